@@ -1,0 +1,159 @@
+"""The records that pass between rooms, and how they are written to and read from JSON lines.
+
+No torch here: data, responses and scores can be handled on a machine without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+
+class Split(StrEnum):
+    """Where an example stands in an unlearning experiment."""
+
+    FORGET = "forget"
+    RETAIN = "retain"
+    MEMBER = "member"  # documents the target was trained on and should have forgotten
+    NONMEMBER = "nonmember"  # documents no model of the run ever saw
+    MMLU = "mmlu"
+
+
+class Kind(StrEnum):
+    """What is asked about a document."""
+
+    COMPLETION = "completion"  # id suffix `sc`: continue the document
+    QUESTION = "question"  # id suffix `qa`: answer a question about it
+    DOCUMENT = "document"  # the whole text, for membership inference
+    CHOICE = "choice"  # pick one of `choices`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One prompt with its expected answer.
+
+    `id` is normalised and unique within a task, `raw_id` is what the file said. All prompts
+    about one document share `document`. `choices` holds the options of a CHOICE example and
+    `answer` then equals one of them.
+    """
+
+    id: str
+    raw_id: str
+    document: str
+    split: Split
+    subtask: str
+    kind: Kind
+    prompt: str
+    answer: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskData:
+    """Everything a task hands to the stages.
+
+    `source` says in words where the rows came from. `leftover_nonmembers` marks non-members
+    that are unused documents of the same data set: true non-members of a target trained here,
+    members of a released one.
+    """
+
+    forget: tuple[Example, ...]
+    retain: tuple[Example, ...]
+    members: tuple[Example, ...] = ()
+    nonmembers: tuple[Example, ...] = ()
+    source: str = ""
+    leftover_nonmembers: bool = False
+
+
+class Ask(StrEnum):
+    """What the model was run for."""
+
+    GENERATE = "generate"  # greedy continuation of the prompt
+    LOGPROB = "logprob"  # log-probability of the answer under teacher forcing
+    CHOICE = "choice"  # log-probability of each option's first token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What one model answered to one (example, ask).
+
+    `output` is the generated text (GENERATE). `logp_sum` is the summed log-probability [nats]
+    of `tokens` answer tokens (LOGPROB). `choice_logps` [nats] are in the order of `choices` (CHOICE).
+    """
+
+    id: str
+    ask: Ask
+    split: Split
+    subtask: str
+    kind: Kind
+    document: str
+    prompt: str
+    expected: str
+    output: str | None = None
+    tokens: int | None = None
+    logp_sum: float | None = None
+    choices: tuple[str, ...] = ()
+    choice_logps: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One number of a report under its stable name; `value` is None exactly when `reason` says why."""
+
+    name: str
+    value: float | None
+    n: int
+    reason: str | None = None
+
+
+Record = TypeVar("Record", Example, Response, Score)
+
+
+def to_json(record: Example | Response | Score) -> str:
+    """One line of strict JSON (NaN is refused), keys in field order, empty optional fields left out."""
+    fields = {
+        field.name: getattr(record, field.name)
+        for field in dataclasses.fields(record)
+        if getattr(record, field.name) not in (None, ()) or field.name == "value"
+    }
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False)
+
+
+def from_json(cls: type[Record], line: str) -> Record:
+    """The record written by `to_json`; raises ValueError, KeyError or TypeError on anything else."""
+    fields: dict[str, Any] = json.loads(line)
+    for enum_name, enum in (("split", Split), ("kind", Kind), ("ask", Ask)):
+        if enum_name in fields:
+            fields[enum_name] = enum(fields[enum_name])
+    for sequence in ("choices", "choice_logps"):
+        if sequence in fields:
+            fields[sequence] = tuple(fields[sequence])
+    return cls(**fields)
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number, text) of every non-blank line, split at newlines only.
+
+    `str.splitlines` would also cut at U+2028, which stands inside some released rows.
+    """
+    text = path.read_text(encoding="utf-8")
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def write_jsonl(path: Path, records: Iterable[Example | Response | Score]) -> None:
+    """Write records, one per line, replacing `path` in one step."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(to_json(record) + "\n" for record in records), encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_jsonl(path: Path, cls: type[Record]) -> list[Record]:
+    """Every record of a file written by `write_jsonl`."""
+    return [from_json(cls, line) for _, line in lines_of(path)]
