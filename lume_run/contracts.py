@@ -54,14 +54,17 @@ class Totals:
 class Signals:
     """One fused forward over forget and retain rows.
 
-    `logps` (B, R) log-probabilities [nats] of the answer tokens, 0 outside `mask`; float32 or wider.
-    `mask` (B, R) true at answer tokens. `is_forget` (B,). `totals` counts the whole optimizer step.
-    `logits` (B, R, V) predict the tokens of `mask` (or (B, T, V), every position, when asked for);
+    `logps` (B, R) log-probabilities [nats] of the label tokens `targets` (B, R), 0 outside `mask`;
+    float32 or wider. `mask` (B, R) true at labels, `is_answer` (B, R) at those of the answer (the same
+    thing except while fine-tuning on documents). `is_forget` (B,). `totals` counts the whole optimizer step.
+    `logits` (B, R, V) predict `targets` (or (B, T, V), every position, when asked for);
     `ref_logps` (B, R) and `ref_logits` come from the frozen target when asked for.
     """
 
     logps: Tensor
     mask: Tensor
+    is_answer: Tensor
+    targets: Tensor
     is_forget: Tensor
     totals: Totals
     logits: Tensor

@@ -1,0 +1,1 @@
+"""Methods: a forget objective plus a retain regulariser, pure functions of `Signals`."""

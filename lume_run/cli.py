@@ -1,0 +1,263 @@
+"""`lume-run`: compose with Hydra, check everything, then run.
+
+Hydra's flags work as ever (`--cfg job`, `--multirun`, `--config-dir`, shell completion). Before
+Hydra starts, overrides are looked at here, so that all mistakes of a command line come in one
+message with the nearest name, and `--help` answers without importing torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
+
+  lume-run                                        the embedded default: no download, CPU
+  lume-run method=npo task=bios model=7b          the released 7B target
+  lume-run task=bios task.data_dir=FOLDER model.path=FOLDER_OR_ID
+  lume-run -m method=ga,gd,kl,npo seed=0,1        every combination, one after another
+  lume-run dry_run=true ...                       the plan, without touching weights
+  lume-run stages=[evaluate] model.path=FOLDER    score any model
+  lume-run stages=[score] responses=FILE          recompute scores without a model
+"""
+CLOSING = """Any value below can be changed as path=value; lume-run --cfg job shows them all.
+Your own YAML files: lume-run --config-dir FOLDER (same group folders inside).
+Tab completion: eval "$(lume-run -sc install=bash)"   More of Hydra: lume-run --hydra-help
+"""
+PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc", "--shell-completion", "--run", "-r")
+
+
+def conf_dir() -> Path:
+    """The configuration folder: inside the package when installed from a wheel, beside it in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def config_dirs(arguments: Sequence[str]) -> list[Path]:
+    """Our configuration folder and the user's own (`--config-dir`), searched in this order."""
+    folders = [conf_dir()]
+    for number, argument in enumerate(arguments):
+        flag, _, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folders.append(Path(value or "".join(arguments[number + 1 : number + 2])))
+    return folders
+
+
+def options(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """{group: {option: its one-line description}} from the first comment line of each YAML file."""
+    groups: dict[str, dict[str, str]] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            group = path.parent.relative_to(folder).as_posix()
+            if group == "." or group.startswith("hydra"):
+                continue
+            lines = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+            told = [line for line in lines if not line.startswith("@package")]
+            groups.setdefault(group, {})[path.stem] = told[0] if told else ""
+    return groups
+
+
+def help_text(folders: Sequence[Path]) -> str:
+    """What `lume-run --help` prints."""
+    lines = [OVERVIEW]
+    for group, choices in sorted(options(folders).items()):
+        lines.append(f"{group}=")
+        lines += [f"  {name:<14} {told}" for name, told in choices.items()]
+    return "\n".join([*lines, "", CLOSING])
+
+
+def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[Any], list[str]]:
+    """(problems, the overrides that compose): every bad override, judged alone and explained."""
+    from hydra.errors import HydraException
+
+    problems, good = [], []
+    for override in overrides:
+        try:
+            compose([*good, override], folders)
+            good.append(override)
+        except HydraException as error:
+            problems.append(explain(override, str(error), folders))
+    return problems, good
+
+
+def compose(overrides: Sequence[str], folders: Sequence[Path]) -> Any:
+    """The composed config with Hydra's own node (sweeps are not expanded)."""
+    import hydra
+
+    extra = [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in folders[1:])}]"] if folders[1:] else []
+    with hydra.initialize_config_dir(str(folders[0]), version_base="1.3"):
+        return hydra.compose("config", overrides=[*overrides, *extra])
+
+
+def explain(override: str, error: str, folders: Sequence[Path]) -> Any:
+    """One problem: what is wrong with an override, and the nearest thing that would work."""
+    from omegaconf import OmegaConf
+
+    from lume_run.config import nearest
+    from lume_run.errors import Problem
+
+    key, _, value = override.lstrip("+~").partition("=")
+    groups = options(folders)
+    if key in groups:
+        return Problem(where=key, what=f"there is no {key} '{value}'", remedy=nearest(value, groups[key]))
+    data = OmegaConf.to_container(compose([], folders), resolve=False)
+    known = [*groups, *_keys(data)]
+    if key not in known and "=" in override:
+        return Problem(where=key, what="unknown key", remedy=nearest(key, known) + " (+key=value adds a new one)")
+    return Problem(where=override, what=error.strip().split("\n")[0], remedy="write it as path=value")
+
+
+def _keys(node: Any, path: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return [path]
+    below = [key for name, item in node.items() for key in _keys(item, f"{path}.{name}" if path else str(name))]
+    return [*([path] if path else []), *below]
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(flags, overrides) of a command line."""
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    overrides += [argument for argument in arguments if argument.startswith("~")]
+    return [argument for argument in arguments if argument not in overrides], overrides
+
+
+def check_command(arguments: Sequence[str]) -> int | None:
+    """Check a command line before Hydra runs it: an exit code to stop with, or None to go on.
+
+    A sweep's overrides are checked one choice at a time, its jobs again when they start.
+    """
+    from lume_run.config import check
+    from lume_run.errors import ConfigError
+    from lume_run.runtime import console
+
+    flags, overrides = split_arguments(arguments)
+    folders = config_dirs(arguments)
+    sweeping = any(flag in ("-m", "--multirun") for flag in flags)
+    singles = [single for override in overrides for single in expand(override)] if sweeping else overrides
+    problems, good = override_problems(singles, folders) if not composes(singles, folders) else ([], list(singles))
+    cfg = compose(good, folders)
+    settings, found, data = check(cfg)
+    problems += found
+    if problems:
+        console.print(f"[bold red]error:[/] {ConfigError(problems)}", soft_wrap=True)
+        return 2
+    if settings is not None and settings.dry_run and not sweeping:
+        from lume_run.launch import show_plan
+
+        show_plan(settings, run_folder(data))
+        return 0
+    return None
+
+
+def expand(override: str) -> list[str]:
+    """The single choices of a swept override; a range or glob is left to Hydra."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return [override]
+    if not parsed.is_choice_sweep():
+        return [] if parsed.is_sweep_override() else [override]
+    key = override.partition("=")[0]
+    return [f"{key}={choice}" for choice in parsed.sweep_string_iterator()]
+
+
+def composes(overrides: Sequence[str], folders: Sequence[Path]) -> bool:
+    """Whether Hydra accepts them all together."""
+    from hydra.errors import HydraException
+
+    try:
+        compose(overrides, folders)
+    except HydraException:
+        return False
+    return True
+
+
+def run_name(data: dict[str, Any]) -> str:
+    """`task-model-method-hash`: the same config always has the same folder, so the same command goes on."""
+    from lume_run.config import identity
+    from lume_run.store import content_hash
+
+    def name(group: str) -> str:
+        node = data.get(group)
+        return str(node.get("name", group)) if isinstance(node, dict) else group
+
+    stages = data.get("stages")
+    lead = [str(stages[0])] if isinstance(stages, list) and len(stages) == 1 else []
+    return "-".join([*lead, name("task"), name("model"), name("method"), content_hash(identity(data))[:8]])
+
+
+def run_folder(data: dict[str, Any]) -> Path:
+    """Where this config's run lives."""
+    return Path(str(data["output_dir"])) / run_name(data)
+
+
+def _name_for_hydra(*, _root_: Any) -> str:
+    """The resolver behind hydra.run.dir; a config that cannot be resolved is reported by the check, not here."""
+    from omegaconf import OmegaConf
+
+    from lume_run.config import as_data
+    from lume_run.errors import LumeError
+
+    try:
+        masked = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])
+        return run_name(as_data(masked))
+    except LumeError:
+        return "unresolved"
+
+
+def job(cfg: Any) -> float | None:
+    """One Hydra job: check, write the folder, run; returns the task aggregate for sweepers."""
+    from omegaconf import OmegaConf
+
+    from lume_run.config import checked, identity
+    from lume_run.errors import LumeError
+    from lume_run.launch import launch, show_plan
+    from lume_run.runtime import console
+
+    try:
+        settings, data = checked(cfg)
+        folder = run_folder(data)
+        if settings.dry_run:
+            show_plan(settings, folder)
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
+        report = launch(settings, folder, identity=identity(data), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
+    except LumeError as error:
+        console.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        raise SystemExit(130) from None
+    return report.value("unlearned", "task_aggregate")
+
+
+def main() -> None:
+    """Entry point of the `lume-run` command."""
+    arguments = sys.argv[1:]
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text(config_dirs(arguments)))
+        return
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DS_ACCELERATOR", "cpu") if not Path("/dev/nvidiactl").exists() else None
+    import hydra
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("lume_run_name", _name_for_hydra, replace=True)
+    if not any(argument.partition("=")[0] in PASS_THROUGH for argument in arguments):
+        code = check_command(arguments)
+        if code is not None:
+            raise SystemExit(code)
+    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
+
+
+if __name__ == "__main__":
+    main()

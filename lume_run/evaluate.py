@@ -1,0 +1,98 @@
+"""What is asked of a model, and what the answers are worth: asks -> responses -> scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lume_run.errors import DataError, Problem
+from lume_run.metrics.semeval import lume_scores
+from lume_run.metrics.semeval_strict import responses_from_official, strict_scores
+from lume_run.records import Ask, Example, Response, Score, TaskData, from_json, lines_of
+from lume_run.respond import Question
+from lume_run.settings import Evaluator
+from lume_run.tasks.mmlu import load_mmlu
+
+GATE_SHARE = 0.75  # of the target's own MMLU accuracy, as on the SemEval-2025 leaderboard
+
+
+def questions_of(data: TaskData, evaluator: Evaluator, *, trained_here: bool) -> list[Question]:
+    """Everything the evaluator asks a model, one question a prompt.
+
+    Unused documents of the data set are non-members of a target trained here only: a released one has seen them.
+    """
+    found = [Question(example=example, ask=Ask.GENERATE) for example in (*data.forget, *data.retain)]
+    if evaluator.membership:
+        found += [Question(example=example, ask=Ask.LOGPROB) for example in data.members]
+        if trained_here or not data.leftover_nonmembers:
+            found += [Question(example=example, ask=Ask.LOGPROB) for example in data.nonmembers]
+    return found + [Question(example=example, ask=Ask.CHOICE) for example in mmlu_examples(evaluator)]
+
+
+def mmlu_examples(evaluator: Evaluator) -> list[Example]:
+    """The MMLU questions of this evaluator; none without a source."""
+    mmlu = evaluator.mmlu
+    if not (mmlu.data_dir or mmlu.hub_id):
+        return []
+    return load_mmlu(data_dir=mmlu.data_dir, hub_id=mmlu.hub_id, limit=mmlu.limit, shots=mmlu.shots)
+
+
+def score(responses: Sequence[Response], evaluator: Evaluator) -> tuple[list[Score], dict[str, Any] | None]:
+    """The evaluator's scores, and the official script's own result when `strict` asks for it."""
+    scores = lume_scores(responses)
+    if not evaluator.strict:
+        return scores, None
+    accuracy = next((entry.value for entry in scores if entry.name == "mmlu.accuracy"), None)
+    return scores, strict_scores(responses, mmlu_accuracy=accuracy)
+
+
+def gate(accuracy: float | None, target_accuracy: float | None, floor: float | None) -> tuple[bool | None, str]:
+    """Whether MMLU survived, and the rule in words; None where it cannot be judged.
+
+    `floor` is a published threshold (0.371 for the released 7B); without one it is 75 % of the target's own score.
+    """
+    if accuracy is None:
+        return None, "MMLU was not measured"
+    if floor is None and target_accuracy is None:
+        return None, "the target's own MMLU was not measured"
+    least = floor if floor is not None else GATE_SHARE * float(target_accuracy or 0.0)
+    rule = "published threshold" if floor is not None else f"{GATE_SHARE:.0%} of the target's {target_accuracy:.3f}"
+    return accuracy >= least, f"MMLU {accuracy:.3f} against {least:.3f} ({rule})"
+
+
+def read_responses(path: Path) -> list[Response]:
+    """Responses from our own jsonl, or from a folder of CSVs the official script wrote.
+
+    Raises DataError with every bad line.
+    """
+    if path.is_dir():
+        return responses_from_official(path)
+    problems: list[Problem] = []
+    responses: list[Response] = []
+    for number, line in lines_of(path):
+        try:
+            responses.append(from_json(Response, line))
+        except (ValueError, KeyError, TypeError) as error:
+            remedy = "one JSON object a line with id, ask, split, subtask, kind, document, prompt, expected, output"
+            problems.append(Problem(where=f"{path}:{number}", what=f"{type(error).__name__}: {error}", remedy=remedy))
+    if problems:
+        raise DataError(problems)
+    if not responses:
+        raise DataError([Problem(where=str(path), what="holds no responses", remedy="give another file")])
+    return responses
+
+
+def scores_to_json(scores: Sequence[Score]) -> dict[str, Any]:
+    """`{name: value}` plus the counts and the reasons of what is missing."""
+    return {
+        "scores": {score.name: score.value for score in scores},
+        "n": {score.name: score.n for score in scores},
+        "reasons": {score.name: score.reason for score in scores if score.reason},
+    }
+
+
+def write_scores(path: Path, scores: Sequence[Score]) -> None:
+    """Write `scores_to_json` as strict JSON."""
+    path.write_text(json.dumps(scores_to_json(scores), indent=2, allow_nan=False) + "\n", encoding="utf-8")

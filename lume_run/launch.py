@@ -1,0 +1,168 @@
+"""The driver: shows what is due, makes it in order, and closes with the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from lume_run import models
+from lume_run.errors import LumeError, RunError
+from lume_run.evaluate import gate, read_responses, score, write_scores
+from lume_run.records import Response, read_jsonl
+from lume_run.report import Report, print_report, write_report
+from lume_run.runtime import console, dtype_of, manifest
+from lume_run.settings import Settings
+from lume_run.stages import Plan, Run, plan
+from lume_run.store import content_hash, write_json
+
+GIB = 2**30
+
+
+def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
+    """Run everything that is due in `folder` and return the report; what is done already is kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = manifest(list(command), content_hash(identity), settings.seed)
+    write_json(folder / "manifest.json", record)
+    if settings.stages == ["score"]:
+        return finish(settings, folder, record, {"model": read_responses(Path(str(settings.responses)))}, {}, "")
+    run = Run(settings, folder)
+    steps = plan(run)
+    console.print(f"[bold]{folder.name}[/]  {run.data.source}", soft_wrap=True)
+    seconds: dict[str, float] = {}
+    for artifact in steps.artifacts:
+        state = "[green]cached[/]" if artifact.done else ""
+        console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
+        began = time.monotonic()
+        artifact.make()
+        spent = time.monotonic() - began
+        seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + spent
+    responses = {name: read_jsonl(made.path / "responses.jsonl", Response) for name, made in steps.responses.items()}
+    record |= {"artifacts": {made.name if made.name != "responses" else f"responses {n}": str(made.path) for n, made in _named(steps)}}
+    write_json(folder / "manifest.json", record)
+    paths = {name: made.path / "responses.jsonl" for name, made in steps.responses.items()}
+    return finish(settings, folder, record, responses, seconds, run.data.source, paths)
+
+
+def _named(steps: Plan) -> list[tuple[str, Any]]:
+    names = {made.key: name for name, made in steps.responses.items()}
+    return [(names.get(made.key, made.name), made) for made in steps.artifacts]
+
+
+def finish(
+    settings: Settings,
+    folder: Path,
+    record: Mapping[str, Any],
+    responses: Mapping[str, Sequence[Response]],
+    seconds: Mapping[str, float],
+    source: str,
+    files: Mapping[str, Path] | None = None,
+) -> Report:
+    """Score the responses (no model needed), write the report, show it."""
+    scores, official = {}, {}
+    for name, records in responses.items():
+        found, strict = score(records, settings.evaluator)
+        scores[name] = {entry.name: entry for entry in found}
+        write_scores(folder / f"scores.{name}.json", found)
+        if strict is not None:
+            official[name] = strict
+    judged = "unlearned" if "unlearned" in scores else next(iter(scores), "")
+    accuracies = {name: own["mmlu.accuracy"].value for name, own in scores.items() if "mmlu.accuracy" in own}
+    passed, rule = gate(accuracies.get(judged), accuracies.get("target"), settings.model.mmlu_gate)
+    report = Report(
+        name=folder.name,
+        scores=scores,
+        gate=passed,
+        gate_rule=rule,
+        seconds=seconds,
+        manifest=record,
+        source=source or str(settings.responses),
+        strict=official or None,
+    )
+    write_report(report, folder, files or {})
+    print_report(report, folder, console)
+    return report
+
+
+# ------------------------------------------------------------------------------------------------- dry run
+
+
+def show_plan(settings: Settings, folder: Path) -> None:
+    """Print what a run would do, without touching weights: stages, rows, steps, parameters, memory, command."""
+    run = Run(settings, folder)
+    console.print(f"[bold]plan[/] {folder}", soft_wrap=True)
+    if settings.stages == ["score"]:
+        console.print(f"  score {settings.responses}: no model needed")
+        return
+    try:
+        data = run.data
+        console.print(f"  data: {data.source}", soft_wrap=True)
+        console.print(
+            f"  rows: {len(data.forget)} forget, {len(data.retain)} retain, {len(data.members)} members, {len(data.nonmembers)} non-members"
+        )
+        _show_steps(plan(run))
+    except LumeError as error:
+        console.print(f"  [yellow]rows and steps unknown:[/] {error}", soft_wrap=True)
+    _show_memory(run)
+    console.print(f"  command: python -m lume_run.worker {folder}", soft_wrap=True)
+
+
+def _show_steps(steps: Plan) -> None:
+    table = Table("stage", "makes", "state", "what")
+    for artifact in steps.artifacts:
+        table.add_row(artifact.stage, artifact.name, "cached" if artifact.done else "due", artifact.note)
+    console.print(table)
+
+
+def _show_memory(run: Run) -> None:
+    settings = run.settings
+    config, origin = shape_of(settings)
+    if config is None:
+        console.print(f"  [yellow]parameters and memory unknown:[/] {origin}", soft_wrap=True)
+        return
+    count = models.count_parameters(config)
+    console.print(f"  model: {settings.model.path or 'built from model.shape'}: {count / 1e6:,.1f} M parameters ({origin})", soft_wrap=True)
+    parts = memory_estimate(settings, config, count, str(dtype_of(settings.model.dtype, run.device)).removeprefix("torch."))
+    total = sum(parts.values())
+    listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
+    console.print(f"  memory while unlearning on one {run.device.type} device [GiB, estimate]: {total / GIB:.2f} = {listed}", soft_wrap=True)
+
+
+def shape_of(settings: Settings) -> tuple[Any, str]:
+    """(transformers config, where it is from): the model's own, or OLMo of `model.shape` when it cannot be had."""
+    if settings.model.path is not None:
+        try:
+            return models.config_of(settings.model.path, trust_remote_code=settings.model.trust_remote_code), "its config"
+        except RunError as error:
+            if settings.model.shape is None:
+                return None, str(error)
+            console.print(f"  [yellow]{error}[/]", soft_wrap=True)
+    assert settings.model.shape is not None  # config.py refuses neither path nor shape
+    return models.olmo_config(settings.model.shape), "from model.shape"
+
+
+def memory_estimate(settings: Settings, config: Any, parameters: int, dtype: str) -> dict[str, float]:
+    """Bytes while unlearning: weights, gradients, AdamW moments, activations, logits, frozen reference.
+
+    Activations count about 16 residual-stream vectors a token and layer (one with gradient
+    checkpointing), logits three float32 copies at 64 label positions a row; both are rough.
+    """
+    model, phase, method = settings.model, settings.trainer.unlearn, settings.method
+    compute = 2 if dtype == "bfloat16" else 4
+    trained = parameters
+    if model.lora.enabled:
+        trained = 2 * model.lora.rank * config.hidden_size * 7 * config.num_hidden_layers
+    tokens = phase.micro_batch_size * min(model.max_length or 512, 512)
+    vectors = 1 if model.gradient_checkpointing else 16
+    return {
+        "weights": parameters * (compute if model.lora.enabled else 4),
+        "adapters": trained * 4 if model.lora.enabled else 0,
+        "gradients": trained * 4,
+        "AdamW moments": trained * 8,
+        "activations": tokens * config.num_hidden_layers * config.hidden_size * vectors * compute,
+        "logits": phase.micro_batch_size * 64 * config.vocab_size * 4 * 3,
+        "frozen reference": parameters * compute if method.needs.reference_logits and not model.lora.enabled else 0,
+    }

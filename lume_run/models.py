@@ -1,0 +1,176 @@
+"""Base models and targets: build the tiny one, load any causal LM, add adapters, save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lume_run.errors import Problem, RunError
+from lume_run.runtime import dtype_of
+from lume_run.settings import Lora, Model, Shape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
+TINY_CONTEXT_TOKENS = 2048
+
+
+def olmo_config(shape: Shape, **fields: Any) -> Any:
+    """A transformers OlmoConfig of this shape."""
+    from transformers import OlmoConfig
+
+    return OlmoConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        tie_word_embeddings=shape.tie_embeddings,
+        **fields,
+    )
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
+    """Byte-level BPE over the task's own text; digits stand alone, so that numbers are learned digit by digit."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END_OF_TEXT, PADDING],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=PADDING)
+
+
+def build_tiny(shape: Shape, texts: Iterable[str], seed: int, folder: Path) -> None:
+    """Write an untrained OLMo and its freshly trained tokenizer as an ordinary Hugging Face folder."""
+    from transformers import OlmoForCausalLM
+
+    tokenizer = train_tokenizer(texts, shape.vocabulary)
+    config = olmo_config(
+        shape,
+        max_position_embeddings=TINY_CONTEXT_TOKENS,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = OlmoForCausalLM(config)
+    save(model, tokenizer, folder)
+
+
+def count_parameters(config: Any) -> int:
+    """Parameters of a causal LM of this config, without allocating any."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
+    """The model's transformers config; raises RunError with the remedy when it cannot be had."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise unreachable(path, error) from error
+
+
+def unreachable(path: str, error: Exception) -> RunError:
+    """What to tell someone whose model could not be loaded."""
+    reason = str(error).strip().split("\n")[0]
+    remedies = (
+        "  - a gated or private id: set HF_TOKEN and accept its licence on the model's page\n"
+        "  - already downloaded elsewhere: point HF_HOME at that cache\n"
+        "  - no internet here: copy the folder over and give model.path=FOLDER (and task.data_dir=FOLDER for the data)"
+    )
+    what = "is not a usable model folder" if Path(path).exists() else "is neither a folder here nor reachable on the hub"
+    return RunError(f"The model '{path}' {what}: {reason}\n{remedies}")
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model, with a pad token (EOS where it has none of its own)."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise unreachable(path, error) from error
+    if tokenizer.eos_token_id is None:
+        raise RunError(f"The tokenizer of '{path}' has no EOS token, so answers cannot end; add one to its config.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(path: str, settings: Model, device: torch.device, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A causal LM from a folder or hub id, on `device`; safetensors or weights-only, never pickled code.
+
+    A peft folder (adapter_config.json) loads its base and merges the adapter.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {
+        "dtype": dtype or dtype_of(settings.dtype, device),
+        "attn_implementation": settings.attention,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        raise unreachable(path, error) from error
+    moved: PreTrainedModel = model.to(device)
+    return moved
+
+
+def with_adapters(model: PreTrainedModel, lora: Lora, seed: int) -> nn.Module:
+    """`model` with trainable LoRA adapters and everything else frozen; unchanged when LoRA is off."""
+    if not lora.enabled:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)  # adapters start from random A matrices
+    try:
+        wrapped: nn.Module = get_peft_model(model, config)
+    except ValueError as error:
+        names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
+        raise RunError(
+            str(Problem(where="model.lora.target_modules", what=str(error), remedy=f"linear modules: {', '.join(names)}"))
+        ) from error
+    return wrapped
+
+
+def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write an ordinary Hugging Face folder; adapters are merged so that anything can load it."""
+    plain: Any = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    plain.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def limit_of(model: PreTrainedModel, settings: Model) -> int:
+    """The longest row [tokens] the model takes."""
+    own = getattr(model.config, "max_position_embeddings", None)
+    return settings.max_length or own or TINY_CONTEXT_TOKENS

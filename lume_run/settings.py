@@ -1,0 +1,176 @@
+"""What a run is configured by: plain frozen dataclasses, no Hydra and no torch.
+
+`config.py` checks a composed config against these types and bounds and builds them. A field's
+metadata holds `low`/`high` (inclusive unless `open_low`) and `help`; docs and messages use both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from lume_run.errors import Problem
+from lume_run.records import TaskData
+
+Stage = Literal["train", "unlearn", "evaluate", "score"]
+
+
+def setting(
+    default: Any = ...,
+    *,
+    help: str,
+    low: float | None = None,
+    high: float | None = None,
+    open_low: bool = False,
+    factory: Callable[[], Any] | None = None,
+) -> Any:
+    """A dataclass field with bounds and one line of help; required when it has no default."""
+    metadata = {"help": help, "low": low, "high": high, "open_low": open_low}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters (peft). `model.lora=true` takes these defaults."""
+
+    enabled: bool = setting(False, help="train adapters instead of all weights")
+    rank: int = setting(8, low=1, help="rank of the update")
+    alpha: float = setting(32.0, low=0, open_low=True, help="scale numerator: the update is scaled by alpha/rank")
+    dropout: float = setting(0.0, low=0, high=0.99, help="dropout on the adapter's input")
+    target_modules: str | list[str] = setting("all-linear", help="peft's target_modules: all-linear, or module names")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """OLMo dimensions: what `tiny` is built with, and what the plan estimates memory from when no config is at hand."""
+
+    hidden_size: int = setting(low=8, help="width of the residual stream")
+    layers: int = setting(low=1, help="decoder layers")
+    heads: int = setting(low=1, help="attention heads")
+    intermediate_size: int = setting(low=8, help="width of the SwiGLU layer")
+    vocabulary: int = setting(low=260, help="tokens; for tiny the size of the tokenizer to train")
+    tie_embeddings: bool = setting(False, help="share input embedding and vocabulary head")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Which model is the base or the target."""
+
+    name: str = setting(help="name in run folders and tables")
+    path: str | None = setting(None, help="Hugging Face id or folder; null builds the model from `shape`")
+    base: str | None = setting(None, help="id or folder of the model before it saw the documents, for `retrained`")
+    tokenizer: str | None = setting(None, help="id or folder of the tokenizer, when not beside the model")
+    is_target: bool = setting(False, help="the model already memorised the documents: skip `train`")
+    dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", help="auto: bfloat16 on GPUs that have it")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = setting("sdpa", help="attention implementation")
+    max_length: int | None = setting(None, low=8, help="longest row [tokens]; null: the model's own limit")
+    gradient_checkpointing: bool = setting(False, help="recompute activations in the backward pass")
+    trust_remote_code: bool = setting(False, help="run code that comes with the model (only if you trust it)")
+    mmlu_gate: float | None = setting(
+        None, low=0, high=1, help="lowest MMLU accuracy that passes; null: 75 % of the target's own"
+    )
+    shape: Shape | None = setting(None, help="dimensions, see Shape")
+    lora: Lora = setting(factory=Lora, help="adapters, see Lora; `true` for its defaults")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """How one training stage optimises."""
+
+    learning_rate: float = setting(low=0, open_low=True, high=1, help="peak learning rate")
+    epochs: float = setting(low=0, open_low=True, help="passes over the forget rows (train: over all rows)")
+    batch_size: int = setting(low=1, help="forget rows in one optimizer step, on all devices together")
+    micro_batch_size: int = setting(low=1, help="rows in one forward on one device; accumulation follows")
+    optimizer: Literal["adamw_torch_fused", "adamw_torch", "adafactor", "sgd", "paged_adamw_32bit", "paged_adamw_8bit"] = (
+        setting("adamw_torch_fused", help="a transformers optimizer name; paged ones need bitsandbytes")
+    )
+    weight_decay: float = setting(0.0, low=0, help="AdamW weight decay")
+    beta2: float = setting(0.999, low=0, high=1, help="AdamW second-moment decay")
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = setting("linear", help="learning rate")
+    warmup: float = setting(0.0, low=0, high=1, help="share of the steps that warm up")
+    max_grad_norm: float = setting(1.0, low=0, help="gradient clipping; 0 for none")
+    stop_accuracy: float | None = setting(
+        None, low=0, high=1, help="train: stop after an epoch that predicted this share of answer tokens"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """The two training stages and their checkpoints."""
+
+    train: Phase = setting(help="fine-tuning until the documents are memorised")
+    unlearn: Phase = setting(help="unlearning")
+    checkpoint_every: int = setting(200, low=1, help="optimizer steps between checkpoints")
+    keep_checkpoints: int = setting(2, low=1, help="newest checkpoints to keep while training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mmlu:
+    """Where MMLU comes from. Without a source the aggregate is null, and says so."""
+
+    data_dir: str | None = setting(None, help="folder with dev/*_dev.csv and test/*_test.csv")
+    hub_id: str | None = setting(None, help="dataset id with all subjects, such as cais/mmlu")
+    limit: int | None = setting(None, low=1, help="first N questions of each subject; null: all 14,042")
+    shots: int = setting(5, low=0, high=5, help="worked examples before each question")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """What is measured."""
+
+    name: str = setting(help="name in tables")
+    max_new_tokens: int = setting(256, low=1, help="longest generated answer [tokens]")
+    batch_tokens: int = setting(8192, low=64, help="padded tokens in one evaluation batch")
+    membership: bool = setting(True, help="membership inference on members against non-members")
+    retrained: bool = setting(False, help="also train and score a model that never saw the forget set")
+    strict: bool = setting(False, help="also score as the official script does, CSV quirks included")
+    mmlu: Mmlu = setting(factory=Mmlu, help="MMLU, see Mmlu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Where stages run."""
+
+    name: Literal["single"] = setting("single", help="one process")
+    device: str = setting("auto", help="auto, cpu, cuda or cuda:N")
+
+
+class Task(Protocol):
+    """A benchmark: raw files or a generator to examples."""
+
+    name: str
+
+    def load(self, seed: int) -> TaskData:
+        """All examples; raises DataError with every problem found."""
+        ...
+
+    def check(self) -> list[Problem]:
+        """Cheap checks before anything runs."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One run, checked and built. `task` and `method` were made from their `_target_` nodes."""
+
+    seed: int = setting(0, low=0, high=2**32 - 1, help="seed of data, schedule, weights and adapters")
+    stages: list[Stage] = setting(help="which stages to run, in order")
+    dry_run: bool = setting(False, help="print the plan and stop")
+    output_dir: str = setting("outputs", help="runs and the shared store go here")
+    responses: str | None = setting(None, help="stage score: responses.jsonl, or a folder of official CSVs")
+    allow_external: list[str] = setting(factory=list, help="module prefixes besides lume_run that _target_ may name")
+    task: Any = setting(help="task group")
+    model: Model = setting(help="model group")
+    method: Any = setting(help="method group")
+    evaluator: Evaluator = setting(help="evaluator group")
+    trainer: Trainer = setting(help="trainer group")
+    launch: Launch = setting(help="launch group")
+
+    @property
+    def store(self) -> Path:
+        """The content-addressed store shared by all runs under `output_dir`."""
+        return Path(self.output_dir) / "store"

@@ -1,0 +1,180 @@
+"""From examples to token rows: the only place that joins, masks, truncates and pads.
+
+Three promises hold everywhere because they are made here:
+* the prompt of a training row has exactly the tokens that generation will see;
+* the answer ends in EOS, which is a label and is attended to even where pad equals EOS
+  (attention masks come from lengths, never from comparing ids with the pad id);
+* the first answer token is always a label: where joint tokenisation would merge it with the
+  prompt's last token, the answer is tokenised on its own.
+
+Shapes: B rows, T tokens, R label positions (padded).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lume_run.contracts import Totals
+from lume_run.records import Example, Kind
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SEPARATOR = " "  # between prompt and answer, unless one of them brings its own white space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRow:
+    """One tokenised example. Labels are `ids[label_start:]`, the answer is `ids[answer_start:]`.
+
+    The two differ only in fine-tuning, where a document's prompt is learned too.
+    `truncated` counts tokens that did not fit.
+    """
+
+    example_id: str
+    ids: tuple[int, ...]
+    answer_start: int
+    label_start: int
+    is_forget: bool = False
+    truncated: int = 0
+
+    @property
+    def labels(self) -> int:
+        """Number of label tokens."""
+        return len(self.ids) - self.label_start
+
+
+def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a prompt with the tokenizer's own special tokens, never ending in EOS."""
+    ids: list[int] = list(tokenizer(prompt)["input_ids"])
+    if ids and ids[-1] == tokenizer.eos_token_id and ids[-1] != tokenizer.bos_token_id:
+        ids.pop()  # some tokenizers close every text; the answer comes after the prompt here
+    return ids
+
+
+def joined(prompt: str, answer: str) -> str:
+    """`answer` with the separator it needs after `prompt`."""
+    needs_space = bool(prompt) and not prompt[-1].isspace() and not answer[:1].isspace()
+    return (SEPARATOR if needs_space else "") + answer
+
+
+def encode(
+    example: Example,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    learn_document: bool = False,
+    is_forget: bool = False,
+) -> TokenRow:
+    """Tokenise one example into at most `max_tokens` ids.
+
+    A DOCUMENT row labels every token but the first and has no EOS (the Hugging Face loss on
+    `labels=input_ids`, as in the SemEval membership attack). Otherwise labels are the answer and
+    EOS; with `learn_document` a COMPLETION's prompt is labelled as well.
+    """
+    if example.kind is Kind.DOCUMENT:
+        ids = prompt_ids(example.answer, tokenizer)
+        kept = tuple(ids[:max_tokens])
+        start = min(1, len(kept))
+        return TokenRow(
+            example_id=example.id,
+            ids=kept,
+            answer_start=start,
+            label_start=start,
+            is_forget=is_forget,
+            truncated=len(ids) - len(kept),
+        )
+    prompt = prompt_ids(example.prompt, tokenizer)
+    answer = answer_ids(example.prompt, example.answer, prompt, tokenizer)
+    overflow = max(0, len(prompt) + len(answer) - max_tokens)
+    cut = min(overflow, max(0, len(prompt) - 1))  # a prompt loses its oldest words first
+    prompt, answer = prompt[cut:], answer[: max_tokens - (len(prompt) - cut)]
+    learn_all = learn_document and example.kind is Kind.COMPLETION
+    return TokenRow(
+        example_id=example.id,
+        ids=tuple(prompt + answer),
+        answer_start=len(prompt),
+        label_start=min(1, len(prompt)) if learn_all else len(prompt),
+        is_forget=is_forget,
+        truncated=overflow,
+    )
+
+
+def answer_ids(prompt: str, answer: str, prompt_tokens: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of the answer after this prompt, closed by EOS."""
+    tail = joined(prompt, answer)
+    together = prompt_ids(prompt + tail, tokenizer)
+    if together[: len(prompt_tokens)] == prompt_tokens:
+        ids = together[len(prompt_tokens) :]
+    else:  # the boundary merged: keep the prompt as generation sees it
+        ids = list(tokenizer(tail, add_special_tokens=False)["input_ids"])
+    return ids if tokenizer.eos_token_id is None else [*ids, int(tokenizer.eos_token_id)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Padded tensors of one micro-batch.
+
+    `input_ids`, `attention_mask`, `position_ids` (B, T). `targets`, `mask`, `is_answer` (B, R) are the
+    label tokens, which of them count, and which of those belong to the answer. Left-padded rows
+    (`keep` > 0) need logits of the last `keep` = R + 1 positions only; right-padded ones
+    (`keep` = 0) need all and have R = T - 1. `ref_logps` (B, R) when a cache was given.
+    """
+
+    example_ids: tuple[str, ...]
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    targets: Tensor
+    mask: Tensor
+    is_answer: Tensor
+    is_forget: Tensor
+    totals: Totals
+    keep: int
+    ref_logps: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name in self.__slots__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+def collate(
+    rows: Sequence[TokenRow], *, pad_id: int, totals: Totals, every_position: bool = False, pad_to_labels: int = 0
+) -> Batch:
+    """Pad rows into a batch: on the left for answer positions only, on the right for every position."""
+    width = max(len(row.ids) for row in rows)
+    span = width - 1 if every_position else max(1, pad_to_labels, *(row.labels for row in rows))
+    width = max(width, span + 1)
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    attention = torch.zeros((len(rows), width), dtype=torch.long)
+    labelled = torch.zeros((len(rows), width), dtype=torch.bool)
+    answered = torch.zeros((len(rows), width), dtype=torch.bool)
+    for number, row in enumerate(rows):
+        begin = 0 if every_position else width - len(row.ids)
+        end = begin + len(row.ids)
+        ids[number, begin:end] = torch.tensor(row.ids, dtype=torch.long)
+        attention[number, begin:end] = 1
+        labelled[number, begin + row.label_start : end] = True
+        answered[number, begin + row.answer_start : end] = True
+    return Batch(
+        example_ids=tuple(row.example_id for row in rows),
+        input_ids=ids,
+        attention_mask=attention,
+        position_ids=(attention.cumsum(1) - 1).clamp(min=0),
+        targets=ids[:, width - span :],
+        mask=labelled[:, width - span :],
+        is_answer=answered[:, width - span :],
+        is_forget=torch.tensor([row.is_forget for row in rows]),
+        totals=totals,
+        keep=0 if every_position else span + 1,
+    )
