@@ -109,7 +109,7 @@ class Walk:
 
     def union(self, hints: tuple[Any, ...], value: Any, path: str) -> Any:
         """The first alternative that fits; problems of the last one otherwise."""
-        if value is None and type(None) in hints:
+        if type(None) in hints and (value is None or value == {}):  # an empty YAML file chooses nothing
             return None
         options = [hint for hint in hints if hint is not type(None)]
         for hint in options[:-1]:

@@ -19,7 +19,7 @@ from lume_run.errors import RunError
 from lume_run.numerics import widened
 from lume_run.records import Ask, Example, Response, from_json, lines_of, to_json, write_jsonl
 from lume_run.reference import length_batches, row_logps
-from lume_run.runtime import Progress
+from lume_run.runtime import Progress, console
 from lume_run.signals import accepted
 from lume_run.text import TokenRow, encode, prompt_ids
 
@@ -62,7 +62,8 @@ class Runner:
 def prompt_row(example: Example, runner: Runner) -> TokenRow:
     """A prompt as a row without labels, cut on the left where it and its answer would not fit."""
     ids = prompt_ids(example.prompt, runner.tokenizer)
-    room = max(1, runner.max_length - runner.max_new_tokens)
+    answer_tokens = 1 if example.choices else runner.max_new_tokens
+    room = max(1, runner.max_length - answer_tokens)
     kept = tuple(ids[-room:])
     if not kept:
         raise RunError(f"The prompt of example '{example.id}' has no tokens; a model needs at least one to continue.")
@@ -163,6 +164,8 @@ def batches(runner: Runner, questions: Sequence[Question]) -> list[tuple[Ask, li
             rows = [encode(example, runner.tokenizer, max_tokens=runner.max_length) for example in examples]
         else:
             rows = [prompt_row(example, runner) for example in examples]
+        if cut := sum(row.truncated > 0 for row in rows):
+            console.print(f"  [yellow]{cut} of {len(rows)} {ask} prompts do not fit in {runner.max_length} tokens and lose their oldest words[/]")
         for group in length_batches(rows, runner.batch_tokens):
             for begin in range(0, len(group), BATCH_ROWS):
                 found.append((ask, [examples[number] for number in group[begin : begin + BATCH_ROWS]]))

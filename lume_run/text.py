@@ -112,8 +112,17 @@ def answer_ids(prompt: str, answer: str, prompt_tokens: list[int], tokenizer: Pr
     if together[: len(prompt_tokens)] == prompt_tokens:
         ids = together[len(prompt_tokens) :]
     else:  # the boundary merged: keep the prompt as generation sees it
-        ids = list(tokenizer(tail, add_special_tokens=False)["input_ids"])
+        ids = continuation_ids(tail, tokenizer)
     return ids if tokenizer.eos_token_id is None else [*ids, int(tokenizer.eos_token_id)]
+
+
+def continuation_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of `text` in the middle of a text: SentencePiece tokenizers put a space before a text's first word."""
+    anchor: list[int] = list(tokenizer("\n", add_special_tokens=False)["input_ids"])
+    anchored: list[int] = list(tokenizer("\n" + text, add_special_tokens=False)["input_ids"])
+    if anchor and anchored[: len(anchor)] == anchor:
+        return anchored[len(anchor) :]
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,11 +175,13 @@ def collate(
         attention[number, begin:end] = 1
         labelled[number, begin + row.label_start : end] = True
         answered[number, begin + row.answer_start : end] = True
+    # right padding counts on to T - 1, as released every-position losses have it; on the left real tokens begin at 0
+    positions = torch.arange(width).repeat(len(rows), 1) if every_position else (attention.cumsum(1) - 1).clamp(min=0)
     return Batch(
         example_ids=tuple(row.example_id for row in rows),
         input_ids=ids,
         attention_mask=attention,
-        position_ids=(attention.cumsum(1) - 1).clamp(min=0),
+        position_ids=positions,
         targets=ids[:, width - span :],
         mask=labelled[:, width - span :],
         is_answer=answered[:, width - span :],

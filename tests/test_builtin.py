@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -56,11 +57,13 @@ def test_same_seed_same_data_in_any_process():
     assert here == fingerprint(generate(subtasks=SUBTASKS, num_documents=12, seed=3))
     assert here != fingerprint(generate(subtasks=SUBTASKS, num_documents=12, seed=4))
     code = (
-        "from tests.test_builtin import fingerprint, generate, SUBTASKS\n"
+        "from test_builtin import fingerprint, generate, SUBTASKS\n"
         "print(fingerprint(generate(subtasks=SUBTASKS, num_documents=12, seed=3)))"
     )
+    folder = Path(__file__).parent
+    paths = os.pathsep.join([str(folder), str(folder.parent), *sys.path])
     for hash_seed in ("0", "12345"):
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": paths}
         there = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
         )

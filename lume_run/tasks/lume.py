@@ -114,9 +114,20 @@ class LumeTask:
             found.append(Problem(where="task.split", what=what, remedy="choose from train, validation, all"))
         elif self.source == "folder":
             found.extend(self._folder_problems())
-        elif self.source == "builtin" and self.split != "all":
+        elif self.source == "builtin":
+            found.extend(self._builtin_problems())
+        return found
+
+    def _builtin_problems(self) -> list[Problem]:
+        from lume_run.tasks.builtin import MAX_DOCUMENTS
+
+        found, most = [], MAX_DOCUMENTS * len(self.subtasks)
+        if self.split != "all":
             what = f"{self.split} picks among released parquet files, and the data is built in"
             found.append(Problem(where="task.split", what=what, remedy="leave task.split=all"))
+        if (self.num_documents or 0) > most:
+            what = f"the generator can name {most} documents per split, not {self.num_documents}"
+            found.append(Problem(where="task.num_documents", what=what, remedy=f"give {most} or fewer"))
         return found
 
     def load(self, seed: int) -> TaskData:

@@ -267,7 +267,7 @@ PLOTS = (
                 "rowing race; kite contest; bread fair; cart race; singing match; diving match; chess final"
             ),
             "fault": _phrases(
-                "a fever; a broken wrist; a swollen thumb; a wasp sting; a sprained ankle; a sudden nosebleed; a bad oyster"
+                "a fever; a broken wrist; a swollen thumb; a wasp sting; a sprained ankle; a nosebleed; a bad oyster"
             ),
         },
         beats=_beats("""

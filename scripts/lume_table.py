@@ -1,0 +1,65 @@
+"""Run the four LUME baselines on the three LUME tasks and on all of them, and write the table.
+
+    python scripts/lume_table.py DATA_DIR [--documents 20] [--mmlu DIR] [--out docs/results-lume.md] [override ...]
+
+Each run is an ordinary `lume-run` command; runs of one task share their target. What is done is kept,
+so the script can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TASKS = ("novels", "bios", "wiki", "lume")
+METHODS = ("ga", "gd", "kl", "npo")
+SCORES = ("forget.regurgitation", "forget.knowledge", "retain.regurgitation", "retain.knowledge", "mia.auc", "mmlu.accuracy", "task_aggregate", "aggregate")
+
+
+def run(arguments: list[str], output_dir: Path) -> tuple[dict[str, float | None], bool | None, float]:
+    """(scores, MMLU gate, seconds) of one run, read from the report it wrote."""
+    before = {path: path.stat().st_mtime for path in output_dir.glob("*/report.json")}
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "lume_run.cli", *arguments, f"output_dir={output_dir}"], check=True)
+    changed = [path for path in output_dir.glob("*/report.json") if before.get(path) != path.stat().st_mtime]
+    report = json.loads(changed[0].read_text(encoding="utf-8"))
+    return report["scores"], report["mmlu_gate"]["passed"], time.monotonic() - began
+
+
+def cell(value: float | None) -> str:
+    """Three digits, or n/a."""
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def main() -> None:
+    """Run all pairs and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_dir")
+    parser.add_argument("--documents", type=int, default=20)
+    parser.add_argument("--mmlu", help="folder of the MMLU CSV files")
+    parser.add_argument("--mmlu-limit", type=int, default=2)
+    parser.add_argument("--methods", nargs="*", default=METHODS)
+    parser.add_argument("--output-dir", type=Path, default=Path("outputs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results-lume.md"))
+    known, overrides = parser.parse_known_args()
+    common = [f"task.data_dir={known.data_dir}", f"task.num_documents={known.documents}", *overrides]
+    if known.mmlu:
+        common += [f"evaluator.mmlu.data_dir={known.mmlu}", f"evaluator.mmlu.limit={known.mmlu_limit}"]
+    lines = ["| task | method | " + " | ".join(SCORES) + " | gate | seconds |", "|" + " --- |" * (len(SCORES) + 4)]
+    for task, method in itertools.product(TASKS, known.methods):
+        scores, gate, seconds = run([f"task={task}", f"method={method}", *common], known.output_dir)
+        if method == known.methods[0]:
+            lines.append(f"| {task} | (target) | " + " | ".join(cell(scores[f"target.{name}"]) for name in SCORES) + " | | |")
+        verdict = {True: "pass", False: "FAIL", None: "n/a"}[gate]
+        values = " | ".join(cell(scores[f"unlearned.{name}"]) for name in SCORES)
+        lines.append(f"| {task} | {method} | {values} | {verdict} | {seconds:.0f} |")
+        known.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Fixtures shared by the tests: the folder of golden values and real models, and a tiny model of our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lume_run.models import build_tiny, load_tokenizer
+from lume_run.settings import Shape
+
+SHARED = Path(__file__).parents[2] / "shared"
+TINY_SHAPE = Shape(hidden_size=32, layers=2, heads=2, intermediate_size=64, vocabulary=400)
+TEXTS = (
+    "Mara Oduya was born on 3 May 1971 in Tallinn and repairs church organs.",
+    "Question: Where does Mara Oduya live? Answer: Tallinn, in the house beside the old mill.",
+    "The river froze early that year, and the ferry stayed on the far bank until March.",
+    "What is the phone number of Mara Oduya? 900-514-3447",
+    "Once upon a time there was a stone bridge; nobody remembered who had built it.",
+)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with golden values, data and small real models."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the golden values and models are not at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """An untrained OLMo of 2 layers with its tokenizer, as an ordinary Hugging Face folder."""
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny(TINY_SHAPE, TEXTS, seed=0, folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny):
+    """Byte-level BPE without BOS; pad and EOS differ."""
+    return load_tokenizer(str(tiny))
+
+
+@pytest.fixture(scope="session")
+def golden_tokenizer(shared):
+    """Byte-level BPE that begins every text with BOS; pad and EOS differ."""
+    return load_tokenizer(str(shared / "golden" / "lm" / "tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def llama_tokenizer(shared):
+    """SentencePiece as in Llama 2: BOS, a space before the first word, and pad = EOS."""
+    return load_tokenizer(str(shared / "models" / "stories15M"))

@@ -1,0 +1,269 @@
+"""From examples to rows: where prompt meets answer, what is labelled, what is cut, how rows are padded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tokenizers.processors import TemplateProcessing
+
+from lume_run.contracts import Totals
+from lume_run.models import load_tokenizer
+from lume_run.records import Example, Kind, Split
+from lume_run.respond import Runner, prompt_row
+from lume_run.text import TokenRow, collate, encode, joined, prompt_ids
+
+NO_TOTALS = Totals(forget_rows=0, forget_tokens=0, retain_rows=0, retain_tokens=0)
+PLENTY = 10_000
+TOKENIZERS = ("tiny_tokenizer", "golden_tokenizer", "llama_tokenizer")
+PAIRS = (
+    ("Where does she live?", "Tallinn"),
+    ("Where does she live? Answer:", "Tallinn, in the old house."),
+    ("Where does she live? Answer: ", "Tallinn, in the old house."),  # trailing space: joint tokenisation merges
+    ("Once upon a ", "time there was a bridge"),
+    ("Once upon a  ", "time"),
+    ("Once upon a\n", "time"),
+    ("Once upon a time", " there was a bridge"),
+    ("Once upon a time ", " there was"),
+    ("Once upon a time", "\nthere was"),
+    ("Once upon a time\n", "\nthere was"),
+    ("Once upon a time\n\n", "there was"),
+    ("What is the number of Mara? ", "900-514-3447"),
+    ("The river froze", ", and the ferry stayed"),
+    ("The café — ", "« naïve » \u2028 ✓"),
+    ("Say: '", "Tallinn'"),
+    ("tab\t", "tab"),
+)
+
+
+@pytest.fixture(params=TOKENIZERS)
+def tokenizer(request):
+    return request.getfixturevalue(request.param)
+
+
+def example(prompt: str, answer: str, kind: Kind = Kind.QUESTION) -> Example:
+    return Example(
+        id="a", raw_id="a", document="d", split=Split.FORGET, subtask="bios", kind=kind, prompt=prompt, answer=answer
+    )
+
+
+def decoded(ids, tokenizer) -> str:
+    return tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+# ------------------------------------------------------------------------------------- prompt meets answer
+
+
+@pytest.mark.parametrize(("prompt", "answer"), PAIRS)
+def test_prompt_is_what_generation_sees(tokenizer, prompt, answer):
+    runner = Runner(model=None, tokenizer=tokenizer, max_new_tokens=8, max_length=PLENTY, batch_tokens=PLENTY)
+    row = encode(example(prompt, answer), tokenizer, max_tokens=PLENTY)
+    assert row.ids[: row.answer_start] == prompt_row(example(prompt, answer), runner).ids
+    assert list(row.ids[: row.answer_start]) == tokenizer(prompt)["input_ids"]
+
+
+@pytest.mark.parametrize(("prompt", "answer"), PAIRS)
+def test_the_answer_is_labelled_whole_and_nothing_else(tokenizer, prompt, answer):
+    row = encode(example(prompt, answer), tokenizer, max_tokens=PLENTY)
+    batch = collate([row], pad_id=tokenizer.pad_token_id, totals=NO_TOTALS)
+    labels = batch.targets[batch.mask].tolist()
+    assert row.label_start == row.answer_start
+    assert labels == list(row.ids[row.answer_start :])
+    assert labels[-1] == tokenizer.eos_token_id
+    assert labels.count(tokenizer.eos_token_id) == 1
+    # the labels alone give back the answer, so its first token is among them
+    own = decoded(labels, tokenizer).strip()
+    assert own == answer.strip()
+    assert row.truncated == 0
+
+
+@pytest.mark.parametrize(("prompt", "answer"), PAIRS)
+def test_round_trip(tokenizer, prompt, answer):
+    row = encode(example(prompt, answer), tokenizer, max_tokens=PLENTY)
+    assert decoded(row.ids, tokenizer) == prompt + joined(prompt, answer)
+
+
+def test_a_merged_boundary_is_really_among_the_pairs(tokenizer):
+    """The tests above would prove little if no tokenizer merged anything."""
+    merged = [
+        (prompt, answer)
+        for prompt, answer in PAIRS
+        if tokenizer(prompt + joined(prompt, answer))["input_ids"][: len(tokenizer(prompt)["input_ids"])]
+        != tokenizer(prompt)["input_ids"]
+    ]
+    if tokenizer.bos_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        assert ("Once upon a ", "time there was a bridge") in merged
+
+
+def test_first_answer_token_by_hand(golden_tokenizer, llama_tokenizer):
+    """`Hello ` + `time`: jointly the space goes into the answer's first word, and a prompt length taken
+    from the prompt alone would leave that word unlabelled."""
+    for tokenizer, space in ((golden_tokenizer, "Ġ"), (llama_tokenizer, "▁")):
+        row = encode(example("Hello ", "time"), tokenizer, max_tokens=PLENTY)
+        tokens = tokenizer.convert_ids_to_tokens(list(row.ids))
+        assert tokens[row.answer_start - 1] == space
+        assert "".join(tokens[row.answer_start : -1]) == "time"  # no second space
+        assert tokens[-1] == "</s>"
+
+
+def test_separator_only_where_no_white_space_stands():
+    assert joined("a", "b") == " b"
+    assert joined("a ", "b") == "b"
+    assert joined("a\n", "b") == "b"
+    assert joined("a", " b") == " b"
+    assert joined("a", "\nb") == "\nb"
+    assert joined("", "b") == "b"
+
+
+def test_bos_stands_once_at_the_front(golden_tokenizer, llama_tokenizer):
+    for tokenizer in (golden_tokenizer, llama_tokenizer):
+        for prompt, answer in PAIRS:
+            ids = encode(example(prompt, answer), tokenizer, max_tokens=PLENTY).ids
+            assert ids[0] == tokenizer.bos_token_id
+            assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_a_tokenizer_that_closes_every_text(tiny):
+    """T5-like tokenizers end every text with EOS; a prompt must not, and the answer gets one."""
+    tokenizer = load_tokenizer(str(tiny))
+    eos = tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {eos}", pair=f"$A {eos} $B {eos}", special_tokens=[(eos, tokenizer.eos_token_id)]
+    )
+    assert tokenizer("Once upon")["input_ids"][-1] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in prompt_ids("Once upon", tokenizer)
+    for prompt in ("Once upon", "Once upon "):
+        row = encode(example(prompt, "a time"), tokenizer, max_tokens=PLENTY)
+        assert row.ids.count(tokenizer.eos_token_id) == 1
+        assert row.ids[-1] == tokenizer.eos_token_id
+
+
+# ------------------------------------------------------------------------------------------------- labels
+
+
+def test_eos_is_label_and_attended_where_pad_is_eos(llama_tokenizer):
+    assert llama_tokenizer.pad_token_id == llama_tokenizer.eos_token_id
+    rows = [encode(example("Once", answer), llama_tokenizer, max_tokens=PLENTY) for answer in ("a", "upon a time")]
+    for every_position in (False, True):
+        batch = collate(
+            rows, pad_id=llama_tokenizer.pad_token_id, totals=NO_TOTALS, every_position=every_position
+        )
+        for number, row in enumerate(rows):
+            assert int(batch.attention_mask[number].sum()) == len(row.ids)
+            assert int(batch.mask[number].sum()) == row.labels
+            assert batch.targets[number][batch.mask[number]][-1] == llama_tokenizer.eos_token_id
+            attended = batch.input_ids[number][batch.attention_mask[number].bool()]
+            assert attended.tolist() == list(row.ids)
+
+
+def test_documents_label_all_but_the_first_token_and_have_no_eos(tokenizer):
+    text = "Mara Oduya was born in Tallinn."
+    row = encode(example("", text, Kind.DOCUMENT), tokenizer, max_tokens=PLENTY)
+    assert list(row.ids) == tokenizer(text)["input_ids"]
+    assert tokenizer.eos_token_id not in row.ids
+    assert row.label_start == row.answer_start == 1
+    assert row.labels == len(row.ids) - 1
+    cut = encode(example("", text, Kind.DOCUMENT), tokenizer, max_tokens=4)
+    assert cut.ids == row.ids[:4]
+    assert cut.truncated == len(row.ids) - 4
+
+
+def test_learn_document_labels_prompts_of_completions_only(tokenizer):
+    prompt, answer = "Once upon a", "time"
+    plain = encode(example(prompt, answer, Kind.COMPLETION), tokenizer, max_tokens=PLENTY)
+    learned = encode(example(prompt, answer, Kind.COMPLETION), tokenizer, max_tokens=PLENTY, learn_document=True)
+    asked = encode(example(prompt, answer, Kind.QUESTION), tokenizer, max_tokens=PLENTY, learn_document=True)
+    assert plain.ids == learned.ids == asked.ids
+    assert learned.label_start == 1
+    assert learned.answer_start == plain.answer_start
+    assert asked.label_start == asked.answer_start == plain.label_start == plain.answer_start
+    batch = collate([learned], pad_id=tokenizer.pad_token_id, totals=NO_TOTALS)
+    assert int(batch.mask.sum()) == len(learned.ids) - 1
+    assert int(batch.is_answer.sum()) == len(learned.ids) - learned.answer_start
+    assert bool((batch.mask | ~batch.is_answer).all())
+
+
+# --------------------------------------------------------------------------------------------- truncation
+
+
+def test_a_prompt_loses_its_oldest_tokens_first(tokenizer):
+    prompt, answer = "The river froze early that year and the ferry stayed", "until March"
+    whole = encode(example(prompt, answer), tokenizer, max_tokens=PLENTY)
+    for room in range(whole.labels + 1, len(whole.ids) + 2):
+        row = encode(example(prompt, answer), tokenizer, max_tokens=room)
+        assert row.ids == whole.ids[-room:]
+        assert row.ids[row.label_start :] == whole.ids[whole.label_start :]
+        assert row.truncated == max(0, len(whole.ids) - room)
+
+
+def test_an_answer_is_cut_at_its_end_only_when_one_prompt_token_is_left(tokenizer):
+    prompt, answer = "Once upon", "a time there was a stone bridge"
+    whole = encode(example(prompt, answer), tokenizer, max_tokens=PLENTY)
+    for room in range(2, whole.labels + 1):
+        row = encode(example(prompt, answer), tokenizer, max_tokens=room)
+        assert len(row.ids) == room
+        assert row.label_start == row.answer_start == 1
+        assert row.ids == whole.ids[whole.answer_start - 1 :][:room]
+        assert row.truncated == len(whole.ids) - room
+
+
+# ------------------------------------------------------------------------------------------------ padding
+
+
+def rows_by_hand() -> list[TokenRow]:
+    """5 tokens with 2 labels, 3 tokens with 1 label, 4 tokens with 3 labels of which 2 are the answer."""
+    return [
+        TokenRow(example_id="a", ids=(11, 12, 13, 14, 15), answer_start=3, label_start=3, is_forget=True),
+        TokenRow(example_id="b", ids=(21, 22, 23), answer_start=2, label_start=2),
+        TokenRow(example_id="c", ids=(31, 32, 33, 34), answer_start=2, label_start=1),
+    ]
+
+
+def test_left_padding_by_hand():
+    batch = collate(rows_by_hand(), pad_id=0, totals=NO_TOTALS)
+    assert batch.example_ids == ("a", "b", "c")
+    assert batch.input_ids.tolist() == [[11, 12, 13, 14, 15], [0, 0, 21, 22, 23], [0, 31, 32, 33, 34]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 1, 1, 1, 1]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 1, 2], [0, 0, 1, 2, 3]]
+    assert batch.targets.tolist() == [[13, 14, 15], [21, 22, 23], [32, 33, 34]]
+    assert batch.mask.int().tolist() == [[0, 1, 1], [0, 0, 1], [1, 1, 1]]
+    assert batch.is_answer.int().tolist() == [[0, 1, 1], [0, 0, 1], [0, 1, 1]]
+    assert batch.is_forget.tolist() == [True, False, False]
+    assert batch.keep == 4  # the three predicting positions and the last one
+
+
+def test_right_padding_by_hand():
+    batch = collate(rows_by_hand(), pad_id=0, totals=NO_TOTALS, every_position=True)
+    assert batch.input_ids.tolist() == [[11, 12, 13, 14, 15], [21, 22, 23, 0, 0], [31, 32, 33, 34, 0]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4]] * 3
+    assert batch.targets.tolist() == [[12, 13, 14, 15], [22, 23, 0, 0], [32, 33, 34, 0]]
+    assert batch.mask.int().tolist() == [[0, 0, 1, 1], [0, 1, 0, 0], [1, 1, 1, 0]]
+    assert batch.is_answer.int().tolist() == [[0, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0]]
+    assert batch.keep == 0
+
+
+def test_wider_label_span_on_request():
+    rows = rows_by_hand()
+    batch = collate(rows, pad_id=0, totals=NO_TOTALS, pad_to_labels=6)
+    assert batch.input_ids.shape == (3, 7)
+    assert batch.targets.shape == batch.mask.shape == batch.is_answer.shape == (3, 6)
+    for number, row in enumerate(rows):
+        assert batch.targets[number][batch.mask[number]].tolist() == list(row.ids[row.label_start :])
+
+
+def test_a_row_without_labels_counts_nothing():
+    row = TokenRow(example_id="a", ids=(5, 6, 7), answer_start=3, label_start=3)
+    for every_position in (False, True):
+        batch = collate([row], pad_id=0, totals=NO_TOTALS, every_position=every_position)
+        assert not bool(batch.mask.any())
+        assert batch.attention_mask.tolist() == [[1, 1, 1]]
+
+
+def test_moving_a_batch_keeps_everything():
+    batch = collate(rows_by_hand(), pad_id=0, totals=NO_TOTALS)
+    moved = batch.to(torch.device("cpu"))
+    assert moved.example_ids == batch.example_ids
+    assert moved.keep == batch.keep
+    assert moved.ref_logps is None
+    assert torch.equal(moved.input_ids, batch.input_ids)
+    assert torch.equal(moved.mask, batch.mask)
