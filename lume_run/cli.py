@@ -106,7 +106,9 @@ def explain(override: str, error: str, folders: Sequence[Path]) -> Any:
     data = OmegaConf.to_container(compose([], folders), resolve=False)
     known = [*groups, *_keys(data)]
     if key not in known and "=" in override:
-        return Problem(where=key, what="unknown key", remedy=nearest(key, known) + " (+key=value adds a new one)")
+        close = nearest(key, known)
+        remedy = close if close.startswith("did") else f"top level: {', '.join(data)}; lume-run --cfg job shows all"
+        return Problem(where=key, what="unknown key", remedy=remedy)
     return Problem(where=override, what=error.strip().split("\n")[0], remedy="write it as path=value")
 
 

@@ -107,7 +107,7 @@ def show_plan(settings: Settings, folder: Path) -> None:
     except LumeError as error:
         console.print(f"  [yellow]rows and steps unknown:[/] {error}", soft_wrap=True)
     _show_memory(run)
-    console.print(f"  command: python -m lume_run.worker {folder}", soft_wrap=True)
+    console.print(f"  launch: in this process; to repeat from the folder: python -m lume_run.worker {folder}", soft_wrap=True)
 
 
 def _show_steps(steps: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
 TINY_CONTEXT_TOKENS = 2048
+HUB_PATIENCE_SECONDS = 5.0
 
 
 def olmo_config(shape: Shape, **fields: Any) -> Any:
@@ -82,12 +84,29 @@ def count_parameters(config: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+@cache
+def only_local(path: str) -> bool:
+    """Whether loading must do with the folder or the cache: the hub does not answer within seconds.
+
+    Asked once here, since the loaders themselves would retry for half a minute a file.
+    """
+    if Path(path).exists():
+        return True
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(path, timeout=HUB_PATIENCE_SECONDS)
+    except Exception:  # the client's errors share no base; the loader then says what is missing
+        return True
+    return False
+
+
 def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
     """The model's transformers config; raises RunError with the remedy when it cannot be had."""
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=only_local(path))
     except (OSError, ValueError) as error:
         raise unreachable(path, error) from error
 
@@ -109,7 +128,9 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, trust_remote_code=trust_remote_code, local_files_only=only_local(path)
+        )
     except (OSError, ValueError) as error:
         raise unreachable(path, error) from error
     if tokenizer.eos_token_id is None:
@@ -120,16 +141,15 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
 
 
 def load_model(path: str, settings: Model, device: torch.device, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """A causal LM from a folder or hub id, on `device`; safetensors or weights-only, never pickled code.
-
-    A peft folder (adapter_config.json) loads its base and merges the adapter.
-    """
+    """A causal LM from a folder or hub id, on `device`; safetensors only, never pickles."""
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {
         "dtype": dtype or dtype_of(settings.dtype, device),
         "attn_implementation": settings.attention,
         "trust_remote_code": settings.trust_remote_code,
+        "local_files_only": only_local(path),
+        "use_safetensors": True,
     }
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options)
