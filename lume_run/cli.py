@@ -73,7 +73,8 @@ def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tupl
     """(problems, the overrides that compose): every bad override, judged alone and explained."""
     from hydra.errors import HydraException
 
-    problems, good = [], []
+    problems: list[Any] = []
+    good: list[str] = []
     for override in overrides:
         try:
             compose([*good, override], folders)
@@ -87,7 +88,11 @@ def compose(overrides: Sequence[str], folders: Sequence[Path]) -> Any:
     """The composed config with Hydra's own node (sweeps are not expanded)."""
     import hydra
 
-    extra = [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in folders[1:])}]"] if folders[1:] else []
+    extra = (
+        [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in folders[1:])}]"]
+        if folders[1:]
+        else []
+    )
     with hydra.initialize_config_dir(str(folders[0]), version_base="1.3"):
         return hydra.compose("config", overrides=[*overrides, *extra])
 
@@ -103,11 +108,15 @@ def explain(override: str, error: str, folders: Sequence[Path]) -> Any:
     groups = options(folders)
     if key in groups:
         return Problem(where=key, what=f"there is no {key} '{value}'", remedy=nearest(value, groups[key]))
-    data = OmegaConf.to_container(compose([], folders), resolve=False)
+    data: Any = OmegaConf.to_container(compose([], folders), resolve=False)
     known = [*groups, *_keys(data)]
     if key not in known and "=" in override:
         close = nearest(key, known)
-        remedy = close if close.startswith("did") else f"top level: {', '.join(data)}; lume-run --cfg job shows all"
+        remedy = (
+            close
+            if close.startswith("did")
+            else f"top level: {', '.join(map(str, data))}; lume-run --cfg job shows all"
+        )
         return Problem(where=key, what="unknown key", remedy=remedy)
     return Problem(where=override, what=error.strip().split("\n")[0], remedy="write it as path=value")
 

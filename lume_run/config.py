@@ -81,9 +81,15 @@ class Walk:
         low, high = field.metadata.get("low"), field.metadata.get("high")
         too_low = low is not None and (value < low or (field.metadata.get("open_low") and value == low))
         if too_low or (high is not None and value > high) or not math.isfinite(value):
-            least = f"{'greater than' if field.metadata.get('open_low') else 'at least'} {low}" if low is not None else ""
+            least = (
+                f"{'greater than' if field.metadata.get('open_low') else 'at least'} {low}" if low is not None else ""
+            )
             most = f"at most {high}" if high is not None else ""
-            self.bad(where, f"{value} is out of range", f"{' and '.join(part for part in (least, most) if part)}: {field.metadata['help']}")
+            self.bad(
+                where,
+                f"{value} is out of range",
+                f"{' and '.join(part for part in (least, most) if part)}: {field.metadata['help']}",
+            )
 
     def value(self, hint: Any, value: Any, path: str) -> Any:
         """`value` as `hint` asks, or a noted problem."""
@@ -133,7 +139,9 @@ class Walk:
             return float(value)
         if hint is int and isinstance(value, float) and value.is_integer():
             return int(value)
-        if hint in (bool, int, float, str) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        if hint in (bool, int, float, str) and (
+            not isinstance(value, hint) or (hint is int and isinstance(value, bool))
+        ):
             names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
             self.bad(path, f"expected {names[hint]}, got {value!r}")
         return value
@@ -143,7 +151,11 @@ class Walk:
         name = str(node[TARGET])
         module_name, _, attribute = name.rpartition(".")
         if not any(module_name == prefix or module_name.startswith(prefix + ".") for prefix in self.prefixes):
-            self.bad(_join(path, TARGET), f"'{name}' is not from {OWN_PREFIX}", "list its module in allow_external if you trust it")
+            self.bad(
+                _join(path, TARGET),
+                f"'{name}' is not from {OWN_PREFIX}",
+                "list its module in allow_external if you trust it",
+            )
             return None
         try:
             cls = vars(importlib.import_module(module_name)).get(attribute)
@@ -173,7 +185,9 @@ def as_data(cfg: DictConfig) -> dict[str, Any]:
         data: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         where = str(error.full_key or "config")
-        raise ConfigError([Problem(where=where, what=str(error.msg or error).split("\n")[0], remedy=f"set {where}=...")]) from error
+        raise ConfigError(
+            [Problem(where=where, what=str(error.msg or error).split("\n")[0], remedy=f"set {where}=...")]
+        ) from error
     data.pop("hydra", None)
     for path in PATHS + MAYBE_PATHS:
         *parents, leaf = path.split(".")
@@ -185,7 +199,7 @@ def as_data(cfg: DictConfig) -> dict[str, Any]:
             if path in PATHS or given.exists() or node[leaf].startswith((".", "~", "/")):
                 node[leaf] = str(given.resolve())
     _resolve_source(data)
-    return data
+    return dict(data)
 
 
 def _resolve_source(data: dict[str, Any]) -> None:
@@ -258,7 +272,11 @@ def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
         elif all(stage in known for stage in stages) and stages != [stage for stage in known if stage in stages]:
             note("stages", f"out of order or repeated: {stages}", "the order is train, unlearn, evaluate")
     if stages == ["score"] and not data.get("responses"):
-        note("responses", "stage score needs a responses file", "responses=outputs/.../responses.jsonl or a folder of official CSVs")
+        note(
+            "responses",
+            "stage score needs a responses file",
+            "responses=outputs/.../responses.jsonl or a folder of official CSVs",
+        )
     if stages != ["score"] and data.get("responses"):
         note("responses", "only stage score reads responses", "add stages=[score], or drop responses")
     released, path = _get(data, "model.is_target"), _get(data, "model.path")
@@ -269,9 +287,17 @@ def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     if path is None and stages == ["evaluate"]:
         note("model.path", "stages=[evaluate] scores an existing model", "model.path=FOLDER_OR_ID")
     if released and _get(data, "task.source") == "builtin":
-        note("task.source", "the released target never saw the built-in documents", "task.source=hub, or task.data_dir=FOLDER")
+        note(
+            "task.source",
+            "the released target never saw the built-in documents",
+            "task.source=hub, or task.data_dir=FOLDER",
+        )
     if released and _get(data, "evaluator.retrained") and not _get(data, "model.base"):
-        note("model.base", "evaluator.retrained fine-tunes the model from before the documents", "model.base=FOLDER_OR_ID")
+        note(
+            "model.base",
+            "evaluator.retrained fine-tunes the model from before the documents",
+            "model.base=FOLDER_OR_ID",
+        )
     return found
 
 
@@ -281,10 +307,14 @@ def part_problems(settings: Settings) -> list[Problem]:
     forget, retain = (getattr(settings.method, name, None) for name in ("forget", "retain"))
     if forget is not None and forget.needs.retain_rows:
         remedy = "forget parts: conf/method/forget"
-        found.append(Problem(where="method.forget", what=f"{type(forget).__name__} is a retain regulariser", remedy=remedy))
+        found.append(
+            Problem(where="method.forget", what=f"{type(forget).__name__} is a retain regulariser", remedy=remedy)
+        )
     if retain is not None and not retain.needs.retain_rows:
         remedy = "retain parts: conf/method/retain"
-        found.append(Problem(where="method.retain", what=f"{type(retain).__name__} is a forget objective", remedy=remedy))
+        found.append(
+            Problem(where="method.retain", what=f"{type(retain).__name__} is a forget objective", remedy=remedy)
+        )
     if settings.evaluator.mmlu.data_dir and Path(settings.evaluator.mmlu.data_dir).exists():
         from lume_run.tasks.mmlu import check_folder
 
@@ -295,7 +325,13 @@ def part_problems(settings: Settings) -> list[Problem]:
         optimizer = getattr(settings.trainer, name).optimizer
         if optimizer.startswith("paged_") and importlib.util.find_spec("bitsandbytes") is None:
             where = f"trainer.{name}.optimizer"
-            found.append(Problem(where=where, what=f"{optimizer} needs bitsandbytes", remedy="pip install bitsandbytes, or adamw_torch_fused"))
+            found.append(
+                Problem(
+                    where=where,
+                    what=f"{optimizer} needs bitsandbytes",
+                    remedy="pip install bitsandbytes, or adamw_torch_fused",
+                )
+            )
     return found
 
 

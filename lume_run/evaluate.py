@@ -13,6 +13,7 @@ from lume_run.metrics.semeval_strict import responses_from_official, strict_scor
 from lume_run.records import Ask, Example, Response, Score, TaskData, from_json, lines_of
 from lume_run.respond import Question
 from lume_run.settings import Evaluator
+from lume_run.tasks import SUBTASK_OF_LABEL, document_and_kind
 from lume_run.tasks.mmlu import load_mmlu
 
 GATE_SHARE = 0.75  # of the target's own MMLU accuracy, as on the SemEval-2025 leaderboard
@@ -73,15 +74,36 @@ def read_responses(path: Path) -> list[Response]:
     responses: list[Response] = []
     for number, line in lines_of(path):
         try:
-            responses.append(from_json(Response, line))
-        except (ValueError, KeyError, TypeError) as error:
-            remedy = "one JSON object a line with id, ask, split, subtask, kind, document, prompt, expected, output"
+            responses.append(from_json(Response, json.dumps(completed(json.loads(line)))))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            remedy = (
+                "one JSON object a line, at least: id (...sc1 or ...qa0), split, subtask (or task), expected, output"
+            )
             problems.append(Problem(where=f"{path}:{number}", what=f"{type(error).__name__}: {error}", remedy=remedy))
     if problems:
         raise DataError(problems)
     if not responses:
         raise DataError([Problem(where=str(path), what="holds no responses", remedy="give another file")])
     return responses
+
+
+def completed(fields: dict[str, Any]) -> dict[str, Any]:
+    """A response someone else wrote, with what follows from the rest filled in.
+
+    `kind` and `document` follow from the id's suffix, `subtask` from a `task` label such as Task2,
+    `ask` is greedy generation. Raises ValueError for an id without a known suffix.
+    """
+    own = dict(fields)
+    label = own.pop("task", None)
+    if label is not None:
+        own.setdefault("subtask", SUBTASK_OF_LABEL.get(label, label))
+    own.setdefault("ask", Ask.GENERATE.value)
+    own.setdefault("prompt", "")
+    if "kind" not in own or "document" not in own:
+        document, kind = document_and_kind(str(own["id"]))
+        own.setdefault("kind", kind.value)
+        own.setdefault("document", document)
+    return own
 
 
 def scores_to_json(scores: Sequence[Score]) -> dict[str, Any]:

@@ -41,7 +41,11 @@ def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], com
         spent = time.monotonic() - began
         seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + spent
     responses = {name: read_jsonl(made.path / "responses.jsonl", Response) for name, made in steps.responses.items()}
-    record |= {"artifacts": {made.name if made.name != "responses" else f"responses {n}": str(made.path) for n, made in _named(steps)}}
+    record |= {
+        "artifacts": {
+            made.name if made.name != "responses" else f"responses {n}": str(made.path) for n, made in _named(steps)
+        }
+    }
     write_json(folder / "manifest.json", record)
     paths = {name: made.path / "responses.jsonl" for name, made in steps.responses.items()}
     return finish(settings, folder, record, responses, seconds, run.data.source, paths)
@@ -101,13 +105,16 @@ def show_plan(settings: Settings, folder: Path) -> None:
         data = run.data
         console.print(f"  data: {data.source}", soft_wrap=True)
         console.print(
-            f"  rows: {len(data.forget)} forget, {len(data.retain)} retain, {len(data.members)} members, {len(data.nonmembers)} non-members"
+            f"  rows: {len(data.forget)} forget, {len(data.retain)} retain, "
+            f"{len(data.members)} members, {len(data.nonmembers)} non-members"
         )
         _show_steps(plan(run))
     except LumeError as error:
         console.print(f"  [yellow]rows and steps unknown:[/] {error}", soft_wrap=True)
     _show_memory(run)
-    console.print(f"  launch: in this process; to repeat from the folder: python -m lume_run.worker {folder}", soft_wrap=True)
+    console.print(
+        f"  launch: in this process; to repeat from the folder: python -m lume_run.worker {folder}", soft_wrap=True
+    )
 
 
 def _show_steps(steps: Plan) -> None:
@@ -124,18 +131,28 @@ def _show_memory(run: Run) -> None:
         console.print(f"  [yellow]parameters and memory unknown:[/] {origin}", soft_wrap=True)
         return
     count = models.count_parameters(config)
-    console.print(f"  model: {settings.model.path or 'built from model.shape'}: {count / 1e6:,.1f} M parameters ({origin})", soft_wrap=True)
-    parts = memory_estimate(settings, config, count, str(dtype_of(settings.model.dtype, run.device)).removeprefix("torch."))
+    console.print(
+        f"  model: {settings.model.path or 'built from model.shape'}: {count / 1e6:,.1f} M parameters ({origin})",
+        soft_wrap=True,
+    )
+    parts = memory_estimate(
+        settings, config, count, str(dtype_of(settings.model.dtype, run.device)).removeprefix("torch.")
+    )
     total = sum(parts.values())
     listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
-    console.print(f"  memory while unlearning on one {run.device.type} device [GiB, estimate]: {total / GIB:.2f} = {listed}", soft_wrap=True)
+    console.print(
+        f"  memory while unlearning on one {run.device.type} device [GiB, estimate]: {total / GIB:.2f} = {listed}",
+        soft_wrap=True,
+    )
 
 
 def shape_of(settings: Settings) -> tuple[Any, str]:
     """(transformers config, where it is from): the model's own, or OLMo of `model.shape` when it cannot be had."""
     if settings.model.path is not None:
         try:
-            return models.config_of(settings.model.path, trust_remote_code=settings.model.trust_remote_code), "its config"
+            return models.config_of(
+                settings.model.path, trust_remote_code=settings.model.trust_remote_code
+            ), "its config"
         except RunError as error:
             if settings.model.shape is None:
                 return None, str(error)

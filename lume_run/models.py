@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -119,20 +119,33 @@ def unreachable(path: str, error: Exception) -> RunError:
         "  - already downloaded elsewhere: point HF_HOME at that cache\n"
         "  - no internet here: copy the folder over and give model.path=FOLDER (and task.data_dir=FOLDER for the data)"
     )
-    what = "is not a usable model folder" if Path(path).exists() else "is neither a folder here nor reachable on the hub"
+    what = (
+        "is not a usable model folder" if Path(path).exists() else "is neither a folder here nor reachable on the hub"
+    )
     return RunError(f"The model '{path}' {what}: {reason}\n{remedies}")
 
 
-def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a model, with a pad token (EOS where it has none of its own)."""
+def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model at `path`, with a pad token (EOS where it has none of its own).
+
+    `model.tokenizer` wins; else the one beside the model; else the base model's, since some released
+    targets come without.
+    """
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, trust_remote_code=trust_remote_code, local_files_only=only_local(path)
-        )
-    except (OSError, ValueError) as error:
-        raise unreachable(path, error) from error
+    candidates = [settings.tokenizer] if settings.tokenizer else [path, *([settings.base] if settings.base else [])]
+    failure: RunError | None = None
+    for candidate in candidates:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                candidate, trust_remote_code=settings.trust_remote_code, local_files_only=only_local(candidate)
+            )
+            break
+        except (OSError, ValueError) as error:
+            failure = failure or unreachable(candidate, error)
+    else:
+        assert failure is not None  # there is at least one candidate
+        raise failure
     if tokenizer.eos_token_id is None:
         raise RunError(f"The tokenizer of '{path}' has no EOS token, so answers cannot end; add one to its config.")
     if tokenizer.pad_token_id is None:
@@ -140,7 +153,9 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def load_model(path: str, settings: Model, device: torch.device, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_model(
+    path: str, settings: Model, device: torch.device, *, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
     """A causal LM from a folder or hub id, on `device`; safetensors only, never pickles."""
     from transformers import AutoModelForCausalLM
 
@@ -162,7 +177,7 @@ def load_model(path: str, settings: Model, device: torch.device, *, dtype: torch
 def with_adapters(model: PreTrainedModel, lora: Lora, seed: int) -> nn.Module:
     """`model` with trainable LoRA adapters and everything else frozen; unchanged when LoRA is off."""
     if not lora.enabled:
-        return model
+        return cast(nn.Module, model)
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -176,16 +191,23 @@ def with_adapters(model: PreTrainedModel, lora: Lora, seed: int) -> nn.Module:
     try:
         wrapped: nn.Module = get_peft_model(model, config)
     except ValueError as error:
-        names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
+        names = sorted(
+            {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        )
         raise RunError(
-            str(Problem(where="model.lora.target_modules", what=str(error), remedy=f"linear modules: {', '.join(names)}"))
+            str(
+                Problem(
+                    where="model.lora.target_modules", what=str(error), remedy=f"linear modules: {', '.join(names)}"
+                )
+            )
         ) from error
     return wrapped
 
 
 def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write an ordinary Hugging Face folder; adapters are merged so that anything can load it."""
-    plain: Any = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    wrapped: Any = model
+    plain: Any = wrapped.merge_and_unload() if hasattr(wrapped, "merge_and_unload") else wrapped
     plain.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
 

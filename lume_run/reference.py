@@ -56,9 +56,7 @@ class ReferenceCache:
         self.logps = logps
 
     @staticmethod
-    def compute(
-        model: nn.Module, rows: Sequence[TokenRow], *, pad_id: int, batch_tokens: int, folder: Path
-    ) -> None:
+    def compute(model: nn.Module, rows: Sequence[TokenRow], *, pad_id: int, batch_tokens: int, folder: Path) -> None:
         """Run the model once over `rows` and write the cache into `folder`."""
         model.eval()
         found: dict[str, Tensor] = {}
@@ -79,7 +77,7 @@ class ReferenceCache:
         """Read what `compute` wrote."""
         flat = load_file(folder / "logps.safetensors")["logps"]
         lengths: dict[str, int] = json.loads((folder / "lengths.json").read_text(encoding="utf-8"))
-        return cls(dict(zip(lengths, flat.split(list(lengths.values())), strict=True)))
+        return cls(dict(zip(lengths, torch.split(flat, list(lengths.values())), strict=True)))
 
     def attach(self, batch: Batch) -> Batch:
         """`batch` with `ref_logps` (B, R), 0 outside the labels. Raises KeyError for an unknown forget row."""
@@ -91,7 +89,9 @@ class ReferenceCache:
                 raise KeyError(f"no cached reference log-probs for example '{name}'")
             own = self.logps[name]
             if len(own) != int(batch.mask[number].sum()):
-                raise ValueError(f"cached reference of '{name}' has {len(own)} tokens, the row {int(batch.mask[number].sum())}")
+                raise ValueError(
+                    f"cached reference of '{name}' has {len(own)} tokens, the row {int(batch.mask[number].sum())}"
+                )
             ref[number][batch.mask[number]] = own
         return replace(batch, ref_logps=ref)
 

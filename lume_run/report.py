@@ -94,7 +94,9 @@ def _cell(value: float | None) -> str:
 
 def shown(report: Report) -> list[str]:
     """Names worth a line: row means over tasks are left out where there is one task only."""
-    tasks = {name.split(".")[1] for name in report.names if name.count(".") == 2 and name.startswith(("forget", "retain"))}
+    tasks = {
+        name.split(".")[1] for name in report.names if name.count(".") == 2 and name.startswith(("forget", "retain"))
+    }
     overall = {f"{side}.{what}" for side in ("forget", "retain") for what in ("regurgitation", "knowledge")}
     return [name for name in report.names if len(tasks) != 1 or name not in overall]
 
@@ -123,7 +125,10 @@ def notes(report: Report) -> list[str]:
             if score.reason:
                 missing.setdefault(score.reason, []).append(f"{SUBJECTS[subject]} {score.name}")
     lines = [f"MMLU gate: {verdict} ({report.gate_rule})"]
-    lines += [f"n/a: {', '.join(dict.fromkeys(name.split(' ', 1)[1] for name in names))}: {reason}" for reason, names in missing.items()]
+    lines += [
+        f"n/a: {', '.join(dict.fromkeys(name.split(' ', 1)[1] for name in names))}: {reason}"
+        for reason, names in missing.items()
+    ]
     lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in report.seconds.items()))
     return lines
 

@@ -136,7 +136,10 @@ def run_batch(runner: Runner, ask: Ask, examples: Sequence[Example]) -> list[Res
     if ask is Ask.GENERATE:
         fields = [{"output": text} for text in generate(runner, examples)]
     elif ask is Ask.CHOICE:
-        fields = [{"choice_logps": logps, "choices": e.choices} for logps, e in zip(choose(runner, examples), examples, strict=True)]
+        fields = [
+            {"choice_logps": logps, "choices": e.choices}
+            for logps, e in zip(choose(runner, examples), examples, strict=True)
+        ]
     else:
         fields = [{"logp_sum": total, "tokens": count} for total, count in score_answers(runner, examples)]
     return [
@@ -165,7 +168,10 @@ def batches(runner: Runner, questions: Sequence[Question]) -> list[tuple[Ask, li
         else:
             rows = [prompt_row(example, runner) for example in examples]
         if cut := sum(row.truncated > 0 for row in rows):
-            console.print(f"  [yellow]{cut} of {len(rows)} {ask} prompts do not fit in {runner.max_length} tokens and lose their oldest words[/]")
+            console.print(
+                f"  [yellow]{cut} of {len(rows)} {ask} prompts do not fit in {runner.max_length} tokens "
+                "and lose their oldest words[/]"
+            )
         for group in length_batches(rows, runner.batch_tokens):
             for begin in range(0, len(group), BATCH_ROWS):
                 found.append((ask, [examples[number] for number in group[begin : begin + BATCH_ROWS]]))
@@ -202,5 +208,3 @@ def _whole_records(path: Path) -> Iterable[Response]:
             yield from_json(Response, line)
         except (ValueError, KeyError, TypeError):
             return
-
-

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 console = Console(stderr=True, highlight=False)
 SECONDS_BETWEEN_LINES = 20.0  # progress in a log file, where a bar cannot be redrawn
-PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "hydra-core", "rouge-score", "numpy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "datasets",
+    "tokenizers",
+    "hydra-core",
+    "rouge-score",
+    "numpy",
+)
 
 
 class Progress:
@@ -40,7 +50,12 @@ class Progress:
         self.done = self.first = done
         self.began = self.printed = time.monotonic()
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             self.bar = RichProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
             self.bar.start()
             self.task = self.bar.add_task(self.title, total=self.total, completed=done, note="")
@@ -120,7 +135,7 @@ def git_commit(folder: Path) -> str | None:
         dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], **options).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit + ("+changes" if dirty else "")
+    return f"{commit}+changes" if dirty else str(commit)
 
 
 def versions() -> dict[str, str]:
@@ -139,7 +154,12 @@ def hardware() -> dict[str, Any]:
     import torch
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"machine": platform.machine(), "system": platform.platform(), "threads": torch.get_num_threads(), "gpus": gpus}
+    return {
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
 
 
 def manifest(command: list[str], config_hash: str, seed: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -109,4 +109,4 @@ def _cut(rows: list[int], groups: int) -> list[list[int]]:
     """
     groups = min(groups, len(rows))
     bounds = [round(number * len(rows) / groups) for number in range(groups + 1)]
-    return [rows[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
+    return [rows[begin:end] for begin, end in pairwise(bounds)]

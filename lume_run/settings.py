@@ -85,9 +85,9 @@ class Phase:
     epochs: float = setting(low=0, open_low=True, help="passes over the forget rows (train: over all rows)")
     batch_size: int = setting(low=1, help="forget rows in one optimizer step, on all devices together")
     micro_batch_size: int = setting(low=1, help="rows in one forward on one device; accumulation follows")
-    optimizer: Literal["adamw_torch_fused", "adamw_torch", "adafactor", "sgd", "paged_adamw_32bit", "paged_adamw_8bit"] = (
-        setting("adamw_torch_fused", help="a transformers optimizer name; paged ones need bitsandbytes")
-    )
+    optimizer: Literal[
+        "adamw_torch_fused", "adamw_torch", "adafactor", "sgd", "paged_adamw_32bit", "paged_adamw_8bit"
+    ] = setting("adamw_torch_fused", help="a transformers optimizer name; paged ones need bitsandbytes")
     weight_decay: float = setting(0.0, low=0, help="AdamW weight decay")
     beta2: float = setting(0.999, low=0, high=1, help="AdamW second-moment decay")
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = setting("linear", help="learning rate")

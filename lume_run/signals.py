@@ -23,7 +23,8 @@ LogitsOf = Callable[[Batch], Tensor]
 
 def accepted(model: nn.Module, name: str) -> bool:
     """Whether the (possibly adapter-wrapped) model's forward takes this keyword."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    wrapped: Any = model
+    inner = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
     inner = getattr(inner, "module", inner)
     return name in inspect.signature(inner.forward).parameters
 

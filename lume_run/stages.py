@@ -76,9 +76,16 @@ class Run:
         """What moves numbers besides the model: precision, attention, device kind, row length."""
         model = self.settings.model
         dtype = str(dtype_of(model.dtype, self.device)).removeprefix("torch.")
-        return {"dtype": dtype, "device": self.device.type, "attention": model.attention, "max_length": model.max_length}
+        return {
+            "dtype": dtype,
+            "device": self.device.type,
+            "attention": model.attention,
+            "max_length": model.max_length,
+        }
 
-    def stored(self, stage: str, kind: str, made_from: dict[str, Any], build: Callable[[Path], None], note: str = "") -> Artifact:
+    def stored(
+        self, stage: str, kind: str, made_from: dict[str, Any], build: Callable[[Path], None], note: str = ""
+    ) -> Artifact:
         """An artifact in the shared store, named by the hash of what it is made from."""
         made_from = {"kind": kind, "format": FORMAT, **made_from}
         path = self.settings.store / kind / content_hash(made_from)
@@ -105,7 +112,7 @@ def plain(node: Any) -> Any:
 
 
 def plan(run: Run) -> Plan:
-    """Every artifact of this run, in the order they are made. Raises RunError for stages that cannot follow each other."""
+    """Every artifact of this run in order. Raises RunError for stages that cannot follow each other."""
     stages = run.settings.stages
     base = base_artifact(run)
     artifacts: list[Artifact] = [base] if base else []
@@ -114,7 +121,9 @@ def plan(run: Run) -> Plan:
     subjects: dict[str, tuple[str, str]] = {}
     if stages == ["evaluate"]:
         if base is not None:
-            raise RunError("stages=[evaluate] scores an existing model: give model.path=FOLDER (a Hugging Face folder or id).")
+            raise RunError(
+                "stages=[evaluate] scores an existing model: give model.path=FOLDER (a Hugging Face folder or id)."
+            )
         subjects["model"] = (start, start_id)
     else:
         target = None if run.settings.model.is_target else train_artifact(run, start, start_id)
@@ -144,7 +153,9 @@ def base_artifact(run: Run) -> Artifact | None:
     if model.path is not None or model.shape is None:
         return None
     shape, data = model.shape, run.data
-    texts = [joined("", example.prompt) + joined(example.prompt, example.answer) for example in (*data.forget, *data.retain)]
+    texts = [
+        joined("", example.prompt) + joined(example.prompt, example.answer) for example in (*data.forget, *data.retain)
+    ]
     made_from = {"shape": asdict(shape), "texts": content_hash(texts), "seed": seed}
     return run.stored("train", "base", made_from, lambda folder: models.build_tiny(shape, texts, seed, folder))
 
@@ -184,7 +195,9 @@ def _fine_tuned(run: Run, kind: str, examples: Sequence[Example], start: str, st
             out=folder,
         )
 
-    return run.stored("train", kind, made_from, build, f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most")
+    return run.stored(
+        "train", kind, made_from, build, f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
+    )
 
 
 def steps_of(phase: Phase, rows: int) -> int:
@@ -197,6 +210,7 @@ def unlearn_artifacts(run: Run, target: str, target_id: str) -> tuple[Artifact |
     method: Method = run.settings.method
     phase, model = run.settings.trainer.unlearn, run.settings.model
     cached = None
+    made_from: dict[str, Any]
     if method.needs.reference_logps:
         made_from = {"target": target_id, "rows": run.data_hash, "numerics": run.numerics}
         cached = run.stored("unlearn", "reference", made_from, lambda folder: build_reference(run, target, folder))
@@ -225,7 +239,9 @@ def unlearn_artifacts(run: Run, target: str, target_id: str) -> tuple[Artifact |
         )
 
     steps = steps_of(phase, len(run.data.forget))
-    note = f"{steps} steps of {phase.batch_size} forget" + (f" + {phase.batch_size} retain rows" if method.needs.retain_rows else " rows")
+    note = f"{steps} steps of {phase.batch_size} forget" + (
+        f" + {phase.batch_size} retain rows" if method.needs.retain_rows else " rows"
+    )
     unlearned = Artifact(
         stage="unlearn", name="unlearned", path=run.folder / "unlearned", made_from=made_from, build=build, note=note
     )
@@ -244,7 +260,7 @@ def responses_artifact(run: Run, subject: str, path: str, model_id: str) -> Arti
 
     def build(folder: Path) -> None:
         model_settings = run.settings.model
-        tokenizer = models.load_tokenizer(model_settings.tokenizer or path, trust_remote_code=model_settings.trust_remote_code)
+        tokenizer = models.load_tokenizer(path, model_settings)
         model = models.load_model(path, model_settings, run.device)
         runner = Runner(
             model=model,
@@ -255,8 +271,7 @@ def responses_artifact(run: Run, subject: str, path: str, model_id: str) -> Arti
         )
         respond(runner, run.questions, folder, f"evaluate {subject}")
 
-    artifact = run.stored("evaluate", "responses", made_from, build, f"{len(run.questions)} prompts to {subject}")
-    return artifact
+    return run.stored("evaluate", "responses", made_from, build, f"{len(run.questions)} prompts to {subject}")
 
 
 # ------------------------------------------------------------------------------------------------ building
@@ -272,7 +287,9 @@ class Training:
     adapters: bool
 
 
-def token_rows(run: Run, tokenizer: Any, forget: Sequence[Example], retain: Sequence[Example], *, limit: int, learn: bool) -> list[TokenRow]:
+def token_rows(
+    run: Run, tokenizer: Any, forget: Sequence[Example], retain: Sequence[Example], *, limit: int, learn: bool
+) -> list[TokenRow]:
     """Rows of both sides; says how many had to be shortened."""
     rows = [
         encode(example, tokenizer, max_tokens=limit, learn_document=learn, is_forget=is_forget)
@@ -281,14 +298,17 @@ def token_rows(run: Run, tokenizer: Any, forget: Sequence[Example], retain: Sequ
     ]
     cut = [row for row in rows if row.truncated]
     if cut:
-        console.print(f"  [yellow]{len(cut)} of {len(rows)} rows are longer than {limit} tokens; their prompts lose their oldest words[/]")
+        console.print(
+            f"  [yellow]{len(cut)} of {len(rows)} rows are longer than {limit} tokens; "
+            "their prompts lose their oldest words[/]"
+        )
     return rows
 
 
 def build_reference(run: Run, target: str, folder: Path) -> None:
     """Score the forget rows with the frozen target once."""
     settings = run.settings.model
-    tokenizer = models.load_tokenizer(settings.tokenizer or target, trust_remote_code=settings.trust_remote_code)
+    tokenizer = models.load_tokenizer(target, settings)
     model = models.load_model(target, settings, run.device)
     rows = token_rows(run, tokenizer, run.data.forget, (), limit=models.limit_of(model, settings), learn=False)
     ReferenceCache.compute(
@@ -307,9 +327,9 @@ def optimise(
     out: Path,
     cache: ReferenceCache | None = None,
 ) -> None:
-    """Train `start` by a method into the Hugging Face folder `out`, from the last whole checkpoint in `folder` if any."""
+    """Train `start` into the Hugging Face folder `out`, going on from the last whole checkpoint in `folder`."""
     settings, phase, seed = run.settings.model, training.phase, run.settings.seed
-    tokenizer = models.load_tokenizer(settings.tokenizer or start, trust_remote_code=settings.trust_remote_code)
+    tokenizer = models.load_tokenizer(start, settings)
     config = models.config_of(start, trust_remote_code=settings.trust_remote_code)
     limit = settings.max_length or getattr(config, "max_position_embeddings", None) or models.TINY_CONTEXT_TOKENS
     learn = isinstance(training.method, FineTune)
@@ -336,7 +356,12 @@ def optimise(
         schedule=schedule,
         collate=lambda micro: _attach(
             cache,
-            collate([rows[number] for number in micro.rows], pad_id=pad_id, totals=micro.totals, every_position=every_position),
+            collate(
+                [rows[number] for number in micro.rows],
+                pad_id=pad_id,
+                totals=micro.totals,
+                every_position=every_position,
+            ),
         ),
         reference=live_reference(model, frozen) if training.method.needs.reference_logits else None,
         callbacks=callbacks_of(training, schedule),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -51,7 +50,7 @@ def write_json(path: Path, value: Any) -> None:
     """Replace `path` in one step."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +124,7 @@ class Artifact:
         (partial / MADE_FROM).unlink()
         if self.path.exists():  # made from other things: the newer one takes its place
             shutil.rmtree(self.path)
-        os.replace(partial, self.path)
+        partial.replace(self.path)
 
 
 def _read(path: Path) -> dict[str, Any]:

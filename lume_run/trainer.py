@@ -34,7 +34,10 @@ COMPLETE = "COMPLETE"  # written into a checkpoint folder once everything else i
 class Method(Protocol):
     """Signals in, losses out."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        ...
 
     @property
     def needs(self) -> Needs:
@@ -121,14 +124,15 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         batch = inputs["batch"].to(self.args.device)
         losses = self.method(read_signals(model, batch, needs=self.method.needs, reference=self.reference))
         if not torch.isfinite(losses.total):
+            rows = ", ".join(batch.example_ids[:8]) + (", ..." if len(batch.example_ids) > 8 else "")
             raise RunError(
-                f"The loss of method '{self.method.name}' is {losses.total.item()} at step {self.state.global_step + 1} "
-                f"(rows {', '.join(batch.example_ids[:8])}{', ...' if len(batch.example_ids) > 8 else ''}). "
-                "Lower trainer.unlearn.learning_rate or epochs."
+                f"The loss of method '{self.method.name}' is {losses.total.item()} at step "
+                f"{self.state.global_step + 1} (rows {rows}). Lower trainer.unlearn.learning_rate or epochs."
             )
         for name, value in losses.parts.items():
             self._parts[name] += float(value)
-        return losses.total * self.args.world_size  # data-parallel averages over ranks, we want the sum
+        scaled: Tensor = losses.total * self.args.world_size  # data-parallel averages over ranks, we want the sum
+        return scaled
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss parts of the step to what the library logs."""

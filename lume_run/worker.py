@@ -26,7 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(given[0]).resolve()
     try:
         if not (folder / "config.yaml").exists():
-            raise ConfigError([Problem(where=str(folder), what="no config.yaml here", remedy="give a folder that lume-run made")])
+            raise ConfigError(
+                [Problem(where=str(folder), what="no config.yaml here", remedy="give a folder that lume-run made")]
+            )
         cfg = OmegaConf.load(folder / "config.yaml")
         assert isinstance(cfg, DictConfig)  # lume-run writes a mapping
         settings, data = checked(cfg)

@@ -18,7 +18,16 @@ from pathlib import Path
 
 TASKS = ("novels", "bios", "wiki", "lume")
 METHODS = ("ga", "gd", "kl", "npo")
-SCORES = ("forget.regurgitation", "forget.knowledge", "retain.regurgitation", "retain.knowledge", "mia.auc", "mmlu.accuracy", "task_aggregate", "aggregate")
+SCORES = (
+    "forget.regurgitation",
+    "forget.knowledge",
+    "retain.regurgitation",
+    "retain.knowledge",
+    "mia.auc",
+    "mmlu.accuracy",
+    "task_aggregate",
+    "aggregate",
+)
 
 
 def run(arguments: list[str], output_dir: Path) -> tuple[dict[str, float | None], bool | None, float]:
@@ -54,7 +63,9 @@ def main() -> None:
     for task, method in itertools.product(TASKS, known.methods):
         scores, gate, seconds = run([f"task={task}", f"method={method}", *common], known.output_dir)
         if method == known.methods[0]:
-            lines.append(f"| {task} | (target) | " + " | ".join(cell(scores[f"target.{name}"]) for name in SCORES) + " | | |")
+            lines.append(
+                f"| {task} | (target) | " + " | ".join(cell(scores[f"target.{name}"]) for name in SCORES) + " | | |"
+            )
         verdict = {True: "pass", False: "FAIL", None: "n/a"}[gate]
         values = " | ".join(cell(scores[f"unlearned.{name}"]) for name in SCORES)
         lines.append(f"| {task} | {method} | {values} | {verdict} | {seconds:.0f} |")

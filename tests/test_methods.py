@@ -25,9 +25,7 @@ LOG2 = math.log(2)
 # Two forget rows (2 and 1 label) and two retain rows (1 and 3 labels), R = 3, V = 2.
 LOGPS = [[0.0, -1.0, -2.0], [0.0, 0.0, -3.0], [0.0, 0.0, -0.5], [-1.0, -1.5, -2.0]]
 MASK = [[0, 1, 1], [0, 0, 1], [0, 0, 1], [1, 1, 1]]
-TOTALS = Totals(
-    forget_rows=2, forget_tokens=3, retain_rows=2, retain_tokens=4, forget_positions=6, retain_positions=6
-)
+TOTALS = Totals(forget_rows=2, forget_tokens=3, retain_rows=2, retain_tokens=4, forget_positions=6, retain_positions=6)
 
 
 def hand_signals(**changed) -> Signals:
@@ -168,7 +166,7 @@ def test_kl_of_identical_models_is_zero_with_zero_gradient(part):
     logits = torch.randn(4, 3, 5, generator=generator).requires_grad_()
     loss = part(hand_signals(logits=logits, ref_logits=logits.detach()))
     loss.backward()
-    assert float(loss) == pytest.approx(0, abs=1e-7)
+    assert loss.item() == pytest.approx(0, abs=1e-7)
     assert logits.grad == pytest.approx(torch.zeros(4, 3, 5), abs=1e-7)
 
 
@@ -289,7 +287,9 @@ class Whole:
 
     def __call__(self, s: Signals) -> Losses:
         sums = s.logps.sum(1)
-        return Losses(total=sums[s.is_forget].sum() / 2 - sums[~s.is_forget].sum() / 2, parts={"rows": s.mask.any(1).sum()})
+        return Losses(
+            total=sums[s.is_forget].sum() / 2 - sums[~s.is_forget].sum() / 2, parts={"rows": s.mask.any(1).sum()}
+        )
 
 
 @pytest.fixture
@@ -301,14 +301,16 @@ def tiny_model(tiny):
 def tiny_batch():
     rows = [
         TokenRow(
-            example_id=str(number), ids=tuple(range(300, 305 + number)), answer_start=3, label_start=3, is_forget=number < 2
+            example_id=str(number),
+            ids=tuple(range(300, 305 + number)),
+            answer_start=3,
+            label_start=3,
+            is_forget=number < 2,
         )
         for number in range(4)
     ]
     labels = [row.labels for row in rows]
-    totals = Totals(
-        forget_rows=2, forget_tokens=sum(labels[:2]), retain_rows=2, retain_tokens=sum(labels[2:])
-    )
+    totals = Totals(forget_rows=2, forget_tokens=sum(labels[:2]), retain_rows=2, retain_tokens=sum(labels[2:]))
     return collate(rows, pad_id=1, totals=totals)
 
 

@@ -23,7 +23,7 @@ SMALL = (
     "trainer.unlearn.epochs=8",
     "trainer.checkpoint_every=7",
     "evaluator.max_new_tokens=24",
-    "evaluator.batch_tokens=64",
+    "evaluator.batch_tokens=256",
 )
 
 
@@ -199,8 +199,12 @@ def test_pretrained_model_with_adapters(shared, tmp_path):
 def test_bad_data_is_refused_before_anything_runs(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
-    (data / "forget.jsonl").write_text('{"id": "a1sc1", "input": "x", "output": "", "task": "Task2"}\nnot json\n', encoding="utf-8")
-    (data / "retain.jsonl").write_text('{"id": "b1sc1", "input": "y", "output": "z", "task": "Task9"}\n', encoding="utf-8")
+    (data / "forget.jsonl").write_text(
+        '{"id": "a1sc1", "input": "x", "output": "", "task": "Task2"}\nnot json\n', encoding="utf-8"
+    )
+    (data / "retain.jsonl").write_text(
+        '{"id": "b1sc1", "input": "y", "output": "z", "task": "Task9"}\n', encoding="utf-8"
+    )
     done = lume_run(f"task.data_dir={data}", f"output_dir={tmp_path / 'out'}", check=False)
     assert done.returncode == 1
     for place in ("forget.jsonl:1", "forget.jsonl:2", "retain.jsonl:1"):

@@ -38,9 +38,7 @@ def written(rows, *, batch=4, micro=2, epochs=2.0, seed=0, retain=True, **ranks)
 def steps_of(schedule: Schedule) -> list[list[MicroBatch]]:
     """Micro-batches as the trainer takes them: `accumulation` at a time."""
     size = schedule.accumulation
-    return [
-        list(schedule.micro_batches[begin : begin + size]) for begin in range(0, len(schedule.micro_batches), size)
-    ]
+    return [list(schedule.micro_batches[begin : begin + size]) for begin in range(0, len(schedule.micro_batches), size)]
 
 
 def rows_of(step: list[MicroBatch]) -> list[int]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -417,11 +415,16 @@ def test_check(tmp_path):
         folder_task(tmp_path / "absent").load(0)
 
 
+def test_builtin_refuses_more_documents_than_it_can_name():
+    (problem,) = LumeTask(name="bios", subtasks=["bios"], source="builtin", num_documents=5000).check()
+    assert problem.where == "task.num_documents"
+
+
 def test_builtin_asks_the_generator(monkeypatch):
     def generate(**options) -> TaskData:
         return TaskData(forget=(), retain=(), source=repr(options))
 
-    monkeypatch.setitem(sys.modules, "lume_run.tasks.builtin", SimpleNamespace(generate=generate))
+    monkeypatch.setattr("lume_run.tasks.builtin.generate", generate)
     task = LumeTask(name="lume", subtasks=["wiki", "bios"], source="builtin")
     assert task.load(5).source == "{'subtasks': ('bios', 'wiki'), 'num_documents': 12, 'seed': 5}"
     few = LumeTask(name="bios", subtasks=["bios"], source="builtin", num_documents=3)

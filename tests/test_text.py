@@ -144,9 +144,7 @@ def test_eos_is_label_and_attended_where_pad_is_eos(llama_tokenizer):
     assert llama_tokenizer.pad_token_id == llama_tokenizer.eos_token_id
     rows = [encode(example("Once", answer), llama_tokenizer, max_tokens=PLENTY) for answer in ("a", "upon a time")]
     for every_position in (False, True):
-        batch = collate(
-            rows, pad_id=llama_tokenizer.pad_token_id, totals=NO_TOTALS, every_position=every_position
-        )
+        batch = collate(rows, pad_id=llama_tokenizer.pad_token_id, totals=NO_TOTALS, every_position=every_position)
         for number, row in enumerate(rows):
             assert int(batch.attention_mask[number].sum()) == len(row.ids)
             assert int(batch.mask[number].sum()) == row.labels

@@ -28,6 +28,7 @@ class RetainKL:
     needs: ClassVar[Needs] = Needs(retain_rows=True, reference_logits=True)
 
     def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
         assert s.ref_logits is not None  # granted by needs
         kept = s.mask & ~s.is_forget[:, None]
         return forward_kl(s.logits[kept], s.ref_logits[kept]).sum() / max(1, s.totals.retain_tokens)
@@ -44,6 +45,7 @@ class RetainKLEveryPosition:
     needs: ClassVar[Needs] = Needs(retain_rows=True, reference_logits=True, every_position=True)
 
     def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
         assert s.ref_logits is not None  # granted by needs
         retain = ~s.is_forget
         return forward_kl(s.logits[retain], s.ref_logits[retain]).sum() / max(1, s.totals.retain_positions)

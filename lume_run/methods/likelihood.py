@@ -21,6 +21,7 @@ class GradientAscent:
     needs: ClassVar[Needs] = Needs()
 
     def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
         return s.logps[s.is_forget].sum() / max(1, s.totals.forget_tokens)
 
 
@@ -31,6 +32,7 @@ class GradientDescent:
     needs: ClassVar[Needs] = Needs(retain_rows=True)
 
     def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
         return -s.logps[~s.is_forget].sum() / max(1, s.totals.retain_tokens)
 
 
@@ -42,6 +44,7 @@ class FineTune:
     needs: ClassVar[Needs] = Needs(retain_rows=True)
 
     def __call__(self, s: Signals) -> Losses:
+        """The micro-batch's share of the step's loss."""
         loss = -s.logps.sum() / max(1, s.totals.retain_tokens)
         hits = (s.logits.detach().argmax(-1) == s.targets) & s.is_answer
         return Losses(total=loss, parts={"answer_hits": hits.sum(), "answer_tokens": s.is_answer.sum()})

@@ -27,6 +27,7 @@ class NPO:
             raise ValueError("beta must be greater than 0")
 
     def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
         assert s.ref_logps is not None  # granted by needs
         log_ratio = (s.logps - s.ref_logps).sum(1)[s.is_forget]  # (B,) log pi/ref [nats]
         return -F.logsigmoid(-self.beta * log_ratio).sum() * (2 / self.beta) / max(1, s.totals.forget_rows)

@@ -40,6 +40,7 @@ class Objective:
         return self.forget.needs | (self.retain.needs if self.retain else Needs())
 
     def __call__(self, s: Signals) -> Losses:
+        """The weighted sum, with both parts for the log."""
         forget = self.forget(s)
         if self.retain is None:
             return Losses(total=self.forget_weight * forget, parts={"forget_loss": forget.detach()})

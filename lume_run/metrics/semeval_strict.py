@@ -27,11 +27,10 @@ from lume_run.metrics.membership import auc, semeval_mia
 from lume_run.metrics.semeval import SPLITS, check_responses, is_text_row, mean_logp, membership_rows, mmlu_rows
 from lume_run.metrics.text import exact_match, rouge_l_recall
 from lume_run.records import Ask, Kind, Response, Split
-from lume_run.tasks import SUBTASK_OF_LABEL
+from lume_run.tasks import KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 
 LABEL_OF_SUBTASK = {subtask: label for label, subtask in SUBTASK_OF_LABEL.items()}
 SUFFIX = re.compile(r"(sc|qa)\d+$", re.IGNORECASE)
-KIND_OF_SUFFIX = {"sc": Kind.COMPLETION, "qa": Kind.QUESTION}
 DEFAULT_SUFFIX = {Kind.COMPLETION: "sc1", Kind.QUESTION: "qa0"}
 
 

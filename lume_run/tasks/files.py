@@ -17,10 +17,8 @@ from typing import NoReturn
 
 from lume_run.errors import DataError, Problem
 from lume_run.records import Example, Kind, Split, TaskData, lines_of
+from lume_run.tasks import ID, KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 
-SUBTASK_OF_LABEL = {"Task1": "novels", "Task2": "bios", "Task3": "wiki"}
-KIND_OF_SUFFIX = {"sc": Kind.COMPLETION, "qa": Kind.QUESTION}
-ID = re.compile(r"(?P<document>.+?)(?P<kind>sc|qa)(?P<index>\d+)")
 ROW_FIELDS = ("id", "input", "output", "task")
 PAGE_FIELDS = ("id", "document")
 PAGE_SUBTASK = "wiki"  # the released membership files hold Wikipedia pages (Task3) only

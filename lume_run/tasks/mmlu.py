@@ -49,7 +49,11 @@ def load_mmlu(*, data_dir: str | None, hub_id: str | None, limit: int | None, sh
 
 def _ask(row: Row) -> str:
     question, options, _ = row
-    return question + "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True)) + "\nAnswer:"
+    return (
+        question
+        + "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True))
+        + "\nAnswer:"
+    )
 
 
 def check_folder(folder: Path) -> list[Problem]:
@@ -102,8 +106,9 @@ def _from_hub(hub_id: str) -> dict[str, tuple[list[Row], list[Row]]]:
         data: Any = load_dataset(hub_id, "all")
         parts = {part: data[part] for part in ("dev", "test")}
     except Exception as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
         raise RunError(
-            f"The MMLU data set '{hub_id}' could not be loaded: {str(error).splitlines()[0] if str(error) else error!r}\n"
+            f"The MMLU data set '{hub_id}' could not be loaded: {reason}\n"
             "  - gated or private: set HF_TOKEN; cached elsewhere: set HF_HOME\n"
             "  - no internet here: evaluator.mmlu.data_dir=FOLDER with the released CSV files"
         ) from error
