@@ -12,11 +12,12 @@ from rich.table import Table
 from lume_run import models
 from lume_run.errors import LumeError, RunError
 from lume_run.evaluate import gate, read_responses, score, write_scores
+from lume_run.plan import Plan, plan
 from lume_run.records import Response, read_jsonl
 from lume_run.report import Report, print_report, write_report
 from lume_run.runtime import console, dtype_of, manifest
 from lume_run.settings import Settings
-from lume_run.stages import Plan, Run, plan
+from lume_run.stages import Run
 from lume_run.store import content_hash, write_json
 
 GIB = 2**30

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lume_run.models import build_tiny, load_tokenizer
-from lume_run.settings import Shape
+from lume_run.settings import Model, Shape
 
 SHARED = Path(__file__).parents[2] / "shared"
 TINY_SHAPE = Shape(hidden_size=32, layers=2, heads=2, intermediate_size=64, vocabulary=400)
@@ -18,6 +18,11 @@ TEXTS = (
     "What is the phone number of Mara Oduya? 900-514-3447",
     "Once upon a time there was a stone bridge; nobody remembered who had built it.",
 )
+
+
+def tokenizer_at(folder: Path):
+    """The tokenizer of a folder as runs load it."""
+    return load_tokenizer(str(folder), Model(name="test"))
 
 
 @pytest.fixture(scope="session")
@@ -39,16 +44,16 @@ def tiny(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tiny):
     """Byte-level BPE without BOS; pad and EOS differ."""
-    return load_tokenizer(str(tiny))
+    return tokenizer_at(tiny)
 
 
 @pytest.fixture(scope="session")
 def golden_tokenizer(shared):
     """Byte-level BPE that begins every text with BOS; pad and EOS differ."""
-    return load_tokenizer(str(shared / "golden" / "lm" / "tokenizer"))
+    return tokenizer_at(shared / "golden" / "lm" / "tokenizer")
 
 
 @pytest.fixture(scope="session")
 def llama_tokenizer(shared):
     """SentencePiece as in Llama 2: BOS, a space before the first word, and pad = EOS."""
-    return load_tokenizer(str(shared / "models" / "stories15M"))
+    return tokenizer_at(shared / "models" / "stories15M")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import tokenizer_at
 from tokenizers.processors import TemplateProcessing
 
 from lume_run.contracts import Totals
-from lume_run.models import load_tokenizer
 from lume_run.records import Example, Kind, Split
 from lume_run.respond import Runner, prompt_row
 from lume_run.text import TokenRow, collate, encode, joined, prompt_ids
@@ -84,14 +84,9 @@ def test_round_trip(tokenizer, prompt, answer):
 
 def test_a_merged_boundary_is_really_among_the_pairs(tokenizer):
     """The tests above would prove little if no tokenizer merged anything."""
-    merged = [
-        (prompt, answer)
-        for prompt, answer in PAIRS
-        if tokenizer(prompt + joined(prompt, answer))["input_ids"][: len(tokenizer(prompt)["input_ids"])]
-        != tokenizer(prompt)["input_ids"]
-    ]
-    if tokenizer.bos_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        assert ("Once upon a ", "time there was a bridge") in merged
+    prompt, answer = "Once upon a ", "time there was a bridge"
+    before = tokenizer(prompt)["input_ids"]
+    assert tokenizer(prompt + answer)["input_ids"][: len(before)] != before
 
 
 def test_first_answer_token_by_hand(golden_tokenizer, llama_tokenizer):
@@ -124,7 +119,7 @@ def test_bos_stands_once_at_the_front(golden_tokenizer, llama_tokenizer):
 
 def test_a_tokenizer_that_closes_every_text(tiny):
     """T5-like tokenizers end every text with EOS; a prompt must not, and the answer gets one."""
-    tokenizer = load_tokenizer(str(tiny))
+    tokenizer = tokenizer_at(tiny)
     eos = tokenizer.eos_token
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"$A {eos}", pair=f"$A {eos} $B {eos}", special_tokens=[(eos, tokenizer.eos_token_id)]

@@ -1,0 +1,199 @@
+"""Time one training step and one evaluation against the straightforward implementation, in the same process.
+
+    python scripts/benchmark.py --model FOLDER_OR_ID --data DATA_DIR [--task bios] [--steps 12]
+
+The plain step is what the reference repositories do: random batches padded to their longest row, a
+forward for forget rows, one for retain rows and one for the frozen reference model, vocabulary head on
+every position. Ours is what `lume-run` trains with: rows sorted by length inside the optimizer step,
+one fused forward, head on answer positions, reference log-probs cached (their one-time cost is
+printed beside). Both compute NPO + NLL on the same rows of the same steps; their losses must agree. The
+plain evaluation generates one prompt at a time; ours is batched, and the texts must be the same.
+Steps of both kinds alternate, medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lume_run.methods.likelihood import GradientDescent
+from lume_run.methods.npo import NPO
+from lume_run.methods.objective import Objective
+from lume_run.models import limit_of, load_model, load_tokenizer
+from lume_run.records import Example
+from lume_run.reference import ReferenceCache, length_batches, row_logps
+from lume_run.respond import Runner, generate
+from lume_run.runtime import device_of
+from lume_run.schedule import totals_of, write_schedule
+from lume_run.settings import Model
+from lume_run.signals import read_signals
+from lume_run.tasks.lume import LumeTask
+from lume_run.text import TokenRow, collate, encode
+
+SUBTASKS = {"novels": ["novels"], "bios": ["bios"], "wiki": ["wiki"], "lume": ["novels", "bios", "wiki"]}
+
+
+def plain_nll(model: nn.Module, rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> Tensor:
+    """Summed NLL of each row (B,) from right-padded rows and logits of every position."""
+    batch = collate(rows, pad_id=pad_id, totals=totals_of([], []), every_position=True).to(device)
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits[:, :-1]
+    losses = F.cross_entropy(logits.float().transpose(1, 2), batch.targets, reduction="none")
+    return (losses * batch.mask).sum(1)
+
+
+def plain_step(
+    model: nn.Module,
+    reference: nn.Module,
+    forget: Sequence[TokenRow],
+    retain: Sequence[TokenRow],
+    micro: int,
+    pad_id: int,
+    device: torch.device,
+) -> float:
+    """Three full forwards a micro-batch, as the references do; returns the step's loss."""
+    beta, loss = 0.1, 0.0
+    tokens = sum(row.labels for row in retain)
+    for begin in range(0, len(forget), micro):
+        part = forget[begin : begin + micro]
+        nll = plain_nll(model, part, pad_id, device)
+        with torch.no_grad():
+            ref = plain_nll(reference, part, pad_id, device)
+        kept = plain_nll(model, retain[begin : begin + micro], pad_id, device).sum() / tokens
+        share = -F.logsigmoid(beta * (nll - ref)).sum() * (2 / beta) / len(forget) + kept
+        share.backward()
+        loss += float(share)
+    return loss
+
+
+def our_step(
+    model: nn.Module, cache: ReferenceCache, rows: Sequence[TokenRow], step: Sequence, pad_id: int, device: torch.device
+) -> float:
+    """One fused forward a micro-batch of the written schedule; returns the step's loss."""
+    method = Objective(name="npo_gd", forget=NPO(beta=0.1), retain=GradientDescent())
+    loss = 0.0
+    for micro in step:
+        batch = cache.attach(collate([rows[n] for n in micro.rows], pad_id=pad_id, totals=micro.totals)).to(device)
+        share = method(read_signals(model, batch, needs=method.needs)).total
+        share.backward()
+        loss += float(share)
+    return loss
+
+
+def timed(work, *arguments) -> tuple[float, float]:
+    """(seconds, result) of one call, with the device drained."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    result = work(*arguments)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, result
+
+
+def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example], Sequence[Example]]) -> None:
+    """Alternate plain and our steps over the same rows and print medians and their ratio."""
+    settings = Model(name="benchmark", path=options.model, dtype=options.dtype)
+    device = device_of("auto")
+    tokenizer = load_tokenizer(options.model, settings)
+    model, reference = (load_model(options.model, settings, device) for _ in range(2))
+    limit, pad_id = limit_of(model, settings), int(tokenizer.pad_token_id)
+    rows = [
+        encode(example, tokenizer, max_tokens=limit, is_forget=side == 0)
+        for side, part in enumerate(examples)
+        for example in part
+    ]
+    forget = [row for row in rows if row.is_forget]
+    seconds, pieces = timed(
+        lambda: [
+            (forget[number].example_id, logps)
+            for group in length_batches(forget, 8192)
+            for number, logps in zip(
+                group, row_logps(reference, [forget[n] for n in group], pad_id=pad_id), strict=True
+            )
+        ]
+    )
+    cache = ReferenceCache(dict(pieces))
+    batch, micro = options.batch, options.micro
+    schedule = write_schedule(rows, batch_size=batch, micro_batch_size=micro, epochs=99, seed=0, retain_rows=True)
+    plain, ours, worst = [], [], 0.0
+    for number in range(options.steps + 1):
+        step = schedule.micro_batches[number * schedule.accumulation : (number + 1) * schedule.accumulation]
+        members = [rows[n] for part in step for n in part.rows]
+        shuffled = [members[n] for n in torch.randperm(len(members), generator=torch.Generator().manual_seed(number))]
+        sides = [[row for row in shuffled if row.is_forget], [row for row in shuffled if not row.is_forget]]
+        spent_plain, loss_plain = timed(plain_step, model, reference, *sides, micro // 2, pad_id, device)
+        model.zero_grad()
+        spent_ours, loss_ours = timed(our_step, model, cache, rows, step, pad_id, device)
+        model.zero_grad()
+        worst = max(worst, abs(loss_plain - loss_ours) / abs(loss_plain))
+        if number:  # the first pair warms up
+            plain.append(spent_plain)
+            ours.append(spent_ours)
+    print(f"training step ({batch} forget + {batch} retain rows, micro-batches of {micro}, {options.steps} steps)")
+    print(f"  plain {statistics.median(plain) * 1e3:8.1f} ms   ours {statistics.median(ours) * 1e3:8.1f} ms", end="   ")
+    print(
+        f"ratio {statistics.median(plain) / statistics.median(ours):.1f}   worst relative loss difference {worst:.1e}"
+    )
+    print(f"  reference log-probs of {len(forget)} rows, once: {seconds * 1e3:.0f} ms")
+
+
+def time_evaluation(options: argparse.Namespace, examples: Sequence[Example]) -> None:
+    """Generate for the same prompts one at a time and batched."""
+    settings = Model(name="benchmark", path=options.model, dtype=options.dtype)
+    model = load_model(options.model, settings, device_of("auto")).eval()
+    tokenizer = load_tokenizer(options.model, settings)
+    runner = Runner(
+        model=model,
+        tokenizer=tokenizer,
+        max_new_tokens=options.new_tokens,
+        max_length=limit_of(model, settings),
+        batch_tokens=8192,
+    )
+    by_length = sorted(examples, key=lambda example: -len(example.prompt))
+    generate(runner, by_length[:1])
+    spent_plain, plain = timed(lambda: [generate(runner, [example])[0] for example in by_length])
+    batches = [by_length[begin : begin + 64] for begin in range(0, len(by_length), 64)]
+    spent_ours, ours = timed(lambda: [text for batch in batches for text in generate(runner, batch)])
+    same = sum(a == b for a, b in zip(plain, ours, strict=True))
+    print(f"evaluation ({len(examples)} prompts, up to {options.new_tokens} new tokens)")
+    print(
+        f"  one at a time {spent_plain:7.2f} s   batched {spent_ours:7.2f} s   ratio {spent_plain / spent_ours:.1f}",
+        end="",
+    )
+    print(f"   same text {same}/{len(plain)}")
+
+
+def main() -> None:
+    """Run both timings."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True, help="folder with forget.jsonl and retain.jsonl")
+    parser.add_argument("--task", choices=SUBTASKS, default="lume")
+    parser.add_argument("--documents", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--micro", type=int, default=8)
+    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+    task = LumeTask(
+        name=options.task,
+        subtasks=SUBTASKS[options.task],
+        source="folder",
+        data_dir=options.data,
+        num_documents=options.documents,
+    )
+    data = task.load(0)
+    print(f"{options.model} on {data.source}; torch {torch.__version__}, {torch.get_num_threads()} threads")
+    time_training(options, (data.forget, data.retain))
+    time_evaluation(options, (*data.forget, *data.retain))
+
+
+if __name__ == "__main__":
+    main()
