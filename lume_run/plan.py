@@ -29,7 +29,7 @@ FORMAT = 1  # raise it when a change makes stored artifacts wrong
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run consists of, in order. `subjects` are the evaluated models by name, `responses` their records."""
+    """What a run consists of, in order; `responses` are the evaluated models' records by model name."""
 
     artifacts: tuple[Artifact, ...]
     responses: dict[str, Artifact]
@@ -44,12 +44,19 @@ def plain(node: Any) -> Any:
 
 
 def stored(
-    run: Run, stage: str, kind: str, made_from: dict[str, Any], build: Callable[[Path], None], note: str = ""
+    run: Run,
+    stage: str,
+    kind: str,
+    made_from: dict[str, Any],
+    build: Callable[[Path], None],
+    *,
+    name: str = "",
+    note: str = "",
 ) -> Artifact:
     """An artifact in the shared store, named by the hash of what it is made from."""
     made_from = {"kind": kind, "format": FORMAT, **made_from}
     path = run.settings.store / kind / content_hash(made_from)
-    return Artifact(stage=stage, name=kind, path=path, made_from=made_from, build=build, note=note)
+    return Artifact(stage=stage, name=name or kind, path=path, made_from=made_from, build=build, note=note)
 
 
 def plan(run: Run) -> Plan:
@@ -136,9 +143,8 @@ def _fine_tuned(run: Run, kind: str, examples: Sequence[Example], start: str, st
             out=folder,
         )
 
-    return stored(
-        run, "train", kind, made_from, build, f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
-    )
+    note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
+    return stored(run, "train", kind, made_from, build, note=note)
 
 
 def steps_of(phase: Phase, rows: int) -> int:
@@ -199,12 +205,12 @@ def responses_artifact(run: Run, subject: str, path: str, model_id: str) -> Arti
         "max_new_tokens": evaluator.max_new_tokens,
         "numerics": run.numerics,
     }
-
     return stored(
         run,
         "evaluate",
         "responses",
         made_from,
         lambda folder: answer(run, subject, path, folder),
-        f"{len(run.questions)} prompts to {subject}",
+        name=f"{subject} responses",
+        note=f"{len(run.questions)} prompts",
     )

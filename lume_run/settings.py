@@ -136,7 +136,9 @@ class Launch:
     """Where stages run."""
 
     name: Literal["single"] = setting("single", help="one process")
-    device: str = setting("auto", help="auto, cpu, cuda or cuda:N")
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "auto", help="auto: a GPU if there is one; CUDA_VISIBLE_DEVICES says which"
+    )
 
 
 class Task(Protocol):

@@ -53,7 +53,7 @@ def training_arguments(
     phase: Phase, trainer: Trainer, schedule: Schedule, *, folder: Path, seed: int, device: torch.device, bf16: bool
 ) -> TrainingArguments:
     """Our settings in the library's words. Build it BEFORE loading a model: ZeRO-3 shards at load only then."""
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=1,  # the schedule already holds all epochs
         per_device_train_batch_size=1,
@@ -80,6 +80,9 @@ def training_arguments(
         disable_tqdm=True,
         eval_strategy="no",
     )
+    if args.n_gpu > 1:
+        args._n_gpu = 1  # one process drives one GPU; the library would wrap the model in DataParallel
+    return args
 
 
 class UnlearnTrainer(HubTrainer):  # type: ignore[misc]

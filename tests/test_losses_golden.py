@@ -293,7 +293,9 @@ def check(outcome: Outcome, model, golden: dict[str, Any], dtype: str) -> None:
     if "forget_loss" in golden:
         for ours, theirs in (("forget_loss", "forget_loss"), ("retain_loss", "regularization_loss")):
             expected = golden[theirs]
-            assert outcome.parts.get(ours, 0.0) == pytest.approx(expected, abs=loss_abs + loss_rel * abs(expected), rel=0)
+            assert outcome.parts.get(ours, 0.0) == pytest.approx(
+                expected, abs=loss_abs + loss_rel * abs(expected), rel=0
+            )
 
     grads = gradients(model)
     norms = {name: grad.double().norm().item() for name, grad in grads.items()}
@@ -352,7 +354,9 @@ def test_released_kl_through_collate(vocabulary, dtype):
         for number, (ids, attention) in enumerate(zip(batch["input_ids"], batch["attention_mask"], strict=True))
     ]
     rows.append(
-        TokenRow(example_id="wide", ids=tuple(range(3, 3 + width)), answer_start=width, label_start=width, is_forget=True)
+        TokenRow(
+            example_id="wide", ids=tuple(range(3, 3 + width)), answer_start=width, label_start=width, is_forget=True
+        )
     )
     totals = totals_of(rows, [range(len(rows))])
     assert totals.retain_positions == ROWS * width
@@ -488,9 +492,7 @@ def test_left_padded_answers_equal_right_padded_every_position(pair):
     """Token by token, and for the whole distribution at each label."""
     rows = uneven_rows()
     left, right = (
-        read_signals(
-            pair[0], collate(rows, pad_id=PAD, totals=NO_TOTALS, every_position=every_position), needs=Needs()
-        )
+        read_signals(pair[0], collate(rows, pad_id=PAD, totals=NO_TOTALS, every_position=every_position), needs=Needs())
         for every_position in (False, True)
     )
     assert left.logps.shape[1] == max(row.labels for row in rows)

@@ -7,6 +7,7 @@ those of SemEval-2025 Task 4. The ROUGE implementation is the `rouge_score` pack
 from __future__ import annotations
 
 import functools
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def _scorer() -> RougeScorer:
     # Imported late and built once: the package pulls in nltk, and `--help` should not wait for it.
     from rouge_score.rouge_scorer import RougeScorer
 
+    logging.getLogger("absl").setLevel(logging.WARNING)  # it announces its default tokenizer
     return RougeScorer(["rougeL"], use_stemmer=True)
 
 
