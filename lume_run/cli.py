@@ -27,6 +27,7 @@ CLOSING = """Any value below can be changed as path=value; lume-run --cfg job sh
 Your own YAML files: lume-run --config-dir FOLDER (same group folders inside).
 Tab completion: eval "$(lume-run -sc install=bash)"   More of Hydra: lume-run --hydra-help
 """
+TAKE_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc", "--shell-completion", "--run", "-r")
 
 
@@ -71,16 +72,14 @@ def help_text(folders: Sequence[Path]) -> str:
 
 def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[Any], list[str]]:
     """(problems, the overrides that compose): every bad override, judged alone and explained."""
-    from hydra.errors import HydraException
-
     problems: list[Any] = []
     good: list[str] = []
     for override in overrides:
-        try:
-            compose([*good, override], folders)
+        error = refusal([*good, override], folders)
+        if error is None:
             good.append(override)
-        except HydraException as error:
-            problems.append(explain(override, str(error), folders))
+        else:
+            problems.append(explain(override, error, folders))
     return problems, good
 
 
@@ -106,11 +105,15 @@ def explain(override: str, error: str, folders: Sequence[Path]) -> Any:
 
     key, _, value = override.lstrip("+~").partition("=")
     groups = options(folders)
-    if key in groups:
+    if "=" not in override and not override.startswith("~"):
+        return Problem(where=override, what="neither a flag nor an override", remedy="write it as path=value")
+    if error.startswith("Ambiguous value"):
+        return Problem(where=key, what=f"several values: {value}", remedy="add -m to sweep over them, or write [a,b]")
+    if key in groups and value not in groups[key]:
         return Problem(where=key, what=f"there is no {key} '{value}'", remedy=nearest(value, groups[key]))
     data: Any = OmegaConf.to_container(compose([], folders), resolve=False)
     known = [*groups, *_keys(data)]
-    if key not in known and "=" in override:
+    if key not in known and not key.startswith("hydra.") and "=" in override:
         close = nearest(key, known)
         remedy = (
             close
@@ -130,16 +133,20 @@ def _keys(node: Any, path: str = "") -> list[str]:
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """(flags, overrides) of a command line."""
-    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    overrides += [argument for argument in arguments if argument.startswith("~")]
-    return [argument for argument in arguments if argument not in overrides], overrides
+    flags: list[str] = []
+    overrides: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        (flags if argument.startswith("-") or before in TAKE_A_VALUE else overrides).append(argument)
+    return flags, overrides
 
 
 def check_command(arguments: Sequence[str]) -> int | None:
     """Check a command line before Hydra runs it: an exit code to stop with, or None to go on.
 
-    A sweep's overrides are checked one choice at a time, its jobs again when they start.
+    Of a sweep the first job is checked, and each other choice in its place; the jobs again when they start.
     """
+    from rich.markup import escape
+
     from lume_run.config import check
     from lume_run.errors import ConfigError
     from lume_run.runtime import console
@@ -147,13 +154,18 @@ def check_command(arguments: Sequence[str]) -> int | None:
     flags, overrides = split_arguments(arguments)
     folders = config_dirs(arguments)
     sweeping = any(flag in ("-m", "--multirun") for flag in flags)
-    singles = [single for override in overrides for single in expand(override)] if sweeping else overrides
-    problems, good = override_problems(singles, folders) if not composes(singles, folders) else ([], list(singles))
-    cfg = compose(good, folders)
-    settings, found, data = check(cfg)
-    problems += found
+    swept = [choices for override in overrides if (choices := expand(override) if sweeping else [override])]
+    first = [choices[0] for choices in swept]
+    jobs = [first, *([*first[:at], choice, *first[at + 1 :]] for at, own in enumerate(swept) for choice in own[1:])]
+    problems: list[Any] = []
+    good = [choice for choices in swept for choice in choices]
+    if any(refusal(job, folders) is not None for job in jobs):
+        problems, good = override_problems(good, folders)
+    for job in jobs:
+        settings, found, data = check(compose([override for override in job if override in good], folders))
+        problems += [problem for problem in found if problem not in problems]
     if problems:
-        console.print(f"[bold red]error:[/] {ConfigError(problems)}", soft_wrap=True)
+        console.print("[bold red]error:[/]", escape(str(ConfigError(problems))), soft_wrap=True)
         return 2
     if settings is not None and settings.dry_run and not sweeping:
         from lume_run.launch import show_plan
@@ -178,15 +190,18 @@ def expand(override: str) -> list[str]:
     return [f"{key}={choice}" for choice in parsed.sweep_string_iterator()]
 
 
-def composes(overrides: Sequence[str], folders: Sequence[Path]) -> bool:
-    """Whether Hydra accepts them all together."""
+def refusal(overrides: Sequence[str], folders: Sequence[Path]) -> str | None:
+    """Why Hydra does not accept them all together; None when it does."""
     from hydra.errors import HydraException
+    from yaml import YAMLError
 
     try:
         compose(overrides, folders)
-    except HydraException:
-        return False
-    return True
+    except (HydraException, ValueError) as error:  # ValueError: model=null
+        return str(error)
+    except YAMLError as error:  # a user's own file
+        return " ".join(str(error).split())
+    return None
 
 
 def run_name(data: dict[str, Any]) -> str:
@@ -225,6 +240,7 @@ def _name_for_hydra(*, _root_: Any) -> str:
 def job(cfg: Any) -> float | None:
     """One Hydra job: check, write the folder, run; returns the task aggregate for sweepers."""
     from omegaconf import OmegaConf
+    from rich.markup import escape
 
     from lume_run.config import checked, identity
     from lume_run.errors import LumeError
@@ -241,7 +257,7 @@ def job(cfg: Any) -> float | None:
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
         report = launch(settings, folder, identity=identity(data), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
     except LumeError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
         raise SystemExit(1) from error
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")

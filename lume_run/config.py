@@ -7,6 +7,7 @@ that `allow_external` lists), named in a YAML file; there is nothing else to reg
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import importlib
@@ -85,11 +86,8 @@ class Walk:
                 f"{'greater than' if field.metadata.get('open_low') else 'at least'} {low}" if low is not None else ""
             )
             most = f"at most {high}" if high is not None else ""
-            self.bad(
-                where,
-                f"{value} is out of range",
-                f"{' and '.join(part for part in (least, most) if part)}: {field.metadata['help']}",
-            )
+            allowed = " and ".join(part for part in (least, most) if part) or "a finite number"
+            self.bad(where, f"{value} is out of range", ": ".join(filter(None, (allowed, field.metadata.get("help")))))
 
     def value(self, hint: Any, value: Any, path: str) -> Any:
         """`value` as `hint` asks, or a noted problem."""
@@ -179,15 +177,30 @@ def _join(path: str, key: Any) -> str:
 def as_data(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain data, interpolations resolved, Hydra's own node left out, paths made absolute.
 
-    Raises ConfigError for an interpolation that leads nowhere or a mandatory value (`???`) not given.
+    Raises ConfigError for interpolations that lead nowhere and mandatory values (`???`) not given.
     """
-    try:
-        data: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        where = str(error.full_key or "config")
-        raise ConfigError(
-            [Problem(where=where, what=str(error.msg or error).split("\n")[0], remedy=f"set {where}=...")]
-        ) from error
+    data, problems = _resolved(cfg)
+    if problems:
+        raise ConfigError(problems)
+    return data
+
+
+def _resolved(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
+    """(what `as_data` returns, problems): a value that cannot be resolved is noted and taken as null."""
+    cfg = copy.deepcopy(cfg)
+    problems: list[Problem] = []
+    while True:
+        try:
+            data: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+            break
+        except OmegaConfBaseException as error:
+            where = str(error.full_key or "")
+            what = str(error.msg or error).split("\n")[0]
+            problem = Problem(where=where or "config", what=what, remedy=f"set {where or 'it'}=...")
+            if not where or problem in problems:  # nothing to set to null, or no use
+                raise ConfigError([*problems, problem]) from error
+            problems.append(problem)
+            OmegaConf.update(cfg, where, None)
     data.pop("hydra", None)
     for path in PATHS + MAYBE_PATHS:
         *parents, leaf = path.split(".")
@@ -199,7 +212,7 @@ def as_data(cfg: DictConfig) -> dict[str, Any]:
             if path in PATHS or given.exists() or node[leaf].startswith((".", "~", "/")):
                 node[leaf] = str(given.resolve())
     _resolve_source(data)
-    return dict(data)
+    return dict(data), problems
 
 
 def _resolve_source(data: dict[str, Any]) -> None:
@@ -218,15 +231,21 @@ def identity(data: Mapping[str, Any]) -> dict[str, Any]:
 def check(cfg: DictConfig) -> tuple[Settings | None, list[Problem], dict[str, Any]]:
     """(settings or None, all problems, the resolved config as data). No model is touched."""
     try:
-        data = as_data(cfg)
+        data, unresolved = _resolved(cfg)
     except ConfigError as error:
         return None, list(error.problems), {}
-    allowed = data.get("allow_external")
-    walk = Walk(allowed if isinstance(allowed, list) else ())
+    given = data.get("allow_external")
+    allowed = [entry for entry in given if isinstance(entry, str)] if isinstance(given, list) else []
+    walk = Walk(allowed)
     settings = walk.record(Settings, data, "")
-    problems = walk.problems + combination_problems(data) + path_problems(data)
-    if settings is not None:
-        problems += part_problems(settings)
+    groups = typing.get_type_hints(Settings)
+    parts = {  # each alone, so that one group's mistake does not hide another's
+        name: Walk(allowed).value(groups[name], data.get(name), name)
+        for name in ("task", "method", "evaluator", "trainer", "launch")
+    }
+    found = walk.problems + combination_problems(data) + path_problems(data) + part_problems(parts, data.get("stages"))
+    known = {problem.where for problem in unresolved}
+    problems = unresolved + [problem for problem in found if problem.where not in known]
     return (None if problems else settings), problems, data
 
 
@@ -301,10 +320,23 @@ def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     return found
 
 
-def part_problems(settings: Settings) -> list[Problem]:
-    """What only the built objects can tell: the task's files, and method parts in the wrong place."""
-    found: list[Problem] = list(settings.task.check()) if settings.stages != ["score"] else []
-    forget, retain = (getattr(settings.method, name, None) for name in ("forget", "retain"))
+def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
+    """What only the built groups (None: not built) can tell: the task's files, method parts in the wrong place."""
+    task, method, evaluator, trainer, launch = (
+        parts[name] for name in ("task", "method", "evaluator", "trainer", "launch")
+    )
+    forget, retain = (_part(method, name) for name in ("forget", "retain"))
+    found = _kind_problems("task", task, ("name", "load", "check"))
+    if task is not None and not found and stages != ["score"]:
+        found += task.check()
+    misplaced = [
+        *_kind_problems("method", method, ("name", "needs", "__call__")),
+        *_kind_problems("method.forget", forget, ("needs", "__call__")),
+        *_kind_problems("method.retain", retain, ("needs", "__call__")),
+    ]
+    found += misplaced
+    if misplaced:
+        forget = retain = None
     if forget is not None and forget.needs.retain_rows:
         remedy = "forget parts: conf/method/forget"
         found.append(
@@ -315,14 +347,14 @@ def part_problems(settings: Settings) -> list[Problem]:
         found.append(
             Problem(where="method.retain", what=f"{type(retain).__name__} is a forget objective", remedy=remedy)
         )
-    if settings.evaluator.mmlu.data_dir and Path(settings.evaluator.mmlu.data_dir).exists():
+    if evaluator is not None and evaluator.mmlu.data_dir and Path(evaluator.mmlu.data_dir).exists():
         from lume_run.tasks.mmlu import check_folder
 
-        found += check_folder(Path(settings.evaluator.mmlu.data_dir))
-    if settings.launch.device != "auto":
-        found += _device_problems(settings.launch.device)
-    for name in ("train", "unlearn"):
-        optimizer = getattr(settings.trainer, name).optimizer
+        found += check_folder(Path(evaluator.mmlu.data_dir))
+    if launch is not None and launch.device != "auto":
+        found += _device_problems(launch.device)
+    for name in ("train", "unlearn") if trainer is not None else ():
+        optimizer = getattr(trainer, name).optimizer
         if optimizer.startswith("paged_") and importlib.util.find_spec("bitsandbytes") is None:
             where = f"trainer.{name}.optimizer"
             found.append(
@@ -333,6 +365,23 @@ def part_problems(settings: Settings) -> list[Problem]:
                 )
             )
     return found
+
+
+def _part(method: Any, name: str) -> Any:
+    """A method's forget or retain part, where it is made of parts."""
+    part = getattr(method, name, None)
+    return part if dataclasses.is_dataclass(part) else None
+
+
+def _kind_problems(where: str, part: Any, needed: tuple[str, ...]) -> list[Problem]:
+    """Whether a built part (None: not built) can do what its place asks for."""
+    if part is None:
+        return []
+    lacking = [name for name in needed if name not in dir(part)]  # hasattr would run properties
+    if not lacking:
+        return []
+    what = f"{type(part).__name__} does not belong here: it has no {', '.join(lacking)}"
+    return [Problem(where=where, what=what, remedy=f"name a class made for {where} in {where}.{TARGET}")]
 
 
 def _device_problems(name: str) -> list[Problem]:

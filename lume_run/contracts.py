@@ -71,6 +71,10 @@ class Signals:
     ref_logps: Tensor | None = None
     ref_logits: Tensor | None = None
 
+    def at_labels(self, logits: Tensor) -> Tensor:
+        """The positions of `logits` (B, R or T, V) that predict `targets`: (B, R, V)."""
+        return logits if logits.shape[1] == self.mask.shape[1] else logits[:, :-1]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:

@@ -17,6 +17,7 @@ from lume_run.tasks import SUBTASK_OF_LABEL, document_and_kind
 from lume_run.tasks.mmlu import load_mmlu
 
 GATE_SHARE = 0.75  # of the target's own MMLU accuracy, as on the SemEval-2025 leaderboard
+ROUNDING = 1e-12  # 0.75 * 0.4 is a bit more than 0.3 in floating point, and 30 of 100 is still 75 % of 40
 
 
 def questions_of(data: TaskData, evaluator: Evaluator, *, trained_here: bool) -> list[Question]:
@@ -60,7 +61,7 @@ def gate(accuracy: float | None, target_accuracy: float | None, floor: float | N
         return None, "the target's own MMLU was not measured"
     least = floor if floor is not None else GATE_SHARE * float(target_accuracy or 0.0)
     rule = "published threshold" if floor is not None else f"{GATE_SHARE:.0%} of the target's {target_accuracy:.3f}"
-    return accuracy >= least, f"MMLU {accuracy:.3f} against {least:.3f} ({rule})"
+    return accuracy >= least - ROUNDING, f"MMLU {accuracy:.3f} against {least:.3f} ({rule})"
 
 
 def read_responses(path: Path) -> list[Response]:
@@ -72,7 +73,12 @@ def read_responses(path: Path) -> list[Response]:
         return responses_from_official(path)
     problems: list[Problem] = []
     responses: list[Response] = []
-    for number, line in lines_of(path):
+    try:
+        lines = list(lines_of(path))
+    except UnicodeDecodeError as error:
+        what, remedy = f"is not text: {error}", "give responses.jsonl or a folder of official CSVs"
+        raise DataError([Problem(where=str(path), what=what, remedy=remedy)]) from error
+    for number, line in lines:
         try:
             responses.append(from_json(Response, json.dumps(completed(json.loads(line)))))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

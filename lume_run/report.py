@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lume_run.records import Score
@@ -135,7 +136,8 @@ def notes(report: Report) -> list[str]:
 
 def print_report(report: Report, folder: Path, console: Console) -> None:
     """The closing table on the terminal."""
-    table = Table(title=report.name, title_justify="left", caption=f"data: {report.source}", caption_justify="left")
+    caption = f"data: {escape(report.source)}"
+    table = Table(title=escape(report.name), title_justify="left", caption=caption, caption_justify="left")
     for number, title in enumerate(header(report)):
         table.add_column(title, justify="left" if number < 2 else "right", no_wrap=number == 0)
     for cells in rows(report):
@@ -143,8 +145,8 @@ def print_report(report: Report, folder: Path, console: Console) -> None:
         table.add_row(*cells, style="bold red" if failed else None)
     console.print(table)
     for line in notes(report):
-        console.print(f"  [bold red]{line}[/]" if "gate: FAIL" in line else f"  {line}", soft_wrap=True)
-    console.print(f"  report: {folder / 'report.md'}", soft_wrap=True)
+        console.print(f"  [bold red]{escape(line)}[/]" if "gate: FAIL" in line else f"  {escape(line)}", soft_wrap=True)
+    console.print(f"  report: {escape(str(folder / 'report.md'))}", soft_wrap=True)
 
 
 def markdown(report: Report) -> str:
@@ -161,5 +163,5 @@ def write_report(report: Report, folder: Path, responses: Mapping[str, Path]) ->
     for subject, path in responses.items():
         shutil.copyfile(path, folder / f"responses.{subject}.jsonl")
     (folder / "report.md").write_text(markdown(report), encoding="utf-8")
-    write_json(folder / "report.json", as_json(report))
     json.dumps(as_json(report), allow_nan=False)  # strict JSON or nothing
+    write_json(folder / "report.json", as_json(report))

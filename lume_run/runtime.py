@@ -20,7 +20,7 @@ from lume_run.errors import RunError
 if TYPE_CHECKING:
     import torch
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, emoji=False)  # emoji: `file.jsonl:100: ...` would show one
 SECONDS_BETWEEN_LINES = 20.0  # progress in a log file, where a bar cannot be redrawn
 PACKAGES = (
     "torch",

@@ -76,10 +76,7 @@ class Artifact:
     @property
     def done(self) -> bool:
         """Whether the folder exists and was made from the same things."""
-        try:
-            return bool(json.loads((self.path / DONE).read_text(encoding="utf-8"))["key"] == self.key)
-        except (OSError, ValueError, KeyError):
-            return False
+        return bool(_read(self.path / DONE).get("key") == self.key)
 
     @property
     def seconds(self) -> float:

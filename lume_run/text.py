@@ -1,7 +1,8 @@
 """From examples to token rows: the only place that joins, masks, truncates and pads.
 
 Three promises hold everywhere because they are made here:
-* the prompt of a training row has exactly the tokens that generation will see;
+* the prompt of a training row has exactly the tokens that generation will see (rows too long for
+  the model excepted: those lose their oldest words, and the caller says so);
 * the answer ends in EOS, which is a label and is attended to even where pad equals EOS
   (attention masks come from lengths, never from comparing ids with the pad id);
 * the first answer token is always a label: where joint tokenisation would merge it with the

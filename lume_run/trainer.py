@@ -8,7 +8,6 @@ summed, never averaged again.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,7 +103,7 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
             self.remove_callback(chatter)
         self.method, self.schedule, self.reference = method, schedule, reference
         self._collate = collate
-        self._parts: dict[str, float] = defaultdict(float)
+        self._parts: dict[str, Tensor] = {}  # of the step under way; read once a step, not once a micro-batch
         self.loss_is_scaled_for_ga = True  # shares of a step's loss are summed as they are
 
     def get_train_dataloader(self) -> DataLoader[MicroBatch]:
@@ -133,14 +132,14 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
                 f"{self.state.global_step + 1} (rows {rows}). Lower trainer.unlearn.learning_rate or epochs."
             )
         for name, value in losses.parts.items():
-            self._parts[name] += float(value)
+            self._parts[name] = self._parts[name] + value.detach() if name in self._parts else value.detach()
         scaled: Tensor = losses.total * self.args.world_size  # data-parallel averages over ranks, we want the sum
         return scaled
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss parts of the step to what the library logs."""
         if "loss" in logs:
-            logs |= self._parts
+            logs |= {name: float(value) for name, value in self._parts.items()}
             self._parts.clear()
         super().log(logs, start_time)
 

@@ -515,7 +515,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(pair):
 
 @pytest.mark.parametrize("right", [False, True])
 def test_cached_reference_equals_live_reference(right, pair, tmp_path):
-    """Written by `compute` (float32), read by `load`, put into place by `attach`; live: the frozen model on the batch."""
+    """Written by `compute` (float32), read by `load`, put in place by `attach`; live: the frozen model on the batch."""
     rows, (model, frozen) = uneven_rows(), pair
     ReferenceCache.compute(frozen, rows, pad_id=PAD, batch_tokens=40, folder=tmp_path)
     attached = ReferenceCache.load(tmp_path).attach(

@@ -67,7 +67,7 @@ def test_means_run_over_tokens_not_rows():
 
 
 def test_fine_tuning_counts_the_answer_tokens_predicted():
-    """Logits favour token 1 everywhere; of the retain targets (1), (1, 0, 1) three are predicted, two of them in answers."""
+    """Logits favour token 1; of the labels (1) and (1, 0, 1) three are predicted, two of those in answers."""
     retain = rows_of(hand_signals(), [2, 3])
     s = replace(
         retain,
@@ -106,7 +106,7 @@ def test_npo_is_a_mean_over_rows():
 
 
 def test_npo_gradient_fades_where_the_answer_is_forgotten():
-    """d loss / d log pi = 2 sigmoid(beta log pi/ref) per row: 1 at the start, 2 sigmoid(-50) far below the reference."""
+    """d loss / d log pi = 2 sigmoid(beta log pi/ref) per row: 1 at the start, 2 sigmoid(-50) far below it."""
     for ratio, slope in ((0.0, 1.0), (-100.0, 2 / (1 + math.exp(50))), (2.0, 2 / (1 + math.exp(-1)))):
         logps = torch.tensor([[ratio - 1.0]], requires_grad=True)
         mask = torch.ones(1, 1, dtype=torch.bool)
@@ -322,7 +322,7 @@ def test_a_new_forget_objective_pairs_with_what_is_there(tiny_model, tiny_batch)
     losses = method(s)
     assert float(losses.parts["forget_loss"]) == pytest.approx(0.25, abs=1e-5)  # pi = ref: the margin itself
     retain_nll = -float(before[2:].sum()) / tiny_batch.totals.retain_tokens
-    assert float(losses.total) == pytest.approx(0.25 + retain_nll, rel=1e-5)
+    assert losses.total.item() == pytest.approx(0.25 + retain_nll, rel=1e-5)
     losses.total.backward()
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in tiny_model.parameters())
 
@@ -338,3 +338,21 @@ def test_a_missing_reference_is_an_error_not_a_default(tiny_model, tiny_batch):
         read_signals(tiny_model, tiny_batch, needs=Needs(reference_logps=True))
     with pytest.raises(ValueError, match="live reference"):
         read_signals(tiny_model, tiny_batch, needs=Needs(reference_logits=True))
+
+
+def test_kl_on_answers_is_the_same_when_every_position_was_computed():
+    """A partner that needs every position hands RetainKL logits of all T positions; it reads the labelled ones."""
+    torch.manual_seed(0)
+    logits, reference = torch.randn(2, 5, 7), torch.randn(2, 5, 7)
+    mask = torch.tensor([[False, True, True, False], [False, False, False, True]])
+    own = {
+        "logps": torch.zeros(2, 4),
+        "mask": mask,
+        "is_answer": mask,
+        "targets": torch.zeros(2, 4, dtype=torch.long),
+        "is_forget": torch.tensor([False, False]),
+        "totals": Totals(forget_rows=0, forget_tokens=0, retain_rows=2, retain_tokens=3),
+    }
+    wide = RetainKL()(Signals(logits=logits, ref_logits=reference, **own))
+    narrow = RetainKL()(Signals(logits=logits[:, :-1], ref_logits=reference[:, :-1], **own))
+    assert wide.item() == narrow.item() > 0

@@ -44,7 +44,8 @@ GRAD_DIFF = Objective(name="graddiff", forget=GradientAscent(), retain=GradientD
 @pytest.fixture(scope="module")
 def rows(tiny_tokenizer) -> list[TokenRow]:
     """9 forget and 5 retain rows of uneven lengths."""
-    words = "Mara Oduya was born in Tallinn beside the old mill and repairs church organs until March".split()
+    text = "Mara Oduya was born in Tallinn beside the old mill and repairs church organs until March"
+    words = text.split()
     found = []
     for number in range(14):
         split = Split.FORGET if number < 9 else Split.RETAIN
@@ -343,7 +344,7 @@ def test_only_adapters_move(method, tiny, rows, tmp_path):
 
 
 def test_live_reference_of_adapters_is_the_target(tiny, rows):
-    """With adapters off the trained model answers as before, and it comes back with adapters on and in training mode."""
+    """With adapters off the model answers as before; afterwards they are on again, and it is in training mode."""
     target = AutoModelForCausalLM.from_pretrained(tiny)
     batch = collate(
         rows[:4],

@@ -31,7 +31,8 @@ class RetainKL:
         """The micro-batch's share of the step's loss."""
         assert s.ref_logits is not None  # granted by needs
         kept = s.mask & ~s.is_forget[:, None]
-        return forward_kl(s.logits[kept], s.ref_logits[kept]).sum() / max(1, s.totals.retain_tokens)
+        ours, theirs = s.at_labels(s.logits)[kept], s.at_labels(s.ref_logits)[kept]  # (N, V)
+        return forward_kl(ours, theirs).sum() / max(1, s.totals.retain_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)

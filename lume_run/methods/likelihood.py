@@ -46,5 +46,5 @@ class FineTune:
     def __call__(self, s: Signals) -> Losses:
         """The micro-batch's share of the step's loss."""
         loss = -s.logps.sum() / max(1, s.totals.retain_tokens)
-        hits = (s.logits.detach().argmax(-1) == s.targets) & s.is_answer
+        hits = (s.at_labels(s.logits.detach()).argmax(-1) == s.targets) & s.is_answer
         return Losses(total=loss, parts={"answer_hits": hits.sum(), "answer_tokens": s.is_answer.sum()})
