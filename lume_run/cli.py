@@ -13,6 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lume_run.overrides import (
+    compose,
+    conf_dir,
+    config_dirs,
+    expand,
+    options,
+    override_problems,
+    refusal,
+    split_arguments,
+)
+
 OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
 
   lume-run                                        the embedded default: no download, CPU
@@ -27,38 +38,7 @@ CLOSING = """Any value below can be changed as path=value; lume-run --cfg job sh
 Your own YAML files: lume-run --config-dir FOLDER (same group folders inside).
 Tab completion: eval "$(lume-run -sc install=bash)"   More of Hydra: lume-run --hydra-help
 """
-TAKE_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc", "--shell-completion", "--run", "-r")
-
-
-def conf_dir() -> Path:
-    """The configuration folder: inside the package when installed from a wheel, beside it in a checkout."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "conf"
-
-
-def config_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Our configuration folder and the user's own (`--config-dir`), searched in this order."""
-    folders = [conf_dir()]
-    for number, argument in enumerate(arguments):
-        flag, _, value = argument.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            folders.append(Path(value or "".join(arguments[number + 1 : number + 2])))
-    return folders
-
-
-def options(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
-    """{group: {option: its one-line description}} from the first comment line of each YAML file."""
-    groups: dict[str, dict[str, str]] = {}
-    for folder in folders:
-        for path in sorted(folder.rglob("*.yaml")):
-            group = path.parent.relative_to(folder).as_posix()
-            if group == "." or group.startswith("hydra"):
-                continue
-            lines = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-            told = [line for line in lines if not line.startswith("@package")]
-            groups.setdefault(group, {})[path.stem] = told[0] if told else ""
-    return groups
 
 
 def help_text(folders: Sequence[Path]) -> str:
@@ -68,76 +48,6 @@ def help_text(folders: Sequence[Path]) -> str:
         lines.append(f"{group}=")
         lines += [f"  {name:<14} {told}" for name, told in choices.items()]
     return "\n".join([*lines, "", CLOSING])
-
-
-def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[Any], list[str]]:
-    """(problems, the overrides that compose): every bad override, judged alone and explained."""
-    problems: list[Any] = []
-    good: list[str] = []
-    for override in overrides:
-        error = refusal([*good, override], folders)
-        if error is None:
-            good.append(override)
-        else:
-            problems.append(explain(override, error, folders))
-    return problems, good
-
-
-def compose(overrides: Sequence[str], folders: Sequence[Path]) -> Any:
-    """The composed config with Hydra's own node (sweeps are not expanded)."""
-    import hydra
-
-    extra = (
-        [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in folders[1:])}]"]
-        if folders[1:]
-        else []
-    )
-    with hydra.initialize_config_dir(str(folders[0]), version_base="1.3"):
-        return hydra.compose("config", overrides=[*overrides, *extra])
-
-
-def explain(override: str, error: str, folders: Sequence[Path]) -> Any:
-    """One problem: what is wrong with an override, and the nearest thing that would work."""
-    from omegaconf import OmegaConf
-
-    from lume_run.config import nearest
-    from lume_run.errors import Problem
-
-    key, _, value = override.lstrip("+~").partition("=")
-    groups = options(folders)
-    if "=" not in override and not override.startswith("~"):
-        return Problem(where=override, what="neither a flag nor an override", remedy="write it as path=value")
-    if error.startswith("Ambiguous value"):
-        return Problem(where=key, what=f"several values: {value}", remedy="add -m to sweep over them, or write [a,b]")
-    if key in groups and value not in groups[key]:
-        return Problem(where=key, what=f"there is no {key} '{value}'", remedy=nearest(value, groups[key]))
-    data: Any = OmegaConf.to_container(compose([], folders), resolve=False)
-    known = [*groups, *_keys(data)]
-    if key not in known and not key.startswith("hydra.") and "=" in override:
-        close = nearest(key, known)
-        remedy = (
-            close
-            if close.startswith("did")
-            else f"top level: {', '.join(map(str, data))}; lume-run --cfg job shows all"
-        )
-        return Problem(where=key, what="unknown key", remedy=remedy)
-    return Problem(where=override, what=error.strip().split("\n")[0], remedy="write it as path=value")
-
-
-def _keys(node: Any, path: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return [path]
-    below = [key for name, item in node.items() for key in _keys(item, f"{path}.{name}" if path else str(name))]
-    return [*([path] if path else []), *below]
-
-
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(flags, overrides) of a command line."""
-    flags: list[str] = []
-    overrides: list[str] = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        (flags if argument.startswith("-") or before in TAKE_A_VALUE else overrides).append(argument)
-    return flags, overrides
 
 
 def check_command(arguments: Sequence[str]) -> int | None:
@@ -175,35 +85,6 @@ def check_command(arguments: Sequence[str]) -> int | None:
     return None
 
 
-def expand(override: str) -> list[str]:
-    """The single choices of a swept override; a range or glob is left to Hydra."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except HydraException:
-        return [override]
-    if not parsed.is_choice_sweep():
-        return [] if parsed.is_sweep_override() else [override]
-    key = override.partition("=")[0]
-    return [f"{key}={choice}" for choice in parsed.sweep_string_iterator()]
-
-
-def refusal(overrides: Sequence[str], folders: Sequence[Path]) -> str | None:
-    """Why Hydra does not accept them all together; None when it does."""
-    from hydra.errors import HydraException
-    from yaml import YAMLError
-
-    try:
-        compose(overrides, folders)
-    except (HydraException, ValueError) as error:  # ValueError: model=null
-        return str(error)
-    except YAMLError as error:  # a user's own file
-        return " ".join(str(error).split())
-    return None
-
-
 def run_name(data: dict[str, Any]) -> str:
     """`task-model-method-hash`: the same config always has the same folder, so the same command goes on."""
     from lume_run.config import identity
@@ -237,6 +118,9 @@ def _name_for_hydra(*, _root_: Any) -> str:
         return "unresolved"
 
 
+failed: list[Exception] = []  # jobs of this process that ended in an error a user can act on
+
+
 def job(cfg: Any) -> float | None:
     """One Hydra job: check, write the folder, run; returns the task aggregate for sweepers."""
     from omegaconf import OmegaConf
@@ -258,7 +142,8 @@ def job(cfg: Any) -> float | None:
         report = launch(settings, folder, identity=identity(data), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
     except LumeError as error:
         console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
-        raise SystemExit(1) from error
+        failed.append(error)  # a sweep goes on to its next job; main() sets the exit code
+        return None
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")
         raise SystemExit(130) from None
@@ -284,6 +169,8 @@ def main() -> None:
         if code is not None:
             raise SystemExit(code)
     hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lume_run.errors import DataError, Problem
+from lume_run.labels import SUBTASK_OF_LABEL, document_and_kind
 from lume_run.metrics.semeval import lume_scores
 from lume_run.metrics.semeval_strict import responses_from_official, strict_scores
 from lume_run.records import Ask, Example, Response, Score, TaskData, from_json, lines_of
 from lume_run.respond import Question
 from lume_run.settings import Evaluator
-from lume_run.tasks import SUBTASK_OF_LABEL, document_and_kind
 from lume_run.tasks.mmlu import load_mmlu
 
 GATE_SHARE = 0.75  # of the target's own MMLU accuracy, as on the SemEval-2025 leaderboard

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from lume_run import models
 from lume_run.errors import LumeError, RunError
 from lume_run.evaluate import gate, read_responses, score, write_scores
 from lume_run.plan import Plan, plan
-from lume_run.records import Response, read_jsonl
+from lume_run.records import Response, Score, read_jsonl
 from lume_run.report import Report, print_report, write_report
 from lume_run.runtime import console, dtype_of, manifest
 from lume_run.settings import Settings
@@ -21,6 +22,7 @@ from lume_run.stages import Run
 from lume_run.store import content_hash, write_json
 
 GIB = 2**30
+MEMORISED = 0.9  # below this, a target has too little to forget
 
 
 def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
@@ -32,7 +34,7 @@ def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], com
         return finish(settings, folder, record, {"model": read_responses(Path(str(settings.responses)))}, {}, "")
     run = Run(settings, folder)
     steps = plan(run)
-    console.print(f"[bold]{folder.name}[/]  {run.data.source}", soft_wrap=True)
+    console.print(f"[bold]{escape(folder.name)}[/]  {escape(run.data.source)}", soft_wrap=True)
     seconds: dict[str, float] = {}
     for artifact in steps.artifacts:
         state = "[green]cached[/]" if artifact.done else ""
@@ -46,6 +48,17 @@ def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], com
     write_json(folder / "manifest.json", record)
     paths = {name: made.path / "responses.jsonl" for name, made in steps.responses.items()}
     return finish(settings, folder, record, responses, seconds, run.data.source, paths)
+
+
+def memorisation_warnings(target: Mapping[str, Score]) -> tuple[str, ...]:
+    """What to tell about a target that did not learn its documents: nothing can be seen to be forgotten then."""
+    weak = [
+        f"{name} {value:.2f}"
+        for name in ("forget.knowledge", "retain.knowledge", "forget.regurgitation", "retain.regurgitation")
+        if name in target and (value := target[name].value) is not None and value < MEMORISED
+    ]
+    told = f"the target did not memorise its documents ({', '.join(weak)}): raise trainer.train.epochs"
+    return (told,) if weak else ()
 
 
 def finish(
@@ -77,6 +90,7 @@ def finish(
         manifest=record,
         source=source or str(settings.responses),
         strict=official or None,
+        warnings=() if settings.model.is_target else memorisation_warnings(scores.get("target", {})),
     )
     write_report(report, folder, files or {})
     print_report(report, folder, console)
@@ -89,23 +103,24 @@ def finish(
 def show_plan(settings: Settings, folder: Path) -> None:
     """Print what a run would do, without touching weights: stages, rows, steps, parameters, memory, command."""
     run = Run(settings, folder)
-    console.print(f"[bold]plan[/] {folder}", soft_wrap=True)
+    console.print(f"[bold]plan[/] {escape(str(folder))}", soft_wrap=True)
     if settings.stages == ["score"]:
-        console.print(f"  score {settings.responses}: no model needed")
+        console.print(f"  score {escape(str(settings.responses))}: no model needed", soft_wrap=True)
         return
     try:
         data = run.data
-        console.print(f"  data: {data.source}", soft_wrap=True)
+        console.print(f"  data: {escape(data.source)}", soft_wrap=True)
         console.print(
             f"  rows: {len(data.forget)} forget, {len(data.retain)} retain, "
             f"{len(data.members)} members, {len(data.nonmembers)} non-members"
         )
         _show_steps(plan(run))
     except LumeError as error:
-        console.print(f"  [yellow]rows and steps unknown:[/] {error}", soft_wrap=True)
+        console.print(f"  [yellow]rows and steps unknown:[/] {escape(str(error))}", soft_wrap=True)
     _show_memory(run)
     console.print(
-        f"  launch: in this process; to repeat from the folder: python -m lume_run.worker {folder}", soft_wrap=True
+        f"  launch: in this process; to repeat from the folder: python -m lume_run.worker {escape(str(folder))}",
+        soft_wrap=True,
     )
 
 
@@ -120,11 +135,11 @@ def _show_memory(run: Run) -> None:
     settings = run.settings
     config, origin = shape_of(settings)
     if config is None:
-        console.print(f"  [yellow]parameters and memory unknown:[/] {origin}", soft_wrap=True)
+        console.print(f"  [yellow]parameters and memory unknown:[/] {escape(origin)}", soft_wrap=True)
         return
     count = models.count_parameters(config)
     console.print(
-        f"  model: {settings.model.path or 'built from model.shape'}: {count / 1e6:,.1f} M parameters ({origin})",
+        f"  model: {escape(settings.model.path or 'built from model.shape')}: {count / 1e6:,.1f} M parameters ({origin})",
         soft_wrap=True,
     )
     parts = memory_estimate(
@@ -148,7 +163,7 @@ def shape_of(settings: Settings) -> tuple[Any, str]:
         except RunError as error:
             if settings.model.shape is None:
                 return None, str(error)
-            console.print(f"  [yellow]{error}[/]", soft_wrap=True)
+            console.print(f"  [yellow]{escape(str(error))}[/]", soft_wrap=True)
     assert settings.model.shape is not None  # config.py refuses neither path nor shape
     return models.olmo_config(settings.model.shape), "from model.shape"
 

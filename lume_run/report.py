@@ -32,6 +32,7 @@ class Report:
     manifest: Mapping[str, Any]
     source: str
     strict: Mapping[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -74,6 +75,7 @@ def as_json(report: Report) -> dict[str, Any]:
             for name, score in scores.items()
             if score.reason
         },
+        "warnings": list(report.warnings),
         "mmlu_gate": {"passed": report.gate, "rule": report.gate_rule},
         "official": _finite(report.strict),
         "seconds": {stage: round(spent, 2) for stage, spent in report.seconds.items()},
@@ -125,7 +127,7 @@ def notes(report: Report) -> list[str]:
         for score in scores.values():
             if score.reason:
                 missing.setdefault(score.reason, []).append(f"{SUBJECTS[subject]} {score.name}")
-    lines = [f"MMLU gate: {verdict} ({report.gate_rule})"]
+    lines = [*report.warnings, f"MMLU gate: {verdict} ({report.gate_rule})"]
     lines += [
         f"n/a: {', '.join(dict.fromkeys(name.split(' ', 1)[1] for name in names))}: {reason}"
         for reason, names in missing.items()

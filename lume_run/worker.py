@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
+from yaml import YAMLError
 
 from lume_run.config import checked, identity
 from lume_run.errors import ConfigError, LumeError, Problem
@@ -25,18 +27,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     folder = Path(given[0]).resolve()
     try:
-        if not (folder / "config.yaml").exists():
-            raise ConfigError(
-                [Problem(where=str(folder), what="no config.yaml here", remedy="give a folder that lume-run made")]
-            )
-        cfg = OmegaConf.load(folder / "config.yaml")
-        assert isinstance(cfg, DictConfig)  # lume-run writes a mapping
-        settings, data = checked(cfg)
+        settings, data = checked(read_config(folder / "config.yaml"))
         launch(settings, folder, identity=identity(data), command=["python", "-m", "lume_run.worker", str(folder)])
     except LumeError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
         return 1
     return 0
+
+
+def read_config(path: Path) -> DictConfig:
+    """The resolved config that lume-run wrote; raises ConfigError where there is none to read."""
+    try:
+        cfg = OmegaConf.load(path)
+    except (OSError, YAMLError) as error:
+        what = " ".join(str(error).split()) if path.exists() else "no config.yaml here"
+        raise ConfigError([Problem(where=str(path), what=what, remedy="give a folder that lume-run made")]) from error
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError([Problem(where=str(path), what="not a mapping", remedy="give a folder that lume-run made")])
+    return cfg
 
 
 if __name__ == "__main__":

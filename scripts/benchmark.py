@@ -16,7 +16,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,7 @@ from lume_run.signals import read_signals
 from lume_run.tasks.lume import LumeTask
 from lume_run.text import TokenRow, collate, encode
 
+Result = TypeVar("Result")
 SUBTASKS = {"novels": ["novels"], "bios": ["bios"], "wiki": ["wiki"], "lume": ["novels", "bios", "wiki"]}
 
 
@@ -67,7 +69,7 @@ def plain_step(
         kept = plain_nll(model, retain[begin : begin + micro], pad_id, device).sum() / tokens
         share = -F.logsigmoid(beta * (nll - ref)).sum() * (2 / beta) / len(forget) + kept
         share.backward()
-        loss += float(share)
+        loss += share.item()
     return loss
 
 
@@ -81,11 +83,11 @@ def our_step(
         batch = cache.attach(collate([rows[n] for n in micro.rows], pad_id=pad_id, totals=micro.totals)).to(device)
         share = method(read_signals(model, batch, needs=method.needs)).total
         share.backward()
-        loss += float(share)
+        loss += share.item()
     return loss
 
 
-def timed(work, *arguments) -> tuple[float, float]:
+def timed(work: Callable[..., Result], *arguments: object) -> tuple[float, Result]:
     """(seconds, result) of one call, with the device drained."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

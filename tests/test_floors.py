@@ -14,18 +14,18 @@ import lume_run
 
 PACKAGE = Path(lume_run.__file__).parent
 FLOORS = (
-    ("errors", "records", "contracts", "runtime", "numerics", "settings"),
-    ("config", "text", "tasks", "methods", "metrics", "store"),
+    ("errors", "records", "labels", "contracts", "runtime", "numerics", "settings"),
+    ("config", "walk", "checks", "text", "tasks", "methods", "metrics", "store"),
     ("models", "schedule", "signals"),
     ("reference", "respond"),
     ("trainer", "evaluate", "report"),
     ("stages", "plan"),
     ("launch", "worker"),
-    ("cli",),
+    ("cli", "overrides"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 STRANGERS = {"tasks", "methods", "metrics"}  # side by side: none may know another
-KNOW_HYDRA = {"config", "cli", "worker"}
+KNOW_HYDRA = {"config", "cli", "overrides", "worker"}
 NO_TORCH = {"records", "settings", "errors", "metrics", "tasks"}
 MOST_LINES = 330
 
@@ -104,7 +104,7 @@ def test_imports_run_downward(file):
         ("tasks/lume.py", "from ..stages import plan", 1),
         ("tasks/lume.py", "from . import words", 0),
         ("tasks/lume.py", "from lume_run.tasks.words import NAMES", 0),
-        ("metrics/text.py", "from lume_run.tasks import SUBTASK_OF_LABEL", 1),
+        ("metrics/text.py", "from lume_run.labels import SUBTASK_OF_LABEL", 1),
         ("report.py", "from lume_run.evaluate import gate", 0),
         ("runtime.py", "from lume_run import __version__", 0),
     ],
@@ -142,7 +142,13 @@ def test_every_file_says_what_it_is(file):
     assert len(docstring.split("\n")[0].split()) >= 5  # a sentence, not the file's name again
 
 
-@pytest.mark.parametrize("file", FILES)
+def is_data(file: str) -> bool:
+    """A file of word lists: no function, no class."""
+    code = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    return not any(isinstance(node, code) for node in ast.walk(tree_of(file)))
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if not is_data(file)])
 def test_files_stay_small(file):
     lines = len((PACKAGE / file).read_text(encoding="utf-8").split("\n"))
     assert lines - 1 <= MOST_LINES

@@ -29,12 +29,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from lume_run.errors import DataError, Problem
+from lume_run.labels import SUBTASK_OF_LABEL
 from lume_run.metrics.aggregate import TaskMeans, final_aggregate, task_aggregate
 from lume_run.metrics.choice import accuracy
 from lume_run.metrics.membership import auc, semeval_mia
 from lume_run.metrics.text import exact_match, rouge_l_recall
 from lume_run.records import Ask, Kind, Response, Score, Split
-from lume_run.tasks import SUBTASK_OF_LABEL
 
 SPLITS = (Split.FORGET, Split.RETAIN)
 WORD = {Kind.COMPLETION: "regurgitation", Kind.QUESTION: "knowledge"}

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from lume_run.errors import DataError, Problem
+from lume_run.labels import ID, KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 from lume_run.records import Example, Kind, Split, TaskData, lines_of
-from lume_run.tasks import ID, KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 
 ROW_FIELDS = ("id", "input", "output", "task")
 PAGE_FIELDS = ("id", "document")

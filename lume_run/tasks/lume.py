@@ -16,8 +16,8 @@ from random import Random
 from typing import Literal
 
 from lume_run.errors import ConfigError, Problem, RunError
+from lume_run.labels import SUBTASK_OF_LABEL
 from lume_run.records import Example, Kind, Split, TaskData
-from lume_run.tasks import SUBTASK_OF_LABEL
 from lume_run.tasks.files import PAGE_SUBTASK, page_example, read_files, refuse
 
 BUILTIN_DOCUMENTS = 12  # per split: enough for every subtask, small enough for a laptop

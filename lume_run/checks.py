@@ -1,0 +1,152 @@
+"""What a config can have wrong beyond types and bounds: absent files, impossible combinations, misplaced parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lume_run.errors import LumeError, Problem
+from lume_run.walk import TARGET
+
+MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer")  # a folder, or a hub id
+
+
+def get(data: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, None where there is none."""
+    node: Any = data
+    for part in path.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def path_problems(data: Mapping[str, Any]) -> list[Problem]:
+    """Folders and files that are named but absent."""
+    found = []
+    for path in ("responses", "evaluator.mmlu.data_dir", *MAYBE_PATHS):
+        value = get(data, path)
+        if isinstance(value, str) and value.startswith("/") and not Path(value).exists():
+            found.append(Problem(where=path, what=f"{value} does not exist", remedy="check the path, or give a hub id"))
+    return found
+
+
+def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
+    """Settings that are fine alone and impossible together."""
+    found: list[Problem] = []
+
+    def note(where: str, what: str, remedy: str) -> None:
+        found.append(Problem(where=where, what=what, remedy=remedy))
+
+    stages = data.get("stages")
+    known = ["train", "unlearn", "evaluate"]
+    if isinstance(stages, list) and stages != ["score"]:
+        if not stages:
+            note("stages", "no stage given", "stages=[train,unlearn,evaluate], [evaluate] or [score]")
+        elif "score" in stages:
+            note("stages", "score stands alone: it needs responses, not a model", "stages=[score] responses=FILE")
+        elif all(stage in known for stage in stages) and stages != [stage for stage in known if stage in stages]:
+            note("stages", f"out of order or repeated: {stages}", "the order is train, unlearn, evaluate")
+    if stages == ["score"] and not data.get("responses"):
+        note(
+            "responses",
+            "stage score needs a responses file",
+            "responses=outputs/.../responses.jsonl or a folder of official CSVs",
+        )
+    if stages != ["score"] and data.get("responses"):
+        note("responses", "only stage score reads responses", "add stages=[score], or drop responses")
+    released, path = get(data, "model.is_target"), get(data, "model.path")
+    if path is None and get(data, "model.shape") is None:
+        note("model.path", "neither a path nor a shape to build from", "model.path=FOLDER_OR_ID")
+    if path is None and released:
+        note("model.path", "a target that already memorised the documents must be named", "model.path=FOLDER_OR_ID")
+    if path is None and stages == ["evaluate"]:
+        note("model.path", "stages=[evaluate] scores an existing model", "model.path=FOLDER_OR_ID")
+    if released and get(data, "task.source") == "builtin":
+        note(
+            "task.source",
+            "the released target never saw the built-in documents",
+            "task.source=hub, or task.data_dir=FOLDER",
+        )
+    if released and get(data, "evaluator.retrained") and not get(data, "model.base"):
+        note(
+            "model.base",
+            "evaluator.retrained fine-tunes the model from before the documents",
+            "model.base=FOLDER_OR_ID",
+        )
+    return found
+
+
+def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
+    """What only the built groups (None: not built) can tell: the task's files, method parts in the wrong place."""
+    task, method, evaluator, trainer, launch = (
+        parts[name] for name in ("task", "method", "evaluator", "trainer", "launch")
+    )
+    forget, retain = (_part(method, name) for name in ("forget", "retain"))
+    found = _kind_problems("task", task, ("name", "load", "check"))
+    if task is not None and not found and stages != ["score"]:
+        found += task.check()
+    misplaced = [
+        *_kind_problems("method", method, ("name", "needs", "__call__")),
+        *_kind_problems("method.forget", forget, ("needs", "__call__")),
+        *_kind_problems("method.retain", retain, ("needs", "__call__")),
+    ]
+    found += misplaced
+    if misplaced:
+        forget = retain = None
+    if forget is not None and forget.needs.retain_rows:
+        remedy = "forget parts: conf/method/forget"
+        found.append(
+            Problem(where="method.forget", what=f"{type(forget).__name__} is a retain regulariser", remedy=remedy)
+        )
+    if retain is not None and not retain.needs.retain_rows:
+        remedy = "retain parts: conf/method/retain"
+        found.append(
+            Problem(where="method.retain", what=f"{type(retain).__name__} is a forget objective", remedy=remedy)
+        )
+    if evaluator is not None and evaluator.mmlu.data_dir and Path(evaluator.mmlu.data_dir).exists():
+        from lume_run.tasks.mmlu import check_folder
+
+        found += check_folder(Path(evaluator.mmlu.data_dir))
+    if launch is not None and launch.device != "auto":
+        found += _device_problems(launch.device)
+    for name in ("train", "unlearn") if trainer is not None else ():
+        optimizer = getattr(trainer, name).optimizer
+        if optimizer.startswith("paged_") and importlib.util.find_spec("bitsandbytes") is None:
+            where = f"trainer.{name}.optimizer"
+            found.append(
+                Problem(
+                    where=where,
+                    what=f"{optimizer} needs bitsandbytes",
+                    remedy="pip install bitsandbytes, or adamw_torch_fused",
+                )
+            )
+    return found
+
+
+def _part(method: Any, name: str) -> Any:
+    """A method's forget or retain part, where it is made of parts."""
+    part = getattr(method, name, None)
+    return part if dataclasses.is_dataclass(part) else None
+
+
+def _kind_problems(where: str, part: Any, needed: tuple[str, ...]) -> list[Problem]:
+    """Whether a built part (None: not built) can do what its place asks for."""
+    if part is None:
+        return []
+    lacking = [name for name in needed if name not in dir(part)]  # hasattr would run properties
+    if not lacking:
+        return []
+    what = f"{type(part).__name__} does not belong here: it has no {', '.join(lacking)}"
+    return [Problem(where=where, what=what, remedy=f"name a class made for {where} in {where}.{TARGET}")]
+
+
+def _device_problems(name: str) -> list[Problem]:
+    from lume_run.runtime import device_of
+
+    try:
+        device_of(name)
+    except (LumeError, RuntimeError) as error:
+        return [Problem(where="launch.device", what=str(error).split("\n")[0], remedy="launch.device=auto or cpu")]
+    return []

@@ -1,0 +1,145 @@
+"""A command line before Hydra runs it: where configs are looked for, and what is wrong with each override.
+
+Hydra stops at the first bad override; here each is judged alone, so that all come in one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+TAKE_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+REMEDY = """write it as path=value; a value with special characters needs quotes inside quotes: 'path="~/x"'"""
+
+
+def conf_dir() -> Path:
+    """The configuration folder: inside the package when installed from a wheel, beside it in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def config_dirs(arguments: Sequence[str]) -> list[Path]:
+    """Our configuration folder and the user's own (`--config-dir`), searched in this order."""
+    folders = [conf_dir()]
+    for number, argument in enumerate(arguments):
+        flag, _, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folders.append(Path(value or "".join(arguments[number + 1 : number + 2])))
+    return folders
+
+
+def options(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """{group: {option: its one-line description}} from the first comment line of each YAML file."""
+    groups: dict[str, dict[str, str]] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            group = path.parent.relative_to(folder).as_posix()
+            if group == "." or group.startswith("hydra"):
+                continue
+            lines = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+            told = [line for line in lines if not line.startswith("@package")]
+            groups.setdefault(group, {})[path.stem] = told[0] if told else ""
+    return groups
+
+
+def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[Any], list[str]]:
+    """(problems, the overrides that compose): every bad override, judged alone and explained."""
+    problems: list[Any] = []
+    good: list[str] = []
+    for override in overrides:
+        error = refusal([*good, override], folders)
+        if error is None:
+            good.append(override)
+        else:
+            problems.append(explain(override, error, folders))
+    return problems, good
+
+
+def compose(overrides: Sequence[str], folders: Sequence[Path]) -> Any:
+    """The composed config with Hydra's own node (sweeps are not expanded)."""
+    import hydra
+
+    extra = (
+        [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in folders[1:])}]"]
+        if folders[1:]
+        else []
+    )
+    with hydra.initialize_config_dir(str(folders[0]), version_base="1.3"):
+        return hydra.compose("config", overrides=[*overrides, *extra])
+
+
+def explain(override: str, error: str, folders: Sequence[Path]) -> Any:
+    """One problem: what is wrong with an override, and the nearest thing that would work."""
+    from omegaconf import OmegaConf
+
+    from lume_run.errors import Problem
+    from lume_run.walk import nearest
+
+    key, _, value = override.lstrip("+~").partition("=")
+    groups = options(folders)
+    if "=" not in override and not override.startswith("~"):
+        return Problem(where=override, what="neither a flag nor an override", remedy=REMEDY)
+    if error.startswith("Ambiguous value"):
+        return Problem(where=key, what=f"several values: {value}", remedy="add -m to sweep over them, or write [a,b]")
+    if key in groups and value not in groups[key]:
+        return Problem(where=key, what=f"there is no {key} '{value}'", remedy=nearest(value, groups[key]))
+    data: Any = OmegaConf.to_container(compose([], folders), resolve=False)
+    known = [*groups, *_keys(data)]
+    if key not in known and not key.startswith("hydra.") and "=" in override:
+        close = nearest(key, known)
+        remedy = (
+            close
+            if close.startswith("did")
+            else f"top level: {', '.join(map(str, data))}; lume-run --cfg job shows all"
+        )
+        return Problem(where=key, what="unknown key", remedy=remedy)
+    return Problem(where=override, what=error.strip().split("\n")[0], remedy=REMEDY)
+
+
+def _keys(node: Any, path: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return [path]
+    below = [key for name, item in node.items() for key in _keys(item, f"{path}.{name}" if path else str(name))]
+    return [*([path] if path else []), *below]
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(flags, overrides) of a command line."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        (flags if argument.startswith("-") or before in TAKE_A_VALUE else overrides).append(argument)
+    return flags, overrides
+
+
+def expand(override: str) -> list[str]:
+    """The single choices of a swept override; a range or glob is left to Hydra."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return [override]
+    if not parsed.is_sweep_override():
+        return [override]
+    if not parsed.is_choice_sweep() or isinstance(parsed.value(), Glob):
+        return []
+    key = override.partition("=")[0]
+    return [f"{key}={choice}" for choice in parsed.sweep_string_iterator()]
+
+
+def refusal(overrides: Sequence[str], folders: Sequence[Path]) -> str | None:
+    """Why Hydra does not accept them all together; None when it does."""
+    from hydra.errors import HydraException
+    from yaml import YAMLError
+
+    try:
+        compose(overrides, folders)
+    except (HydraException, ValueError) as error:  # ValueError: model=null
+        return str(error)
+    except (YAMLError, OSError) as error:  # a user's own file
+        return " ".join(str(error).split())
+    return None

@@ -1,0 +1,379 @@
+"""The command line as a user meets it: help, mistakes, plans, sweeps, completion, own YAML files."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lume_run import worker
+from lume_run.cli import check_command
+from lume_run.overrides import conf_dir, expand, options, split_arguments
+
+OPTIONS = options([conf_dir()])
+CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port: the hub is out of reach wherever this runs
+MINE = """# My pair: NPO that stays close to the target
+defaults:
+  - forget: npo
+  - retain: kl
+  - _self_
+_target_: lume_run.methods.objective.Objective
+name: mine
+retain_weight: 2.0
+"""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return os.environ | {"COLUMNS": "200", **changes}
+
+
+def lume_run(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lume_run.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=300)
+
+
+def seconds_of(*arguments: str, cwd: Path) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """Processor time [s], which other jobs on the machine do not change, and what came out."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = lume_run(*arguments, cwd=cwd)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
+
+
+def refused(capsys, *arguments: str) -> str:
+    """What check_command prints about a command line that it stops."""
+    assert check_command(arguments) == 2
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    """A user's configuration folder with one method."""
+    folder = tmp_path / "own"
+    (folder / "method").mkdir(parents=True)
+    (folder / "method" / "mine.yaml").write_text(MINE, encoding="utf-8")
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------- help
+
+
+def test_help_lists_every_option_with_a_line(tmp_path):
+    seconds, done = seconds_of("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert seconds < 2
+    lines = done.stdout.split("\n")
+    for group, names in OPTIONS.items():
+        at = lines.index(f"{group}=")
+        listed = dict(line.split(maxsplit=1) for line in lines[at + 1 : at + 1 + len(names)])
+        assert listed == names
+        assert all(names.values()), f"a YAML file of {group} does not begin with a comment"
+    for what in (
+        "method=npo task=bios model=7b",
+        "dry_run=true",
+        "-m method=ga,gd,kl,npo",
+        "--config-dir",
+        "-sc install",
+    ):
+        assert what in done.stdout
+
+
+def test_help_imports_neither_torch_nor_hydra():
+    probe = (
+        "import sys; sys.argv = ['lume-run', '--help']\n"
+        "from lume_run import cli; cli.main()\n"
+        "print(*sorted({'torch', 'hydra', 'transformers', 'numpy'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert "method/retain=" in done.stdout
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("flag", ["--config-dir", "-cd"])
+def test_help_shows_a_users_own_options(own, flag, capsys, monkeypatch):
+    from lume_run import cli
+
+    for arguments in ([flag, str(own)], [f"{flag}={own}"]):
+        monkeypatch.setattr(sys, "argv", ["lume-run", *arguments, "--help"])
+        cli.main()
+        assert "  mine           My pair: NPO that stays close to the target" in capsys.readouterr().out
+
+
+def test_cfg_job_prints_the_config_and_leaves_nothing(tmp_path):
+    done = lume_run("--cfg", "job", "method=npo", "seed=7", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = yaml.safe_load(done.stdout)
+    assert {"task", "model", "method", "evaluator", "trainer", "launch", "seed", "stages"} <= config.keys()
+    assert (config["seed"], config["method"]["name"], config["method"]["retain"]) == (7, "npo", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------- mistakes
+
+
+def test_all_typos_at_once_without_a_traceback(tmp_path):
+    arguments = ("method=nppo", "sede=3", "trainer.unlearn.learning_rat=1", "model.max_length=abc", "npo", "seed=-1")
+    seconds, done = seconds_of(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert seconds < 5
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for told in (
+        "The configuration has problems (6):",
+        "method: there is no method 'nppo'\n      -> did you mean 'npo'?",
+        "sede: unknown key\n      -> did you mean 'seed'?",
+        "trainer.unlearn.learning_rat: unknown key\n      -> did you mean 'trainer.unlearn.learning_rate'?",
+        "npo: neither a flag nor an override\n      -> write it as path=value",
+        "model.max_length: expected a whole number, got 'abc'",
+        "seed: -1 is out of range",
+    ):
+        assert told in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("task=bois", "did you mean 'bios'?"),
+        ("model=zzz", "choose from: 1b, 7b, hf, tiny"),
+        ("method/retain=kll", "did you mean 'kl'?"),
+        ("evaluator=lum", "did you mean 'lume'?"),
+        ("model=null", "choose from: 1b, 7b, hf, tiny"),
+        ("evalator.mmlu.shots=3", "did you mean 'evaluator.mmlu.shots'?"),
+        ("zzz=3", "top level: "),
+        ("model.path.deeper=1", "model.path.deeper: unknown key"),
+        ("method=ga,npo", "add -m to sweep over them"),
+        ("+method=npo", "Multiple values for method"),
+        ("+seed=3", "An item is already at 'seed'"),
+        ("++sede=3", "did you mean 'seed'?"),
+        ("~zzz", "'zzz' does not exist"),
+        ("~method", "method: missing"),
+        ("model.path=~/model", "needs quotes inside quotes"),
+        ("model.path=${", "needs quotes inside quotes"),
+        ("model.path=${nowhere}", "Interpolation key 'nowhere' not found"),
+        ("model=hf", "model.path: Missing mandatory value"),
+        ("hydra.job.chdir=maybe", "hydra.job.chdir=maybe: "),
+        ("stages=[]", "-> stages=[train,unlearn,evaluate], [evaluate] or [score]"),  # no brackets lost as markup
+        ('task.subtasks=["[/x]"]', "unknown subtask '[/x]'"),
+        ('task.subtasks=["file:100:"]', "unknown subtask 'file:100:'"),  # no emoji
+    ],
+)
+def test_one_mistake_one_problem(override, told, capsys):
+    text = refused(capsys, override)
+    assert told in text
+    assert "has problems (1)" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: [1\n", "expected ',' or ']'"),
+        ("defaults:\n  - forget: nothing\n", "Could not find 'method/forget/nothing'"),
+        ("3\n", "method=broken"),
+        ("_target_: lume_run.methods.npo.NPO\n", "NPO does not belong here"),
+        ("_target_: os.system\nname: x\n", "'os.system' is not from lume_run"),
+    ],
+)
+def test_mistakes_in_a_users_own_file(own, text, told, capsys):
+    (own / "method" / "broken.yaml").write_text(text, encoding="utf-8")
+    assert told in refused(capsys, "method=broken", "--config-dir", str(own))
+
+
+def test_arguments_are_told_apart():
+    arguments = ["-m", "--config-dir", "own", "seed=1", "~method.retain", "npo", "--config-dir=own", "+x=1"]
+    flags, overrides = split_arguments(arguments)
+    assert flags == ["-m", "--config-dir", "own", "--config-dir=own"]
+    assert overrides == ["seed=1", "~method.retain", "npo", "+x=1"]
+
+
+# ------------------------------------------------------------------------------------------------- sweeps
+
+
+def test_choices_of_a_sweep():
+    assert expand("method=ga,npo") == ["method=ga", "method=npo"]
+    assert expand("seed=3") == ["seed=3"]
+    assert expand("stages=[train,unlearn]") == ["stages=[train,unlearn]"]
+    assert expand("stages=[train],[train,unlearn]") == ["stages=[train]", "stages=[train,unlearn]"]
+    assert expand("seed=range(0,3)") == expand("method=glob(*)") == []
+
+
+def test_a_sweep_with_a_bad_choice_starts_no_job(tmp_path):
+    done = lume_run("-m", "method=ga,nppo,npo", "seed=0,1", f"output_dir={tmp_path}/runs", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "there is no method 'nppo'\n      -> did you mean 'npo'?" in done.stderr
+    assert "Launching" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("seed=-1,0",), ["seed: -1 is out of range"]),
+        (("seed=0,-1",), ["seed: -1 is out of range"]),
+        (("seed=-1,-2", "model=hf,tiny"), ["seed: -1", "seed: -2", "model.path: Missing mandatory value"]),
+        (("method=ga,npo", "stages=[train,unlearn],[trian]"), ["did you mean 'train'?"]),
+        (("model=tiny,7b", "task.source=builtin"), ["task.source: the released target never saw"]),
+        (("model=7b,tiny", "task.source=builtin"), ["task.source: the released target never saw"]),
+        (("method=ga,nppo", "sede=1,2"), ["no method 'nppo'", "sede: unknown key"]),
+    ],
+)
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_every_choice_of_a_sweep_is_checked(flag, arguments, told, capsys):
+    text = refused(capsys, flag, *arguments)
+    assert all(part in text for part in told)
+
+
+def test_a_good_sweep_goes_on():
+    assert check_command(["-m", "method=ga,gd,kl,npo", "model=tiny,7b", "seed=range(0,9)", "task=glob(*)"]) is None
+
+
+# ------------------------------------------------------------------------------------------------- plans
+
+
+def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
+    output_dir = tmp_path / "runs"
+    output_dir.mkdir()
+    done = lume_run("dry_run=true", f"output_dir={output_dir}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for told in (
+        f"plan {output_dir}/bios-tiny-npo_gd-",
+        "data: built-in generator (seed 0)",
+        "rows: 72 forget, 72 retain, 12 members, 12 non-members",
+        "180 steps of 8 forget + 8 retain rows",
+        "1080 steps",
+        "168 prompts",
+        "built from model.shape: 1.6 M parameters",
+        "memory while unlearning",
+        f"python -m lume_run.worker {output_dir}/bios-tiny-npo_gd-",
+    ):
+        assert told in done.stderr
+    stages = [line.split("│")[1].strip() for line in done.stderr.split("\n") if line.startswith("│")]
+    assert list(dict.fromkeys(stages)) == ["train", "unlearn", "evaluate"]
+    assert list(tmp_path.iterdir()) == [output_dir]
+    assert list(output_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("method=npo",), "180 steps of 8 forget rows"),
+        (("task.num_documents=4", "trainer.unlearn.epochs=2", "trainer.unlearn.batch_size=6"), "8 steps of 6 forget"),
+        (("method=kl",), "frozen reference 0.01"),
+        (("model.lora=true",), "adapters 0.00"),
+        (("stages=[train]",), "plan"),
+    ],
+)
+def test_the_plan_follows_the_settings(arguments, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert check_command(["dry_run=true", f"output_dir={tmp_path}", *arguments]) == 0
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_of_the_released_target_without_the_hub(tmp_path):
+    """The issue's own command line on a machine with no way out: a plan, and what to do about it."""
+    closed = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), CLOSED)
+    offline = {"HF_HUB_OFFLINE": "", "TRANSFORMERS_OFFLINE": "", "HF_HOME": str(tmp_path / "cache"), "NO_PROXY": ""}
+    arguments = ("method=npo", "task=bios", "model=7b", "dry_run=true", f"output_dir={tmp_path}/runs")
+    done = lume_run(*arguments, cwd=tmp_path, **offline, **closed)
+    assert done.returncode == 0, done.stderr
+    for told in (
+        "llmunlearningsemeval2025organization/olmo-finetuned-semeval25-unlearning",
+        "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public",
+        "HF_TOKEN",
+        "HF_HOME",
+        "model.path=",
+        "task.data_dir=",
+        "6,888.1 M parameters (from model.shape)",
+        "memory while unlearning",
+        f"python -m lume_run.worker {tmp_path}/runs/bios-7b-npo-",
+    ):
+        assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+# ------------------------------------------------------------------------------------------ own files, completion
+
+
+def test_a_users_own_method_composes(own, tmp_path):
+    done = lume_run("--config-dir", str(own), "method=mine", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    method = yaml.safe_load(done.stdout)["method"]
+    assert (method["name"], method["retain_weight"]) == ("mine", 2.0)
+    assert method["forget"]["_target_"] == "lume_run.methods.npo.NPO"
+    assert method["retain"]["_target_"] == "lume_run.methods.kl.RetainKL"
+
+
+def test_a_users_own_method_is_planned_and_its_name_completed(own, capsys, tmp_path):
+    assert check_command(["--config-dir", str(own), "method=mine", "dry_run=true", f"output_dir={tmp_path}/o"]) == 0
+    assert f"plan {tmp_path}/o/bios-tiny-mine-" in capsys.readouterr().err
+    assert "did you mean 'mine'?" in refused(capsys, "method=minne", "--config-dir", str(own))
+    assert "no method 'mine'" in refused(capsys, "method=mine")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("lume-run method=", {"method=ga", "method=gd", "method=kl", "method=npo", "method=npo_gd"}),
+        ("lume-run task=bios model=", {"model=tiny", "model=1b", "model=7b", "model=hf"}),
+        ("lume-run method/retain=k", {"method/retain=kl", "method/retain=kl_compat"}),
+        ("lume-run trainer.unlearn.learn", {"trainer.unlearn.learning_rate="}),
+    ],
+)
+def test_completion_candidates(line, expected, tmp_path):
+    changes = {"COMP_LINE": line, "COMP_CWORD": str(len(line.split()) - 1), "COMP_POINT": str(len(line))}
+    done = lume_run("-sc", "query=bash", cwd=tmp_path, **changes)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == expected
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_completion_in_bash(tmp_path):
+    """What the line in `--help` installs, driven as bash drives it."""
+    program = Path(sys.executable).with_name("lume-run")
+    if not program.exists() or shutil.which("bash") is None:
+        pytest.skip("needs bash, and lume-run installed beside this Python")
+    script = """
+        eval "$(lume-run -sc install=bash)"
+        complete -p lume-run
+        COMP_LINE="lume-run method=n" COMP_POINT=17 COMP_CWORD=1
+        hydra_bash_completion
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    env = environment(PATH=f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    installed, *candidates = done.stdout.split("\n")
+    assert "hydra_bash_completion lume-run" in installed
+    assert [name for name in candidates if name] == ["method=npo", "method=npo_gd"]
+
+
+# ------------------------------------------------------------------------------------------------- worker
+
+
+def test_worker_needs_a_folder_of_a_run(tmp_path, capsys):
+    assert worker.main([str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path}: no config.yaml here" in told
+    assert "give a folder that lume-run made" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--help"]])
+def test_worker_says_how_it_is_used(arguments, capsys):
+    assert worker.main(arguments) == 2
+    assert "usage: python -m lume_run.worker RUN_FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "told"), [("seed: -1\n", "seed: -1 is out of range"), ("", "task: missing")])
+def test_worker_checks_the_config(tmp_path, capsys, text, told):
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    assert worker.main([str(tmp_path)]) == 1
+    assert told in capsys.readouterr().err

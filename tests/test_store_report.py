@@ -1,0 +1,612 @@
+"""Artifacts are made once and whole; reports are strict, flat and say what is missing; MMLU is read exactly."""
+
+from __future__ import annotations
+
+import io
+import json
+import selectors
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from lume_run import store
+from lume_run.config import checked
+from lume_run.errors import DataError, RunError
+from lume_run.evaluate import gate, mmlu_examples, read_responses, score
+from lume_run.launch import finish
+from lume_run.overrides import compose, conf_dir
+from lume_run.records import Ask, Kind, Response, Score, Split, to_json, write_jsonl
+from lume_run.report import Report, as_json, markdown, print_report, wanted, write_report
+from lume_run.settings import Evaluator, Mmlu
+from lume_run.store import Artifact, content_hash, fingerprint, write_json
+from lume_run.tasks.mmlu import check_folder, load_mmlu
+
+MMLU = Path(__file__).parents[2] / "shared" / "data" / "mmlu"
+MANIFEST = {"config_hash": "0123456789abcdef", "seed": 3, "versions": {"python": "3.11"}}
+
+
+def strict_json(path: Path):
+    """The file's data; NaN and Infinity, which are no JSON, are refused."""
+
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} in {path.name}")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def artifact(path: Path, build, **made_from) -> Artifact:
+    return Artifact(stage="train", name="target", path=path, made_from=made_from, build=build)
+
+
+class Builder:
+    """Writes one file, and remembers what it found each time."""
+
+    def __init__(self, text: str = "made", fail: bool = False) -> None:
+        self.text, self.fail = text, fail
+        self.found: list[list[str]] = []
+
+    def __call__(self, folder: Path) -> None:
+        self.found.append(sorted(path.name for path in folder.iterdir()))
+        (folder / f"{self.text}.txt").write_text(self.text, encoding="utf-8")
+        if self.fail:
+            raise RunError("stopped in the middle")
+
+
+# ------------------------------------------------------------------------------------------------- artifacts
+
+
+def test_an_artifact_is_built_once(tmp_path):
+    build = Builder()
+    made = artifact(tmp_path / "store" / "x", build, model="m", seed=0)
+    assert not made.done
+    for _ in range(3):
+        assert made.make() == tmp_path / "store" / "x"
+    assert made.done
+    assert build.found == [["MADE_FROM.json"]]
+    assert sorted(path.name for path in made.path.iterdir()) == ["DONE.json", "made.txt"]
+    record = strict_json(made.path / "DONE.json")
+    assert (record["key"], record["made_from"]) == (made.key, {"model": "m", "seed": 0})
+    assert made.seconds == record["seconds"] >= 0
+    again = artifact(made.path, Builder(), seed=0, model="m")  # the order of the keys does not matter
+    assert again.done
+
+
+def test_an_artifact_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "x"
+    seen = []
+
+    def build(folder: Path) -> None:
+        seen.append((folder != path, path.exists()))
+        (folder / "a.txt").touch()
+
+    artifact(path, build).make()
+    assert seen == [(True, False)]
+    assert not path.with_name("x.partial").exists()
+
+
+def test_an_interrupted_artifact_goes_on_where_it_stopped(tmp_path):
+    path, broken, second = tmp_path / "x", Builder("first", fail=True), Builder("second")
+    with pytest.raises(RunError, match="in the middle"):
+        artifact(path, broken, seed=0).make()
+    assert not path.exists()
+    left = strict_json(path.with_name("x.partial") / "MADE_FROM.json")
+    left["seconds"] = 100.0
+    write_json(path.with_name("x.partial") / "MADE_FROM.json", left)
+    made = artifact(path, second, seed=0)
+    made.make()
+    assert second.found == [["MADE_FROM.json", "first.txt"]]
+    assert sorted(file.name for file in path.iterdir()) == ["DONE.json", "first.txt", "second.txt"]
+    assert 100 <= made.seconds < 160  # the time of all attempts
+
+
+@pytest.mark.parametrize("left", ['{"key": "other"}', "not json", "[]", None])
+def test_what_another_key_left_is_discarded(tmp_path, left):
+    path, build = tmp_path / "x", Builder()
+    with pytest.raises(RunError):
+        artifact(path, Builder("old", fail=True), seed=0).make()
+    marker = path.with_name("x.partial") / "MADE_FROM.json"
+    marker.unlink() if left is None else marker.write_text(left, encoding="utf-8")
+    artifact(path, build, seed=1).make()
+    assert build.found == [["MADE_FROM.json"]]
+    assert not (path / "old.txt").exists()
+
+
+def test_changed_inputs_rebuild(tmp_path):
+    path = tmp_path / "x"
+    artifact(path, Builder("old"), seed=0).make()
+    changed = artifact(path, Builder("new"), seed=1)
+    assert not changed.done
+    changed.make()
+    assert sorted(file.name for file in path.iterdir()) == ["DONE.json", "new.txt"]
+    assert not artifact(path, Builder("old"), seed=0).done
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"key": 3}'])
+def test_a_damaged_record_means_build_again(tmp_path, text):
+    made = artifact(tmp_path / "x", Builder())
+    made.make()
+    (made.path / "DONE.json").write_text(text, encoding="utf-8")
+    assert not made.done
+    made.make()
+    assert made.done
+
+
+def test_a_failed_rebuild_keeps_what_is_there(tmp_path):
+    path = tmp_path / "x"
+    old = artifact(path, Builder("old"), seed=0)
+    old.make()
+    with pytest.raises(RunError):
+        artifact(path, Builder("new", fail=True), seed=1).make()
+    assert old.done
+    assert (path / "old.txt").exists()
+
+
+CONCURRENT = """
+import sys, time
+from pathlib import Path
+from lume_run.store import Artifact
+
+folder = Path(sys.argv[1])
+
+def build(partial):
+    with (folder / "log").open("a") as log:
+        log.write("built\\n")
+    (folder / "building").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    (partial / "content.txt").write_text("x" * 100)
+
+made = Artifact(stage="train", name="target", path=folder / "x", made_from={"seed": 0}, build=build)
+print(len((made.make() / "content.txt").read_text()))
+"""
+
+
+def test_two_processes_build_once(tmp_path):
+    command = [sys.executable, "-c", CONCURRENT, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert "waiting for another process that is making" in first_line(processes)
+    (tmp_path / "go").touch()
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out.strip()) == (0, "100"), err
+    assert (tmp_path / "log").read_text() == "built\n"
+
+
+def first_line(processes: list[subprocess.Popen]) -> str:
+    """What the one that has to wait says; the builder says nothing until it may go on."""
+    with selectors.DefaultSelector() as selector:
+        for process in processes:
+            selector.register(process.stderr, selectors.EVENT_READ)
+        ready = selector.select(timeout=60)
+    assert ready, "neither process waits for the other"
+    return ready[0][0].fileobj.readline()
+
+
+def test_content_hash_is_canonical():
+    assert content_hash({"a": 1, "b": [2.5, "ä"]}) == content_hash({"b": [2.5, "ä"], "a": 1})
+    assert len(content_hash({})) == 16
+    values = [None, 0, "0", [0], {"0": 0}, 0.5, True, "ä", "a"]
+    assert len({content_hash(value) for value in values}) == len(values)
+
+
+def test_fingerprint_follows_content(tmp_path, monkeypatch):
+    folder, copy = tmp_path / "model", tmp_path / "copy"
+    for each in (folder, copy):
+        each.mkdir()
+        (each / "config.json").write_text("{}", encoding="utf-8")
+        (each / "weights").write_bytes(b"0123")
+    before = fingerprint(str(folder))
+    assert fingerprint(str(copy)) == before  # not where it stands, nor when it was written
+    (folder / "weights").write_bytes(b"0124")
+    changed = fingerprint(str(folder))
+    (folder / "weights").rename(folder / "weights2")
+    assert len({before, changed, fingerprint(str(folder))}) == 3
+    monkeypatch.setattr(store, "HASHED_WHOLE_BYTES", 3)
+    large = fingerprint(str(copy))
+    (copy / "weights").write_bytes(b"01234")
+    assert fingerprint(str(copy)) != large
+    assert fingerprint("org/model") == "hub:org/model"
+
+
+# ------------------------------------------------------------------------------------------------- gate
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "target", "floor", "passed", "told"),
+    [
+        (0.371, 0.5, 0.371, True, "MMLU 0.371 against 0.371 (published threshold)"),
+        (0.3709, 0.1, 0.371, False, "MMLU 0.371 against 0.371 (published threshold)"),
+        (0.9, None, 0.371, True, "published threshold"),
+        (0.0, None, 0.371, False, "MMLU 0.000 against 0.371"),
+        (0.75, 1.0, None, True, "MMLU 0.750 against 0.750 (75% of the target's 1.000)"),
+        (0.7499, 1.0, None, False, "75% of the target's 1.000"),
+        (30 / 100, 40 / 100, None, True, "against 0.300"),  # although 0.75 * 0.4 > 0.3 in floating point
+        (29 / 100, 40 / 100, None, False, "against 0.300"),
+        (0.0, 0.0, None, True, "75% of the target's 0.000"),
+        (0.5, None, None, None, "the target's own MMLU was not measured"),
+        (None, 0.5, None, None, "MMLU was not measured"),
+        (None, None, 0.371, None, "MMLU was not measured"),
+    ],
+)
+def test_mmlu_gate(accuracy, target, floor, passed, told):
+    found, rule = gate(accuracy, target, floor)
+    assert found is passed
+    assert told in rule
+
+
+# ------------------------------------------------------------------------------------------------- report
+
+
+def a_score(name: str, value: float | None, n: int = 4, reason: str | None = None) -> Score:
+    return Score(name=name, value=value, n=n, reason=reason)
+
+
+def a_report(**changes) -> Report:
+    before = [
+        a_score("forget.bios.regurgitation", 0.9),
+        a_score("forget.bios.knowledge", 1.0),
+        a_score("retain.bios.knowledge", 0.8),
+        a_score("forget.knowledge", 1.0),
+        a_score("mia.auc", 0.9),
+        a_score("mmlu.accuracy", 0.5, n=14042),
+        a_score("aggregate", None, reason="needs all three parts"),
+    ]
+    after = [replace(entry, value=None if entry.value is None else entry.value / 2) for entry in before]
+    scores = {who: {entry.name: entry for entry in found} for who, found in (("target", before), ("unlearned", after))}
+    passed, rule = gate(0.25, 0.5, None)
+    fields = {
+        "name": "bios-tiny-npo-01234567",
+        "scores": scores,
+        "gate": passed,
+        "gate_rule": rule,
+        "seconds": {"train": 61.234, "evaluate": 2.0},
+        "manifest": MANIFEST,
+        "source": "built-in generator (seed 3)",
+    }
+    return Report(**fields | changes)
+
+
+def printed(report: Report, folder: Path) -> str:
+    out = io.StringIO()
+    print_report(report, folder, Console(file=out, width=200))
+    return out.getvalue()
+
+
+def test_report_json_is_flat_and_strict(tmp_path):
+    responses = tmp_path / "made.jsonl"
+    responses.write_text("{}\n", encoding="utf-8")
+    strict = {"unlearned": {"aggregate": float("nan"), "terms": [0.5, float("nan")]}}
+    write_report(a_report(strict=strict), tmp_path, {"target": responses})
+    found = strict_json(tmp_path / "report.json")
+    assert found["scores"]["target.forget.bios.knowledge"] == 1.0
+    assert found["scores"]["unlearned.forget.bios.knowledge"] == 0.5
+    assert found["scores"]["change.forget.bios.knowledge"] == -0.5
+    assert found["scores"]["unlearned.aggregate"] is None
+    assert "change.aggregate" not in found["scores"]
+    assert found["reasons"] == {
+        "target.aggregate": "needs all three parts",
+        "unlearned.aggregate": "needs all three parts",
+    }
+    assert found["n"]["target.mmlu.accuracy"] == 14042
+    assert all(value is None or isinstance(value, float) for value in found["scores"].values())
+    assert found["official"] == {"unlearned": {"aggregate": "NaN", "terms": [0.5, "NaN"]}}
+    assert found["mmlu_gate"] == {"passed": False, "rule": "MMLU 0.250 against 0.375 (75% of the target's 0.500)"}
+    assert (found["run"], found["seed"]) == ("bios-tiny-npo-01234567", 3)
+    assert (found["config_hash"], found["versions"]) == (MANIFEST["config_hash"], MANIFEST["versions"])
+    assert found["seconds"] == {"train": 61.23, "evaluate": 2.0}
+    assert (tmp_path / "responses.target.jsonl").read_text() == "{}\n"
+
+
+def test_no_report_json_rather_than_a_loose_one(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_report(a_report(scores={"model": {"mia.auc": a_score("mia.auc", float("nan"))}}), tmp_path, {})
+    assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize(("passed", "word"), [(True, "PASS"), (False, "FAIL"), (None, "not judged")])
+def test_the_gate_shows(passed, word, tmp_path):
+    report = a_report(gate=passed, gate_rule="the rule")
+    for text in (markdown(report), printed(report, tmp_path)):
+        assert f"MMLU gate: {word} (the rule)" in text
+    assert as_json(report)["mmlu_gate"] == {"passed": passed, "rule": "the rule"}
+
+
+def test_report_md_is_a_table_with_reasons():
+    lines = markdown(a_report()).split("\n")
+    assert "| score | wanted | before | after | change |" in lines
+    assert "| --- | --- | ---: | ---: | ---: |" in lines
+    assert "| forget.bios.knowledge | lower | 1.000 | 0.500 | -0.500 |" in lines
+    assert "| retain.bios.knowledge | higher | 0.800 | 0.400 | -0.400 |" in lines
+    assert "| mia.auc | 0.5 | 0.900 | 0.450 | -0.450 |" in lines
+    assert "| aggregate | higher | n/a | n/a |  |" in lines
+    assert "- n/a: aggregate: needs all three parts" in lines
+    assert "- seconds: train 61.2, evaluate 2.0" in lines
+    assert not any(line.startswith("| forget.knowledge") for line in lines)  # the same as the only task's own
+
+
+def test_one_subject_has_no_change(tmp_path):
+    report = a_report(scores={"model": a_report().scores["target"]})
+    assert "| score | wanted | model |" in markdown(report).split("\n")
+    assert not any(name.startswith("change.") for name in as_json(report)["scores"])
+    assert "model" in printed(report, tmp_path)
+
+
+def test_brackets_and_colons_are_printed_as_they_are(tmp_path):
+    reason = "give stages=[train,unlearn] in file:100: [/x]"
+    scores = {"model": {"aggregate": a_score("aggregate", None, reason=reason)}}
+    text = printed(a_report(scores=scores, source="folder [/x]", name="[a]-run", gate_rule="[b]"), tmp_path / "[c]")
+    for told in ("stages=[train,unlearn]", "[/x]", "folder [/x]", "[a]-run", "[b]", "[c]"):
+        assert told in text
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("forget.bios.knowledge", "lower"),
+        ("forget.regurgitation", "lower"),
+        ("retain.wiki.knowledge", "higher"),
+        ("mia.auc", "0.5"),
+        ("mia.score", "higher"),
+        ("mmlu.accuracy", "higher"),
+        ("aggregate", "higher"),
+    ],
+)
+def test_which_way_is_good(name, way):
+    assert wanted(name) == way
+
+
+def test_write_json_leaves_no_temporary_file(tmp_path):
+    write_json(tmp_path / "a.json", {"ä": Path("x")})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "ä": "x"\n}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+# --------------------------------------------------------------------------------------- responses to a report
+
+
+def text_row(split: Split, kind: Kind, number: int, output: str) -> Response:
+    return Response(
+        id=f"{split}{number}{'sc1' if kind is Kind.COMPLETION else 'qa0'}",
+        ask=Ask.GENERATE,
+        split=split,
+        subtask="bios",
+        kind=kind,
+        document=f"{split}{number}",
+        prompt="p",
+        expected="one two",
+        output=output,
+    )
+
+
+def document_row(split: Split, number: int, logp: float) -> Response:
+    row = text_row(split, Kind.COMPLETION, number, "")
+    return replace(row, ask=Ask.LOGPROB, kind=Kind.DOCUMENT, output=None, tokens=2, logp_sum=logp)
+
+
+def mmlu_row(number: int, right: bool) -> Response:
+    logps = (-1.0, -2.0, -2.0, -2.0) if right else (-2.0, -1.0, -2.0, -2.0)
+    return Response(
+        id=f"mmlu-astronomy-{number}",
+        ask=Ask.CHOICE,
+        split=Split.MMLU,
+        subtask="astronomy",
+        kind=Kind.CHOICE,
+        document=f"mmlu-astronomy-{number}",
+        prompt="p",
+        expected="A",
+        choices=("A", "B", "C", "D"),
+        choice_logps=logps,
+    )
+
+
+def answers(*, right: int, forget: str = "one two", membership: bool = True, mmlu: bool = True) -> list[Response]:
+    """A whole set of responses: `right` of 8 MMLU questions, `forget` as the answer to every forget prompt."""
+    kinds = (Kind.COMPLETION, Kind.QUESTION)
+    rows = [text_row(Split.FORGET, kind, number, forget) for kind in kinds for number in range(2)]
+    rows += [text_row(Split.RETAIN, kind, number, "one two") for kind in kinds for number in range(2)]
+    if membership:
+        rows += [document_row(Split.MEMBER, number, -1.0 - number) for number in range(2)]
+        rows += [document_row(Split.NONMEMBER, number, -1.5 - number) for number in range(2)]
+    return rows + [mmlu_row(number, number < right) for number in range(8 if mmlu else 0)]
+
+
+def finished(folder: Path, responses: dict[str, list[Response]], *overrides: str) -> dict:
+    settings, _ = checked(compose([f"output_dir={folder}", *overrides], [conf_dir()]))
+    finish(settings, folder, MANIFEST, responses, {"evaluate": 1.0}, "a test")
+    return strict_json(folder / "report.json")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "right", "passed"),
+    [((), 6, True), ((), 5, False), (("model.mmlu_gate=0.371",), 3, True), (("model.mmlu_gate=0.371",), 2, False)],
+)
+def test_responses_to_report(tmp_path, overrides, right, passed):
+    responses = {"target": answers(right=8), "unlearned": answers(right=right, forget="three")}
+    found = finished(tmp_path, responses, *overrides)
+    assert found["scores"]["target.forget.bios.knowledge"] == 1.0
+    assert found["scores"]["unlearned.forget.bios.knowledge"] == 0.0
+    assert found["scores"]["unlearned.retain.bios.regurgitation"] == 1.0
+    assert found["scores"]["unlearned.mmlu.accuracy"] == right / 8
+    assert found["scores"]["unlearned.task_aggregate"] == 1.0
+    assert found["scores"]["target.mia.auc"] == 0.75
+    assert found["scores"]["unlearned.aggregate"] == pytest.approx((1 + right / 8 + 0.5) / 3)
+    assert found["reasons"] == {}
+    assert found["mmlu_gate"]["passed"] is passed
+    assert f"MMLU gate: {'PASS' if passed else 'FAIL'}" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    scores = strict_json(tmp_path / "scores.unlearned.json")
+    assert scores["scores"]["forget.bios.knowledge"] == 0.0
+    assert scores["n"]["mmlu.accuracy"] == 8
+
+
+def test_a_missing_part_is_null_with_a_reason(tmp_path):
+    found = finished(tmp_path, {"unlearned": answers(right=0, mmlu=False)})
+    assert found["scores"]["unlearned.mmlu.accuracy"] is found["scores"]["unlearned.aggregate"] is None
+    assert "evaluator.mmlu.data_dir" in found["reasons"]["unlearned.aggregate"]
+    assert found["mmlu_gate"] == {"passed": None, "rule": "MMLU was not measured"}
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "MMLU gate: not judged (MMLU was not measured)" in text
+    assert "| aggregate | higher | n/a |" in text
+    own = strict_json(tmp_path / "scores.unlearned.json")
+    assert own["scores"]["aggregate"] is None
+    assert own["reasons"]["aggregate"]
+
+
+def test_without_members_the_aggregate_says_so(tmp_path):
+    found = finished(tmp_path, {"model": answers(right=8, membership=False)})
+    assert found["scores"]["model.mia.score"] is None
+    assert "mia.score: no member or nonmember documents" in found["reasons"]["model.aggregate"]
+    assert found["mmlu_gate"] == {"passed": None, "rule": "the target's own MMLU was not measured"}
+
+
+def test_strict_is_scored_on_demand():
+    responses = answers(right=8)
+    scores, official = score(responses, Evaluator(name="lume"))
+    assert official is None
+    again, official = score(responses, Evaluator(name="lume", strict=True))
+    assert again == scores
+    assert official
+
+
+# ------------------------------------------------------------------------------------------------- read_responses
+
+
+def test_responses_are_read_back(tmp_path):
+    responses = answers(right=3)
+    write_jsonl(tmp_path / "responses.jsonl", responses)
+    assert read_responses(tmp_path / "responses.jsonl") == responses
+
+
+def test_every_bad_line_is_named(tmp_path):
+    good = json.loads(to_json(text_row(Split.FORGET, Kind.QUESTION, 0, "x")))
+    lines = [
+        good,
+        "not json",
+        "",
+        {key: value for key, value in good.items() if key != "expected"},
+        good | {"ask": "sing"},
+        good | {"surprise": 1},
+        [1],
+        {key: value for key, value in good.items() if key not in ("kind", "document")} | {"id": "nothing"},
+    ]
+    path = tmp_path / "responses.jsonl"
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_responses(path)
+    assert [problem.where for problem in caught.value.problems] == [f"{path}:{number}" for number in (2, 4, 5, 6, 7, 8)]
+    assert all(problem.what and problem.remedy for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"", "holds no"), (b"\n\n", "holds no"), (b"\xff\xfe", "is not text")])
+def test_a_file_that_holds_no_responses(tmp_path, content, told):
+    (tmp_path / "responses.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=told):
+        read_responses(tmp_path / "responses.jsonl")
+
+
+# ------------------------------------------------------------------------------------------------- MMLU
+
+
+def write_mmlu(folder: Path, subject: str = "high_school_physics", *, dev: str, test: str) -> Path:
+    for part, text in (("dev", dev), ("test", test)):
+        (folder / part).mkdir(exist_ok=True)
+        (folder / part / f"{subject}_{part}.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+DEV = 'What falls?,stones,"ideas, mostly",light,nothing,A\n"Say ""mass""",m,k,g,s,B\n'
+TEST = "What is hot?,ice,fire,snow,fog,B\nWhat is cold?,ice,fire,sun,tea,A\nWhat is wet?,sand,rock,rain,salt, C \n"
+HEAD = "The following are multiple choice questions (with answers) about  high school physics.\n\n"
+SHOT_1 = "What falls?\nA. stones\nB. ideas, mostly\nC. light\nD. nothing\nAnswer: A\n\n"
+SHOT_2 = 'Say "mass"\nA. m\nB. k\nC. g\nD. s\nAnswer: B\n\n'
+ASKED = "What is hot?\nA. ice\nB. fire\nC. snow\nD. fog\nAnswer:"
+
+
+@pytest.mark.parametrize(
+    ("shots", "prompt"),
+    [(0, HEAD + ASKED), (1, HEAD + SHOT_1 + ASKED), (5, HEAD + SHOT_1 + SHOT_2 + ASKED)],
+)
+def test_mmlu_prompt(tmp_path, shots, prompt):
+    examples = load_mmlu(data_dir=str(write_mmlu(tmp_path, dev=DEV, test=TEST)), hub_id=None, limit=None, shots=shots)
+    assert examples[0].prompt == prompt
+    assert [example.answer for example in examples] == ["B", "A", "C"]
+    assert {example.choices for example in examples} == {("A", "B", "C", "D")}
+    assert {(example.split, example.kind, example.subtask) for example in examples} == {
+        (Split.MMLU, Kind.CHOICE, "high_school_physics")
+    }
+    assert len({example.id for example in examples}) == 3
+
+
+def test_mmlu_limit_is_per_subject(tmp_path):
+    write_mmlu(tmp_path, "anatomy", dev=DEV, test=TEST)
+    write_mmlu(tmp_path, "virology", dev=DEV, test=TEST)
+    mmlu = Mmlu(data_dir=str(tmp_path), limit=2, shots=0)
+    counts = Counter(example.subtask for example in mmlu_examples(Evaluator(name="lume", mmlu=mmlu)))
+    assert counts == {"anatomy": 2, "virology": 2}
+    assert mmlu_examples(Evaluator(name="lume")) == []
+
+
+def test_mmlu_bad_lines_are_named(tmp_path):
+    test = 'good,a,b,c,d,A\ntoo,few,B\n"two\nlines",a,b,c,d,A\ngood,a,b,c,d,E\n'
+    write_mmlu(tmp_path, dev="only,three,C\n", test=test)
+    with pytest.raises(DataError) as caught:
+        load_mmlu(data_dir=str(tmp_path), hub_id=None, limit=None, shots=5)
+    name = "high_school_physics"
+    assert [problem.where for problem in caught.value.problems] == [
+        f"{tmp_path}/dev/{name}_dev.csv:1",
+        f"{tmp_path}/test/{name}_test.csv:2",
+        f"{tmp_path}/test/{name}_test.csv:5",
+    ]
+    assert "3 columns" in caught.value.problems[0].what
+
+
+def test_mmlu_without_its_files(tmp_path):
+    write_mmlu(tmp_path, dev=DEV, test=TEST)
+    (tmp_path / "dev" / "high_school_physics_dev.csv").unlink()
+    with pytest.raises(DataError, match=r"high_school_physics_dev\.csv: missing"):
+        load_mmlu(data_dir=str(tmp_path), hub_id=None, limit=None, shots=5)
+    (tmp_path / "test" / "high_school_physics_test.csv").unlink()
+    assert "no test/*_test.csv" in check_folder(tmp_path)[0].what
+    with pytest.raises(DataError, match="no test/"):
+        load_mmlu(data_dir=str(tmp_path), hub_id=None, limit=None, shots=5)
+
+
+def test_mmlu_from_the_hub_reads_the_same(tmp_path, monkeypatch):
+    def rows(question: str, options: str, answer: int) -> dict:
+        return {"subject": "high_school_physics", "question": question, "choices": options.split(), "answer": answer}
+
+    parts = {"dev": [rows("What falls?", "stones air light nothing", 0)], "test": [rows("Hot?", "a b c d", 3)]}
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda hub_id, name: parts))
+    hub = load_mmlu(data_dir=None, hub_id="cais/mmlu", limit=None, shots=5)
+    folder = write_mmlu(tmp_path, dev="What falls?,stones,air,light,nothing,A\n", test="Hot?,a,b,c,d,D\n")
+    assert hub == load_mmlu(data_dir=str(folder), hub_id=None, limit=None, shots=5)
+
+
+def test_mmlu_out_of_reach(monkeypatch):
+    def fail(hub_id: str, name: str) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=fail))
+    with pytest.raises(RunError, match=r"(?s)'cais/mmlu'.*no route.*HF_TOKEN.*HF_HOME.*evaluator.mmlu.data_dir="):
+        load_mmlu(data_dir=None, hub_id="cais/mmlu", limit=None, shots=5)
+
+
+@pytest.mark.skipif(not MMLU.is_dir(), reason=f"the real MMLU is not at {MMLU}")
+def test_mmlu_in_full():
+    examples = load_mmlu(data_dir=str(MMLU), hub_id=None, limit=None, shots=5)
+    assert len(examples) == len({example.id for example in examples}) == 14042
+    assert len({example.subtask for example in examples}) == 57
+    assert all(example.prompt.count("\nAnswer:") >= 6 for example in examples)
+    assert {example.answer for example in examples} == {"A", "B", "C", "D"}
+    first = next(example for example in examples if example.subtask == "abstract_algebra")
+    assert first.prompt.startswith(
+        "The following are multiple choice questions (with answers) about  abstract algebra.\n\n"
+        "Find all c in Z_3 such that Z_3[x]/(x^2 + c) is a field.\nA. 0\nB. 1\nC. 2\nD. 3\nAnswer: B\n\n"
+    )
+    assert first.prompt.endswith("over Q.\nA. 0\nB. 4\nC. 2\nD. 6\nAnswer:")
