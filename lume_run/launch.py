@@ -138,10 +138,8 @@ def _show_memory(run: Run) -> None:
         console.print(f"  [yellow]parameters and memory unknown:[/] {escape(origin)}", soft_wrap=True)
         return
     count = models.count_parameters(config)
-    console.print(
-        f"  model: {escape(settings.model.path or 'built from model.shape')}: {count / 1e6:,.1f} M parameters ({origin})",
-        soft_wrap=True,
-    )
+    name = escape(settings.model.path or "built from model.shape")
+    console.print(f"  model: {name}: {count / 1e6:,.1f} M parameters ({origin})", soft_wrap=True)
     parts = memory_estimate(
         settings, config, count, str(dtype_of(settings.model.dtype, run.device)).removeprefix("torch.")
     )

@@ -41,7 +41,8 @@ def read_config(path: Path) -> DictConfig:
         cfg = OmegaConf.load(path)
     except (OSError, YAMLError) as error:
         what = " ".join(str(error).split()) if path.exists() else "no config.yaml here"
-        raise ConfigError([Problem(where=str(path), what=what, remedy="give a folder that lume-run made")]) from error
+        where = str(path if path.exists() else path.parent)
+        raise ConfigError([Problem(where=where, what=what, remedy="give a folder that lume-run made")]) from error
     if not isinstance(cfg, DictConfig):
         raise ConfigError([Problem(where=str(path), what="not a mapping", remedy="give a folder that lume-run made")])
     return cfg

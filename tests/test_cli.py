@@ -377,3 +377,26 @@ def test_worker_checks_the_config(tmp_path, capsys, text, told):
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     assert worker.main([str(tmp_path)]) == 1
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["a: [b\n", "- a\n- b\n"])
+def test_worker_on_a_broken_config(text, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    assert worker.main([str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "config.yaml" in told and "Traceback" not in told
+
+
+def test_a_sweep_goes_on_after_a_failed_job(tmp_path):
+    """The first job's data are malformed, the second's are built in; the exit code remembers the first."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for side in ("forget", "retain"):
+        (data / f"{side}.jsonl").write_text("not json\n", encoding="utf-8")
+    done = lume_run(
+        "-m", f"task.data_dir={data},null", "stages=[train]", "task.num_documents=1", "trainer.train.epochs=1",
+        f"output_dir={tmp_path / 'out'}", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "forget.jsonl:1" in done.stderr
+    assert list((tmp_path / "out").glob("store/target/*/model.safetensors"))
