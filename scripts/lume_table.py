@@ -1,6 +1,6 @@
 """Run the four LUME baselines on the three LUME tasks and on all of them, and write the table.
 
-    python scripts/lume_table.py DATA_DIR [--documents 20] [--mmlu DIR] [--out docs/results-lume.md] [override ...]
+    python scripts/lume_table.py DATA_DIR [--documents 20] [--mmlu DIR] [--out outputs/results-lume.md] [override ...]
 
 Each run is an ordinary `lume-run` command; runs of one task share their target. What is done is kept,
 so the script can be stopped and started again.
@@ -13,7 +13,6 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 TASKS = ("novels", "bios", "wiki", "lume")
@@ -30,14 +29,13 @@ SCORES = (
 )
 
 
-def run(arguments: list[str], output_dir: Path) -> tuple[dict[str, float | None], bool | None, float]:
-    """(scores, MMLU gate, seconds) of one run, read from the report it wrote."""
+def run(arguments: list[str], output_dir: Path) -> tuple[dict[str, float | None], bool | None]:
+    """(scores, MMLU gate) of one run, read from the report it wrote."""
     before = {path: path.stat().st_mtime for path in output_dir.glob("*/report.json")}
-    began = time.monotonic()
     subprocess.run([sys.executable, "-m", "lume_run.cli", *arguments, f"output_dir={output_dir}"], check=True)
     changed = [path for path in output_dir.glob("*/report.json") if before.get(path) != path.stat().st_mtime]
     report = json.loads(changed[0].read_text(encoding="utf-8"))
-    return report["scores"], report["mmlu_gate"]["passed"], time.monotonic() - began
+    return report["scores"], report["mmlu_gate"]["passed"]
 
 
 def cell(value: float | None) -> str:
@@ -54,21 +52,21 @@ def main() -> None:
     parser.add_argument("--mmlu-limit", type=int, default=2)
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results-lume.md"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/results-lume.md"))
     known, overrides = parser.parse_known_args()
     common = [f"task.data_dir={known.data_dir}", f"task.num_documents={known.documents}", *overrides]
     if known.mmlu:
         common += [f"evaluator.mmlu.data_dir={known.mmlu}", f"evaluator.mmlu.limit={known.mmlu_limit}"]
-    lines = ["| task | method | " + " | ".join(SCORES) + " | gate | seconds |", "|" + " --- |" * (len(SCORES) + 4)]
+    lines = ["| task | method | " + " | ".join(SCORES) + " | gate |", "|" + " --- |" * (len(SCORES) + 3)]
     for task, method in itertools.product(TASKS, known.methods):
-        scores, gate, seconds = run([f"task={task}", f"method={method}", *common], known.output_dir)
+        scores, gate = run([f"task={task}", f"method={method}", *common], known.output_dir)
         if method == known.methods[0]:
             lines.append(
-                f"| {task} | (target) | " + " | ".join(cell(scores[f"target.{name}"]) for name in SCORES) + " | | |"
+                f"| {task} | (target) | " + " | ".join(cell(scores[f"target.{name}"]) for name in SCORES) + " | |"
             )
         verdict = {True: "pass", False: "FAIL", None: "n/a"}[gate]
         values = " | ".join(cell(scores[f"unlearned.{name}"]) for name in SCORES)
-        lines.append(f"| {task} | {method} | {values} | {verdict} | {seconds:.0f} |")
+        lines.append(f"| {task} | {method} | {values} | {verdict} |")
         known.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
