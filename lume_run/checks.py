@@ -54,6 +54,10 @@ def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
             "stage score needs a responses file",
             "responses=outputs/.../responses.jsonl or a folder of official CSVs",
         )
+    if stages != ["score"] and get(data, "evaluator.mmlu.accuracy") is not None:
+        note(
+            "evaluator.mmlu.accuracy", "a given accuracy would stand for every model of the run", "stages=[score] only"
+        )
     if stages != ["score"] and data.get("responses"):
         note("responses", "only stage score reads responses", "add stages=[score], or drop responses")
     released, path = get(data, "model.is_target"), get(data, "model.path")

@@ -95,8 +95,11 @@ def run_name(data: dict[str, Any]) -> str:
         return str(node.get("name", group)) if isinstance(node, dict) else group
 
     stages = data.get("stages")
-    lead = [str(stages[0])] if isinstance(stages, list) and len(stages) == 1 else []
-    return "-".join([*lead, name("task"), name("model"), name("method"), content_hash(identity(data))[:8]])
+    alone = str(stages[0]) if isinstance(stages, list) and len(stages) == 1 else ""
+    groups = {"score": [], "evaluate": ["task", "model"], "train": ["task", "model"]}.get(
+        alone, ["task", "model", "method"]
+    )
+    return "-".join([*([alone] if alone else []), *map(name, groups), content_hash(identity(data))[:8]])
 
 
 def run_folder(data: dict[str, Any]) -> Path:

@@ -43,7 +43,7 @@ def mmlu_examples(evaluator: Evaluator) -> list[Example]:
 
 def score(responses: Sequence[Response], evaluator: Evaluator) -> tuple[list[Score], dict[str, Any] | None]:
     """The evaluator's scores, and the official script's own result when `strict` asks for it."""
-    scores = lume_scores(responses)
+    scores = lume_scores(responses, mmlu_accuracy=evaluator.mmlu.accuracy)
     if not evaluator.strict:
         return scores, None
     accuracy = next((entry.value for entry in scores if entry.name == "mmlu.accuracy"), None)

@@ -132,20 +132,21 @@ def notes(report: Report) -> list[str]:
         f"n/a: {', '.join(dict.fromkeys(name.split(' ', 1)[1] for name in names))}: {reason}"
         for reason, names in missing.items()
     ]
-    lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in report.seconds.items()))
+    if report.seconds:
+        lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in report.seconds.items()))
     return lines
 
 
 def print_report(report: Report, folder: Path, console: Console) -> None:
     """The closing table on the terminal."""
-    caption = f"data: {escape(report.source)}"
-    table = Table(title=escape(report.name), title_justify="left", caption=caption, caption_justify="left")
+    table = Table(title=escape(report.name), title_justify="left")
     for number, title in enumerate(header(report)):
         table.add_column(title, justify="left" if number < 2 else "right", no_wrap=number == 0)
     for cells in rows(report):
         failed = cells[0].startswith("mmlu") and report.gate is False
         table.add_row(*cells, style="bold red" if failed else None)
     console.print(table)
+    console.print(f"  data: {escape(report.source)}", soft_wrap=True)
     for line in notes(report):
         console.print(f"  [bold red]{escape(line)}[/]" if "gate: FAIL" in line else f"  {escape(line)}", soft_wrap=True)
     console.print(f"  report: {escape(str(folder / 'report.md'))}", soft_wrap=True)

@@ -115,6 +115,7 @@ class Mmlu:
     data_dir: str | None = setting(None, help="folder with dev/*_dev.csv and test/*_test.csv")
     hub_id: str | None = setting(None, help="dataset id with all subjects, such as cais/mmlu")
     limit: int | None = setting(None, low=1, help="first N questions of each subject; null: all 14,042")
+    accuracy: float | None = setting(None, low=0, high=1, help="stage score: MMLU accuracy measured elsewhere")
     shots: int = setting(5, low=0, high=5, help="worked examples before each question")
 
 
