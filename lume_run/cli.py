@@ -159,6 +159,7 @@ def main() -> None:
     if "--help" in arguments or "-h" in arguments:
         print(help_text(config_dirs(arguments)))
         return
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin make busy cores many times slower
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
