@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,81 +34,54 @@ def path_problems(data: Mapping[str, Any]) -> list[Problem]:
 
 def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     """Settings that are fine alone and impossible together."""
-    found: list[Problem] = []
+    return [
+        Problem(where=where, what=what, remedy=remedy)
+        for where, what, remedy in (*_stage_conflicts(data), *_model_conflicts(data))
+    ]
 
-    def note(where: str, what: str, remedy: str) -> None:
-        found.append(Problem(where=where, what=what, remedy=remedy))
 
-    stages = data.get("stages")
-    known = ["train", "unlearn", "evaluate"]
+def _stage_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    stages, known = data.get("stages"), ["train", "unlearn", "evaluate"]
     if isinstance(stages, list) and stages != ["score"]:
         if not stages:
-            note("stages", "no stage given", "stages=[train,unlearn,evaluate], [evaluate] or [score]")
+            yield "stages", "no stage given", "stages=[train,unlearn,evaluate], [evaluate] or [score]"
         elif "score" in stages:
-            note("stages", "score stands alone: it needs responses, not a model", "stages=[score] responses=FILE")
+            yield "stages", "score stands alone: it needs responses, not a model", "stages=[score] responses=FILE"
         elif all(stage in known for stage in stages) and stages != [stage for stage in known if stage in stages]:
-            note("stages", f"out of order or repeated: {stages}", "the order is train, unlearn, evaluate")
+            yield "stages", f"out of order or repeated: {stages}", "the order is train, unlearn, evaluate"
     if stages == ["score"] and not data.get("responses"):
-        note(
-            "responses",
-            "stage score needs a responses file",
-            "responses=outputs/.../responses.jsonl or a folder of official CSVs",
-        )
+        remedy = "responses=outputs/.../responses.jsonl or a folder of official CSVs"
+        yield "responses", "stage score needs a responses file", remedy
     if stages != ["score"] and get(data, "evaluator.mmlu.accuracy") is not None:
-        note(
-            "evaluator.mmlu.accuracy", "a given accuracy would stand for every model of the run", "stages=[score] only"
-        )
+        what = "a given accuracy would stand for every model of the run"
+        yield "evaluator.mmlu.accuracy", what, "stages=[score] only"
     if stages != ["score"] and data.get("responses"):
-        note("responses", "only stage score reads responses", "add stages=[score], or drop responses")
-    released, path = get(data, "model.is_target"), get(data, "model.path")
+        yield "responses", "only stage score reads responses", "add stages=[score], or drop responses"
+
+
+def _model_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    released, path, remedy = get(data, "model.is_target"), get(data, "model.path"), "model.path=FOLDER_OR_ID"
     if path is None and get(data, "model.shape") is None:
-        note("model.path", "neither a path nor a shape to build from", "model.path=FOLDER_OR_ID")
+        yield "model.path", "neither a path nor a shape to build from", remedy
     if path is None and released:
-        note("model.path", "a target that already memorised the documents must be named", "model.path=FOLDER_OR_ID")
-    if path is None and stages == ["evaluate"]:
-        note("model.path", "stages=[evaluate] scores an existing model", "model.path=FOLDER_OR_ID")
+        yield "model.path", "a target that already memorised the documents must be named", remedy
+    if path is None and data.get("stages") == ["evaluate"]:
+        yield "model.path", "stages=[evaluate] scores an existing model", remedy
     if released and get(data, "task.source") == "builtin":
-        note(
-            "task.source",
-            "the released target never saw the built-in documents",
-            "task.source=hub, or task.data_dir=FOLDER",
-        )
+        what = "the released target never saw the built-in documents"
+        yield "task.source", what, "task.source=hub, or task.data_dir=FOLDER"
     if released and get(data, "evaluator.retrained") and not get(data, "model.base"):
-        note(
-            "model.base",
-            "evaluator.retrained fine-tunes the model from before the documents",
-            "model.base=FOLDER_OR_ID",
-        )
-    return found
+        what = "evaluator.retrained fine-tunes the model from before the documents"
+        yield "model.base", what, "model.base=FOLDER_OR_ID"
 
 
 def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
     """What only the built groups (None: not built) can tell: the task's files, method parts in the wrong place."""
-    task, method, evaluator, trainer, launch = (
-        parts[name] for name in ("task", "method", "evaluator", "trainer", "launch")
-    )
-    forget, retain = (_part(method, name) for name in ("forget", "retain"))
+    task, evaluator, trainer, launch = (parts[name] for name in ("task", "evaluator", "trainer", "launch"))
     found = _kind_problems("task", task, ("name", "load", "check"))
     if task is not None and not found and stages != ["score"]:
         found += task.check()
-    misplaced = [
-        *_kind_problems("method", method, ("name", "needs", "__call__")),
-        *_kind_problems("method.forget", forget, ("needs", "__call__")),
-        *_kind_problems("method.retain", retain, ("needs", "__call__")),
-    ]
-    found += misplaced
-    if misplaced:
-        forget = retain = None
-    if forget is not None and forget.needs.retain_rows:
-        remedy = "forget parts: conf/method/forget"
-        found.append(
-            Problem(where="method.forget", what=f"{type(forget).__name__} is a retain regulariser", remedy=remedy)
-        )
-    if retain is not None and not retain.needs.retain_rows:
-        remedy = "retain parts: conf/method/retain"
-        found.append(
-            Problem(where="method.retain", what=f"{type(retain).__name__} is a forget objective", remedy=remedy)
-        )
+    found += _method_problems(parts["method"])
     if evaluator is not None and evaluator.mmlu.data_dir and Path(evaluator.mmlu.data_dir).exists():
         from lume_run.tasks.mmlu import check_folder
 
@@ -118,14 +91,28 @@ def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
     for name in ("train", "unlearn") if trainer is not None else ():
         optimizer = getattr(trainer, name).optimizer
         if optimizer.startswith("paged_") and importlib.util.find_spec("bitsandbytes") is None:
-            where = f"trainer.{name}.optimizer"
-            found.append(
-                Problem(
-                    where=where,
-                    what=f"{optimizer} needs bitsandbytes",
-                    remedy="pip install bitsandbytes, or adamw_torch_fused",
-                )
-            )
+            what, remedy = f"{optimizer} needs bitsandbytes", "pip install bitsandbytes, or adamw_torch_fused"
+            found.append(Problem(where=f"trainer.{name}.optimizer", what=what, remedy=remedy))
+    return found
+
+
+def _method_problems(method: Any) -> list[Problem]:
+    """Whether the method, its forget part and its retain part can do what their places ask for."""
+    forget, retain = (_part(method, name) for name in ("forget", "retain"))
+    misplaced = [
+        *_kind_problems("method", method, ("name", "needs", "__call__")),
+        *_kind_problems("method.forget", forget, ("needs", "__call__")),
+        *_kind_problems("method.retain", retain, ("needs", "__call__")),
+    ]
+    if misplaced:
+        return misplaced
+    found = []
+    if forget is not None and forget.needs.retain_rows:
+        what = f"{type(forget).__name__} is a retain regulariser"
+        found.append(Problem(where="method.forget", what=what, remedy="forget parts: conf/method/forget"))
+    if retain is not None and not retain.needs.retain_rows:
+        what = f"{type(retain).__name__} is a forget objective"
+        found.append(Problem(where="method.retain", what=what, remedy="retain parts: conf/method/retain"))
     return found
 
 

@@ -212,7 +212,6 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> 
     tokenizer.save_pretrained(folder)
 
 
-def limit_of(model: PreTrainedModel, settings: Model) -> int:
-    """The longest row [tokens] the model takes."""
-    own = getattr(model.config, "max_position_embeddings", None)
-    return settings.max_length or own or TINY_CONTEXT_TOKENS
+def limit_of(config: Any, settings: Model) -> int:
+    """The longest row [tokens] a model of this transformers config takes."""
+    return settings.max_length or getattr(config, "max_position_embeddings", None) or TINY_CONTEXT_TOKENS

@@ -81,7 +81,9 @@ def plan(run: Run) -> Plan:
             artifacts.append(target)
         subjects["target"] = (str(target.path), target.key) if target else (start, start_id)
     if "unlearn" in stages:
-        cached, unlearned = unlearn_artifacts(run, *subjects["target"])
+        needs_cache = run.settings.method.needs.reference_logps
+        cached = reference_artifact(run, *subjects["target"]) if needs_cache else None
+        unlearned = unlearn_artifact(run, *subjects["target"], cached)
         artifacts += [*([cached] if cached else []), unlearned]
         subjects["unlearned"] = (str(unlearned.path / "model"), unlearned.key)
     responses: dict[str, Artifact] = {}
@@ -132,19 +134,11 @@ def _fine_tuned(run: Run, kind: str, examples: Sequence[Example], start: str, st
         "numerics": run.numerics,
     }
 
-    def build(folder: Path) -> None:
-        optimise(
-            run,
-            Training(title=kind, phase=phase, method=FineTune(), adapters=lora is not None),
-            start,
-            examples_forget=(),
-            examples_retain=examples,
-            folder=folder,
-            out=folder,
-        )
-
+    training = Training(
+        title=kind, start=start, phase=phase, method=FineTune(), adapters=lora is not None, retain=examples
+    )
     note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
-    return stored(run, "train", kind, made_from, build, note=note)
+    return stored(run, "train", kind, made_from, lambda folder: optimise(run, training, folder, folder), note=note)
 
 
 def steps_of(phase: Phase, rows: int) -> int:
@@ -152,48 +146,47 @@ def steps_of(phase: Phase, rows: int) -> int:
     return -(-max(1, round(rows * phase.epochs)) // phase.batch_size)
 
 
-def unlearn_artifacts(run: Run, target: str, target_id: str) -> tuple[Artifact | None, Artifact]:
-    """The cached reference log-probs, where the method needs them, and the unlearned model."""
+def reference_artifact(run: Run, target: str, target_id: str) -> Artifact:
+    """The frozen target's answer log-probs on forget rows."""
+    forget = content_hash([to_json(example) for example in run.data.forget])
+    made_from = {"target": target_id, "rows": forget, "numerics": run.numerics}
+    return stored(run, "unlearn", "reference", made_from, lambda folder: build_reference(run, target, folder))
+
+
+def unlearn_artifact(run: Run, target: str, target_id: str, cached: Artifact | None) -> Artifact:
+    """The unlearned model, in the run's own folder."""
     method: Method = run.settings.method
-    phase, model = run.settings.trainer.unlearn, run.settings.model
-    cached = None
-    made_from: dict[str, Any]
-    if method.needs.reference_logps:
-        forget = content_hash([to_json(example) for example in run.data.forget])
-        made_from = {"target": target_id, "rows": forget, "numerics": run.numerics}
-        cached = stored(run, "unlearn", "reference", made_from, lambda folder: build_reference(run, target, folder))
-    made_from = {
+    phase, lora, batch = run.settings.trainer.unlearn, run.settings.model.lora, run.settings.trainer.unlearn.batch_size
+    retain = run.data.retain if method.needs.retain_rows else ()
+    made_from: dict[str, Any] = {
         "kind": "unlearned",
         "format": FORMAT,
         "target": target_id,
         "rows": run.data_hash,
         "method": plain(method),
         "phase": asdict(phase),
-        "lora": asdict(model.lora) if model.lora.enabled else None,
+        "lora": asdict(lora) if lora.enabled else None,
         "seed": run.settings.seed,
         "numerics": run.numerics,
     }
 
     def build(folder: Path) -> None:
-        optimise(
-            run,
-            Training(title=method.name, phase=phase, method=method, adapters=model.lora.enabled),
-            target,
-            examples_forget=run.data.forget,
-            examples_retain=run.data.retain if method.needs.retain_rows else (),
-            folder=folder,
-            out=folder / "model",
+        training = Training(
+            title=method.name,
+            start=target,
+            phase=phase,
+            method=method,
+            adapters=lora.enabled,
+            forget=run.data.forget,
+            retain=retain,
             cache=ReferenceCache.load(cached.path) if cached else None,
         )
+        optimise(run, training, folder, folder / "model")
 
-    steps = steps_of(phase, len(run.data.forget))
-    note = f"{steps} steps of {phase.batch_size} forget" + (
-        f" + {phase.batch_size} retain rows" if method.needs.retain_rows else " rows"
-    )
-    unlearned = Artifact(
-        stage="unlearn", name="unlearned", path=run.folder / "unlearned", made_from=made_from, build=build, note=note
-    )
-    return cached, unlearned
+    rows = f"{batch} forget + {batch} retain rows" if retain else f"{batch} forget rows"
+    note = f"{steps_of(phase, len(run.data.forget))} steps of {rows}"
+    path = run.folder / "unlearned"
+    return Artifact(stage="unlearn", name="unlearned", path=path, made_from=made_from, build=build, note=note)
 
 
 def responses_artifact(run: Run, subject: str, path: str, model_id: str) -> Artifact:

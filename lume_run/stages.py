@@ -7,6 +7,7 @@ questioning from the records already written.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,10 +24,10 @@ from lume_run.records import Example, TaskData, to_json
 from lume_run.reference import ReferenceCache, live_reference
 from lume_run.respond import Question, Runner, respond
 from lume_run.runtime import console, device_of, dtype_of, seed_everything
-from lume_run.schedule import Schedule, write_schedule
+from lume_run.schedule import MicroBatch, Schedule, write_schedule
 from lume_run.settings import Phase, Settings
 from lume_run.store import content_hash
-from lume_run.text import TokenRow, collate, encode
+from lume_run.text import Batch, TokenRow, collate, encode
 from lume_run.trainer import (
     MarkComplete,
     Method,
@@ -83,27 +84,29 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One optimisation: what it is called, how it steps, what it minimises."""
+    """One optimisation: what it is called, where it starts, how it steps, what it minimises over which rows."""
 
     title: str
+    start: str
     phase: Phase
     method: Method
     adapters: bool
+    forget: Sequence[Example] = ()
+    retain: Sequence[Example] = ()
+    cache: ReferenceCache | None = None
 
 
-def token_rows(
-    run: Run, tokenizer: Any, forget: Sequence[Example], retain: Sequence[Example], *, limit: int, learn: bool
-) -> list[TokenRow]:
+def token_rows(tokenizer: Any, training: Training, limit: int) -> list[TokenRow]:
     """Rows of both sides; says how many had to be shortened."""
+    learn = isinstance(training.method, FineTune)
     rows = [
         encode(example, tokenizer, max_tokens=limit, learn_document=learn, is_forget=is_forget)
-        for is_forget, side in ((True, forget), (False, retain))
+        for is_forget, side in ((True, training.forget), (False, training.retain))
         for example in side
     ]
-    cut = [row for row in rows if row.truncated]
-    if cut:
+    if cut := sum(row.truncated > 0 for row in rows):
         console.print(
-            f"  [yellow]{len(cut)} of {len(rows)} rows are longer than {limit} tokens; "
+            f"  [yellow]{cut} of {len(rows)} rows are longer than {limit} tokens; "
             "their prompts lose their oldest words[/]"
         )
     return rows
@@ -114,79 +117,74 @@ def build_reference(run: Run, target: str, folder: Path) -> None:
     settings = run.settings.model
     tokenizer = models.load_tokenizer(target, settings)
     model = models.load_model(target, settings, run.device)
-    rows = token_rows(run, tokenizer, run.data.forget, (), limit=models.limit_of(model, settings), learn=False)
+    limit = models.limit_of(model.config, settings)
+    rows = [encode(example, tokenizer, max_tokens=limit, is_forget=True) for example in run.data.forget]
     ReferenceCache.compute(
         model, rows, pad_id=int(tokenizer.pad_token_id), batch_tokens=run.settings.evaluator.batch_tokens, folder=folder
     )
 
 
-def optimise(
-    run: Run,
-    training: Training,
-    start: str,
-    *,
-    examples_forget: Sequence[Example],
-    examples_retain: Sequence[Example],
-    folder: Path,
-    out: Path,
-    cache: ReferenceCache | None = None,
-) -> None:
-    """Train `start` into the Hugging Face folder `out`, going on from the last whole checkpoint in `folder`."""
-    settings, phase, seed = run.settings.model, training.phase, run.settings.seed
-    tokenizer = models.load_tokenizer(start, settings)
-    config = models.config_of(start, trust_remote_code=settings.trust_remote_code)
-    limit = settings.max_length or getattr(config, "max_position_embeddings", None) or models.TINY_CONTEXT_TOKENS
-    learn = isinstance(training.method, FineTune)
-    rows = token_rows(run, tokenizer, examples_forget, examples_retain, limit=limit, learn=learn)
+def optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
+    """Train into the Hugging Face folder `out`, going on from the last whole checkpoint in `folder`."""
+    settings, phase = run.settings.model, training.phase
+    tokenizer = models.load_tokenizer(training.start, settings)
+    config = models.config_of(training.start, trust_remote_code=settings.trust_remote_code)
+    rows = token_rows(tokenizer, training, models.limit_of(config, settings))
     schedule = write_schedule(
         rows,
         batch_size=phase.batch_size,
         micro_batch_size=phase.micro_batch_size,
         epochs=phase.epochs,
-        seed=seed,
+        seed=run.settings.seed,
         retain_rows=training.method.needs.retain_rows,
     )
-    seed_everything(seed)
-    half = dtype_of(settings.dtype, run.device) is torch.bfloat16
-    args = training_arguments(
-        phase, run.settings.trainer, schedule, folder=folder / "checkpoints", seed=seed, device=run.device, bf16=half
-    )
-    model, frozen = load_for_training(run, training, start)
-    pad_id, every_position = int(tokenizer.pad_token_id), training.method.needs.every_position
-    trainer = UnlearnTrainer(
-        model=model,
-        args=args,
-        method=training.method,
-        schedule=schedule,
-        collate=lambda micro: _attach(
-            cache,
-            collate(
-                [rows[number] for number in micro.rows],
-                pad_id=pad_id,
-                totals=micro.totals,
-                every_position=every_position,
-            ),
-        ),
-        reference=live_reference(model, frozen) if training.method.needs.reference_logits else None,
-        callbacks=callbacks_of(training, schedule),
-    )
-    resume = last_checkpoint(folder / "checkpoints")
+    checkpoints = folder / "checkpoints"
+    trainer = build_trainer(run, training, rows, schedule, int(tokenizer.pad_token_id), checkpoints)
+    resume = last_checkpoint(checkpoints)
     if resume is not None:
         console.print(f"  going on from {resume.name}")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
     models.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, out)
-    _remove_checkpoints(folder / "checkpoints")
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def load_for_training(run: Run, training: Training, start: str) -> tuple[nn.Module, nn.Module | None]:
+def build_trainer(
+    run: Run, training: Training, rows: list[TokenRow], schedule: Schedule, pad_id: int, checkpoints: Path
+) -> UnlearnTrainer:
+    """The trainer of one schedule, its model loaded after the arguments (ZeRO-3 shards at load only then)."""
+    seed, needs = run.settings.seed, training.method.needs
+    seed_everything(seed)
+    half = dtype_of(run.settings.model.dtype, run.device) is torch.bfloat16
+    args = training_arguments(
+        training.phase, run.settings.trainer, schedule, folder=checkpoints, seed=seed, device=run.device, bf16=half
+    )
+    model, frozen = load_for_training(run, training)
+
+    def batch_of(micro: MicroBatch) -> Batch:
+        chosen = [rows[number] for number in micro.rows]
+        batch = collate(chosen, pad_id=pad_id, totals=micro.totals, every_position=needs.every_position)
+        return batch if training.cache is None else training.cache.attach(batch)
+
+    return UnlearnTrainer(
+        model=model,
+        args=args,
+        method=training.method,
+        schedule=schedule,
+        collate=batch_of,
+        reference=live_reference(model, frozen) if needs.reference_logits else None,
+        callbacks=callbacks_of(training, schedule),
+    )
+
+
+def load_for_training(run: Run, training: Training) -> tuple[nn.Module, nn.Module | None]:
     """The model to train, and the frozen copy when a live reference is needed and no adapters can be switched off.
 
     All weights are trained in float32 (bf16 AdamW loses updates at a learning rate of 1e-5), under
     bf16 autocast where there is bf16; frozen weights are kept in the compute dtype.
     """
-    settings, seed = run.settings.model, run.settings.seed
+    settings, seed, start = run.settings.model, run.settings.seed, training.start
     compute = dtype_of(settings.dtype, run.device)
     loaded = models.load_model(start, settings, run.device, dtype=compute if training.adapters else torch.float32)
     if settings.gradient_checkpointing:
@@ -207,16 +205,6 @@ def callbacks_of(training: Training, schedule: Schedule) -> list[Any]:
     return found
 
 
-def _attach(cache: ReferenceCache | None, batch: Any) -> Any:
-    return cache.attach(batch) if cache is not None else batch
-
-
-def _remove_checkpoints(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def answer(run: Run, subject: str, path: str, folder: Path) -> None:
     """Put every question to the model at `path`."""
     settings, evaluator = run.settings.model, run.settings.evaluator
@@ -225,7 +213,7 @@ def answer(run: Run, subject: str, path: str, folder: Path) -> None:
         model=model,
         tokenizer=models.load_tokenizer(path, settings),
         max_new_tokens=evaluator.max_new_tokens,
-        max_length=models.limit_of(model, settings),
+        max_length=models.limit_of(model.config, settings),
         batch_tokens=evaluator.batch_tokens,
     )
     respond(runner, run.questions, folder, f"evaluate {subject}")

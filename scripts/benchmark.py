@@ -104,7 +104,7 @@ def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example]
     device = device_of("auto")
     tokenizer = load_tokenizer(options.model, settings)
     model, reference = (load_model(options.model, settings, device) for _ in range(2))
-    limit, pad_id = limit_of(model, settings), int(tokenizer.pad_token_id)
+    limit, pad_id = limit_of(model.config, settings), int(tokenizer.pad_token_id)
     rows = [
         encode(example, tokenizer, max_tokens=limit, is_forget=side == 0)
         for side, part in enumerate(examples)
@@ -154,7 +154,7 @@ def time_evaluation(options: argparse.Namespace, examples: Sequence[Example]) ->
         model=model,
         tokenizer=tokenizer,
         max_new_tokens=options.new_tokens,
-        max_length=limit_of(model, settings),
+        max_length=limit_of(model.config, settings),
         batch_tokens=8192,
     )
     by_length = sorted(examples, key=lambda example: -len(example.prompt))
