@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lume_run.errors import LumeError, Problem
+from lume_run.settings import Lora
 from lume_run.walk import TARGET
 
 MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer")  # a folder, or a hub id
@@ -67,6 +68,11 @@ def _model_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "model.path", "a target that already memorised the documents must be named", remedy
     if path is None and data.get("stages") == ["evaluate"]:
         yield "model.path", "stages=[evaluate] scores an existing model", remedy
+    lora, defaults = get(data, "model.lora"), dataclasses.asdict(Lora())
+    if isinstance(lora, Mapping) and lora.get("enabled") is False:
+        idle = [name for name, value in lora.items() if name in defaults and value != defaults[name]]
+        if idle:
+            yield f"model.lora.{idle[0]}", "has no effect while adapters are off", "add model.lora.enabled=true"
     if released and get(data, "task.source") == "builtin":
         what = "the released target never saw the built-in documents"
         yield "task.source", what, "task.source=hub, or task.data_dir=FOLDER"

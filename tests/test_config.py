@@ -541,3 +541,12 @@ def test_checking_changes_no_config():
     before = OmegaConf.to_yaml(cfg)
     check(cfg)
     assert OmegaConf.to_yaml(cfg) == before
+
+
+def test_an_adapter_setting_without_adapters_is_refused():
+    """A rank that nothing reads would look like a result of that rank."""
+    _, problems, _ = check(compose(["model.lora.rank=4"], [conf_dir()]))
+    assert [(problem.where, problem.remedy) for problem in problems] == [
+        ("model.lora.rank", "add model.lora.enabled=true")
+    ]
+    assert not check(compose(["model.lora.rank=4", "model.lora.enabled=true"], [conf_dir()]))[1]
