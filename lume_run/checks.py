@@ -68,11 +68,6 @@ def _model_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "model.path", "a target that already memorised the documents must be named", remedy
     if path is None and data.get("stages") == ["evaluate"]:
         yield "model.path", "stages=[evaluate] scores an existing model", remedy
-    lora, defaults = get(data, "model.lora"), dataclasses.asdict(Lora())
-    if isinstance(lora, Mapping) and lora.get("enabled") is False:
-        idle = [name for name, value in lora.items() if name in defaults and value != defaults[name]]
-        if idle:
-            yield f"model.lora.{idle[0]}", "has no effect while adapters are off", "add model.lora.enabled=true"
     if released and get(data, "task.source") == "builtin":
         what = "the released target never saw the built-in documents"
         yield "task.source", what, "task.source=hub, or task.data_dir=FOLDER"
@@ -87,7 +82,7 @@ def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
     found = _kind_problems("task", task, ("name", "load", "check"))
     if task is not None and not found and stages != ["score"]:
         found += task.check()
-    found += _method_problems(parts["method"])
+    found += _method_problems(parts["method"]) + _lora_problems(parts["model"])
     if evaluator is not None and evaluator.mmlu.data_dir and Path(evaluator.mmlu.data_dir).exists():
         from lume_run.tasks.mmlu import check_folder
 
@@ -100,6 +95,15 @@ def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
             what, remedy = f"{optimizer} needs bitsandbytes", "pip install bitsandbytes, or adamw_torch_fused"
             found.append(Problem(where=f"trainer.{name}.optimizer", what=what, remedy=remedy))
     return found
+
+
+def _lora_problems(model: Any) -> list[Problem]:
+    """Adapter settings that nothing reads: a rank without adapters would look like a result of that rank."""
+    if model is None or model.lora.enabled:
+        return []
+    idle = [field.name for field in dataclasses.fields(Lora) if getattr(model.lora, field.name) != field.default]
+    what, remedy = "has no effect while adapters are off", "add model.lora.enabled=true"
+    return [Problem(where=f"model.lora.{name}", what=what, remedy=remedy) for name in idle]
 
 
 def _method_problems(method: Any) -> list[Problem]:

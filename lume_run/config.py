@@ -90,7 +90,7 @@ def check(cfg: DictConfig) -> tuple[Settings | None, list[Problem], dict[str, An
     groups = typing.get_type_hints(Settings)
     parts = {  # each alone, so that one group's mistake does not hide another's
         name: Walk(allowed).value(groups[name], data.get(name), name)
-        for name in ("task", "method", "evaluator", "trainer", "launch")
+        for name in ("task", "model", "method", "evaluator", "trainer", "launch")
     }
     found = walk.problems + combination_problems(data) + path_problems(data) + part_problems(parts, data.get("stages"))
     known = {problem.where for problem in unresolved}

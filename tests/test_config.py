@@ -140,7 +140,9 @@ def test_lora_takes_a_flag_or_settings():
     assert settings_of("model.lora=true").model.lora == Lora(enabled=True)
     assert settings_of("model.lora=false").model.lora == Lora()
     assert settings_of("model.lora.enabled=true", "model.lora.rank=4").model.lora == Lora(enabled=True, rank=4)
-    assert settings_of("model.lora.target_modules=[q_proj,v_proj]").model.lora.target_modules == ["q_proj", "v_proj"]
+    assert settings_of(
+        "model.lora.enabled=true", "model.lora.target_modules=[q_proj,v_proj]"
+    ).model.lora.target_modules == ["q_proj", "v_proj"]
 
 
 def test_no_retain_part_reads_no_retain_rows():
