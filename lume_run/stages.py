@@ -6,7 +6,6 @@ questioning from the records already written.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from lume_run.respond import Question, Runner, respond
 from lume_run.runtime import console, device_of, dtype_of, seed_everything
 from lume_run.schedule import MicroBatch, Schedule, write_schedule
 from lume_run.settings import Phase, Settings
-from lume_run.store import content_hash
+from lume_run.store import content_hash, write_json
 from lume_run.text import Batch, TokenRow, collate, encode
 from lume_run.trainer import (
     MarkComplete,
@@ -127,6 +126,10 @@ def build_reference(run: Run, target: str, folder: Path) -> None:
 def optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
     """Train into the Hugging Face folder `out`, going on from the last whole checkpoint in `folder`."""
     settings, phase = run.settings.model, training.phase
+    checkpoints, history = folder / "checkpoints", folder / "history.json"
+    if history.exists():  # written after the model: killed while the checkpoints were being removed
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return
     tokenizer = models.load_tokenizer(training.start, settings)
     config = models.config_of(training.start, trust_remote_code=settings.trust_remote_code)
     rows = token_rows(tokenizer, training, models.limit_of(config, settings))
@@ -138,15 +141,13 @@ def optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
         seed=run.settings.seed,
         retain_rows=training.method.needs.retain_rows,
     )
-    checkpoints = folder / "checkpoints"
     trainer = build_trainer(run, training, rows, schedule, int(tokenizer.pad_token_id), checkpoints)
     resume = last_checkpoint(checkpoints)
     if resume is not None:
         console.print(f"  going on from {resume.name}")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
     models.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, out)
+    write_json(history, [entry for entry in trainer.state.log_history if "loss" in entry])
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 

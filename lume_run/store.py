@@ -103,25 +103,26 @@ class Artifact:
 
     def _build(self) -> None:
         partial = self.path.with_name(self.path.name + ".partial")
-        began, before = time.monotonic(), 0.0
-        if partial.exists():
-            left = _read(partial / MADE_FROM)
-            if left.get("key") == self.key:
-                before = float(left.get("seconds", 0.0))
-            else:  # something else was being made here
-                shutil.rmtree(partial)
-        partial.mkdir(exist_ok=True)
-        write_json(partial / MADE_FROM, {"key": self.key, "seconds": before, "made_from": dict(self.made_from)})
-        try:
-            self.build(partial)
-        finally:
-            spent = before + time.monotonic() - began
-            write_json(partial / MADE_FROM, {"key": self.key, "seconds": spent, "made_from": dict(self.made_from)})
-        write_json(partial / DONE, {"key": self.key, "seconds": spent, "made_from": dict(self.made_from)})
-        (partial / MADE_FROM).unlink()
+        if _read(partial / DONE).get("key") != self.key:  # else only the renaming is left to do
+            self._fill(partial)
         if self.path.exists():  # made from other things: the newer one takes its place
             shutil.rmtree(self.path)
         partial.replace(self.path)
+
+    def _fill(self, partial: Path) -> None:
+        left = _read(partial / MADE_FROM)
+        if partial.exists() and left.get("key") != self.key:  # something else was being made here
+            shutil.rmtree(partial)
+            left = {}
+        partial.mkdir(exist_ok=True)
+        spent, began = float(left.get("seconds", 0.0)), time.monotonic()
+        record = {"key": self.key, "made_from": dict(self.made_from)}
+        write_json(partial / MADE_FROM, {"seconds": spent, **record})
+        try:
+            self.build(partial)
+        finally:
+            write_json(partial / MADE_FROM, {"seconds": spent + time.monotonic() - began, **record})
+        (partial / MADE_FROM).replace(partial / DONE)
 
 
 def _read(path: Path) -> dict[str, Any]:

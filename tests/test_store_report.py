@@ -117,6 +117,20 @@ def test_what_another_key_left_is_discarded(tmp_path, left):
     assert not (path / "old.txt").exists()
 
 
+def test_killed_before_the_renaming_nothing_is_built_again(tmp_path):
+    """The partial folder was whole, its record written; only the rename was missing."""
+    made = artifact(tmp_path / "x", lambda folder: (folder / "weights").write_text("1"), seed=0)
+    made.make()
+    (tmp_path / "x").rename(tmp_path / "x.partial")
+
+    def build(folder: Path) -> None:
+        raise AssertionError("built twice")
+
+    artifact(tmp_path / "x", build, seed=0).make()
+    assert (tmp_path / "x" / "weights").read_text() == "1"
+    assert not (tmp_path / "x.partial").exists()
+
+
 def test_changed_inputs_rebuild(tmp_path):
     path = tmp_path / "x"
     artifact(path, Builder("old"), seed=0).make()
