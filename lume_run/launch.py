@@ -44,7 +44,9 @@ def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], com
         spent = time.monotonic() - began
         seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + spent
     responses = {name: read_jsonl(made.path / "responses.jsonl", Response) for name, made in steps.responses.items()}
-    record["artifacts"] = {made.name: str(made.path) for made in steps.artifacts}
+    record["artifacts"] = {
+        made.name: str(made.path / "model" if made.name == "unlearned" else made.path) for made in steps.artifacts
+    }
     write_json(folder / "manifest.json", record)
     paths = {name: made.path / "responses.jsonl" for name, made in steps.responses.items()}
     return finish(settings, folder, record, responses, seconds, run.data.source, paths)

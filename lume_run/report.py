@@ -138,18 +138,27 @@ def notes(report: Report) -> list[str]:
 
 
 def print_report(report: Report, folder: Path, console: Console) -> None:
-    """The closing table on the terminal."""
+    """The closing table on the terminal, and where everything is."""
+    if report.scores:
+        console.print(_table(report))
+    console.print(f"  data: {escape(report.source)}", soft_wrap=True)
+    for line in notes(report) if report.scores else ():
+        told = escape(line)
+        console.print(f"  [bold red]{told}[/]" if "gate: FAIL" in line else f"  {told}", soft_wrap=True)
+    for name, path in report.manifest.get("artifacts", {}).items():
+        if name in SUBJECTS:
+            console.print(f"  {SUBJECTS[name]} model: {escape(path)}", soft_wrap=True)
+    console.print(f"  report: {escape(str(folder / 'report.md'))}", soft_wrap=True)
+
+
+def _table(report: Report) -> Table:
     table = Table(title=escape(report.name), title_justify="left")
     for number, title in enumerate(header(report)):
         table.add_column(title, justify="left" if number < 2 else "right", no_wrap=number == 0)
     for cells in rows(report):
         failed = cells[0].startswith("mmlu") and report.gate is False
         table.add_row(*cells, style="bold red" if failed else None)
-    console.print(table)
-    console.print(f"  data: {escape(report.source)}", soft_wrap=True)
-    for line in notes(report):
-        console.print(f"  [bold red]{escape(line)}[/]" if "gate: FAIL" in line else f"  {escape(line)}", soft_wrap=True)
-    console.print(f"  report: {escape(str(folder / 'report.md'))}", soft_wrap=True)
+    return table
 
 
 def markdown(report: Report) -> str:

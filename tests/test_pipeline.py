@@ -38,7 +38,9 @@ def lume_run(*overrides: str, check: bool = True) -> subprocess.CompletedProcess
 
 
 def report(output_dir: Path) -> dict:
-    (path,) = output_dir.glob("*/report.json")
+    (path,) = (
+        output_dir.glob("bios-*/report.json") if any(output_dir.glob("bios-*")) else output_dir.glob("*/report.json")
+    )
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -69,6 +71,7 @@ def test_default_leaves_a_repeatable_folder(default_run):
     (folder,) = [path.parent for path in default_run.glob("*/report.json")]
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert {"command", "config_hash", "seed", "versions", "hardware", "artifacts"} <= manifest.keys()
+    assert (Path(manifest["artifacts"]["unlearned"]) / "config.json").exists()
     assert "| forget.bios.knowledge | lower | 1.000 |" in (folder / "report.md").read_text(encoding="utf-8")
     before = report(default_run)["scores"]
     done = subprocess.run(
@@ -144,6 +147,13 @@ def test_killed_run_continues_to_the_same_end(stage, uninterrupted, tmp_path):
         assert "going on from checkpoint-" in again.stderr
     assert weights(tmp_path) == weights(uninterrupted)
     assert report(tmp_path)["scores"] == report(uninterrupted)["scores"]
+
+
+def test_training_alone_says_where_the_target_is(uninterrupted):
+    done = lume_run(*SMALL, "stages=[train]", f"output_dir={uninterrupted}")
+    (told,) = [line for line in done.stderr.splitlines() if "before model:" in line]
+    assert (Path(told.split("before model: ")[1]) / "model.safetensors").exists()
+    assert "score" not in done.stderr  # no empty table
 
 
 def test_runs_share_targets_in_the_store(uninterrupted):
