@@ -68,10 +68,7 @@ def plan(run: Run) -> Plan:
     start_id = base.key if base else fingerprint(start)
     subjects: dict[str, tuple[str, str]] = {}
     if stages == ["evaluate"]:
-        if base is not None:
-            raise RunError(
-                "stages=[evaluate] scores an existing model: give model.path=FOLDER (a Hugging Face folder or id)."
-            )
+        assert base is None  # checks.py refuses to evaluate alone without a model.path
         subjects["model"] = (start, start_id)
     else:
         target = None if run.settings.model.is_target else train_artifact(run, start, start_id)

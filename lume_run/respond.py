@@ -18,10 +18,10 @@ from torch import nn
 from lume_run.errors import RunError
 from lume_run.numerics import widened
 from lume_run.records import Ask, Example, Response, from_json, lines_of, to_json, write_jsonl
-from lume_run.reference import length_batches, row_logps
+from lume_run.reference import NO_TOTALS, length_batches, row_logps
 from lume_run.runtime import Progress, console
-from lume_run.signals import accepted
-from lume_run.text import TokenRow, encode, prompt_ids
+from lume_run.signals import inputs_of
+from lume_run.text import Batch, TokenRow, collate, encode, prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +39,10 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """A loaded model with the sizes it is run at. `batch_tokens` counts padded prompt and answer tokens."""
+    """A loaded model with the sizes it is run at.
+
+    `batch_tokens` counts padded tokens of the rows, not those generated after them.
+    """
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
@@ -72,18 +75,10 @@ def prompt_row(example: Example, runner: Runner) -> TokenRow:
     )
 
 
-def padded(rows: Sequence[TokenRow], runner: Runner) -> dict[str, torch.Tensor]:
-    """Left-padded `input_ids`, `attention_mask` and, where taken, `position_ids`, each (B, T)."""
-    width = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), width), int(runner.tokenizer.pad_token_id), dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for number, row in enumerate(rows):
-        ids[number, width - len(row.ids) :] = torch.tensor(row.ids)
-        mask[number, width - len(row.ids) :] = 1
-    found = {"input_ids": ids, "attention_mask": mask}
-    if accepted(runner.model, "position_ids"):
-        found["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-    return {name: tensor.to(runner.device) for name, tensor in found.items()}
+def prompt_batch(examples: Sequence[Example], runner: Runner) -> Batch:
+    """Prompts without labels, padded on the left, where the model is."""
+    rows = [prompt_row(example, runner) for example in examples]
+    return collate(rows, pad_id=int(runner.tokenizer.pad_token_id), totals=NO_TOTALS).to(runner.device)
 
 
 @torch.inference_mode()
@@ -91,8 +86,7 @@ def generate(runner: Runner, examples: Sequence[Example]) -> list[str]:
     """Greedy continuations of one batch of prompts, special tokens removed, white space as generated."""
     from transformers import GenerationConfig
 
-    inputs = padded([prompt_row(example, runner) for example in examples], runner)
-    inputs.pop("position_ids", None)  # generate() counts them from the mask itself
+    batch = prompt_batch(examples, runner)
     config = GenerationConfig(
         max_new_tokens=runner.max_new_tokens,
         do_sample=False,
@@ -100,7 +94,9 @@ def generate(runner: Runner, examples: Sequence[Example]) -> list[str]:
         eos_token_id=runner.stops(),
     )
     model: Any = runner.model
-    tokens = model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :]
+    tokens = model.generate(  # it counts positions from the mask itself
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, generation_config=config
+    )[:, batch.input_ids.shape[1] :]
     texts: list[str] = runner.tokenizer.batch_decode(
         tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
@@ -110,10 +106,8 @@ def generate(runner: Runner, examples: Sequence[Example]) -> list[str]:
 @torch.inference_mode()
 def choose(runner: Runner, examples: Sequence[Example]) -> list[tuple[float, ...]]:
     """Log-probabilities [nats] of each option's first token right after the prompt."""
-    inputs = padded([prompt_row(example, runner) for example in examples], runner)
-    if accepted(runner.model, "logits_to_keep"):
-        inputs["logits_to_keep"] = 1  # type: ignore[assignment]
-    logps = widened(runner.model(**inputs, use_cache=False).logits[:, -1]).log_softmax(-1).cpu()
+    inputs = inputs_of(runner.model, prompt_batch(examples, runner), keep=1)
+    logps = widened(runner.model(**inputs).logits[:, -1]).log_softmax(-1).cpu()
     found = []
     for number, example in enumerate(examples):
         options = [

@@ -29,14 +29,19 @@ def accepted(model: nn.Module, name: str) -> bool:
     return name in inspect.signature(inner.forward).parameters
 
 
-def forward(model: nn.Module, batch: Batch) -> Tensor:
-    """Logits that predict `batch.targets`: (B, R, V), or (B, T, V) for a right-padded batch."""
+def inputs_of(model: nn.Module, batch: Batch, *, keep: int) -> dict[str, Any]:
+    """What the model's forward is called with; logits of the last `keep` positions only (0: of all)."""
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
     if accepted(model, "position_ids"):
         inputs["position_ids"] = batch.position_ids
-    if batch.keep and accepted(model, "logits_to_keep"):
-        inputs["logits_to_keep"] = batch.keep
-    logits: Tensor = model(**inputs).logits
+    if keep and accepted(model, "logits_to_keep"):
+        inputs["logits_to_keep"] = keep
+    return inputs
+
+
+def forward(model: nn.Module, batch: Batch) -> Tensor:
+    """Logits that predict `batch.targets`: (B, R, V), or (B, T, V) for a right-padded batch."""
+    logits: Tensor = model(**inputs_of(model, batch, keep=batch.keep)).logits
     return logits[:, -batch.keep :][:, :-1] if batch.keep else logits
 
 
