@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,10 +38,8 @@ def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], com
     for artifact in steps.artifacts:
         state = "[green]cached[/]" if artifact.done else ""
         console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
-        began = time.monotonic()
         artifact.make()
-        spent = time.monotonic() - began
-        seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + spent
+        seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + artifact.seconds  # also when it was made before
     responses = {name: read_jsonl(made.path / "responses.jsonl", Response) for name, made in steps.responses.items()}
     record["artifacts"] = {
         made.name: str(made.path / "model" if made.name == "unlearned" else made.path) for made in steps.artifacts

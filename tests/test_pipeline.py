@@ -73,13 +73,15 @@ def test_default_leaves_a_repeatable_folder(default_run):
     assert {"command", "config_hash", "seed", "versions", "hardware", "artifacts"} <= manifest.keys()
     assert (Path(manifest["artifacts"]["unlearned"]) / "config.json").exists()
     assert "| forget.bios.knowledge | lower | 1.000 |" in (folder / "report.md").read_text(encoding="utf-8")
-    before = report(default_run)["scores"]
+    before, spent = report(default_run)["scores"], report(default_run)["seconds"]
     done = subprocess.run(
         [sys.executable, "-m", "lume_run.worker", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("cached") == 6  # base, target, reference, unlearned, two sets of responses
     assert report(default_run)["scores"] == before
+    assert report(default_run)["seconds"] == spent  # what making it took, not what showing it again took
+    assert spent["train"] > 1
 
 
 def test_one_response_a_prompt(default_run):
