@@ -46,7 +46,8 @@ def help_text(folders: Sequence[Path]) -> str:
     lines = [OVERVIEW]
     for group, choices in sorted(options(folders).items()):
         lines.append(f"{group}=")
-        lines += [f"  {name:<14} {told}" for name, told in choices.items()]
+        width = max(14, *map(len, choices))
+        lines += [f"  {name:<{width}} {told}" for name, told in choices.items()]
     return "\n".join([*lines, "", CLOSING])
 
 
@@ -80,7 +81,11 @@ def check_command(arguments: Sequence[str]) -> int | None:
     if settings is not None and settings.dry_run and not sweeping:
         from lume_run.launch import show_plan
 
-        show_plan(settings, run_folder(data))
+        try:
+            show_plan(settings, run_folder(data))
+        except ConfigError as error:
+            console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
+            return 2
         return 0
     return None
 

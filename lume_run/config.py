@@ -19,7 +19,7 @@ from lume_run.errors import ConfigError, Problem
 from lume_run.settings import Settings
 from lume_run.walk import Walk
 
-PATHS = ("output_dir", "responses", "task.data_dir", "evaluator.mmlu.data_dir")
+PATHS = ("output_dir", "responses", "task.data_dir", "evaluator.mmlu.data_dir", "method.idk_file")
 NOT_IDENTITY = ("dry_run", "output_dir", "launch", "hydra")  # change nothing about what a run computes
 
 

@@ -1,79 +1,189 @@
 """What a method sees, returns and asks for. Pure tensors: no model, tokenizer or config reaches a method.
 
-Shapes: B rows of a micro-batch, R answer positions (padded), T tokens, V vocabulary.
+Shapes: B rows of a micro-batch, b of them in one role, R label positions (padded), T tokens, V vocabulary,
+H hidden size, N label positions picked out of all rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from torch import Tensor
+
+MIDDLE = -1  # hidden_layer: the other part's layer, or the middle of the model
+
+
+class Role(IntEnum):
+    """What a row is to the loss: whose prompt it has, and which answer.
+
+    The rows of one example (its own answer, a refusal, another's answer) always stand in the same micro-batch,
+    in the same order, so that `Signals` of two roles line up row by row.
+    """
+
+    FORGET = 0  # a forget example
+    RETAIN = 1  # a retain example
+    FORGET_IDK = 2  # a forget prompt answered by a refusal ("I don't know")
+    RETAIN_IDK = 3  # a retain prompt answered by a refusal
+    FORGET_MISMATCH = 4  # a forget prompt answered with the answer of some retain example
+
+    @property
+    def is_forget(self) -> bool:
+        """Whether the prompt is a forget example's."""
+        return self not in (Role.RETAIN, Role.RETAIN_IDK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """What a method wants computed for it; the plan turns this into rows, caches and memory.
 
-    `retain_rows`: retain examples beside the forget ones. `reference_logps`: answer log-probs of
-    the frozen target, cached before training. `reference_logits`: a live frozen target (the
-    adapters-off model under LoRA, otherwise one frozen copy). `every_position`: logits of
-    prompt and padding too (right-padded rows); otherwise answer positions only.
+    `rows`: the roles it reads. `reference_logps`: roles whose label log-probs under the frozen target
+    are cached before training. `reference_logits`, `reference_hidden`: roles that need a live frozen target (the
+    adapters-off model under LoRA, otherwise one frozen copy). `hidden_layer`: the decoder layer whose output is
+    wanted, or MIDDLE; `logits=False` then lets the forward stop there. `whole_rows`: roles whose prompts are
+    labelled too. `every_position`: logits of prompt and padding too, rows right-padded to at least `pad_to` tokens.
     """
 
-    retain_rows: bool = False
-    reference_logps: bool = False
-    reference_logits: bool = False
+    rows: Set[Role] = frozenset()
+    reference_logps: Set[Role] = frozenset()
+    reference_logits: Set[Role] = frozenset()
+    reference_hidden: Set[Role] = frozenset()
+    whole_rows: Set[Role] = frozenset()
+    hidden_layer: int | None = None
+    logits: bool = True
     every_position: bool = False
+    pad_to: int = 0
+
+    @property
+    def live_reference(self) -> Set[Role]:
+        """Roles on which the frozen target itself must run."""
+        return self.reference_logits | self.reference_hidden
 
     def __or__(self, other: Needs) -> Needs:
+        """What both need. Raises ValueError when they want the output of different layers."""
         return Needs(
-            retain_rows=self.retain_rows or other.retain_rows,
-            reference_logps=self.reference_logps or other.reference_logps,
-            reference_logits=self.reference_logits or other.reference_logits,
+            rows=self.rows | other.rows,
+            reference_logps=self.reference_logps | other.reference_logps,
+            reference_logits=self.reference_logits | other.reference_logits,
+            reference_hidden=self.reference_hidden | other.reference_hidden,
+            whole_rows=self.whole_rows | other.whole_rows,
+            hidden_layer=_same_layer(self.hidden_layer, other.hidden_layer),
+            logits=self.logits or other.logits,
             every_position=self.every_position or other.every_position,
+            pad_to=max(self.pad_to, other.pad_to),
         )
+
+
+def _same_layer(one: int | None, other: int | None) -> int | None:
+    wanted = {layer for layer in (one, other) if layer is not None}
+    if len(wanted - {MIDDLE}) > 1:
+        raise ValueError(f"the parts read different layers ({one} and {other}); give both the same")
+    return max(wanted, default=None)  # MIDDLE is the smallest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """The rows of one role in a step: how many, their answer tokens, their label tokens (the same unless prompts
+    are labelled too), their padded positions (B x T; for `compat` losses only), and each row's answer tokens."""
+
+    rows: int = 0
+    tokens: int = 0
+    labels: int = 0
+    positions: int = 0
+    lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """Counts over a whole optimizer step: all micro-batches of all ranks.
 
-    Dividing sums by these makes a loss independent of micro-batch size, accumulation and the
-    number of devices. `*_positions` count padded positions (B x T) and serve `compat` losses only.
+    Dividing sums by these makes a loss independent of micro-batch size, accumulation and the number of devices.
     """
 
-    forget_rows: int
-    forget_tokens: int
-    retain_rows: int
-    retain_tokens: int
-    forget_positions: int = 0
-    retain_positions: int = 0
+    counts: Mapping[Role, Count] = field(default_factory=dict)
+
+    def of(self, role: Role) -> Count:
+        """Counts of one role, each at least 1 so that a share of nothing is 0."""
+        own = self.counts.get(role, Count())
+        return Count(
+            rows=max(1, own.rows),
+            tokens=max(1, own.tokens),
+            labels=max(1, own.labels),
+            positions=max(1, own.positions),
+            lengths=own.lengths,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signals:
-    """One fused forward over forget and retain rows.
+    """One fused forward over the rows of all roles.
 
-    `logps` (B, R) log-probabilities [nats] of the label tokens `targets` (B, R), 0 outside `mask`;
-    float32 or wider. `mask` (B, R) true at labels, `is_answer` (B, R) at those of the answer (the same
-    thing except while fine-tuning on documents). `is_forget` (B,). `totals` counts the whole optimizer step.
-    `logits` (B, R, V) predict `targets` (or (B, T, V), every position, when asked for);
-    `ref_logps` (B, R) and `ref_logits` come from the frozen target when asked for.
+    `logps` (B, R) log-probabilities [nats] of the label tokens `targets` (B, R), 0 outside `mask`; float32 or
+    wider. `mask` (B, R) true at labels, `is_answer` (B, R) at those of the answer (the same thing unless prompts are
+    labelled too). `role` (B,) numbers of `Role`. `attended` (B, T) true at real tokens. `totals` counts the
+    whole optimizer step, `last` is what the step before logged (empty at the first).
+    `logits` (B, R, V) predict `targets` ((B, T, V), every position, when asked for). `hidden` (B, T, H) is the output
+    of the layer asked for. `ref_logps` (B, R) come from the cache; `ref_logits` and `ref_hidden` hold the
+    rows where `in_reference` (B,) only.
     """
 
     logps: Tensor
     mask: Tensor
     is_answer: Tensor
     targets: Tensor
-    is_forget: Tensor
+    role: Tensor
     totals: Totals
-    logits: Tensor
+    logits: Tensor | None = None
+    attended: Tensor | None = None
+    hidden: Tensor | None = None
     ref_logps: Tensor | None = None
     ref_logits: Tensor | None = None
+    ref_hidden: Tensor | None = None
+    in_reference: Tensor | None = None
+    last: Mapping[str, float] = field(default_factory=dict)
+
+    def rows(self, role: Role) -> Tensor:
+        """Which rows have this role, (B,)."""
+        return self.role == role
+
+    def answers(self, role: Role) -> Tensor:
+        """Answer positions of this role's rows, (B, R)."""
+        return self.is_answer & self.rows(role)[:, None]
+
+    def sums(self, role: Role) -> Tensor:
+        """log p(answer | prompt) of each row of this role, (b,) [nats]."""
+        return (self.logps * self.is_answer).sum(1)[self.rows(role)]
+
+    def ref_sums(self, role: Role) -> Tensor:
+        """The same under the frozen target, (b,) [nats]."""
+        return (granted(self.ref_logps) * self.is_answer).sum(1)[self.rows(role)]
+
+    def lengths(self, role: Role) -> Tensor:
+        """Answer tokens of each row of this role, (b,)."""
+        return self.is_answer.sum(1)[self.rows(role)]
 
     def at_labels(self, logits: Tensor) -> Tensor:
         """The positions of `logits` (B, R or T, V) that predict `targets`: (B, R, V)."""
         return logits if logits.shape[1] == self.mask.shape[1] else logits[:, :-1]
+
+    def logits_at(self, positions: Tensor) -> Tensor:
+        """Logits that predict the targets at `positions` (B, R): (N, V)."""
+        return self.at_labels(granted(self.logits))[positions]
+
+    def ref_logits_at(self, positions: Tensor) -> Tensor:
+        """The frozen target's logits at the same `positions` (B, R): (N, V)."""
+        return self.at_labels(granted(self.ref_logits))[positions[granted(self.in_reference)]]
+
+    def in_reference_of(self, role: Role) -> Tensor:
+        """Which rows of `ref_logits` and `ref_hidden` have this role."""
+        return self.rows(role)[granted(self.in_reference)]
+
+
+def granted(signal: Tensor | None) -> Tensor:
+    """A signal that `Needs` asked for; its absence is a mistake in the code, not in a config."""
+    assert signal is not None, "this signal was not asked for in `needs`"
+    return signal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+from torch import nn
 
 from lume_run import models
-from lume_run.errors import LumeError, RunError
+from lume_run.errors import ConfigError, LumeError
 from lume_run.evaluate import gate, read_responses, score, write_scores
 from lume_run.plan import Plan, plan
 from lume_run.records import Response, Score, read_jsonl
@@ -18,7 +20,7 @@ from lume_run.report import Report, print_report, write_report
 from lume_run.runtime import console, dtype_of, manifest
 from lume_run.settings import Settings
 from lume_run.stages import Run
-from lume_run.store import content_hash, write_json
+from lume_run.store import Artifact, content_hash, write_json
 
 GIB = 2**30
 MEMORISED = 0.9  # below this, a target has too little to forget
@@ -41,12 +43,29 @@ def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], com
         artifact.make()
         seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + artifact.seconds  # also when it was made before
     responses = {name: read_jsonl(made.path / "responses.jsonl", Response) for name, made in steps.responses.items()}
+    record["training"] = outcomes(steps.artifacts)
     record["artifacts"] = {
         made.name: str(made.path / "model" if made.name == "unlearned" else made.path) for made in steps.artifacts
     }
     write_json(folder / "manifest.json", record)
     paths = {name: made.path / "responses.jsonl" for name, made in steps.responses.items()}
     return finish(settings, folder, record, responses, seconds, run.data.source, paths)
+
+
+def outcomes(artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """How each optimisation went, by the name of what it made."""
+    found = {made.name: made.path / "outcome.json" for made in artifacts}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.exists()}
+
+
+def ending_warnings(training: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Optimisations that ended before their last step, and why."""
+    return tuple(
+        f"{name} {word.upper()}: {own[word]}, after {own['steps']} of {own['planned_steps']} steps"
+        for name, own in training.items()
+        for word in ("diverged", "stopped")
+        if own[word]
+    )
 
 
 def memorisation_warnings(target: Mapping[str, Score]) -> tuple[str, ...]:
@@ -89,7 +108,10 @@ def finish(
         manifest=record,
         source=source or str(settings.responses),
         strict=official or None,
-        warnings=() if settings.model.is_target else memorisation_warnings(scores.get("target", {})),
+        warnings=(
+            *ending_warnings(record.get("training", {})),
+            *(() if settings.model.is_target else memorisation_warnings(scores.get("target", {}))),
+        ),
     )
     write_report(report, folder, files or {})
     print_report(report, folder, console)
@@ -114,6 +136,8 @@ def show_plan(settings: Settings, folder: Path) -> None:
             f"{len(data.members)} members, {len(data.nonmembers)} non-members"
         )
         _show_steps(plan(run))
+    except ConfigError:
+        raise
     except LumeError as error:
         console.print(f"  [yellow]rows and steps unknown:[/] {escape(str(error))}", soft_wrap=True)
     _show_memory(run)
@@ -132,16 +156,16 @@ def _show_steps(steps: Plan) -> None:
 
 def _show_memory(run: Run) -> None:
     settings = run.settings
-    config, origin = shape_of(settings)
+    config, origin, failure = run.model_config
+    if failure:
+        unknown = "" if config is not None else "parameters and memory unknown: "
+        console.print(f"  [yellow]{unknown}{escape(failure)}[/]", soft_wrap=True)
     if config is None:
-        console.print(f"  [yellow]parameters and memory unknown:[/] {escape(origin)}", soft_wrap=True)
         return
-    count = models.count_parameters(config)
-    name = escape(settings.model.path or "built from model.shape")
-    console.print(f"  model: {name}: {count / 1e6:,.1f} M parameters ({origin})", soft_wrap=True)
-    parts = memory_estimate(
-        settings, config, count, str(dtype_of(settings.model.dtype, run.device)).removeprefix("torch.")
-    )
+    model = models.weightless(config)
+    name, count = escape(settings.model.path or "built from model.shape"), models.count_parameters(model) / 1e6
+    console.print(f"  model: {name}: {count:,.1f} M parameters ({origin})", soft_wrap=True)
+    parts = memory_estimate(settings, model, dtype_of(settings.model.dtype, run.device).itemsize)
     total = sum(parts.values())
     listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
     console.print(
@@ -150,30 +174,17 @@ def _show_memory(run: Run) -> None:
     )
 
 
-def shape_of(settings: Settings) -> tuple[Any, str]:
-    """(transformers config, where it is from): the model's own, or OLMo of `model.shape` when it cannot be had."""
-    if settings.model.path is not None:
-        try:
-            return models.config_of(
-                settings.model.path, trust_remote_code=settings.model.trust_remote_code
-            ), "its config"
-        except RunError as error:
-            if settings.model.shape is None:
-                return None, str(error)
-            console.print(f"  [yellow]{escape(str(error))}[/]", soft_wrap=True)
-    assert settings.model.shape is not None  # config.py refuses neither path nor shape
-    return models.olmo_config(settings.model.shape), "from model.shape"
-
-
-def memory_estimate(settings: Settings, config: Any, parameters: int, dtype: str) -> dict[str, float]:
+def memory_estimate(settings: Settings, weightless: nn.Module, compute: int) -> dict[str, float]:
     """Bytes while unlearning: weights, gradients, AdamW moments, activations, logits, frozen reference.
 
-    Activations count about 16 residual-stream vectors a token and layer (one with gradient
-    checkpointing), logits three float32 copies at 64 label positions a row; both are rough.
+    `compute` bytes hold a number of the compute dtype. Activations count about 16 residual-stream vectors a
+    token and layer (one with gradient checkpointing), logits three float32 copies at 64 label positions a row;
+    both are rough.
     """
-    model, phase, method = settings.model, settings.trainer.unlearn, settings.method
-    compute = 2 if dtype == "bfloat16" else 4
-    trained = parameters
+    model, phase, needs = settings.model, settings.trainer.unlearn, settings.method.needs
+    config: Any = weightless.config
+    models.choose_weights(weightless, model.trainable, needs)
+    parameters, trained = (models.count_parameters(weightless, trainable=only) for only in (False, True))
     if model.lora.enabled:
         trained = 2 * model.lora.rank * config.hidden_size * 7 * config.num_hidden_layers
     tokens = phase.micro_batch_size * min(model.max_length or 512, 512)
@@ -184,6 +195,6 @@ def memory_estimate(settings: Settings, config: Any, parameters: int, dtype: str
         "gradients": trained * 4,
         "AdamW moments": trained * 8,
         "activations": tokens * config.num_hidden_layers * config.hidden_size * vectors * compute,
-        "logits": phase.micro_batch_size * 64 * config.vocab_size * 4 * 3,
-        "frozen reference": parameters * compute if method.needs.reference_logits and not model.lora.enabled else 0,
+        "logits": phase.micro_batch_size * 64 * config.vocab_size * 4 * 3 if needs.logits else 0,
+        "frozen reference": parameters * compute if needs.live_reference and not model.lora.enabled else 0,
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,9 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from lume_run.contracts import Needs
 from lume_run.errors import Problem, RunError
 from lume_run.runtime import dtype_of
 from lume_run.settings import Lora, Model, Shape
+from lume_run.signals import decoder_layers, layer_number, unwrapped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -75,13 +79,18 @@ def build_tiny(shape: Shape, texts: Iterable[str], seed: int, folder: Path) -> N
     save(model, tokenizer, folder)
 
 
-def count_parameters(config: Any) -> int:
-    """Parameters of a causal LM of this config, without allocating any."""
+def weightless(config: Any) -> PreTrainedModel:
+    """A causal LM of this config that allocates no weight: for names, shapes and counts."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in model.parameters())
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
+    """Weights of a model, or those that train."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trainable)
 
 
 @cache
@@ -204,10 +213,48 @@ def with_adapters(model: PreTrainedModel, lora: Lora, seed: int) -> nn.Module:
     return wrapped
 
 
-def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write an ordinary Hugging Face folder; adapters are merged so that anything can load it."""
+def pattern_problems(patterns: Sequence[str], model: nn.Module) -> list[Problem]:
+    """Patterns that no weight matches, with names to go by."""
+    names = [name for name, _ in model.named_parameters()]
+    kinds = sorted({re.sub(r"\.\d+\.", ".*.", name) for name in names})
+    return [
+        Problem(where="model.trainable", what=f"no weight matches '{pattern}'", remedy=f"weights: {', '.join(kinds)}")
+        for pattern in patterns
+        if not any(fnmatchcase(name, pattern) for name in names)
+    ]
+
+
+def choose_weights(model: nn.Module, patterns: Sequence[str] | None, needs: Needs) -> None:
+    """Freeze what is not to train: weights outside `patterns`, and those above the layer a method reads alone."""
+    if patterns is not None:
+        train_only(model, patterns)
+    if not needs.logits and needs.hidden_layer is not None:
+        freeze_above(model, needs.hidden_layer)
+
+
+def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Freeze every weight whose name matches none of the shell patterns."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def freeze_above(model: nn.Module, hidden_layer: int) -> None:
+    """Freeze what the output of this decoder layer does not depend on: layers above it, final norm, head."""
+    layers = decoder_layers(model)
+    used = layer_number(unwrapped(model).config, hidden_layer)
+    below = {id(parameter) for layer in layers[: used + 1] for parameter in layer.parameters()}
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    below |= {id(parameter) for embedding in embeddings for parameter in embedding.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in below:
+            parameter.requires_grad_(False)
+
+
+def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, *, keep_adapters: bool = False) -> None:
+    """Write an ordinary Hugging Face folder; adapters are merged so that anything can load it, unless kept apart."""
     wrapped: Any = model
-    plain: Any = wrapped.merge_and_unload() if hasattr(wrapped, "merge_and_unload") else wrapped
+    merges = hasattr(wrapped, "merge_and_unload") and not keep_adapters
+    plain: Any = wrapped.merge_and_unload() if merges else wrapped
     plain.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
 

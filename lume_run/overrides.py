@@ -35,7 +35,7 @@ def options(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
     for folder in folders:
         for path in sorted(folder.rglob("*.yaml")):
             group = path.parent.relative_to(folder).as_posix()
-            if group == "." or group.startswith("hydra"):
+            if group == "." or group.startswith("hydra") or path.name.startswith("_"):  # _name: shared defaults only
                 continue
             lines = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
             told = [line for line in lines if not line.startswith("@package")]
@@ -84,6 +84,10 @@ def explain(override: str, error: str, folders: Sequence[Path]) -> Any:
         return Problem(where=key, what=f"several values: {value}", remedy="add -m to sweep over them, or write [a,b]")
     if key in groups and value not in groups[key]:
         return Problem(where=key, what=f"there is no {key} '{value}'", remedy=nearest(value, groups[key]))
+    if key in groups and "No match in the defaults list" in error:
+        parent, _, leaf = key.rpartition("/")
+        remedy = f"drop it, or choose a {parent} that has one"
+        return Problem(where=key, what=f"the chosen {parent} has no {leaf} part", remedy=remedy)
     data: Any = OmegaConf.to_container(compose([], folders), resolve=False)
     known = [*groups, *_keys(data)]
     if key not in known and not key.startswith("hydra.") and "=" in override:

@@ -83,7 +83,8 @@ class Response:
     """What one model answered to one (example, ask).
 
     `output` is the generated text (GENERATE). `logp_sum` is the summed log-probability [nats]
-    of `tokens` answer tokens (LOGPROB). `choice_logps` [nats] are in the order of `choices` (CHOICE).
+    of `tokens` answer tokens (LOGPROB). `choice_logps` [nats] are in the order of `choices` (CHOICE). A model whose
+    numbers are not finite leaves them out, so that what a broken model answers can be written down too.
     """
 
     id: str

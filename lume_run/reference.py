@@ -1,14 +1,15 @@
-"""The frozen target, as methods need it: answer log-probs computed once, or live logits.
+"""The frozen target, as methods need it: answer log-probs computed once, or a live model.
 
 NPO and its kin need one number a token of a model that never changes on rows that never change.
 Computing it once (TRL calls this precomputing reference log-probs) saves a forward a step and a
-second model in memory. Only KL needs whole distributions, hence a live model.
+second model in memory. Only KL, UNDIAL (whole distributions) and RMU (hidden states) need a live model, and
+it runs on the rows that need it only.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lume_run.contracts import Totals
+from lume_run.contracts import Needs, Role, Totals, granted
 from lume_run.numerics import token_logps
 from lume_run.runtime import Progress
-from lume_run.signals import LogitsOf, forward
+from lume_run.signals import Outputs, Reference, forward, rows_of
 from lume_run.text import Batch, TokenRow, collate
 
-NO_TOTALS = Totals(forget_rows=0, forget_tokens=0, retain_rows=0, retain_tokens=0)
+NO_TOTALS = Totals()
 
 
 def length_batches(rows: Sequence[TokenRow], batch_tokens: int) -> list[list[int]]:
@@ -45,12 +46,12 @@ def row_logps(model: nn.Module, rows: Sequence[TokenRow], *, pad_id: int) -> lis
     """Log-probabilities [nats] of each row's labels, (labels,) float32 on CPU, from one forward."""
     device = next(model.parameters()).device
     batch = collate(rows, pad_id=pad_id, totals=NO_TOTALS).to(device)
-    logps = token_logps(forward(model, batch), batch.targets).float().cpu()
+    logps = token_logps(granted(forward(model, batch).logits), batch.targets).float().cpu()
     return [logps[number, logps.shape[1] - row.labels :].clone() for number, row in enumerate(rows)]
 
 
 class ReferenceCache:
-    """Answer log-probs of the frozen target by example id; a missing id is an error, never a default."""
+    """Label log-probs of the frozen target by row key; a missing row is an error, never a default."""
 
     def __init__(self, logps: dict[str, Tensor]) -> None:
         self.logps = logps
@@ -64,12 +65,12 @@ class ReferenceCache:
             for group in length_batches(rows, batch_tokens):
                 chosen = [rows[number] for number in group]
                 for row, logps in zip(chosen, row_logps(model, chosen, pad_id=pad_id), strict=True):
-                    found[row.example_id] = logps
+                    found[row.key] = logps
                 bar.advance(len(group))
-        ids = [row.example_id for row in rows]
+        keys = [row.key for row in rows]
         empty = torch.zeros(0)
-        save_file({"logps": torch.cat([empty, *(found[name] for name in ids)])}, folder / "logps.safetensors")
-        lengths = {name: len(found[name]) for name in ids}
+        save_file({"logps": torch.cat([empty, *(found[key] for key in keys)])}, folder / "logps.safetensors")
+        lengths = {key: len(found[key]) for key in keys}
         (folder / "lengths.json").write_text(json.dumps(lengths, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -79,34 +80,31 @@ class ReferenceCache:
         lengths: dict[str, int] = json.loads((folder / "lengths.json").read_text(encoding="utf-8"))
         return cls(dict(zip(lengths, torch.split(flat, list(lengths.values())), strict=True)))
 
-    def attach(self, batch: Batch) -> Batch:
-        """`batch` with `ref_logps` (B, R), 0 outside the labels. Raises KeyError for an unknown forget row."""
+    def attach(self, batch: Batch, roles: Set[Role]) -> Batch:
+        """`batch` with `ref_logps` (B, R) on rows of these roles, 0 elsewhere. Raises KeyError for an unknown row."""
         ref = torch.zeros(batch.targets.shape)
-        for number, name in enumerate(batch.example_ids):
-            if name not in self.logps and not bool(batch.is_forget[number]):
-                continue  # retain rows need no reference unless a method cached them
-            if name not in self.logps:
-                raise KeyError(f"no cached reference log-probs for example '{name}'")
-            own = self.logps[name]
-            if len(own) != int(batch.mask[number].sum()):
-                raise ValueError(
-                    f"cached reference of '{name}' has {len(own)} tokens, the row {int(batch.mask[number].sum())}"
-                )
-            ref[number][batch.mask[number]] = own
+        for number in rows_of(batch, roles).nonzero()[:, 0].tolist():
+            key, labels = batch.keys[number], int(batch.mask[number].sum())
+            if key not in self.logps:
+                raise KeyError(f"no cached reference log-probs for row '{key}'")
+            if len(self.logps[key]) != labels:
+                raise ValueError(f"cached reference of '{key}' has {len(self.logps[key])} tokens, the row {labels}")
+            ref[number][batch.mask[number]] = self.logps[key]
         return replace(batch, ref_logps=ref)
 
 
-def live_reference(model: nn.Module, frozen: nn.Module | None) -> LogitsOf:
-    """Logits of the frozen target: `frozen` where given, otherwise `model` with its adapters off."""
+def live_reference(model: nn.Module, frozen: nn.Module | None) -> Reference:
+    """The frozen target's forward: `frozen` where given, otherwise `model` with its adapters off."""
     source: Any = frozen if frozen is not None else model
 
-    def logits(batch: Batch) -> Tensor:
+    def outputs(batch: Batch, needs: Needs) -> Outputs:
         off = source.disable_adapter() if frozen is None else nullcontext()
         training = source.training
         source.eval()
+        hidden_only = replace(needs, logits=bool(needs.reference_logits))
         with off:
-            found = forward(source, batch)
+            found = forward(source, batch, hidden_only if needs.reference_hidden else None)
         source.train(training)
         return found
 
-    return logits
+    return outputs

@@ -76,6 +76,7 @@ def as_json(report: Report) -> dict[str, Any]:
             if score.reason
         },
         "warnings": list(report.warnings),
+        "training": report.manifest.get("training", {}),
         "mmlu_gate": {"passed": report.gate, "rule": report.gate_rule},
         "official": _finite(report.strict),
         "seconds": {stage: round(spent, 2) for stage, spent in report.seconds.items()},
@@ -132,9 +133,19 @@ def notes(report: Report) -> list[str]:
         f"n/a: {', '.join(dict.fromkeys(name.split(' ', 1)[1] for name in names))}: {reason}"
         for reason, names in missing.items()
     ]
+    lines += [told for name, own in report.manifest.get("training", {}).items() if (told := _speed(name, own))]
     if report.seconds:
         lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in report.seconds.items()))
     return lines
+
+
+def _speed(name: str, outcome: Mapping[str, Any]) -> str:
+    """Steps, seconds a step and peak memory of one optimisation."""
+    seconds, peak = outcome["seconds_per_step"], outcome["peak_memory_bytes"]
+    if seconds is None:
+        return ""
+    memory = f", peak memory {peak / 2**30:.2f} GiB" if peak else ""
+    return f"{name}: {outcome['steps']} steps, {seconds:.3g} s each{memory}"
 
 
 def print_report(report: Report, folder: Path, console: Console) -> None:
@@ -144,7 +155,8 @@ def print_report(report: Report, folder: Path, console: Console) -> None:
     console.print(f"  data: {escape(report.source)}", soft_wrap=True)
     for line in notes(report) if report.scores else ():
         told = escape(line)
-        console.print(f"  [bold red]{told}[/]" if "gate: FAIL" in line else f"  {told}", soft_wrap=True)
+        alarming = "gate: FAIL" in line or " DIVERGED: " in line
+        console.print(f"  [bold red]{told}[/]" if alarming else f"  {told}", soft_wrap=True)
     for name, path in report.manifest.get("artifacts", {}).items():
         if name in SUBJECTS:
             console.print(f"  {SUBJECTS[name]} model: {escape(path)}", soft_wrap=True)

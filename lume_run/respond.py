@@ -7,6 +7,7 @@ Records are appended as they come, so a killed evaluation goes on where it stopp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,11 +132,14 @@ def run_batch(runner: Runner, ask: Ask, examples: Sequence[Example]) -> list[Res
         fields = [{"output": text} for text in generate(runner, examples)]
     elif ask is Ask.CHOICE:
         fields = [
-            {"choice_logps": logps, "choices": e.choices}
+            {"choice_logps": logps if all(map(math.isfinite, logps)) else (), "choices": e.choices}
             for logps, e in zip(choose(runner, examples), examples, strict=True)
         ]
     else:
-        fields = [{"logp_sum": total, "tokens": count} for total, count in score_answers(runner, examples)]
+        fields = [
+            {"logp_sum": total if math.isfinite(total) else None, "tokens": count}
+            for total, count in score_answers(runner, examples)
+        ]
     return [
         Response(
             id=example.id,

@@ -95,6 +95,40 @@ class Progress:
         self.stop()
 
 
+class PeakMemory:
+    """Peak memory [bytes] of a block of work: the device's allocations on a GPU, this process's resident set on a CPU.
+
+    `peak` is None where a CPU's mark cannot be reset (anything but Linux): an older peak would be reported.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.peak: int | None = None
+
+    def __enter__(self) -> PeakMemory:
+        import torch
+
+        self._reset = True
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # 5: resets VmHWM
+            except OSError:
+                self._reset = False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            self.peak = torch.cuda.max_memory_allocated(self.device)
+        elif self._reset:
+            status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").split("\n")
+            kilobytes = [line.split()[1] for line in status if line.startswith("VmHWM:")]
+            self.peak = int(kilobytes[0]) * 1024 if kilobytes else None
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch."""
     import numpy as np

@@ -1,35 +1,41 @@
 """Which rows stand in which micro-batch, for all epochs, written down before training.
 
 Nothing random happens later: the schedule is a pure function of row lengths, sizes and a seed.
-Each epoch is a fresh permutation of the forget rows; retain rows come from their own cycled
-permutations, one for each forget row (their partner in the same optimizer step). Rows are sorted by
-length only inside one optimizer step, so that bucketing saves padding without changing what
-any step optimises; losses divide by the step's totals, so neither does the micro-batch size.
+A unit is one example: its own row and, where a loss compares, rows with other answers, which never part.
+Each epoch is a fresh permutation of the forget units; retain units come from their own cycled
+permutations, partners in the same optimizer step. Units are sorted by length only inside one optimizer
+step, so that bucketing saves padding without changing what any step optimises; losses divide by the step's
+totals, so neither does the micro-batch size.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 
 import numpy as np
 
-from lume_run.contracts import Totals
+from lume_run.contracts import Count, Role, Totals
 from lume_run.text import TokenRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Row numbers of one forward of one device, and the totals of the optimizer step they are part of."""
+    """Row numbers of one forward of one device, and the totals of the optimizer step they are part of.
+
+    An `idle` one fills a short step up: its rows run, so that all devices stay in step, and count for nothing.
+    """
 
     rows: tuple[int, ...]
     totals: Totals
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Every micro-batch in order: `accumulation` of them make one optimizer step (the last step may have fewer)."""
+    """Every micro-batch in order: `accumulation` of them make one optimizer step."""
 
     micro_batches: tuple[MicroBatch, ...]
     accumulation: int
@@ -37,27 +43,42 @@ class Schedule:
     steps_per_epoch: int
 
 
-def _stream(rows: Sequence[int], seed: tuple[int, ...]) -> Iterator[int]:
-    """Endless fresh permutations of `rows`."""
+Unit = tuple[int, ...]  # row numbers of one example
+
+
+def _stream(units: Sequence[Unit], seed: tuple[int, ...]) -> Iterator[Unit]:
+    """Endless fresh permutations of `units`."""
     epoch = 0
-    while rows:
-        order = np.random.default_rng([*seed, epoch]).permutation(len(rows))
-        yield from (rows[position] for position in order)
+    while units:
+        order = np.random.default_rng([*seed, epoch]).permutation(len(units))
+        yield from (units[position] for position in order)
         epoch += 1
 
 
-def totals_of(rows: Sequence[TokenRow], groups: Sequence[Sequence[int]]) -> Totals:
+def units_of(rows: Sequence[TokenRow]) -> tuple[list[Unit], list[Unit]]:
+    """(forget units, retain units) in the order of their first rows."""
+    sides: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
+    for number, row in enumerate(rows):
+        sides[not row.role.is_forget].setdefault(row.example_id, []).append(number)
+    forget, retain = ([tuple(numbers) for numbers in side.values()] for side in sides)
+    return forget, retain
+
+
+def totals_of(rows: Sequence[TokenRow], groups: Sequence[Sequence[int]], pad_to: int = 0) -> Totals:
     """Counts over one optimizer step that is forwarded as `groups` of row numbers."""
-    counts = dict.fromkeys(("forget_rows", "forget_tokens", "forget_positions"), 0)
-    counts |= dict.fromkeys(("retain_rows", "retain_tokens", "retain_positions"), 0)
+    counts: dict[Role, Count] = {}
     for group in groups:
-        width = max(len(rows[number].ids) for number in group)
-        for number in group:
-            side = "forget" if rows[number].is_forget else "retain"
-            counts[f"{side}_rows"] += 1
-            counts[f"{side}_tokens"] += rows[number].labels
-            counts[f"{side}_positions"] += width
-    return Totals(**counts)
+        width = max(pad_to, *(len(rows[number].ids) for number in group))
+        for row in (rows[number] for number in group):
+            own = counts.get(row.role, Count())
+            counts[row.role] = Count(
+                rows=own.rows + 1,
+                tokens=own.tokens + row.answers,
+                labels=own.labels + row.labels,
+                positions=own.positions + width,
+                lengths=(*own.lengths, row.answers),
+            )
+    return Totals(counts=counts)
 
 
 def write_schedule(
@@ -67,46 +88,80 @@ def write_schedule(
     micro_batch_size: int,
     epochs: float,
     seed: int,
-    retain_rows: bool,
+    retain_ratio: int = 1,
+    chunk_size: int | None = None,
+    alternate: bool = False,
+    pad_to: int = 0,
     world_size: int = 1,
     rank: int = 0,
 ) -> Schedule:
     """The schedule of one rank.
 
-    `batch_size` forget rows (and as many retain rows when `retain_rows`) make an optimizer step;
-    `micro_batch_size` rows of both kinds together make a forward on one device. With no forget rows
-    at all (fine-tuning) the retain rows are the epoch.
+    `batch_size` forget units and `retain_ratio` retain units for each of them (where there are any) make an optimizer
+    step; with `alternate` they make `retain_ratio` + 1 steps, the forget units first. `micro_batch_size` rows of all
+    kinds together make a forward on one device; a unit more where units of several rows do not fit evenly. With
+    `chunk_size` all epochs over the first so many forget units come before the next ones (AILS-NTUA's data
+    chunking). With no forget rows at all (fine-tuning) the retain rows are the epoch.
     """
-    forget = [number for number, row in enumerate(rows) if row.is_forget]
-    retain = [number for number, row in enumerate(rows) if not row.is_forget]
+    forget, retain = units_of(rows)
     main, partners = (forget, retain) if forget else (retain, [])
-    count = max(1, round(len(main) * epochs))
-    main_stream = islice(_stream(main, (seed, 0)), count)
-    partner_stream = _stream(partners, (seed, 1)) if retain_rows else iter(())
-    rows_per_step = batch_size * (2 if retain_rows and partners else 1)
-    accumulation = max(1, -(-rows_per_step // (micro_batch_size * world_size)))
+    steps = list(_steps(main, partners, batch_size, epochs, seed, retain_ratio, chunk_size, alternate))
+    largest = max(sum(map(len, step)) for step in steps)
+    accumulation = max(1, -(-largest // (micro_batch_size * world_size)))
     mine: list[MicroBatch] = []
-    steps = 0
-    while step := list(islice(main_stream, batch_size)):
-        step += list(islice(partner_stream, len(step)))
-        groups = _cut(sorted(step, key=lambda n: (len(rows[n].ids), n)), accumulation * world_size)
-        totals = totals_of(rows, groups)
-        share = groups[rank::world_size]
-        mine += [MicroBatch(rows=tuple(group), totals=totals) for group in share]
-        steps += 1
+    for step in steps:
+        in_order = sorted(step, key=lambda unit: (max(len(rows[number].ids) for number in unit), unit))
+        groups = _cut(in_order, accumulation * world_size)
+        totals = totals_of(rows, groups, pad_to)
+        micro = [MicroBatch(rows=tuple(group), totals=totals) for group in groups]
+        idle = MicroBatch(rows=in_order[0], totals=totals, idle=True)
+        mine += [*micro, *[idle] * (accumulation * world_size - len(micro))][rank::world_size]
     return Schedule(
         micro_batches=tuple(mine),
         accumulation=accumulation,
-        steps=steps,
+        steps=len(steps),
         steps_per_epoch=max(1, -(-len(main) // batch_size)),
     )
 
 
-def _cut(rows: list[int], groups: int) -> list[list[int]]:
-    """`rows` in order, cut into `groups` parts whose sizes differ by at most one.
+def count_steps(
+    units: int, *, batch_size: int, epochs: float, chunk_size: int | None = None, steps_each: int = 1
+) -> int:
+    """Optimizer steps over `units` main units; `steps_each` of them for each batch (with `alternate`)."""
+    sizes = [min(chunk_size or units, units - begin) for begin in range(0, units, chunk_size or units or 1)]
+    return steps_each * sum(-(-max(1, round(size * epochs)) // batch_size) for size in sizes)
 
-    A short last step may have fewer rows than groups; it then gets one row a group.
+
+def _steps(
+    main: list[Unit],
+    partners: list[Unit],
+    batch_size: int,
+    epochs: float,
+    seed: int,
+    retain_ratio: int,
+    chunk_size: int | None,
+    alternate: bool,
+) -> Iterator[list[Unit]]:
+    """The units of every optimizer step."""
+    partner_stream = _stream(partners, (seed, 1))
+    for begin in range(0, len(main), chunk_size or len(main)):
+        chunk = main[begin : begin + (chunk_size or len(main))]
+        place = (seed, 0, begin) if begin else (seed, 0)
+        stream = islice(_stream(chunk, place), max(1, round(len(chunk) * epochs)))
+        while step := list(islice(stream, batch_size)):
+            beside = [list(islice(partner_stream, len(step))) for _ in range(retain_ratio)]
+            yield from ([step, *beside] if alternate and partners else [sum(beside, step)])
+
+
+def _cut(units: list[Unit], groups: int) -> list[list[int]]:
+    """Row numbers of `units` in order, cut between units into `groups` parts of about as many rows.
+
+    A short step may have fewer units than groups; it then gets one unit a group.
     """
-    groups = min(groups, len(rows))
-    bounds = [round(number * len(rows) / groups) for number in range(groups + 1)]
-    return [rows[begin:end] for begin, end in pairwise(bounds)]
+    groups = min(groups, len(units))
+    before = [0, *accumulate(map(len, units))]  # rows before each unit
+    bounds = [0]
+    for number in range(1, groups):
+        wanted = bisect_left(before, round(number * before[-1] / groups))
+        bounds.append(min(max(wanted, bounds[-1] + 1), len(units) - (groups - number)))
+    return [[row for unit in units[begin:end] for row in unit] for begin, end in pairwise([*bounds, len(units)])]

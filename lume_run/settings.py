@@ -69,6 +69,9 @@ class Model:
     attention: Literal["sdpa", "eager", "flash_attention_2"] = setting("sdpa", help="attention implementation")
     max_length: int | None = setting(None, low=8, help="longest row [tokens]; null: the model's own limit")
     gradient_checkpointing: bool = setting(False, help="recompute activations in the backward pass")
+    trainable: list[str] | None = setting(
+        None, help="unlearn these weights only, by shell patterns of their names such as '*.layers.1.mlp.*'; null: all"
+    )
     trust_remote_code: bool = setting(False, help="run code that comes with the model (only if you trust it)")
     mmlu_gate: float | None = setting(
         None, low=0, high=1, help="lowest MMLU accuracy that passes; null: 75 % of the target's own"
@@ -93,6 +96,11 @@ class Phase:
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = setting("linear", help="learning rate")
     warmup: float = setting(0.0, low=0, high=1, help="share of the steps that warm up")
     max_grad_norm: float = setting(1.0, low=0, help="gradient clipping; 0 for none")
+    retain_ratio: int = setting(1, low=1, help="unlearn: retain examples for each forget example")
+    chunk_size: int | None = setting(
+        None, low=1, help="unlearn: all epochs over so many forget examples, then the next"
+    )
+    alternate: bool = setting(False, help="unlearn: forget and retain examples in steps of their own, in turn")
     stop_accuracy: float | None = setting(
         None, low=0, high=1, help="train: stop after an epoch that predicted this share of answer tokens"
     )

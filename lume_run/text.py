@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lume_run.contracts import Totals
+from lume_run.contracts import Role, Totals
 from lume_run.records import Example, Kind
 
 if TYPE_CHECKING:
@@ -33,21 +33,30 @@ SEPARATOR = " "  # between prompt and answer, unless one of them brings its own 
 class TokenRow:
     """One tokenised example. Labels are `ids[label_start:]`, the answer is `ids[answer_start:]`.
 
-    The two differ only in fine-tuning, where a document's prompt is learned too.
-    `truncated` counts tokens that did not fit.
+    The two differ where prompts are labelled too. `truncated` counts tokens that did not fit.
     """
 
     example_id: str
     ids: tuple[int, ...]
     answer_start: int
     label_start: int
-    is_forget: bool = False
+    role: Role = Role.RETAIN
     truncated: int = 0
 
     @property
     def labels(self) -> int:
         """Number of label tokens."""
         return len(self.ids) - self.label_start
+
+    @property
+    def answers(self) -> int:
+        """Number of answer tokens."""
+        return len(self.ids) - self.answer_start
+
+    @property
+    def key(self) -> str:
+        """Tells rows of one example apart by their role."""
+        return f"{self.role.name.lower()} {self.example_id}"
 
 
 def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -69,14 +78,14 @@ def encode(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_tokens: int,
-    learn_document: bool = False,
-    is_forget: bool = False,
+    label_prompt: bool = False,
+    role: Role = Role.RETAIN,
 ) -> TokenRow:
     """Tokenise one example into at most `max_tokens` ids.
 
     A DOCUMENT row labels every token but the first and has no EOS (the Hugging Face loss on
     `labels=input_ids`, as in the SemEval membership attack). Otherwise labels are the answer and
-    EOS; with `learn_document` a COMPLETION's prompt is labelled as well.
+    EOS, and with `label_prompt` the prompt as well.
     """
     if example.kind is Kind.DOCUMENT:
         ids = prompt_ids(example.answer, tokenizer)
@@ -87,7 +96,7 @@ def encode(
             ids=kept,
             answer_start=start,
             label_start=start,
-            is_forget=is_forget,
+            role=role,
             truncated=len(ids) - len(kept),
         )
     prompt = prompt_ids(example.prompt, tokenizer)
@@ -95,13 +104,12 @@ def encode(
     overflow = max(0, len(prompt) + len(answer) - max_tokens)
     cut = min(overflow, max(0, len(prompt) - 1))  # a prompt loses its oldest words first
     prompt, answer = prompt[cut:], answer[: max_tokens - (len(prompt) - cut)]
-    learn_all = learn_document and example.kind is Kind.COMPLETION
     return TokenRow(
         example_id=example.id,
         ids=tuple(prompt + answer),
         answer_start=len(prompt),
-        label_start=min(1, len(prompt)) if learn_all else len(prompt),
-        is_forget=is_forget,
+        label_start=min(1, len(prompt)) if label_prompt else len(prompt),
+        role=role,
         truncated=overflow,
     )
 
@@ -130,20 +138,20 @@ def continuation_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]
 class Batch:
     """Padded tensors of one micro-batch.
 
-    `input_ids`, `attention_mask`, `position_ids` (B, T). `targets`, `mask`, `is_answer` (B, R) are the
+    `input_ids`, `attention_mask`, `position_ids` (B, T). `role` (B,). `targets`, `mask`, `is_answer` (B, R) are the
     label tokens, which of them count, and which of those belong to the answer. Left-padded rows
     (`keep` > 0) need logits of the last `keep` = R + 1 positions only; right-padded ones
     (`keep` = 0) need all and have R = T - 1. `ref_logps` (B, R) when a cache was given.
     """
 
-    example_ids: tuple[str, ...]
+    keys: tuple[str, ...]
     input_ids: Tensor
     attention_mask: Tensor
     position_ids: Tensor
     targets: Tensor
     mask: Tensor
     is_answer: Tensor
-    is_forget: Tensor
+    role: Tensor
     totals: Totals
     keep: int
     ref_logps: Tensor | None = None
@@ -157,13 +165,26 @@ class Batch:
         }
         return replace(self, **moved)
 
+    def take(self, chosen: Tensor) -> Batch:
+        """The rows where `chosen` (B,) is true, as wide as they were."""
+        kept: dict[str, Any] = {
+            name: value[chosen] for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)
+        }
+        names = zip(self.keys, chosen.tolist(), strict=True)
+        return replace(self, keys=tuple(key for key, taken in names if taken), **kept)
+
 
 def collate(
-    rows: Sequence[TokenRow], *, pad_id: int, totals: Totals, every_position: bool = False, pad_to_labels: int = 0
+    rows: Sequence[TokenRow],
+    *,
+    pad_id: int,
+    totals: Totals,
+    every_position: bool = False,
+    pad_to: int = 0,
 ) -> Batch:
     """Pad rows into a batch: on the left for answer positions only, on the right for every position."""
-    width = max(len(row.ids) for row in rows)
-    span = width - 1 if every_position else max(1, pad_to_labels, *(row.labels for row in rows))
+    width = max(pad_to, *(len(row.ids) for row in rows))
+    span = width - 1 if every_position else max(1, *(row.labels for row in rows))
     width = max(width, span + 1)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     attention = torch.zeros((len(rows), width), dtype=torch.long)
@@ -179,14 +200,14 @@ def collate(
     # right padding counts on to T - 1, as released every-position losses have it; on the left real tokens begin at 0
     positions = torch.arange(width).repeat(len(rows), 1) if every_position else (attention.cumsum(1) - 1).clamp(min=0)
     return Batch(
-        example_ids=tuple(row.example_id for row in rows),
+        keys=tuple(row.key for row in rows),
         input_ids=ids,
         attention_mask=attention,
         position_ids=positions,
         targets=ids[:, width - span :],
         mask=labelled[:, width - span :],
         is_answer=answered[:, width - span :],
-        is_forget=torch.tensor([row.is_forget for row in rows]),
+        role=torch.tensor([row.role.value for row in rows]),
         totals=totals,
         keep=0 if every_position else span + 1,
     )

@@ -16,18 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer as HubTrainer
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from lume_run.callbacks import COMPLETE
 from lume_run.contracts import Losses, Needs, Signals
 from lume_run.errors import RunError
-from lume_run.runtime import Progress
 from lume_run.schedule import MicroBatch, Schedule
 from lume_run.settings import Phase, Trainer
-from lume_run.signals import LogitsOf, read_signals
+from lume_run.signals import Reference, read_signals
 from lume_run.text import Batch
-
-COMPLETE = "COMPLETE"  # written into a checkpoint folder once everything else is there
 
 
 class Method(Protocol):
@@ -46,6 +44,19 @@ class Method(Protocol):
     def __call__(self, s: Signals) -> Losses:
         """The micro-batch's share of the step's loss."""
         ...
+
+
+class Diverged(RunError):
+    """The loss or its gradient is not a finite number; the weights are still those of the step before.
+
+    `model_is_broken` where they already give log-probs that are not finite.
+    """
+
+    def __init__(self, method: str, what: str, step: int, keys: Sequence[str], *, model_is_broken: bool) -> None:
+        self.model_is_broken = model_is_broken
+        rows = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
+        self.told = f"{what} at step {step} (rows: {rows})"
+        super().__init__(f"Method '{method}' diverged: {self.told}. Lower the learning rate or the number of epochs.")
 
 
 def training_arguments(
@@ -95,7 +106,7 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         method: Method,
         schedule: Schedule,
         collate: Callable[[MicroBatch], Batch],
-        reference: LogitsOf | None = None,
+        reference: Reference | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         super().__init__(model=model, args=args, callbacks=list(callbacks))
@@ -122,19 +133,31 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """The micro-batch's share of the step's loss; a non-finite one stops the run and names its rows."""
+        """The micro-batch's share of the step's loss. Raises Diverged, naming the rows, for a non-finite one."""
         batch = inputs["batch"].to(self.args.device)
-        losses = self.method(read_signals(model, batch, needs=self.method.needs, reference=self.reference))
+        last: dict[str, float] = next(reversed(self.state.log_history), {})
+        signals = read_signals(model, batch, needs=self.method.needs, reference=self.reference, last=last)
+        losses = self.method(signals)
         if not torch.isfinite(losses.total):
-            rows = ", ".join(batch.example_ids[:8]) + (", ..." if len(batch.example_ids) > 8 else "")
-            raise RunError(
-                f"The loss of method '{self.method.name}' is {losses.total.item()} at step "
-                f"{self.state.global_step + 1} (rows {rows}). Lower trainer.unlearn.learning_rate or epochs."
-            )
+            bad = (~signals.logps.isfinite().all(1)).tolist()
+            keys = [key for key, wrong in zip(batch.keys, bad, strict=True) if wrong] or batch.keys
+            what, step = f"the loss is {losses.total.item()}", self.state.global_step + 1
+            raise Diverged(self.method.name, what, step, keys, model_is_broken=any(bad))
         for name, value in losses.parts.items():
             self._parts[name] = self._parts[name] + value.detach() if name in self._parts else value.detach()
         scaled: Tensor = losses.total * self.args.world_size  # data-parallel averages over ranks, we want the sum
         return scaled
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Batch], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of one micro-batch. Raises Diverged where its gradient is not finite."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        if gradients and not torch.isfinite(norm := nn.utils.get_total_norm(gradients)):
+            what, step = f"the gradient norm is {norm.item()}", self.state.global_step + 1
+            raise Diverged(self.method.name, what, step, inputs["batch"].keys, model_is_broken=False)
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss parts of the step to what the library logs."""
@@ -148,58 +171,17 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         return 0
 
 
-class MarkComplete(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint once it is whole, so that a half-written one is never resumed from."""
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after everything of the checkpoint was written."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
-
-class StopWhenMemorised(TrainerCallback):  # type: ignore[misc]
-    """Ends fine-tuning after the first whole epoch in which `accuracy` of the answer tokens was predicted.
-
-    It reads the trainer's own log, which checkpoints keep, so a resumed run stops at the same step.
-    """
-
-    def __init__(self, accuracy: float, steps_per_epoch: int) -> None:
-        self.accuracy, self.steps_per_epoch = accuracy, steps_per_epoch
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Judge at the end of an epoch."""
-        steps = [entry for entry in state.log_history[-self.steps_per_epoch - 1 :] if "answer_hits" in entry]
-        steps = steps[-self.steps_per_epoch :]
-        if state.global_step % self.steps_per_epoch or len(steps) < self.steps_per_epoch:
-            return
-        hits, tokens = (sum(entry[name] for entry in steps) for name in ("answer_hits", "answer_tokens"))
-        if hits >= self.accuracy * tokens:
-            control.should_training_stop = True
-
-
-class ShowProgress(TrainerCallback):  # type: ignore[misc]
-    """A progress bar with rate, time left and the current loss."""
-
-    def __init__(self, title: str, steps: int) -> None:
-        self.bar = Progress(title, steps, unit="step")
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start where a resumed run stands."""
-        self.bar.start(done=state.global_step)
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Show the newest loss."""
-        last = state.log_history[-1]
-        note = f"loss {last['loss']:.4g}" if "loss" in last else ""
-        if last.get("answer_tokens"):
-            note += f"  answers {last['answer_hits'] / last['answer_tokens']:.1%}"
-        self.bar.advance(to=state.global_step, note=note)
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Close the bar."""
-        self.bar.stop()
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints, newest first."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return sorted(whole, key=step_of, reverse=True)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint, or None."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+    return next(iter(whole_checkpoints(folder)), None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.rsplit("-", 1)[1])

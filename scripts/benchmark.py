@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lume_run.contracts import Role
 from lume_run.methods.likelihood import GradientDescent
 from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Objective
@@ -79,8 +80,10 @@ def our_step(
     """One fused forward a micro-batch of the written schedule; returns the step's loss."""
     method = Objective(name="npo_gd", forget=NPO(beta=0.1), retain=GradientDescent())
     loss = 0.0
-    for micro in step:
-        batch = cache.attach(collate([rows[n] for n in micro.rows], pad_id=pad_id, totals=micro.totals)).to(device)
+    for micro in (part for part in step if not part.idle):
+        chosen = [rows[n] for n in micro.rows]
+        batch = collate(chosen, pad_id=pad_id, totals=micro.totals)
+        batch = cache.attach(batch, method.needs.reference_logps).to(device)
         share = method(read_signals(model, batch, needs=method.needs)).total
         share.backward()
         loss += share.item()
@@ -106,14 +109,14 @@ def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example]
     model, reference = (load_model(options.model, settings, device) for _ in range(2))
     limit, pad_id = limit_of(model.config, settings), int(tokenizer.pad_token_id)
     rows = [
-        encode(example, tokenizer, max_tokens=limit, is_forget=side == 0)
-        for side, part in enumerate(examples)
+        encode(example, tokenizer, max_tokens=limit, role=role)
+        for role, part in zip((Role.FORGET, Role.RETAIN), examples, strict=True)
         for example in part
     ]
-    forget = [row for row in rows if row.is_forget]
+    forget = [row for row in rows if row.role is Role.FORGET]
     seconds, pieces = timed(
         lambda: [
-            (forget[number].example_id, logps)
+            (forget[number].key, logps)
             for group in length_batches(forget, 8192)
             for number, logps in zip(
                 group, row_logps(reference, [forget[n] for n in group], pad_id=pad_id), strict=True
@@ -122,13 +125,13 @@ def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example]
     )
     cache = ReferenceCache(dict(pieces))
     batch, micro = options.batch, options.micro
-    schedule = write_schedule(rows, batch_size=batch, micro_batch_size=micro, epochs=99, seed=0, retain_rows=True)
+    schedule = write_schedule(rows, batch_size=batch, micro_batch_size=micro, epochs=99, seed=0)
     plain, ours, worst = [], [], 0.0
     for number in range(options.steps + 1):
         step = schedule.micro_batches[number * schedule.accumulation : (number + 1) * schedule.accumulation]
-        members = [rows[n] for part in step for n in part.rows]
+        members = [rows[n] for part in step for n in part.rows if not part.idle]
         shuffled = [members[n] for n in torch.randperm(len(members), generator=torch.Generator().manual_seed(number))]
-        sides = [[row for row in shuffled if row.is_forget], [row for row in shuffled if not row.is_forget]]
+        sides = [[row for row in shuffled if row.role is role] for role in (Role.FORGET, Role.RETAIN)]
         spent_plain, loss_plain = timed(plain_step, model, reference, *sides, micro // 2, pad_id, device)
         model.zero_grad()
         spent_ours, loss_ours = timed(our_step, model, cache, rows, step, pad_id, device)

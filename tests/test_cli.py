@@ -246,7 +246,7 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
         f"plan {output_dir}/bios-tiny-npo_gd-",
         "data: built-in generator (seed 0)",
         "rows: 72 forget, 72 retain, 12 members, 12 non-members",
-        "180 steps of 8 forget + 8 retain rows",
+        "180 steps of 8 forget + 8 retain examples",
         "1080 steps",
         "168 prompts",
         "built from model.shape: 1.6 M parameters",
@@ -263,7 +263,19 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("method=npo",), "180 steps of 8 forget rows"),
+        (("method=npo",), "180 steps of 8 forget examples"),
+        (("method=ga", "method.stop_when.retain_nll=9"), "180 steps of 8 forget + 8 retain examples"),
+        (("trainer.unlearn.retain_ratio=3",), "180 steps of 8 forget + 24 retain examples"),
+        (("trainer.unlearn.alternate=true",), "360 steps of 8 forget + 8 retain examples"),
+        (("trainer.unlearn.alternate=true", "trainer.unlearn.retain_ratio=3"), "720 steps of 8 forget + 24 retain"),
+        (("trainer.unlearn.chunk_size=25",), "181 steps of 8 forget"),  # 63 + 63 + 55: 500, 500 and 440 rows
+        (("method=idk_ap",), "180 steps of 8 forget + 8 retain examples; reference: none"),
+        (("method=dpo_gd",), "log-probs of 144 rows under the frozen target"),
+        (("method=rmu",), "reference: one frozen copy of the target"),
+        (("method=rmu", "model.lora=true"), "reference: the model with its adapters off"),
+        (("method=ties", "model.lora=true"), "2 adapters merged by ties"),
+        (("method=task_vector", "method.alpha=0.7"), "target - 0.7 x (reinforced - target)"),
+        (("method=retrain",), "72 rows, 540 steps at most"),
         (("task.num_documents=4", "trainer.unlearn.epochs=2", "trainer.unlearn.batch_size=6"), "8 steps of 6 forget"),
         (("method=kl",), "frozen reference 0.01"),
         (("model.lora=true",), "adapters 0.00"),
@@ -322,9 +334,10 @@ def test_a_users_own_method_is_planned_and_its_name_completed(own, capsys, tmp_p
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("lume-run method=", {"method=ga", "method=gd", "method=kl", "method=npo", "method=npo_gd"}),
+        ("lume-run method=", {f"method={path.stem}" for path in (conf_dir() / "method").glob("*.yaml")}),
+        ("lume-run method=npo_", {"method=npo_gd", "method=npo_kl"}),
         ("lume-run task=bios model=", {"model=tiny", "model=1b", "model=7b", "model=hf"}),
-        ("lume-run method/retain=k", {"method/retain=kl", "method/retain=kl_compat"}),
+        ("lume-run method/retain=k", {"method/retain=kl", "method/retain=kl_compat", "method/retain=kl_gd"}),
         ("lume-run trainer.unlearn.learn", {"trainer.unlearn.learning_rate="}),
     ],
 )
@@ -352,7 +365,7 @@ def test_completion_in_bash(tmp_path):
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     installed, *candidates = done.stdout.split("\n")
     assert "hydra_bash_completion lume-run" in installed
-    assert [name for name in candidates if name] == ["method=npo", "method=npo_gd"]
+    assert [name for name in candidates if name] == ["method=none", "method=npo", "method=npo_gd", "method=npo_kl"]
 
 
 # ------------------------------------------------------------------------------------------------- worker

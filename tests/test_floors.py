@@ -16,10 +16,10 @@ PACKAGE = Path(lume_run.__file__).parent
 FLOORS = (
     ("errors", "records", "labels", "contracts", "runtime", "numerics", "settings"),
     ("config", "walk", "checks", "text", "tasks", "methods", "metrics", "store"),
-    ("models", "schedule", "signals"),
+    ("models", "schedule", "signals", "rows"),
     ("reference", "respond"),
-    ("trainer", "evaluate", "report"),
-    ("stages", "plan"),
+    ("callbacks", "trainer", "evaluate", "incontext", "report"),
+    ("stages", "optimise", "merge", "recipes", "plan"),
     ("launch", "worker"),
     ("cli", "overrides"),
 )

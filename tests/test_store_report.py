@@ -19,7 +19,7 @@ from lume_run import store
 from lume_run.config import checked
 from lume_run.errors import DataError, RunError
 from lume_run.evaluate import gate, mmlu_examples, read_responses, score
-from lume_run.launch import finish
+from lume_run.launch import ending_warnings, finish, outcomes
 from lume_run.overrides import compose, conf_dir
 from lume_run.records import Ask, Kind, Response, Score, Split, to_json, write_jsonl
 from lume_run.report import Report, as_json, markdown, print_report, wanted, write_report
@@ -357,6 +357,67 @@ def test_brackets_and_colons_are_printed_as_they_are(tmp_path):
     text = printed(a_report(scores=scores, source="folder [/x]", name="[a]-run", gate_rule="[b]"), tmp_path / "[c]")
     for told in ("stages=[train,unlearn]", "[/x]", "folder [/x]", "[a]-run", "[b]", "[c]"):
         assert told in text
+
+
+def outcome(**changed) -> dict:
+    """What one optimisation leaves in its outcome.json."""
+    fields = {"steps": 6, "planned_steps": 6, "seconds_per_step": 0.1234, "peak_memory_bytes": 3 * 2**29}
+    return fields | {"diverged": None, "stopped": None} | changed
+
+
+DIVERGED = outcome(steps=2, diverged="the loss is nan at step 3 (rows: forget [a])")
+STOPPED = outcome(steps=4, stopped="retain NLL 3.1 reached method.stop_when.retain_nll=3 at step 4")
+
+
+def test_outcomes_are_read_where_there_are_any(tmp_path):
+    """A base model and responses come about without training."""
+    made = [artifact(tmp_path / name, Builder()) for name in ("base", "target", "unlearned")]
+    for each, own in zip(made, (None, outcome(), DIVERGED), strict=True):
+        each.path.mkdir()
+        if own is not None:
+            write_json(each.path / "outcome.json", own)
+    named = [replace(each, name=each.path.name) for each in made]
+    assert outcomes(named) == {"target": outcome(), "unlearned": DIVERGED}
+
+
+def test_only_an_early_end_is_warned_of():
+    assert ending_warnings({}) == ending_warnings({"target": outcome(), "unlearned": outcome()}) == ()
+    assert ending_warnings({"target": outcome(), "adapter 1": STOPPED, "unlearned": DIVERGED}) == (
+        f"adapter 1 STOPPED: {STOPPED['stopped']}, after 4 of 6 steps",
+        f"unlearned DIVERGED: {DIVERGED['diverged']}, after 2 of 6 steps",
+    )
+
+
+def test_the_report_says_how_training_went(tmp_path):
+    training = {"target": outcome(), "unlearned": DIVERGED}
+    report = a_report(manifest={**MANIFEST, "training": training}, warnings=ending_warnings(training))
+    write_report(report, tmp_path, {})
+    found = strict_json(tmp_path / "report.json")
+    assert found["training"] == training
+    warning = "unlearned DIVERGED: the loss is nan at step 3 (rows: forget [a]), after 2 of 6 steps"
+    assert found["warnings"] == [warning]
+    lines = (tmp_path / "report.md").read_text(encoding="utf-8").split("\n")
+    assert f"- {warning}" in lines
+    assert "- target: 6 steps, 0.123 s each, peak memory 1.50 GiB" in lines
+    assert warning in printed(report, tmp_path)  # brackets and all
+    assert as_json(a_report())["training"] == {}
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        (outcome(peak_memory_bytes=None), "- target: 6 steps, 0.123 s each"),
+        (
+            outcome(seconds_per_step=12.345, peak_memory_bytes=2**30),
+            "- target: 6 steps, 12.3 s each, peak memory 1.00 GiB",
+        ),
+        (outcome(seconds_per_step=None), None),  # resumed after its last step: none was timed
+    ],
+)
+def test_what_was_not_measured_is_not_told(own, told):
+    lines = markdown(a_report(manifest={**MANIFEST, "training": {"target": own}})).split("\n")
+    found = [line for line in lines if line.startswith("- target:")]
+    assert found == ([told] if told else [])
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 import pytest
 import torch
 from conftest import tokenizer_at
 from tokenizers.processors import TemplateProcessing
 
-from lume_run.contracts import Totals
+from lume_run.contracts import Needs, Role, Totals
+from lume_run.methods.refusals import REFUSALS
 from lume_run.records import Example, Kind, Split
 from lume_run.respond import Runner, prompt_row
-from lume_run.text import TokenRow, collate, encode, joined, prompt_ids
+from lume_run.rows import examples_of, token_rows
+from lume_run.text import Batch, TokenRow, collate, encode, joined, prompt_ids
 
-NO_TOTALS = Totals(forget_rows=0, forget_tokens=0, retain_rows=0, retain_tokens=0)
+NO_TOTALS = Totals()
 PLENTY = 10_000
 TOKENIZERS = ("tiny_tokenizer", "golden_tokenizer", "llama_tokenizer")
 PAIRS = (
@@ -160,19 +165,120 @@ def test_documents_label_all_but_the_first_token_and_have_no_eos(tokenizer):
     assert cut.truncated == len(row.ids) - 4
 
 
-def test_learn_document_labels_prompts_of_completions_only(tokenizer):
+@pytest.mark.parametrize("kind", [Kind.COMPLETION, Kind.QUESTION])
+def test_labelled_prompts(tokenizer, kind):
+    """Every token but the first becomes a label; what is the answer stays the same."""
     prompt, answer = "Once upon a", "time"
-    plain = encode(example(prompt, answer, Kind.COMPLETION), tokenizer, max_tokens=PLENTY)
-    learned = encode(example(prompt, answer, Kind.COMPLETION), tokenizer, max_tokens=PLENTY, learn_document=True)
-    asked = encode(example(prompt, answer, Kind.QUESTION), tokenizer, max_tokens=PLENTY, learn_document=True)
-    assert plain.ids == learned.ids == asked.ids
-    assert learned.label_start == 1
-    assert learned.answer_start == plain.answer_start
-    assert asked.label_start == asked.answer_start == plain.label_start == plain.answer_start
-    batch = collate([learned], pad_id=tokenizer.pad_token_id, totals=NO_TOTALS)
-    assert int(batch.mask.sum()) == len(learned.ids) - 1
-    assert int(batch.is_answer.sum()) == len(learned.ids) - learned.answer_start
-    assert bool((batch.mask | ~batch.is_answer).all())
+    plain = encode(example(prompt, answer, kind), tokenizer, max_tokens=PLENTY)
+    labelled = encode(example(prompt, answer, kind), tokenizer, max_tokens=PLENTY, label_prompt=True)
+    assert labelled.ids == plain.ids
+    assert labelled.label_start == 1
+    assert labelled.answer_start == plain.answer_start == plain.label_start > 1
+    assert (labelled.labels, labelled.answers) == (len(plain.ids) - 1, plain.answers)
+    assert plain.labels == plain.answers
+    for every_position in (False, True):
+        batch = collate([labelled], pad_id=tokenizer.pad_token_id, totals=NO_TOTALS, every_position=every_position)
+        assert int(batch.mask.sum()) == len(labelled.ids) - 1
+        assert int(batch.is_answer.sum()) == len(labelled.ids) - labelled.answer_start
+        assert bool((batch.mask | ~batch.is_answer).all())
+        assert batch.targets[batch.mask].tolist() == list(labelled.ids[1:])
+        assert batch.targets[batch.is_answer].tolist() == list(plain.ids[plain.answer_start :])
+
+
+def test_fine_tuning_labels_prompts_of_completions_only(tokenizer):
+    """The text of a completion is learned whole; a question is not."""
+    completion, question = example("Once upon a", "time", Kind.COMPLETION), example("Once upon a", "time")
+    asked = [(Role.RETAIN, completion), (Role.RETAIN, question)]
+    needs = Needs(rows={Role.RETAIN})
+    learned = token_rows(asked, tokenizer, needs=needs, max_tokens=PLENTY, learn_documents=True)
+    assert [row.label_start == 1 for row in learned] == [True, False]
+    assert len({(row.ids, row.answer_start) for row in learned}) == 1
+    plain = token_rows(asked, tokenizer, needs=needs, max_tokens=PLENTY)
+    assert [row.label_start == row.answer_start > 1 for row in plain] == [True, True]
+
+
+# -------------------------------------------------------------------------------------------- roles and keys
+
+
+def test_a_row_keeps_its_role_whatever_it_holds(tokenizer):
+    for kind, role in product((Kind.COMPLETION, Kind.QUESTION, Kind.DOCUMENT), Role):
+        row = encode(example("Once", "upon a time", kind), tokenizer, max_tokens=PLENTY, role=role)
+        assert row.role is role
+        assert row.key == f"{role.name.lower()} a"
+    assert encode(example("Once", "upon"), tokenizer, max_tokens=PLENTY).role is Role.RETAIN
+
+
+def test_rows_of_one_example_have_keys_of_their_own():
+    rows = [TokenRow(example_id="a b", ids=(1, 2), answer_start=1, label_start=1, role=role) for role in Role]
+    assert [row.key for row in rows] == [
+        "forget a b",
+        "retain a b",
+        "forget_idk a b",
+        "retain_idk a b",
+        "forget_mismatch a b",
+    ]
+
+
+def test_which_side_a_role_is_on():
+    assert [role.name for role in Role if role.is_forget] == ["FORGET", "FORGET_IDK", "FORGET_MISMATCH"]
+
+
+def test_only_the_roles_asked_for_label_their_prompts(tokenizer):
+    asked = [(role, example("Once upon a", "time")) for role in (Role.FORGET, Role.FORGET_IDK, Role.RETAIN)]
+    needs = Needs(rows={role for role, _ in asked}, whole_rows={Role.FORGET})
+    rows = token_rows(asked, tokenizer, needs=needs, max_tokens=PLENTY)
+    assert [row.role for row in rows] == [Role.FORGET, Role.FORGET_IDK, Role.RETAIN]
+    assert [row.label_start == 1 for row in rows] == [True, False, False]
+    assert len({row.answer_start for row in rows}) == 1
+
+
+def examples(count: int, split: Split) -> list[Example]:
+    """Examples of alternating kinds, each with an answer of its own."""
+    return [
+        replace(
+            example(f"{split} {number}?", f"{split} answer {number}"),
+            id=f"{split}-{number}",
+            kind=Kind.QUESTION if number % 2 else Kind.COMPLETION,
+        )
+        for number in range(count)
+    ]
+
+
+def test_every_example_in_every_role():
+    forget, retain = examples(4, Split.FORGET), examples(6, Split.RETAIN)
+    found = examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=3)
+    assert [role for role, _ in found] == [
+        *[Role.FORGET] * 4,
+        *[Role.FORGET_IDK] * 4,
+        *[Role.FORGET_MISMATCH] * 4,
+        *[Role.RETAIN] * 6,
+        *[Role.RETAIN_IDK] * 6,
+    ]
+    by_role = {role: [own for its, own in found if its is role] for role in Role}
+    assert (by_role[Role.FORGET], by_role[Role.RETAIN]) == (forget, retain)
+    for role, own in by_role.items():
+        whole = forget if role.is_forget else retain
+        assert [(e.id, e.prompt, e.kind) for e in own] == [(e.id, e.prompt, e.kind) for e in whole]
+    assert all(e.answer in REFUSALS for role in (Role.FORGET_IDK, Role.RETAIN_IDK) for e in by_role[role])
+    for mismatched in by_role[Role.FORGET_MISMATCH]:
+        (giver,) = [other for other in retain if other.answer == mismatched.answer]
+        assert giver.kind is mismatched.kind
+    assert found == examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=3)
+    assert found != examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=4)
+
+
+def test_other_answers_do_not_depend_on_the_rest_of_the_set():
+    """The refusal of an example is fixed by its name and the seed alone."""
+    forget = examples(4, Split.FORGET)
+    whole = examples_of({Role.FORGET_IDK}, forget, [], refusals=REFUSALS, seed=3)
+    assert examples_of({Role.FORGET_IDK}, forget[2:], [], refusals=REFUSALS, seed=3) == whole[2:]
+
+
+def test_a_mismatched_answer_comes_from_any_example_where_none_is_of_its_kind():
+    forget, retain = examples(2, Split.FORGET), examples(6, Split.RETAIN)[1::2]  # questions alone
+    found = examples_of({Role.FORGET_MISMATCH}, forget, retain, refusals=REFUSALS, seed=0)
+    assert forget[0].kind is Kind.COMPLETION
+    assert all(e.answer in {other.answer for other in retain} for _, e in found)
 
 
 # --------------------------------------------------------------------------------------------- truncation
@@ -205,22 +311,22 @@ def test_an_answer_is_cut_at_its_end_only_when_one_prompt_token_is_left(tokenize
 def rows_by_hand() -> list[TokenRow]:
     """5 tokens with 2 labels, 3 tokens with 1 label, 4 tokens with 3 labels of which 2 are the answer."""
     return [
-        TokenRow(example_id="a", ids=(11, 12, 13, 14, 15), answer_start=3, label_start=3, is_forget=True),
+        TokenRow(example_id="a", ids=(11, 12, 13, 14, 15), answer_start=3, label_start=3, role=Role.FORGET),
         TokenRow(example_id="b", ids=(21, 22, 23), answer_start=2, label_start=2),
-        TokenRow(example_id="c", ids=(31, 32, 33, 34), answer_start=2, label_start=1),
+        TokenRow(example_id="c", ids=(31, 32, 33, 34), answer_start=2, label_start=1, role=Role.RETAIN_IDK),
     ]
 
 
 def test_left_padding_by_hand():
     batch = collate(rows_by_hand(), pad_id=0, totals=NO_TOTALS)
-    assert batch.example_ids == ("a", "b", "c")
+    assert batch.keys == ("forget a", "retain b", "retain_idk c")
     assert batch.input_ids.tolist() == [[11, 12, 13, 14, 15], [0, 0, 21, 22, 23], [0, 31, 32, 33, 34]]
     assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 1, 1, 1, 1]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 1, 2], [0, 0, 1, 2, 3]]
     assert batch.targets.tolist() == [[13, 14, 15], [21, 22, 23], [32, 33, 34]]
     assert batch.mask.int().tolist() == [[0, 1, 1], [0, 0, 1], [1, 1, 1]]
     assert batch.is_answer.int().tolist() == [[0, 1, 1], [0, 0, 1], [0, 1, 1]]
-    assert batch.is_forget.tolist() == [True, False, False]
+    assert batch.role.tolist() == [Role.FORGET, Role.RETAIN, Role.RETAIN_IDK]
     assert batch.keep == 4  # the three predicting positions and the last one
 
 
@@ -235,13 +341,40 @@ def test_right_padding_by_hand():
     assert batch.keep == 0
 
 
-def test_wider_label_span_on_request():
+def test_wider_rows_on_request():
+    """Rows of 5, 3 and 4 tokens padded to 7; rows that are longer anyway stay as they are."""
     rows = rows_by_hand()
-    batch = collate(rows, pad_id=0, totals=NO_TOTALS, pad_to_labels=6)
-    assert batch.input_ids.shape == (3, 7)
-    assert batch.targets.shape == batch.mask.shape == batch.is_answer.shape == (3, 6)
-    for number, row in enumerate(rows):
-        assert batch.targets[number][batch.mask[number]].tolist() == list(row.ids[row.label_start :])
+    left = collate(rows, pad_id=0, totals=NO_TOTALS, pad_to=7)
+    assert left.input_ids[1].tolist() == [0, 0, 0, 0, 21, 22, 23]
+    assert left.targets.shape == (3, 3)  # more padding, no more labels
+    right = collate(rows, pad_id=0, totals=NO_TOTALS, every_position=True, pad_to=7)
+    assert right.input_ids[1].tolist() == [21, 22, 23, 0, 0, 0, 0]
+    assert right.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6]] * 3
+    assert right.targets.shape == right.mask.shape == right.is_answer.shape == (3, 6)
+    for batch in (left, right):
+        assert batch.attention_mask.sum(1).tolist() == [5, 3, 4]
+        for number, row in enumerate(rows):
+            assert batch.targets[number][batch.mask[number]].tolist() == list(row.ids[row.label_start :])
+            assert batch.targets[number][batch.is_answer[number]].tolist() == list(row.ids[row.answer_start :])
+    for every_position in (False, True):
+        wide, plain = (
+            collate(rows, pad_id=0, totals=NO_TOTALS, every_position=every_position, pad_to=width) for width in (4, 0)
+        )
+        assert torch.equal(wide.input_ids, plain.input_ids)
+
+
+def test_some_rows_of_a_batch():
+    batch = replace(collate(rows_by_hand(), pad_id=0, totals=NO_TOTALS), ref_logps=torch.arange(9.0).reshape(3, 3))
+    part = batch.take(torch.tensor([True, False, True]))
+    assert part.keys == ("forget a", "retain_idk c")
+    for name in Batch.__slots__:
+        value = getattr(batch, name)
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(getattr(part, name), value[[0, 2]]), name  # as wide as they were
+    assert (part.keep, part.totals) == (batch.keep, batch.totals)
+    none = batch.take(torch.tensor([False, False, False]))
+    assert none.keys == ()
+    assert none.input_ids.shape == (0, 5)
 
 
 def test_a_row_without_labels_counts_nothing():
@@ -255,8 +388,9 @@ def test_a_row_without_labels_counts_nothing():
 def test_moving_a_batch_keeps_everything():
     batch = collate(rows_by_hand(), pad_id=0, totals=NO_TOTALS)
     moved = batch.to(torch.device("cpu"))
-    assert moved.example_ids == batch.example_ids
+    assert moved.keys == batch.keys
     assert moved.keep == batch.keep
     assert moved.ref_logps is None
     assert torch.equal(moved.input_ids, batch.input_ids)
     assert torch.equal(moved.mask, batch.mask)
+    assert torch.equal(moved.role, batch.role)

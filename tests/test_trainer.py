@@ -1,143 +1,49 @@
-"""The loop: accumulation and resuming change nothing, a diverged loss stops, adapters move alone."""
+"""The loop: accumulation and resuming change nothing, a diverged loss stops, only what is chosen moves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
+from training import KillAt, Killed, Setup, Snapshots, phase, rows_for, set_up
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from lume_run.contracts import Losses, Needs, Signals
+from lume_run.callbacks import COMPLETE, StopAtBound, StopWhenMemorised
+from lume_run.contracts import Losses, Needs, Role, Signals
 from lume_run.errors import RunError
 from lume_run.methods.kl import RetainKL
-from lume_run.methods.likelihood import FineTune, GradientAscent, GradientDescent
+from lume_run.methods.likelihood import FineTune, GradientAscent, GradientDescent, Refusal
+from lume_run.methods.margin import LogitMargin
 from lume_run.methods.npo import NPO
-from lume_run.methods.objective import Objective
+from lume_run.methods.objective import Dual, Objective, StopWhen
+from lume_run.methods.preference import AnswerPreservation
+from lume_run.methods.representation import RMU, EmbeddingDistance
 from lume_run.models import with_adapters
-from lume_run.records import Example, Kind, Split
-from lume_run.reference import ReferenceCache, live_reference, row_logps
-from lume_run.runtime import seed_everything
-from lume_run.schedule import Schedule, write_schedule
-from lume_run.settings import Lora, Phase
-from lume_run.settings import Trainer as TrainerSettings
-from lume_run.text import TokenRow, collate, encode
-from lume_run.trainer import (
-    COMPLETE,
-    MarkComplete,
-    Method,
-    StopWhenMemorised,
-    UnlearnTrainer,
-    last_checkpoint,
-    training_arguments,
-)
+from lume_run.reference import live_reference
+from lume_run.schedule import write_schedule
+from lume_run.settings import Lora
+from lume_run.text import TokenRow, collate
+from lume_run.trainer import Diverged, last_checkpoint
 
-CPU = torch.device("cpu")
 NPO_GD = Objective(name="npo+gd", forget=NPO(beta=0.5), retain=GradientDescent())
 GRAD_DIFF = Objective(name="graddiff", forget=GradientAscent(), retain=GradientDescent())
+BOTH = Needs(rows={Role.FORGET, Role.RETAIN})
 
 
 @pytest.fixture(scope="module")
-def rows(tiny_tokenizer) -> list[TokenRow]:
+def rows(tiny) -> list[TokenRow]:
     """9 forget and 5 retain rows of uneven lengths."""
-    text = "Mara Oduya was born in Tallinn beside the old mill and repairs church organs until March"
-    words = text.split()
-    found = []
-    for number in range(14):
-        split = Split.FORGET if number < 9 else Split.RETAIN
-        example = Example(
-            id=f"row-{number}",
-            raw_id=f"row-{number}",
-            document=f"document-{number}",
-            split=split,
-            subtask="bios",
-            kind=Kind.QUESTION,
-            prompt=" ".join(words[: 2 + number]),
-            answer=" ".join(words[number : number + 1 + number % 3]),
-        )
-        found.append(encode(example, tiny_tokenizer, max_tokens=64, is_forget=split is Split.FORGET))
-    return found
+    return rows_for(GRAD_DIFF, tiny)
 
 
-def phase(**changed: Any) -> Phase:
-    fields: dict[str, Any] = {
-        "learning_rate": 0.05,
-        "epochs": 1,
-        "batch_size": 4,
-        "micro_batch_size": 2,
-        "optimizer": "sgd",
-        "schedule": "linear",
-    }
-    return Phase(**(fields | changed))
-
-
-@dataclass
-class Setup:
-    """A trainer and what it was made from."""
-
-    trainer: UnlearnTrainer
-    schedule: Schedule
-    start: dict[str, torch.Tensor]
-
-    @property
-    def weights(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach().clone() for name, value in self.trainer.model.state_dict().items()}
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        return [entry for entry in self.trainer.state.log_history if "loss" in entry]
-
-
-def set_up(
-    tiny: Path,
-    rows: Sequence[TokenRow],
-    folder: Path,
-    method: Method,
-    settings: Phase,
-    *,
-    checkpoint_every: int = 1000,
-    callbacks: Sequence[TrainerCallback] = (),
-    wrap: Callable[[Any], Any] = lambda model: model,
-) -> Setup:
-    """As `stages.optimise` builds it, in float32 on the CPU."""
-    schedule = write_schedule(
-        rows,
-        batch_size=settings.batch_size,
-        micro_batch_size=settings.micro_batch_size,
-        epochs=settings.epochs,
-        seed=0,
-        retain_rows=method.needs.retain_rows,
-    )
-    seed_everything(0)
-    trainer_settings = TrainerSettings(train=settings, unlearn=settings, checkpoint_every=checkpoint_every)
-    args = training_arguments(settings, trainer_settings, schedule, folder=folder, seed=0, device=CPU, bf16=False)
-    target = AutoModelForCausalLM.from_pretrained(tiny)
-    cache = None
-    if method.needs.reference_logps:
-        logps = row_logps(target, rows, pad_id=1)
-        cache = ReferenceCache({row.example_id: own for row, own in zip(rows, logps, strict=True)})
-    model = wrap(target)
-
-    def batch(micro):
-        made = collate([rows[number] for number in micro.rows], pad_id=1, totals=micro.totals)
-        return cache.attach(made) if cache else made
-
-    frozen = AutoModelForCausalLM.from_pretrained(tiny).requires_grad_(False).eval() if model is target else None
-    trainer = UnlearnTrainer(
-        model=model,
-        args=args,
-        method=method,
-        schedule=schedule,
-        collate=batch,
-        reference=live_reference(model, frozen) if method.needs.reference_logits else None,
-        callbacks=[MarkComplete(), *callbacks],
-    )
-    start = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    return Setup(trainer=trainer, schedule=schedule, start=start)
+@pytest.fixture(scope="module")
+def memorised(rows) -> list[TokenRow]:
+    """6 rows to fine-tune on."""
+    return [replace(row, role=Role.RETAIN) for row in rows[:6]]
 
 
 # -------------------------------------------------------------------------------------------- accumulation
@@ -196,7 +102,7 @@ def test_one_sgd_step_by_hand(tiny, rows, tmp_path):
     labels = 0
     total = torch.zeros(())
     for row in chosen:
-        if not row.is_forget:
+        if row.role is Role.RETAIN:
             logps = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
             for place in range(row.label_start, len(row.ids)):
                 total = total - logps[place - 1, row.ids[place]]
@@ -209,21 +115,6 @@ def test_one_sgd_step_by_hand(tiny, rows, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- resuming
-
-
-class Killed(Exception):
-    """Stands for a killed process."""
-
-
-class KillAt(TrainerCallback):
-    """Raises when a step has ended."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == self.step:
-            raise Killed
 
 
 def test_resuming_ends_where_an_uninterrupted_run_does(tiny, rows, tmp_path):
@@ -247,6 +138,38 @@ def test_resuming_ends_where_an_uninterrupted_run_does(tiny, rows, tmp_path):
     assert [entry["step"] for entry in resumed.history] == list(range(1, 8))
     for name, value in whole.weights.items():
         assert torch.equal(resumed.weights[name], value), name
+
+
+PDU = Objective(name="pdu", forget=LogitMargin(), retain=GradientDescent(), dual=Dual(bound=0.3, warmup_steps=1))
+IDK_AP = Objective(name="idk_ap", forget=Refusal(), retain=AnswerPreservation())
+
+
+@pytest.mark.parametrize("killed_at", [1, 5])
+@pytest.mark.parametrize("method", [IDK_AP, PDU], ids=lambda method: method.name)
+def test_resuming_with_other_answers_and_with_a_weight_that_follows_the_loss(method, killed_at, tiny, tmp_path):
+    settings = phase(optimizer="adamw_torch", learning_rate=1e-3, epochs=3, warmup=0.2)
+    rows = rows_for(method, tiny)
+    whole = set_up(tiny, rows, tmp_path / "whole", method, settings)
+    whole.trainer.train()
+    folder = tmp_path / "killed"
+    killed = set_up(tiny, rows, folder, method, settings, checkpoint_every=2, callbacks=[KillAt(killed_at)])
+    with pytest.raises(Killed):
+        killed.trainer.train()
+    found = last_checkpoint(folder)
+    assert found == (folder / "checkpoint-4" if killed_at == 5 else None)
+    resumed = set_up(tiny, rows, folder, method, settings, checkpoint_every=2)
+    resumed.trainer.train(resume_from_checkpoint=str(found) if found else None)
+    assert resumed.history == whole.history
+    for name, value in whole.weights.items():
+        assert torch.equal(resumed.weights[name], value), name
+    if method is PDU:
+        dual = [entry["retain_weight"] for entry in resumed.history]
+        assert dual == [entry["retain_weight"] for entry in whole.history]
+        losses = [entry["retain_loss"] for entry in whole.history]
+        assert dual[:2] == pytest.approx([1.0, 1.0])  # one step of warming up
+        for step in range(2, 7):  # the weight of this step, from the step before
+            assert dual[step] == pytest.approx(dual[step - 1] + losses[step - 1] - 0.3, rel=1e-5)
+        assert dual[-1] > 10
 
 
 def test_only_whole_checkpoints_count(tmp_path):
@@ -278,41 +201,178 @@ def test_a_checkpoint_is_marked_after_everything_was_written(tiny, rows, tmp_pat
 
 @dataclass(kw_only=True)
 class Diverging:
-    """Gradient ascent that yields `value` from its `call`-th micro-batch on."""
+    """Gradient ascent that yields `value` times its loss from its `call`-th micro-batch on."""
 
     value: float
     call: int
     name: str = "diverging"
     calls: int = 0
-    needs: ClassVar[Needs] = Needs()
+    needs: ClassVar[Needs] = BOTH
 
     def __call__(self, s: Signals) -> Losses:
         self.calls += 1
-        loss = s.logps.sum() / s.totals.forget_tokens
+        loss = s.logps.sum() / s.totals.of(Role.FORGET).tokens
         return Losses(total=loss * self.value if self.calls >= self.call else loss)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_non_finite_loss_stops_and_names_step_method_and_rows(value, tiny, rows, tmp_path):
-    """4 rows a step, 2 a micro-batch: the fourth forward is the second of step 2."""
-    method = Diverging(value=value, call=4)
-    made = set_up(tiny, rows, tmp_path, method, phase())
-    with pytest.raises(RunError) as caught:
+@dataclass(kw_only=True)
+class Steep(Diverging):
+    """The same with a loss that stays finite: sqrt(x) at x = 0 rises infinitely fast."""
+
+    def __call__(self, s: Signals) -> Losses:
+        self.calls += 1
+        loss = s.logps.sum() / s.totals.of(Role.FORGET).tokens
+        return Losses(total=loss + (loss - loss.detach()).sqrt() * self.value if self.calls >= self.call else loss)
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        (Diverging(value=math.nan, call=6), "the loss is nan"),
+        (Diverging(value=math.inf, call=6), "the loss is -inf"),
+        (Diverging(value=-math.inf, call=6), "the loss is inf"),
+        (Steep(value=1.0, call=6), "the gradient norm is "),
+    ],
+    ids=["nan", "-inf", "inf", "gradient"],
+)
+def test_a_non_finite_step_is_not_made_and_says_where(method, told, tiny, rows, tmp_path):
+    """8 rows a step, 2 a micro-batch: the sixth forward is the second of step 2."""
+    seen = Snapshots()
+    made = set_up(tiny, rows, tmp_path, method, phase(), callbacks=[seen])
+    with pytest.raises(Diverged) as caught:
         made.trainer.train()
-    message = str(caught.value)
-    assert "'diverging'" in message
-    assert "at step 2 " in message
-    guilty = [rows[number].example_id for number in made.schedule.micro_batches[3].rows]
-    assert f"(rows {', '.join(guilty)})" in message
-    assert "learning_rate" in message  # the remedy
-    assert made.trainer.state.global_step == 1
-    assert method.calls == 4
+    guilty = [rows[number].key for number in made.schedule.micro_batches[5].rows]
+    assert caught.value.told.startswith(told)
+    assert caught.value.told.endswith(f" at step 2 (rows: {', '.join(guilty)})")
+    remedy = "Lower the learning rate or the number of epochs."
+    assert str(caught.value) == f"Method 'diverging' diverged: {caught.value.told}. {remedy}"
+    assert isinstance(caught.value, RunError)
+    assert made.trainer.state.global_step == len(seen.weights) == 1
+    assert method.calls == 6
+    assert any(not torch.equal(value, made.start[name]) for name, value in seen.weights[0].items())
+    for name, value in made.weights.items():
+        assert torch.equal(value, seen.weights[0][name]), name  # those of the last good step
+
+
+def test_an_infinite_gradient_is_infinite_or_no_number(tiny, rows, tmp_path):
+    made = set_up(tiny, rows, tmp_path, Steep(value=1.0, call=1), phase())
+    with pytest.raises(Diverged, match=r"the gradient norm is (inf|nan) at step 1 "):
+        made.trainer.train()
+    assert made.moved == set()
 
 
 def test_a_long_list_of_rows_is_shortened(tiny, rows, tmp_path):
-    made = set_up(tiny, rows, tmp_path, Diverging(value=math.nan, call=1), phase(batch_size=9, micro_batch_size=9))
-    with pytest.raises(RunError, match=r"at step 1 \(rows (row-\d, ){8}\.\.\.\)"):
+    made = set_up(tiny, rows, tmp_path, Diverging(value=math.nan, call=1), phase(batch_size=9, micro_batch_size=18))
+    with pytest.raises(RunError, match=r"at step 1 \(rows: ((forget|retain) row-\d+, ){7}\w+ row-\d+ and 10 more\)"):
         made.trainer.train()
+
+
+def test_only_the_rows_without_numbers_are_named(tiny, rows, tmp_path):
+    """A token whose embedding is NaN spoils the rows it stands in, and no others of the micro-batch."""
+    made = set_up(tiny, rows, tmp_path, GRAD_DIFF, phase(batch_size=9, micro_batch_size=18))
+    (micro,) = made.schedule.micro_batches
+    shortest = min((rows[number] for number in micro.rows), key=lambda row: len(row.ids))
+    common = set.intersection(*(set(rows[number].ids) for number in micro.rows))
+    token = next(token for row in rows for token in row.ids if token not in common and token not in shortest.ids)
+    spoilt = [rows[number].key for number in micro.rows if token in rows[number].ids]
+    assert 0 < len(spoilt) < len(micro.rows)
+    with torch.no_grad():
+        made.trainer.model.get_input_embeddings().weight[token] = math.nan
+    with pytest.raises(Diverged) as caught:
+        made.trainer.train()
+    listed = ", ".join(spoilt[:8]) + (f" and {len(spoilt) - 8} more" if len(spoilt) > 8 else "")
+    assert caught.value.told == f"the loss is nan at step 1 (rows: {listed})"
+
+
+# ---------------------------------------------------------------------------------------------------- bounds
+
+
+def bounded(method: Objective, **bounds: float) -> tuple[Objective, StopAtBound]:
+    """The method with bounds, and the callback that `optimise` adds for them."""
+    stops = replace(method, stop_when=StopWhen(**bounds))
+    return stops, StopAtBound(stops.stop_when)
+
+
+@pytest.mark.parametrize("name", ["forget_loss", "retain_nll"])
+def test_a_bound_ends_the_run_after_the_step_that_reached_it(name, tiny, rows, tmp_path):
+    """The bounds are what the uninterrupted run logged at its steps 1, 3 and 6."""
+    settings = phase(optimizer="adamw_torch", learning_rate=1e-2, epochs=3, schedule="constant")
+    ascent = Objective(name="graddiff", forget=GradientAscent(), retain=GradientDescent(), retain_weight=0.0)
+    whole = set_up(tiny, rows, tmp_path / "whole", ascent, settings)
+    whole.trainer.train()
+    assert len(whole.history) == whole.schedule.steps == 7
+    logged = [entry[name] for entry in whole.history]
+    ends = []
+    for bound in (logged[0], logged[2], logged[5]):
+        reached = [
+            step for step, value in enumerate(logged, 1) if (value >= bound if name == "retain_nll" else value <= bound)
+        ]
+        method, stop = bounded(ascent, **{name: bound})
+        made = set_up(tiny, rows, tmp_path / f"bounded-{bound}", method, settings, callbacks=[stop])
+        made.trainer.train()
+        assert made.trainer.state.global_step == reached[0]
+        assert made.history == whole.history[: reached[0]]
+        assert stop.reason is not None
+        assert f"reached method.stop_when.{name}={bound:g}" in stop.reason
+        assert stop.reason.endswith(f" at step {reached[0]}")
+        ends.append(reached[0])
+    assert ends == sorted(set(ends))
+
+
+def test_a_run_killed_right_after_its_bound_was_reached_stops_there_again(tiny, rows, tmp_path):
+    """Every step is a checkpoint but the one that reached the bound: resuming from that would make one more."""
+    settings = phase(optimizer="adamw_torch", learning_rate=1e-2, epochs=3, schedule="constant")
+    runs, found = [], None
+    for _ in range(2):
+        method, stop = bounded(GRAD_DIFF, forget_loss=-6.5)
+        made = set_up(tiny, rows, tmp_path, method, settings, checkpoint_every=1, callbacks=[stop])
+        made.trainer.train(resume_from_checkpoint=found)
+        assert 1 < made.trainer.state.global_step < made.schedule.steps
+        runs.append((stop.reason, made.history))
+        found = str(last_checkpoint(tmp_path))
+        assert found == str(tmp_path / f"checkpoint-{made.trainer.state.global_step - 1}")
+    assert runs[0] == runs[1]
+
+
+def test_an_unreached_bound_changes_nothing(tiny, rows, tmp_path):
+    method, stop = bounded(GRAD_DIFF, forget_loss=-1e9, retain_nll=1e9)
+    made = set_up(tiny, rows, tmp_path / "bounded", method, phase(), callbacks=[stop])
+    whole = set_up(tiny, rows, tmp_path / "whole", GRAD_DIFF, phase())
+    for each in (made, whole):
+        each.trainer.train()
+    assert stop.reason is None
+    assert made.history == whole.history
+    assert all(torch.equal(value, whole.weights[name]) for name, value in made.weights.items())
+
+
+def test_a_watched_retain_nll_makes_retain_rows_be_read(tiny, tmp_path):
+    """Gradient ascent alone reads none; watching them changes no gradient."""
+    ascent = Objective(name="ga", forget=GradientAscent())
+    watching, _ = bounded(ascent, retain_nll=1e9)
+    assert ascent.needs.rows == {Role.FORGET}
+    assert watching.needs.rows == {Role.FORGET, Role.RETAIN}
+    runs = []
+    for method in (ascent, watching):
+        made = set_up(tiny, rows_for(method, tiny), tmp_path / str(len(runs)), method, phase())
+        made.trainer.train()
+        runs.append(made)
+    alone, watched = runs
+    assert all("retain_nll" not in entry for entry in alone.history)
+    assert all(entry["retain_nll"] > 1 for entry in watched.history)
+    assert all(set(step.totals.counts) == {Role.FORGET, Role.RETAIN} for step in watched.schedule.micro_batches)
+    for name, value in alone.weights.items():
+        torch.testing.assert_close(watched.weights[name], value, atol=1e-6, rtol=0)
+    for mine, theirs in zip(watched.history, alone.history, strict=True):
+        assert mine["forget_loss"] == pytest.approx(theirs["forget_loss"], rel=1e-5)
+
+
+def test_a_method_without_logits_can_be_watched(tiny, tmp_path):
+    """RMU stops its forward in the middle; a bound on the retain NLL makes it run through."""
+    rmu = Objective(name="rmu", forget=RMU(), retain=EmbeddingDistance())
+    watching, stop = bounded(rmu, retain_nll=1e9)
+    made = set_up(tiny, rows_for(watching, tiny), tmp_path, watching, phase(), callbacks=[stop])
+    made.trainer.train()
+    assert all(entry["retain_nll"] > 1 for entry in made.history)
 
 
 # -------------------------------------------------------------------------------------------------- adapters
@@ -330,31 +390,24 @@ def test_only_adapters_move(method, tiny, rows, tmp_path):
         tmp_path,
         method,
         phase(optimizer="adamw_torch", learning_rate=1e-2),
-        wrap=lambda model: with_adapters(model, Lora(enabled=True, rank=4), seed=0),
+        lora=Lora(enabled=True, rank=4),
     )
-    trainable = {name for name, value in made.trainer.model.named_parameters() if value.requires_grad}
+    trainable = made.trainable
     assert trainable
     assert all("lora_" in name for name in trainable)
     made.trainer.train()
-    moved = {name for name, value in made.weights.items() if not torch.equal(value, made.start[name])}
-    assert moved
-    assert moved <= trainable
-    assert {name for name in trainable if "lora_B" in name} <= moved
+    assert made.moved == trainable
     assert made.history[-1]["loss"] != pytest.approx(made.history[0]["loss"], rel=1e-3)
 
 
 def test_live_reference_of_adapters_is_the_target(tiny, rows):
     """With adapters off the model answers as before; afterwards they are on again, and it is in training mode."""
     target = AutoModelForCausalLM.from_pretrained(tiny)
-    batch = collate(
-        rows[:4],
-        pad_id=1,
-        totals=write_schedule(rows[:4], batch_size=4, micro_batch_size=4, epochs=1, seed=0, retain_rows=False)
-        .micro_batches[0]
-        .totals,
-    )
+    schedule = write_schedule(rows[:4], batch_size=4, micro_batch_size=4, epochs=1, seed=0)
+    batch = collate(rows[:4], pad_id=1, totals=schedule.micro_batches[0].totals)
+    needs = Needs(rows={Role.FORGET}, reference_logits={Role.FORGET})
     with torch.no_grad():
-        before = live_reference(target, target)(batch)
+        before = live_reference(target, target)(batch, needs).logits
     model = with_adapters(target, Lora(enabled=True, rank=4), seed=0)
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -363,9 +416,9 @@ def test_live_reference_of_adapters_is_the_target(tiny, rows):
     model.train()
     reference = live_reference(model, None)
     with torch.no_grad():
-        torch.testing.assert_close(reference(batch), before, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(reference(batch, needs).logits, before, atol=1e-6, rtol=1e-6)
         assert model.training
-        changed = live_reference(model, model)(batch)
+        changed = live_reference(model, model)(batch, needs).logits
     assert (changed - before).abs().max() > 1e-2
 
 
@@ -380,6 +433,39 @@ def test_unknown_adapter_modules_are_named(tiny):
         with_adapters(model, Lora(enabled=True, target_modules=["query"]), seed=0)
 
 
+# ------------------------------------------------------------------------------------------- chosen weights
+
+
+@pytest.mark.parametrize(
+    ("patterns", "chosen"),
+    [
+        (["*.layers.1.mlp.*"], {f"model.layers.1.mlp.{part}_proj.weight" for part in ("gate", "up", "down")}),
+        (
+            ["lm_head.weight", "*.0.self_attn.[qk]_proj.weight"],
+            {"lm_head.weight", *(f"model.layers.0.self_attn.{part}_proj.weight" for part in "qk")},
+        ),
+    ],
+    ids=["one layer's mlp", "two patterns"],
+)
+@pytest.mark.parametrize("method", [NPO_GD, Objective(name="kl", forget=GradientAscent(), retain=RetainKL())])
+def test_only_chosen_weights_move(method, patterns, chosen, tiny, rows, tmp_path):
+    settings = phase(optimizer="adamw_torch", learning_rate=1e-3, weight_decay=0.1)
+    made = set_up(tiny, rows, tmp_path, method, settings, trainable=patterns)
+    assert made.trainable == chosen
+    made.trainer.train()
+    assert made.moved == chosen
+
+
+def test_chosen_weights_above_the_layer_read_are_frozen(tiny, tmp_path):
+    """RMU on layer 0 of 2: nothing of layer 1 can move, so choosing it alone leaves nothing to train."""
+    rmu = Objective(name="rmu", forget=RMU(), retain=EmbeddingDistance())
+    rows = rows_for(rmu, tiny)
+    made = set_up(tiny, rows, tmp_path, rmu, phase(), trainable=["*.mlp.down_proj.*"])
+    assert made.trainable == {"model.layers.0.mlp.down_proj.weight"}
+    with pytest.raises(RunError, match=r"No weight is left to train: model\.trainable names only weights above"):
+        set_up(tiny, rows, tmp_path, rmu, phase(), trainable=["*.layers.1.*"])
+
+
 # ------------------------------------------------------------------------------------ stop when memorised
 
 
@@ -390,13 +476,13 @@ class Scripted:
     hits: tuple[int, ...]
     name: str = "scripted"
     calls: int = 0
-    needs: ClassVar[Needs] = Needs(retain_rows=True)
+    needs: ClassVar[Needs] = Needs(rows={Role.RETAIN})
 
     def __call__(self, s: Signals) -> Losses:
         step = self.calls
         self.calls += 1
         parts = {"answer_hits": torch.tensor(self.hits[step]), "answer_tokens": torch.tensor(10)}
-        return Losses(total=-s.logps.sum() / s.totals.retain_tokens, parts=parts)
+        return Losses(total=-s.logps.sum() / s.totals.of(Role.RETAIN).tokens, parts=parts)
 
 
 @pytest.mark.parametrize(
@@ -409,26 +495,24 @@ class Scripted:
         (1.0, (10, 10, 10) * 3, 3),
     ],
 )
-def test_fine_tuning_stops_after_the_first_memorised_epoch(accuracy, hits, stops_at, tiny, rows, tmp_path):
-    retain = [replace(row, is_forget=False) for row in rows[:6]]
+def test_fine_tuning_stops_after_the_first_memorised_epoch(accuracy, hits, stops_at, tiny, memorised, tmp_path):
     settings = phase(batch_size=2, micro_batch_size=2, epochs=3)
-    made = set_up(tiny, retain, tmp_path, Scripted(hits=hits), settings, callbacks=[StopWhenMemorised(accuracy, 3)])
+    made = set_up(tiny, memorised, tmp_path, Scripted(hits=hits), settings, callbacks=[StopWhenMemorised(accuracy, 3)])
     assert (made.schedule.steps, made.schedule.steps_per_epoch) == (9, 3)
     made.trainer.train()
     assert made.trainer.state.global_step == stops_at
     assert [entry["answer_hits"] for entry in made.history] == list(hits[:stops_at])
 
 
-def test_a_resumed_run_stops_at_the_same_step(tiny, rows, tmp_path):
+def test_a_resumed_run_stops_at_the_same_step(tiny, memorised, tmp_path):
     """Killed in the middle of the epoch that decides: the earlier steps come from the checkpoint's log."""
-    retain = [replace(row, is_forget=False) for row in rows[:6]]
     settings, hits = phase(batch_size=2, micro_batch_size=2, epochs=3), (0, 10, 10, 8, 10, 9, 0, 0, 0)
 
     def run(folder: Path, done: int, *callbacks: TrainerCallback) -> Setup:
         method = Scripted(hits=hits, calls=done)
         return set_up(
             tiny,
-            retain,
+            memorised,
             folder,
             method,
             settings,
@@ -445,17 +529,28 @@ def test_a_resumed_run_stops_at_the_same_step(tiny, rows, tmp_path):
     resumed = run(tmp_path, 4)
     resumed.trainer.train(resume_from_checkpoint=str(found))
     assert resumed.trainer.state.global_step == 6
+    found = last_checkpoint(tmp_path)  # killed once more, after the stop and before the model was written
+    assert found is not None
+    assert found.name == "checkpoint-5"
+    again = run(tmp_path, 5)
+    again.trainer.train(resume_from_checkpoint=str(found))
+    assert again.trainer.state.global_step == 6
 
 
-def test_fine_tuning_really_memorises(tiny, rows, tmp_path):
+def test_fine_tuning_really_memorises(tiny, memorised, tmp_path):
     """Two short rows, learned until every answer token is predicted; the stop comes long before the last step."""
-    retain = [replace(row, is_forget=False) for row in rows[:2]]
     settings = phase(
-        batch_size=2, micro_batch_size=2, epochs=200, optimizer="adamw_torch", learning_rate=1e-2, schedule="constant"
+        batch_size=2,
+        micro_batch_size=2,
+        epochs=200,
+        optimizer="adamw_torch",
+        learning_rate=1e-2,
+        schedule="constant",
+        stop_accuracy=1.0,
     )
-    made = set_up(tiny, retain, tmp_path, FineTune(), settings, callbacks=[StopWhenMemorised(1.0, 1)])
+    made = set_up(tiny, memorised[:2], tmp_path, FineTune(), settings)
     made.trainer.train()
     last = made.history[-1]
-    assert last["answer_hits"] == last["answer_tokens"] == sum(row.labels for row in retain)
+    assert last["answer_hits"] == last["answer_tokens"] == sum(row.labels for row in memorised[:2])
     assert made.trainer.state.global_step < 100
     assert all(entry["answer_hits"] < entry["answer_tokens"] for entry in made.history[:-1])

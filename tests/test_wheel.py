@@ -103,4 +103,5 @@ def test_it_plans_elsewhere(installed, tmp_path):
 def test_help_lists_the_options_of_the_wheel(installed, tmp_path):
     done = run(installed, tmp_path, "-m", "lume_run.cli", "--help")
     assert done.returncode == 0
-    assert "method/forget=\n  ga " in done.stdout
+    assert "method/forget=\n  adaptive_rmu " in done.stdout
+    assert "method/retain=\n  ap " in done.stdout

@@ -10,8 +10,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lume_run.contracts import Needs, Signals
+from lume_run.contracts import Needs, Role, Signals, granted
 from lume_run.numerics import widened
+from lume_run.settings import setting
 
 
 def forward_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
@@ -25,28 +26,33 @@ def forward_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
 class RetainKL:
     """Mean KL over the answer positions of retain rows: prompt and padding never enter."""
 
-    needs: ClassVar[Needs] = Needs(retain_rows=True, reference_logits=True)
+    needs: ClassVar[Needs] = Needs(rows={Role.RETAIN}, reference_logits={Role.RETAIN})
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
-        assert s.ref_logits is not None  # granted by needs
-        kept = s.mask & ~s.is_forget[:, None]
-        ours, theirs = s.at_labels(s.logits)[kept], s.at_labels(s.ref_logits)[kept]  # (N, V)
-        return forward_kl(ours, theirs).sum() / max(1, s.totals.retain_tokens)
+        answers = s.answers(Role.RETAIN)
+        return forward_kl(s.logits_at(answers), s.ref_logits_at(answers)).sum() / s.totals.of(Role.RETAIN).tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetainKLEveryPosition:
+class RetainKLCompat:
     """The released behaviour of closer-look and open-unlearning: mean over all B x T positions, padding included.
 
     Its value depends on how much padding a batch holds, hence on the micro-batch size. For reproducing
     published numbers only; `RetainKL` is the stated mathematics.
     """
 
-    needs: ClassVar[Needs] = Needs(retain_rows=True, reference_logits=True, every_position=True)
+    pad_to: int = setting(
+        0, low=0, help="pad rows to at least so many tokens (closer-look: 500 on TOFU, 300 real-world)"
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """Right-padded rows with all their logits, in both models."""
+        return Needs(rows={Role.RETAIN}, reference_logits={Role.RETAIN}, every_position=True, pad_to=self.pad_to)
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
-        assert s.ref_logits is not None  # granted by needs
-        retain = ~s.is_forget
-        return forward_kl(s.logits[retain], s.ref_logits[retain]).sum() / max(1, s.totals.retain_positions)
+        ours = granted(s.logits)[s.rows(Role.RETAIN)]
+        theirs = granted(s.ref_logits)[s.in_reference_of(Role.RETAIN)]
+        return forward_kl(ours, theirs).sum() / s.totals.of(Role.RETAIN).positions

@@ -1,4 +1,4 @@
-"""Negative preference optimisation (Zhang et al., arXiv:2404.05868, eq. 3)."""
+"""Negative preference optimisation: NPO (Zhang, arXiv:2404.05868, eq. 3), SimNPO (Fan, arXiv:2410.07163)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from lume_run.contracts import Needs, Signals
+from lume_run.contracts import Needs, Role, Signals
+from lume_run.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +20,27 @@ class NPO:
     towards 0 NPO becomes gradient ascent.
     """
 
-    beta: float = 0.1
-    needs: ClassVar[Needs] = Needs(reference_logps=True)
-
-    def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError("beta must be greater than 0")
+    beta: float = setting(0.1, low=0, open_low=True, help="inverse temperature")
+    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, reference_logps={Role.FORGET})
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
-        assert s.ref_logps is not None  # granted by needs
-        log_ratio = (s.logps - s.ref_logps).sum(1)[s.is_forget]  # (B,) log pi/ref [nats]
-        return -F.logsigmoid(-self.beta * log_ratio).sum() * (2 / self.beta) / max(1, s.totals.forget_rows)
+        log_ratio = s.sums(Role.FORGET) - s.ref_sums(Role.FORGET)  # (b,) log pi/ref [nats]
+        return -F.logsigmoid(-self.beta * log_ratio).sum() * (2 / self.beta) / s.totals.of(Role.FORGET).rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimNPO:
+    """Forget: -(2/beta) mean over rows of log sigmoid(beta (NLL / length - delta)): no reference at all.
+
+    A row without answer tokens counts as one of NLL 0; the released code gives NaN for it.
+    """
+
+    beta: float = setting(4.5, low=0, open_low=True, help="inverse temperature")
+    delta: float = setting(0.0, low=0, help="margin [nats a token] the NLL should exceed")
+    needs: ClassVar[Needs] = Needs(rows={Role.FORGET})
+
+    def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
+        nll = -s.sums(Role.FORGET) / s.lengths(Role.FORGET).clamp(min=1)  # (b,) [nats a token]
+        return -F.logsigmoid(self.beta * (nll - self.delta)).sum() * (2 / self.beta) / s.totals.of(Role.FORGET).rows

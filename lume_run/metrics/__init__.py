@@ -1,1 +1,1 @@
-"""Metrics: pure functions over `records.Response`; no model, tokenizer or file of a run is touched here."""
+"""Metrics: pure functions over responses, or over the plain numbers and texts that responses hold."""

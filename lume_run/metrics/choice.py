@@ -15,7 +15,9 @@ from lume_run.records import Response
 def chosen(response: Response) -> str:
     """The option with the highest log-probability; of equal ones the first."""
     logps = response.choice_logps
-    if not logps or len(logps) != len(response.choices):
+    if not logps:
+        raise ValueError(f"{response.id}: its choices have no finite log-probabilities; look for a diverged model")
+    if len(logps) != len(response.choices):
         raise ValueError(
             f"{response.id}: {len(logps)} log-probabilities for {len(response.choices)} choices; "
             "ask the model again with Ask.CHOICE"

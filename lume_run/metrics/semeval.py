@@ -84,9 +84,8 @@ def membership_rows(responses: Sequence[Response], split: Split) -> list[Respons
 
 
 def mean_logp(response: Response) -> float:
-    """Mean token log-probability [nats]; NaN for a document of one token, which has nothing to predict."""
-    assert response.logp_sum is not None and response.tokens is not None  # check_responses comes first
-    return response.logp_sum / response.tokens if response.tokens else math.nan
+    """Mean token log-probability [nats]; NaN where it is not finite, or for a document of one token."""
+    return response.logp_sum / response.tokens if response.logp_sum is not None and response.tokens else math.nan
 
 
 def mmlu_rows(responses: Sequence[Response]) -> list[Response]:
@@ -114,7 +113,7 @@ def check_responses(responses: Sequence[Response], *, allow_repeats: bool = Fals
 def _is_incomplete(row: Response) -> bool:
     if row.ask is Ask.GENERATE:
         return row.output is None
-    return row.ask is Ask.LOGPROB and (row.tokens is None or row.logp_sum is None)
+    return row.ask is Ask.LOGPROB and row.tokens is None
 
 
 def _cells(responses: Sequence[Response]) -> Cells:

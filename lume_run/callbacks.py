@@ -1,0 +1,108 @@
+"""What happens around the optimizer steps of a training stage: progress, clocks, whole checkpoints, reasons to stop."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lume_run.methods.objective import StopWhen
+from lume_run.runtime import Progress
+
+COMPLETE = "COMPLETE"  # written into a checkpoint folder once everything else is there
+
+
+class MarkComplete(TrainerCallback):  # type: ignore[misc]
+    """Marks a checkpoint once it is whole, so that a half-written one is never resumed from."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called after everything of the checkpoint was written."""
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+class StopWhenMemorised(TrainerCallback):  # type: ignore[misc]
+    """Ends fine-tuning after the first whole epoch in which `accuracy` of the answer tokens was predicted.
+
+    It reads the trainer's own log, which checkpoints keep, so a resumed run stops at the same step.
+    """
+
+    def __init__(self, accuracy: float, steps_per_epoch: int) -> None:
+        self.accuracy, self.steps_per_epoch = accuracy, steps_per_epoch
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Judge at the end of an epoch."""
+        steps = [entry for entry in state.log_history[-self.steps_per_epoch - 1 :] if "answer_hits" in entry]
+        steps = steps[-self.steps_per_epoch :]
+        if state.global_step % self.steps_per_epoch or len(steps) < self.steps_per_epoch:
+            return
+        hits, tokens = (sum(entry[name] for entry in steps) for name in ("answer_hits", "answer_tokens"))
+        if hits >= self.accuracy * tokens:
+            stop(control)
+
+
+class StopAtBound(TrainerCallback):  # type: ignore[misc]
+    """Ends unlearning at the first step that reached a bound of `method.stop_when`; `reason` says which."""
+
+    def __init__(self, bounds: StopWhen) -> None:
+        self.bounds = bounds
+        self.reason: str | None = None
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Judge every step."""
+        told = self.bounds.reached(state.log_history[-1])
+        if told is not None:
+            self.reason = f"{told} at step {state.global_step}"
+            stop(control)
+
+
+def stop(control: TrainerControl) -> None:
+    """End training after this step, without a checkpoint of it: resuming from that would make one step more."""
+    control.should_training_stop = True
+    control.should_save = False
+
+
+class Clock(TrainerCallback):  # type: ignore[misc]
+    """Times every optimizer step of this process."""
+
+    def __init__(self) -> None:
+        self.began = 0.0
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The first micro-batch is about to run."""
+        self.began = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The optimizer has stepped."""
+        self.seconds.append(time.perf_counter() - self.began)
+
+    @property
+    def median(self) -> float | None:
+        """Median seconds a step; None where this process made no step."""
+        return statistics.median(self.seconds) if self.seconds else None
+
+
+class ShowProgress(TrainerCallback):  # type: ignore[misc]
+    """A progress bar with rate, time left and the current loss."""
+
+    def __init__(self, title: str, steps: int) -> None:
+        self.bar = Progress(title, steps, unit="step")
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start where a resumed run stands."""
+        self.bar.start(done=state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Show the newest loss."""
+        last = state.log_history[-1]
+        note = f"loss {last['loss']:.4g}" if "loss" in last else ""
+        if last.get("answer_tokens"):
+            note += f"  answers {last['answer_hits'] / last['answer_tokens']:.1%}"
+        self.bar.advance(to=state.global_step, note=note)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Close the bar."""
+        self.bar.stop()

@@ -1,0 +1,52 @@
+"""Arithmetic on whole models: subtracting a task vector, merging LoRA adapters with peft."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lume_run import models
+from lume_run.methods.baselines import MergeAdapters
+from lume_run.runtime import console
+from lume_run.stages import Run
+
+PRUNING = ("ties", "ties_svd", "dare_ties", "dare_linear", "magnitude_prune")  # combinations that take a density
+
+
+@torch.no_grad()
+def subtract(run: Run, target: str, reinforced: str, alpha: float, out: Path) -> None:
+    """Write target - alpha x (reinforced - target), weight by weight in float32."""
+    settings = run.settings.model
+    console.print(f"  subtracting {alpha:g} x the task vector")
+    model = models.load_model(target, settings, torch.device("cpu"), dtype=torch.float32)
+    added = models.load_model(reinforced, settings, torch.device("cpu"), dtype=torch.float32)
+    theirs = dict(added.named_parameters())
+    for name, weight in model.named_parameters():
+        weight -= alpha * (theirs[name] - weight)
+    models.save(model, models.load_tokenizer(target, settings), out)
+
+
+def merge_adapters(run: Run, target: str, adapters: Sequence[str], method: MergeAdapters, out: Path) -> None:
+    """Write the target with all `adapters` (folders of peft) merged into it."""
+    from peft import PeftModel
+
+    settings = run.settings.model
+    console.print(f"  merging {len(adapters)} adapters by {method.combination}")
+    names = [f"adapter{number}" for number in range(1, len(adapters) + 1)]
+    loaded = models.load_model(target, settings, run.device, dtype=torch.float32)
+    model: Any = PeftModel.from_pretrained(loaded, adapters[0], adapter_name=names[0])
+    for name, folder in zip(names[1:], adapters[1:], strict=True):
+        model.load_adapter(folder, adapter_name=name)
+    torch.manual_seed(run.settings.seed)  # DARE drops values at random
+    model.add_weighted_adapter(
+        names,
+        list(method.weights),
+        adapter_name="merged",
+        combination_type=method.combination,
+        density=method.density if method.combination in PRUNING else None,
+    )
+    model.set_adapter("merged")
+    models.save(model, models.load_tokenizer(target, settings), out)

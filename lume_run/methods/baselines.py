@@ -1,0 +1,87 @@
+"""Baselines that are not losses: what to compare an unlearning method with, and ideas that won SemEval-2025.
+
+Settings only; `recipes.py` carries them out. Each runs in the same pipeline and reports the same scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from lume_run.contracts import Needs
+from lume_run.methods.objective import Objective
+from lume_run.settings import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOp:
+    """The target as it is: what every method has to beat."""
+
+    name: str
+    needs: ClassVar[Needs] = Needs()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain:
+    """The base model fine-tuned on retain rows alone: it never saw the forget set."""
+
+    name: str
+    needs: ClassVar[Needs] = Needs()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskVector:
+    """Target minus `alpha` times what fine-tuning it on the forget set adds (Ilharco et al., arXiv:2212.04089)."""
+
+    name: str
+    alpha: float = setting(1.0, low=0, help="how much of the task vector is subtracted")
+    needs: ClassVar[Needs] = Needs()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InContext:
+    """The target behind a prompt that shows how to answer (after Pawelczyk et al., arXiv:2310.07579).
+
+    Forget prompts are shown with refusals, retain prompts with their answers; the weights stay as they are, so
+    membership inference, which has no prompt, sees the target.
+    """
+
+    name: str
+    instruction: str = setting(help="first line of the context")
+    forget_examples: int = setting(2, low=0, help="forget prompts shown with a refusal")
+    retain_examples: int = setting(2, low=0, help="retain prompts shown with their answer")
+    needs: ClassVar[Needs] = Needs()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One adapter to merge: a method, and what differs from `trainer.unlearn`."""
+
+    method: Objective
+    learning_rate: float | None = setting(None, low=0, open_low=True, high=1, help="null: as in trainer.unlearn")
+    epochs: float | None = setting(None, low=0, open_low=True, help="null: as in trainer.unlearn")
+    batch_size: int | None = setting(None, low=1, help="null: as in trainer.unlearn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeAdapters:
+    """LoRA adapters of different methods, merged by peft (ZJUKLAB at SemEval-2025; TIES, arXiv:2306.01708)."""
+
+    name: str
+    members: tuple[Member, ...]
+    weights: tuple[float, ...] = setting(help="weight of each adapter")
+    combination: Literal["ties", "ties_svd", "dare_ties", "dare_linear", "magnitude_prune", "linear", "svd", "cat"] = (
+        setting("ties", help="peft's combination_type")
+    )
+    density: float = setting(0.8, low=0, open_low=True, high=1, help="share of values kept by the pruning combinations")
+    needs: ClassVar[Needs] = Needs()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for fewer than two adapters, or weights that do not match them."""
+        if len(self.members) < 2:
+            raise ValueError("merging takes at least two members")
+        if len(self.weights) != len(self.members):
+            raise ValueError(f"{len(self.members)} members need as many weights, not {len(self.weights)}")
+
+
+BASELINES = (NoOp, Retrain, TaskVector, InContext, MergeAdapters)

@@ -1,0 +1,84 @@
+"""Maximising the entropy of predictions on forget rows (ME, arXiv:2410.08109).
+
+The paper minimises KL(P || U) between each predicted distribution P and the uniform U over the vocabulary. Its released
+code minimises KL(U || P), over the padding as well; `MaximumEntropyCompat` does the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from lume_run.contracts import Needs, Role, Signals, granted
+from lume_run.numerics import widened
+from lume_run.settings import setting
+
+SMALLEST = 1e-12  # added to probabilities by the released code
+
+
+def kl_to_uniform(logits: Tensor) -> Tensor:
+    """KL(P || U) = log V - H(P) at each position: (..., V) -> (...) [nats], at most log V."""
+    logps = widened(logits).log_softmax(-1)
+    return math.log(logits.shape[-1]) + (logps.exp() * logps).sum(-1)
+
+
+def kl_from_uniform(logits: Tensor) -> Tensor:
+    """KL(U || P) = logsumexp(z) - mean(z) - log V at each position: (..., V) -> (...) [nats], unbounded."""
+    wide = widened(logits)
+    return wide.logsumexp(-1) - wide.mean(-1) - math.log(logits.shape[-1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaximumEntropy:
+    """Forget: mean over rows of the mean KL over a row's tokens, padding never entering."""
+
+    direction: Literal["to_uniform", "from_uniform"] = setting(
+        "to_uniform", help="to_uniform: KL(P || U), the paper's; from_uniform: KL(U || P), the released code's"
+    )
+    prompts: bool = setting(True, help="prompt tokens too, as in the paper; false: answers only")
+
+    @property
+    def needs(self) -> Needs:
+        """Forget rows, their prompts labelled when those count."""
+        return Needs(rows={Role.FORGET}, whole_rows={Role.FORGET} if self.prompts else frozenset())
+
+    def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
+        counted = s.mask & s.rows(Role.FORGET)[:, None] if self.prompts else s.answers(Role.FORGET)  # (B, R)
+        divergence = kl_to_uniform if self.direction == "to_uniform" else kl_from_uniform
+        lengths = counted.sum(1, keepdim=True).expand_as(counted)[counted]  # (N,) tokens of each position's row
+        return (divergence(s.logits_at(counted)) / lengths).sum() / s.totals.of(Role.FORGET).rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaximumEntropyCompat:
+    """Forget: mean KL(U || P + 1e-12) over every position but the last of each padded row.
+
+    With `masked` over the answer tokens of the step only (closer-look's `mask: true`).
+    """
+
+    masked: bool = setting(False, help="answer tokens only")
+    pad_to: int = setting(
+        0, low=0, help="pad rows to at least so many tokens (closer-look: 500 on TOFU, 300 real-world)"
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """Right-padded rows with all their logits."""
+        return Needs(rows={Role.FORGET}, every_position=True, pad_to=self.pad_to)
+
+    def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
+        totals = s.totals.of(Role.FORGET)
+        if self.masked:
+            return released_kl(s.logits_at(s.answers(Role.FORGET))).sum() / totals.tokens
+        predictions = granted(s.logits)[s.rows(Role.FORGET)][:, :-1]
+        return released_kl(predictions).sum() / max(1, totals.positions - totals.rows)
+
+
+def released_kl(logits: Tensor) -> Tensor:
+    """KL(U || P + 1e-12): (..., V) -> (...) [nats]."""
+    return -(widened(logits).softmax(-1) + SMALLEST).log().mean(-1) - math.log(logits.shape[-1])

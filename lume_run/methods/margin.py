@@ -1,0 +1,43 @@
+"""Flattening logits: the squared margin between the largest logit and the mean (PDU, arXiv:2506.05314).
+
+The paper bounds the retain loss instead of weighing it: `method.dual` (`objective.Dual`) does that for any method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from lume_run.contracts import Needs, Role, Signals, granted
+from lume_run.numerics import widened
+
+
+def squared_margin(logits: Tensor) -> Tensor:
+    """(max_v z - mean_v z)^2: (..., V) -> (...)."""
+    wide = widened(logits)
+    return (wide.amax(-1) - wide.mean(-1)) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitMargin:
+    """Forget: mean squared margin of the logits that predict answer tokens."""
+
+    needs: ClassVar[Needs] = Needs(rows={Role.FORGET})
+
+    def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
+        return squared_margin(s.logits_at(s.answers(Role.FORGET))).sum() / s.totals.of(Role.FORGET).tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitMarginCompat:
+    """As released: the mask is not shifted, so logits AT answer tokens count, which predict the token after."""
+
+    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, every_position=True)
+
+    def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
+        after = granted(s.logits)[:, -s.mask.shape[1] :][s.answers(Role.FORGET)]  # (N, V)
+        return squared_margin(after).sum() / s.totals.of(Role.FORGET).tokens

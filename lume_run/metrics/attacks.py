@@ -1,0 +1,151 @@
+"""Membership inference attacks: a score per document, then how well the scores tell members from non-members.
+
+Every score is higher for a likelier member (a document the model was trained on). The scores of open-unlearning and
+MUSE are minus these and their AUC is taken with the classes swapped, so open-unlearning's AUC is `membership.auc` of
+ours (MUSE swaps only one of the two: see `muse`).
+
+Token log-probabilities [nats] are those of a document under teacher forcing; which tokens count is the caller's choice.
+open-unlearning leaves the last labelled token out of min-k and min-k++ and counts it in loss, zlib and reference.
+A document without tokens has no score: None, to be left out and counted; open-unlearning gives it 0 in min-k++.
+NaN or an infinite number raises ValueError.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from lume_run.metrics.membership import auc
+from lume_run.metrics.uncertainty import Interval, Numbers, finite_values, two_sample_interval
+
+VARIANCE_FLOOR = 1e-6  # [nats^2], of min-k++ in open-unlearning: a certain token has variance 0
+
+
+def loss_score(token_logps: Sequence[float]) -> float | None:
+    """Mean token log-probability [nats], at most 0: minus the loss of Yeom et al., arXiv:1709.01604."""
+    if not len(token_logps):
+        return None
+    return float(finite_values(token_logps, "token log-probabilities").mean())
+
+
+def zlib_score(token_logps: Sequence[float], text: str) -> float | None:
+    """Mean token log-probability [nats] over the bytes of the zlib-compressed UTF-8 text, at most 0.
+
+    Carlini et al., arXiv:2012.07805. The empty text still compresses to 8 bytes. Python builds with another zlib may
+    differ by a byte or so.
+    """
+    score = loss_score(token_logps)
+    return None if score is None else score / len(zlib.compress(text.encode("utf-8")))
+
+
+def min_k(token_logps: Sequence[float], k: float = 0.2) -> float | None:
+    """Mean of the share `k` (above 0, up to 1) of least likely tokens [nats], at least one token; at most 0.
+
+    Shi et al., arXiv:2310.16789: k = 0.2; MUSE takes 0.4, and NaN where its share is below one token.
+    """
+    if not len(token_logps):
+        return None
+    return _mean_of_lowest(finite_values(token_logps, "token log-probabilities"), k)
+
+
+def min_k_plus_plus(
+    token_logps: Sequence[float], means: Sequence[float], variances: Sequence[float], k: float = 0.2
+) -> float | None:
+    """Min-k of log-probabilities standardised by the vocabulary; no unit, no bounds.
+
+    Zhang et al., arXiv:2404.02936. `means` [nats] and `variances` [nats^2] are those of log p over the next
+    token under p itself, at the same places as `token_logps`; a variance below 1e-6 counts as 1e-6.
+    """
+    if not len(token_logps) == len(means) == len(variances):
+        sizes = f"{len(token_logps)} log-probabilities, {len(means)} means, {len(variances)} variances"
+        raise ValueError(f"{sizes}; give one of each per token")
+    if not len(token_logps):
+        return None
+    logps = finite_values(token_logps, "token log-probabilities")
+    spread = np.sqrt(np.maximum(finite_values(variances, "variances"), VARIANCE_FLOOR))
+    return _mean_of_lowest((logps - finite_values(means, "means")) / spread, k)
+
+
+def reference_score(loss: float, reference_loss: float) -> float:
+    """Mean token loss under a reference model minus that under the model [nats], no bounds.
+
+    Carlini et al., arXiv:2012.07805: a document that is likelier here than under a model that never saw it is a member.
+    """
+    finite_values((loss, reference_loss), "losses")
+    return reference_loss - loss
+
+
+def tpr_at_fpr(member_scores: Sequence[float], nonmember_scores: Sequence[float], fpr: float = 0.01) -> float:
+    """Largest share of members above a threshold that at most the share `fpr` of non-members reaches; 0 to 1.
+
+    Carlini et al., arXiv:2112.03570. Only thresholds that exist count, nothing is interpolated: under 1 % and fewer
+    than 100 non-members none of them may pass. Chance level is about `fpr`, 1 is full recognition. ValueError where a
+    class is missing or a score is NaN or infinite.
+    """
+    if not 0 <= fpr <= 1:
+        raise ValueError(f"fpr is {fpr}; give a fraction within 0 to 1, not a percentage")
+    members, nonmembers = (
+        finite_values(member_scores, "member scores"),
+        finite_values(nonmember_scores, "nonmember scores"),
+    )
+    from sklearn.metrics import roc_curve  # late: slow to import
+
+    labels = [1] * members.size + [0] * nonmembers.size
+    # All thresholds: those between collinear points, dropped by default, may hold the answer.
+    false, true, _ = roc_curve(labels, np.concatenate([members, nonmembers]), drop_intermediate=False)
+    return float(true[false <= fpr].max())
+
+
+def auc_interval(
+    member_scores: Sequence[float],
+    nonmember_scores: Sequence[float],
+    *,
+    seed: int,
+    member_documents: Sequence[str] | None = None,
+    nonmember_documents: Sequence[str] | None = None,
+    level: float = 0.95,
+    resamples: int = 1000,
+) -> Interval:
+    """`membership.auc` (0 to 1, 0.5 is chance) with its bootstrap interval over documents, classes kept apart."""
+    return two_sample_interval(
+        member_scores,
+        nonmember_scores,
+        lambda members, nonmembers: auc(members.tolist(), nonmembers.tolist()),
+        first_groups=member_documents,
+        second_groups=nonmember_documents,
+        seed=seed,
+        level=level,
+        resamples=resamples,
+    )
+
+
+def tpr_at_fpr_interval(
+    member_scores: Sequence[float],
+    nonmember_scores: Sequence[float],
+    *,
+    seed: int,
+    fpr: float = 0.01,
+    member_documents: Sequence[str] | None = None,
+    nonmember_documents: Sequence[str] | None = None,
+    level: float = 0.95,
+    resamples: int = 1000,
+) -> Interval:
+    """`tpr_at_fpr` with its bootstrap interval over documents, classes kept apart."""
+    return two_sample_interval(
+        member_scores,
+        nonmember_scores,
+        lambda members, nonmembers: tpr_at_fpr(members.tolist(), nonmembers.tolist(), fpr),
+        first_groups=member_documents,
+        second_groups=nonmember_documents,
+        seed=seed,
+        level=level,
+        resamples=resamples,
+    )
+
+
+def _mean_of_lowest(values: Numbers, k: float) -> float:
+    if not 0 < k <= 1:
+        raise ValueError(f"k is {k}; give a fraction above 0 and up to 1, not a percentage")
+    return float(np.sort(values)[: max(1, int(values.size * k))].mean())

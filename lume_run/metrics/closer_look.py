@@ -1,0 +1,139 @@
+"""The metrics of "A Closer Look at Machine Unlearning for LLMs" (Yuan et al., arXiv:2410.08109).
+
+Six means per evaluated set, each within 0 to 1, then two aggregates. ROUGE is `text.rouge_l_recall`. Losses are mean
+token losses [nats] (`tofu.mean_loss`) and truth ratios those of `tofu.truth_ratio`, wrong over right: the reciprocal of
+the ratio s = exp(perturbed loss - paraphrase loss) in the released code.
+
+The released code does the same arithmetic where it gives a number, with its own ends:
+- a row without answer tokens has loss NaN there, and every mean and aggregate with it; here it is left out (None) or,
+  given as NaN, a ValueError;
+- losses above about 745 make all options 0 there and their share NaN; here the share stays defined;
+- a cosine may exceed 1 by rounding there, here it does not;
+- forget efficacy without a forget set is NaN there; here it cannot be asked for;
+- an empty generation has no NaN in either: entropy 0, ROUGE 0, so label "none" (see `token_entropy`).
+Empty lists raise ValueError.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from lume_run.metrics.aggregate import harmonic_mean
+from lume_run.metrics.tofu import closer_to_1_better, true_better
+from lume_run.metrics.tofu import options_probability as share_of_options
+from lume_run.metrics.uncertainty import finite_values
+
+ENTAILMENT = "entailment"
+NO_ENTAILMENT = "none"
+LEAST_ROUGE = 0.1  # of a generation that can entail anything
+
+
+def unigram_entropy(tokens: Sequence[str]) -> float:
+    """Entropy [bits] of the tokens of a generation by their frequency, 0 or more; 0 for fewer than two tokens."""
+    total = len(tokens)
+    return sum(count / total * math.log2(total / count) for count in Counter(tokens).values())
+
+
+def token_entropy(tokens: Sequence[str]) -> float:
+    """`unigram_entropy` over log2 of the number of tokens: 1 repeats nothing, near 0 one token only; high is fluent.
+
+    The scale is the number of tokens, not of distinct ones, so long fluent texts stay below 1. For fewer than two
+    tokens the quotient is 0 / 0; as in the released code it is 0, which is right for an empty generation but hard on a
+    correct answer of one token.
+    """
+    return unigram_entropy(tokens) / math.log2(len(tokens)) if len(tokens) > 1 else 0.0
+
+
+def probability(losses: Sequence[float]) -> float:
+    """Mean of exp(-loss) over rows, 0 to 1, of a forget or retain set: low, high is good."""
+    return float(np.exp(-finite_values(losses, "mean token losses")).mean())
+
+
+def options_probability(losses: Sequence[float], wrong_losses: Sequence[Sequence[float]]) -> float:
+    """Mean share of the right answer among its options over rows, 0 to 1, high is good; real authors, world facts.
+
+    `wrong_losses` holds the losses of the wrong answers of every row; ValueError where the numbers of rows differ.
+    """
+    if not losses or len(losses) != len(wrong_losses):
+        raise ValueError(
+            f"{len(losses)} rows with a loss, {len(wrong_losses)} with wrong options; give both for each row"
+        )
+    return statistics.fmean(map(share_of_options, losses, wrong_losses))
+
+
+def forget_truth_ratio(ratios: Sequence[float]) -> float:
+    """1 - mean(min(x, 1 / x)) of truth ratios, 0 to 1, low is good: the reverse of TOFU's direction on a forget set."""
+    return 1 - closer_to_1_better(ratios)
+
+
+def utility_truth_ratio(ratios: Sequence[float]) -> float:
+    """mean(max(0, 1 - x)) of truth ratios, 0 to 1, high is good: every set but the forget set."""
+    return true_better(ratios)
+
+
+def cosine_similarity(left: Sequence[float], right: Sequence[float]) -> float:
+    """Cosine between the embeddings of generation and reference, clipped to 0 to 1; 0 where one is all zeros.
+
+    ValueError on different lengths, none, NaN or infinity.
+    """
+    one, two = finite_values(left, "embedding values"), finite_values(right, "embedding values")
+    if one.size != two.size:
+        raise ValueError(f"embeddings of {one.size} and {two.size} values; take both from one model")
+    scale = float(np.linalg.norm(one) * np.linalg.norm(two))
+    return min(1.0, max(0.0, float(one @ two) / scale)) if scale else 0.0
+
+
+def entailment_pair(generation: str, reference: str, *, tofu: bool, forget: bool) -> tuple[str, str]:
+    """(premise, hypothesis) for the classifier: does the first entail the second?
+
+    The reference is the premise on TOFU's retain, real authors and world facts sets: nothing may be added to it. The
+    generation is the premise on TOFU's forget set and on every set of another task: nothing may be missing from it.
+    """
+    return (reference, generation) if tofu and not forget else (generation, reference)
+
+
+def entailment_label(label: str, rouge_l_recall: float) -> str:
+    """The classifier's label, or "none" where ROUGE-L recall is below 0.1: the texts have nothing in common."""
+    if math.isnan(rouge_l_recall):
+        raise ValueError("ROUGE-L recall is NaN; an empty generation has recall 0")
+    return NO_ENTAILMENT if rouge_l_recall < LEAST_ROUGE else label
+
+
+def entailment_score(labels: Sequence[str]) -> float:
+    """Share of labels that are exactly "entailment", lower case, 0 to 1: low is good on a forget set, else high."""
+    if not labels:
+        raise ValueError("no entailment labels; at least one is needed")
+    return sum(label == ENTAILMENT for label in labels) / len(labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMeans:
+    """The six means of one evaluated set, each within 0 to 1, in the order of the paper."""
+
+    rouge: float
+    probability: float
+    truth_ratio: float
+    token_entropy: float
+    cosine: float
+    entailment: float
+
+
+def model_utility(sets: Sequence[SetMeans]) -> float:
+    """Harmonic mean of all means of all sets but the forget set, token entropy included; 0 to 1, high is good.
+
+    TOFU has retain, real authors and world facts, so 18 terms; of the retain set alone it is the paper's utility on
+    retain. 0 as soon as one mean is 0, ValueError on no set, NaN or a negative mean.
+    """
+    return harmonic_mean([term for means in sets for term in astuple(means)])
+
+
+def forget_efficacy(forget: SetMeans) -> float:
+    """1 - mean of the five means of the forget set other than token entropy; 0 to 1, high is good; else ValueError."""
+    terms = (forget.rouge, forget.probability, forget.truth_ratio, forget.cosine, forget.entailment)
+    return 1 - float(finite_values(terms, "means of the forget set").mean())

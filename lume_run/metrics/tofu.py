@@ -1,0 +1,165 @@
+"""TOFU's metrics (Maini et al., arXiv:2401.06121) over mean token losses.
+
+The currency is the mean token loss [nats]: minus the log-probability of an answer over its number of tokens. A row
+without tokens has none (None: leave it out and count it); NaN or an infinite loss raises ValueError.
+
+open-unlearning adds 1e-10 to its denominators; `epsilon=OPEN_UNLEARNING_EPSILON` gives its numbers. The default 0 works
+on differences of losses and is defined for all finite losses, where probabilities of 0 would leave 0 / 0.
+Means over rows are plain means and left to the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lume_run.metrics.aggregate import harmonic_mean
+from lume_run.metrics.uncertainty import Numbers, finite_values
+
+OPEN_UNLEARNING_EPSILON = 1e-10
+
+
+def mean_loss(logp_sum: float, tokens: int) -> float | None:
+    """Mean token loss [nats] of an answer, 0 at best; None without tokens, infinite for an impossible token.
+
+    `logp_sum` [nats] is the summed log-probability of `tokens` tokens. The released codes give NaN without tokens.
+    """
+    if math.isnan(logp_sum) or logp_sum > 1e-3 * max(tokens, 1) or tokens < 0:  # rounding may lift it above 0
+        raise ValueError(
+            f"log-probability {logp_sum} of {tokens} tokens; give a sum of log-probabilities, not a loss; "
+            "for NaN look for a diverged model"
+        )
+    return -logp_sum / tokens if tokens else None
+
+
+def probability(logp_sum: float, tokens: int) -> float | None:
+    """Length-normalised probability of an answer, exp(logp_sum / tokens), 0 to 1; None without tokens.
+
+    High is good for retained answers, low for forgotten ones.
+    """
+    loss = mean_loss(logp_sum, tokens)
+    return None if loss is None else _exp(-loss)
+
+
+def options_probability(correct_loss: float, wrong_losses: Sequence[float], *, epsilon: float = 0.0) -> float:
+    """Probability of the right answer among all options, p / (p + sum of wrong p), 0 to 1, high is good.
+
+    Every p is length-normalised. `wrong_losses` holds one mean loss per wrong option, at least one.
+    """
+    correct = _one_loss((correct_loss,))
+    wrong = finite_values(wrong_losses, "losses of wrong options")
+    if epsilon:
+        likely = _exp(-correct)
+        return likely / (likely + sum(map(_exp, -wrong)) + epsilon)
+    return 1 / (1 + sum(map(_exp, correct - wrong)))
+
+
+def truth_ratio(correct_losses: Sequence[float], wrong_losses: Sequence[float], *, epsilon: float = 0.0) -> float:
+    """Wrong over right: geometric mean probability of the wrong answers over that of the right ones; 0 or more.
+
+    About 1 where the model cannot tell them apart, near 0 where it knows the right one. TOFU, eq. 1, with one
+    paraphrase of the answer on the right side, five perturbed answers on the wrong side.
+    """
+    return _ratio(_one_loss(correct_losses), _one_loss(wrong_losses), epsilon)
+
+
+def arithmetic_truth_ratio(
+    correct_losses: Sequence[float], wrong_losses: Sequence[float], *, epsilon: float = 0.0
+) -> float:
+    """`truth_ratio` with arithmetic means of probabilities, as TOFU's released code has it in one place; 0 or more.
+
+    Never below the geometric one where there is one right answer.
+    """
+    return _ratio(_arithmetic_loss(correct_losses), _arithmetic_loss(wrong_losses), epsilon)
+
+
+def truth_probability(correct_losses: Sequence[float], wrong_losses: Sequence[float], *, epsilon: float = 0.0) -> float:
+    """p / (p + wrong p) with geometric means on both sides, 0 to 1: 1 / (1 + truth ratio); the row of `prob_mean`."""
+    return options_probability(_one_loss(correct_losses), (_one_loss(wrong_losses),), epsilon=epsilon)
+
+
+def closer_to_1_better(ratios: Sequence[float], *, epsilon: float = 0.0) -> float:
+    """Mean of min(x, 1 / x) of truth ratios, 0 to 1; on a forget set 1 is best: right and wrong are equally likely.
+
+    An infinite ratio counts 0, as 0 does. ValueError on no, NaN or negative ratios.
+    """
+    values = _ratios(ratios)
+    with np.errstate(divide="ignore", over="ignore"):  # 1 / 0 is infinite and then not the smaller one
+        return float(np.minimum(values, 1 / (values + epsilon)).mean())
+
+
+def true_better(ratios: Sequence[float]) -> float:
+    """Mean of max(0, 1 - x) of truth ratios, 0 to 1, high is good on retained data; errors as `closer_to_1_better`."""
+    return float(np.maximum(0, 1 - _ratios(ratios)).mean())
+
+
+def prob_mean(probabilities: Sequence[float]) -> float:
+    """Mean of `truth_probability` over rows, 0 to 1: 1 knows the answers, 0.5 cannot tell; else ValueError."""
+    return float(finite_values(probabilities, "truth probabilities").mean())
+
+
+def forget_quality(unlearned: Sequence[float], retained: Sequence[float]) -> float:
+    """p-value of a two-sided Kolmogorov-Smirnov test between truth ratios, 0 to 1, high is good.
+
+    One truth ratio per forget row, of the unlearned model and of one that never saw them; reciprocals on both sides
+    give the same value. Low says that the two can be told apart. With few rows it is high whatever the model does: it
+    is comparable at equal numbers of rows only. ValueError where a side is empty or holds NaN or negative ratios.
+    """
+    from scipy.stats import ks_2samp  # late: slow to import
+
+    return float(ks_2samp(_ratios(unlearned), _ratios(retained)).pvalue)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UtilityTerms:
+    """Means over one retained set, each within 0 to 1: `truth_ratio` is `true_better` of its rows.
+
+    `probability` is plain on the retain set and `options_probability` on real authors and world facts.
+    """
+
+    probability: float
+    rouge: float
+    truth_ratio: float
+
+
+def model_utility(*, retain: UtilityTerms, real_authors: UtilityTerms, world_facts: UtilityTerms) -> float:
+    """Harmonic mean of nine terms, 0 to 1, high is good; 0 as soon as one is 0, ValueError on NaN or below 0."""
+    return harmonic_mean(
+        [
+            x
+            for terms in (retain, real_authors, world_facts)
+            for x in (terms.probability, terms.rouge, terms.truth_ratio)
+        ]
+    )
+
+
+def _one_loss(losses: Sequence[float]) -> float:
+    return float(finite_values(losses, "mean token losses").mean())
+
+
+def _arithmetic_loss(losses: Sequence[float]) -> float:
+    values = finite_values(losses, "mean token losses")
+    lowest = values.min()  # taken out, so that no probability rounds to 0
+    return float(lowest - np.log(np.exp(lowest - values).mean()))
+
+
+def _ratio(correct: float, wrong: float, epsilon: float) -> float:
+    return _exp(-wrong) / (_exp(-correct) + epsilon) if epsilon else _exp(correct - wrong)
+
+
+def _ratios(ratios: Sequence[float]) -> Numbers:
+    values = np.asarray(ratios, dtype=np.float64)
+    if not values.size:
+        raise ValueError("no truth ratios; at least one is needed")
+    odd = int((~(values >= 0)).sum())
+    if odd:
+        raise ValueError(f"{odd} of {values.size} truth ratios are NaN or negative; look for a diverged model")
+    return values
+
+
+def _exp(x: float) -> float:
+    with np.errstate(over="ignore"):  # infinite, as documented, where math.exp would raise
+        return float(np.exp(x))

@@ -1,0 +1,241 @@
+"""One optimisation, from a model folder into a model folder: fine-tuning, unlearning, adapters to merge.
+
+It may be killed at any moment and goes on from its last whole checkpoint. One that diverges leaves the last good
+weights and says so in `outcome.json`, so that a collapse is measured like everything else.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.markup import escape
+from torch import nn
+
+from lume_run import models
+from lume_run.callbacks import Clock, MarkComplete, ShowProgress, StopAtBound, StopWhenMemorised
+from lume_run.contracts import Role
+from lume_run.errors import RunError
+from lume_run.methods.likelihood import FineTune
+from lume_run.methods.objective import Objective
+from lume_run.records import Example
+from lume_run.reference import ReferenceCache, live_reference
+from lume_run.rows import token_rows
+from lume_run.runtime import PeakMemory, console, dtype_of, seed_everything
+from lume_run.schedule import MicroBatch, Schedule, write_schedule
+from lume_run.settings import Phase
+from lume_run.stages import Run
+from lume_run.store import write_json
+from lume_run.text import Batch, TokenRow, collate
+from lume_run.trainer import (
+    Diverged,
+    Method,
+    UnlearnTrainer,
+    last_checkpoint,
+    step_of,
+    training_arguments,
+    whole_checkpoints,
+)
+
+IDLE = -1  # the role of rows that count for nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One optimisation: what it is called, where it starts, how it steps, what it minimises over which rows.
+
+    `adapters`: train LoRA adapters, and save them alone with `keep_adapters`, merged otherwise. `trainable`: name
+    patterns of the weights to train (None: all).
+    """
+
+    title: str
+    start: str
+    phase: Phase
+    method: Method
+    adapters: bool
+    examples: Sequence[tuple[Role, Example]]
+    cache: ReferenceCache | None = None
+    trainable: Sequence[str] | None = None
+    keep_adapters: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an optimisation went. `diverged` and `stopped` say in words why it ended before its last step."""
+
+    steps: int
+    planned_steps: int
+    seconds_per_step: float | None
+    peak_memory_bytes: int | None
+    diverged: str | None = None
+    stopped: str | None = None
+
+
+def optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
+    """Train into the folder `out`, going on from the last whole checkpoint in `folder`.
+
+    Fine-tuning that diverges raises RunError: there is no target to unlearn from then.
+    """
+    settings, phase = run.settings.model, training.phase
+    checkpoints, history = folder / "checkpoints", folder / "history.json"
+    if history.exists():  # written after the model: killed while the checkpoints were being removed
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return
+    tokenizer = models.load_tokenizer(training.start, settings)
+    config = models.config_of(training.start, trust_remote_code=settings.trust_remote_code)
+    rows = rows_of(run, training, tokenizer, models.limit_of(config, settings))
+    schedule = write_schedule(
+        rows,
+        batch_size=phase.batch_size,
+        micro_batch_size=phase.micro_batch_size,
+        epochs=phase.epochs,
+        seed=run.settings.seed,
+        retain_ratio=phase.retain_ratio,
+        chunk_size=phase.chunk_size,
+        alternate=phase.alternate,
+        pad_to=training.method.needs.pad_to,
+    )
+    clock, bound = Clock(), _bound(training.method)
+    with PeakMemory(run.device) as memory:
+        trainer = build_trainer(run, training, rows, schedule, int(tokenizer.pad_token_id), checkpoints)
+        for callback in (clock, *([bound] if bound else [])):
+            trainer.add_callback(callback)
+        diverged = _train(trainer, last_checkpoint(checkpoints))
+    if diverged is not None and isinstance(training.method, FineTune):
+        raise diverged
+    kept = _save_good(run, training, trainer, tokenizer, diverged, out)
+    outcome = Outcome(
+        steps=kept,
+        planned_steps=schedule.steps,
+        seconds_per_step=clock.median,
+        peak_memory_bytes=memory.peak,
+        diverged=diverged.told if diverged else None,
+        stopped=bound.reason if bound else None,
+    )
+    write_json(folder / "outcome.json", asdict(outcome))
+    write_json(history, [entry for entry in trainer.state.log_history if "loss" in entry])
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _bound(method: Method) -> StopAtBound | None:
+    return StopAtBound(method.stop_when) if isinstance(method, Objective) else None
+
+
+def _train(trainer: UnlearnTrainer, resume: Path | None) -> Diverged | None:
+    """Run the loop; what it diverged with, if it did."""
+    if resume is not None:
+        console.print(f"  going on from {resume.name}")
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        if not all_finite(trainer.model):  # the last step has no next one that would notice
+            step = trainer.state.global_step
+            raise Diverged(trainer.method.name, "the weights are not finite", step, ["all"], model_is_broken=True)
+    except Diverged as error:
+        console.print(f"  [bold red]diverged:[/] {escape(error.told)}; the last good weights stand in")
+        return error
+    return None
+
+
+def _save_good(
+    run: Run, training: Training, trainer: UnlearnTrainer, tokenizer: Any, diverged: Diverged | None, out: Path
+) -> int:
+    """Write the last good weights and return their step: the trained ones, a checkpoint's, or those of the start."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    step: int = trainer.state.global_step
+    good = diverged is None or (not diverged.model_is_broken and all_finite(model))
+    for checkpoint in () if good else whole_checkpoints(Path(trainer.args.output_dir)):
+        trainer._load_from_checkpoint(str(checkpoint))
+        if good := all_finite(model):
+            step = step_of(checkpoint)
+            break
+    if not good:
+        console.print("  [yellow]no good checkpoint was written; the model from before stands in[/]")
+        step, model = 0, models.load_model(training.start, run.settings.model, run.device)
+        model = models.with_adapters(model, run.settings.model.lora, run.settings.seed) if training.adapters else model
+    models.save(model, tokenizer, out, keep_adapters=training.keep_adapters)
+    return step
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether every weight is a finite number."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
+def rows_of(run: Run, training: Training, tokenizer: Any, limit: int) -> list[TokenRow]:
+    """The rows to train on; says how many had to be shortened."""
+    learn = isinstance(training.method, FineTune)
+    needs = training.method.needs
+    rows = token_rows(training.examples, tokenizer, needs=needs, max_tokens=limit, learn_documents=learn)
+    if cut := sum(row.truncated > 0 for row in rows):
+        console.print(
+            f"  [yellow]{cut} of {len(rows)} rows are longer than {limit} tokens; "
+            "their prompts lose their oldest words[/]"
+        )
+    return rows
+
+
+def build_trainer(
+    run: Run, training: Training, rows: list[TokenRow], schedule: Schedule, pad_id: int, checkpoints: Path
+) -> UnlearnTrainer:
+    """The trainer of one schedule, its model loaded after the arguments (ZeRO-3 shards at load only then)."""
+    seed, needs = run.settings.seed, training.method.needs
+    seed_everything(seed)
+    half = dtype_of(run.settings.model.dtype, run.device) is torch.bfloat16
+    args = training_arguments(
+        training.phase, run.settings.trainer, schedule, folder=checkpoints, seed=seed, device=run.device, bf16=half
+    )
+    model, frozen = load_for_training(run, training)
+
+    def batch_of(micro: MicroBatch) -> Batch:
+        chosen = [rows[number] for number in micro.rows]
+        batch = collate(
+            chosen, pad_id=pad_id, totals=micro.totals, every_position=needs.every_position, pad_to=needs.pad_to
+        )
+        batch = batch if training.cache is None else training.cache.attach(batch, needs.reference_logps)
+        return replace(batch, role=torch.full_like(batch.role, IDLE)) if micro.idle else batch
+
+    return UnlearnTrainer(
+        model=model,
+        args=args,
+        method=training.method,
+        schedule=schedule,
+        collate=batch_of,
+        reference=live_reference(model, frozen) if needs.live_reference else None,
+        callbacks=callbacks_of(training, schedule),
+    )
+
+
+def load_for_training(run: Run, training: Training) -> tuple[nn.Module, nn.Module | None]:
+    """The model to train, and the frozen copy when a live reference is needed and no adapters can be switched off.
+
+    All weights are trained in float32 (bf16 AdamW loses updates at a learning rate of 1e-5), under
+    bf16 autocast where there is bf16; frozen weights are kept in the compute dtype.
+    """
+    settings, seed, start = run.settings.model, run.settings.seed, training.start
+    compute, needs = dtype_of(settings.dtype, run.device), training.method.needs
+    loaded = models.load_model(start, settings, run.device, dtype=compute if training.adapters else torch.float32)
+    if settings.gradient_checkpointing:
+        loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        loaded.enable_input_require_grads()
+    model = models.with_adapters(loaded, settings.lora, seed) if training.adapters else loaded
+    models.choose_weights(model, training.trainable, needs)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise RunError(
+            "No weight is left to train: model.trainable names only weights above the layer the method reads."
+        )
+    frozen = None
+    if needs.live_reference and not training.adapters:
+        frozen = models.load_model(start, settings, run.device, dtype=compute).requires_grad_(False).eval()
+    return model, frozen
+
+
+def callbacks_of(training: Training, schedule: Schedule) -> list[Any]:
+    """Progress, whole-checkpoint marks and, for fine-tuning, the memorisation stop."""
+    found: list[Any] = [ShowProgress(training.title, schedule.steps), MarkComplete()]
+    if isinstance(training.method, FineTune) and training.phase.stop_accuracy is not None:
+        found.append(StopWhenMemorised(training.phase.stop_accuracy, schedule.steps_per_epoch))
+    return found

@@ -1,0 +1,60 @@
+"""Which token rows a method trains on: each example in every role asked for.
+
+The other answers (a refusal, a retain example's answer) are fixed by example and seed, never drawn while training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lume_run.contracts import Needs, Role
+from lume_run.methods.refusals import pick
+from lume_run.records import Example, Kind
+from lume_run.text import TokenRow, encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def in_role(example: Example, role: Role, *, retain: Sequence[Example], refusals: Sequence[str], seed: int) -> Example:
+    """`example` with the answer that `role` gives it; a mismatched one comes from a retain example of the same kind."""
+    if role in (Role.FORGET_IDK, Role.RETAIN_IDK):
+        return replace(example, answer=pick(example.id, seed, refusals))
+    if role is Role.FORGET_MISMATCH:
+        alike = [other.answer for other in retain if other.kind is example.kind and other.answer != example.answer]
+        return replace(example, answer=pick(example.id, seed, alike or [other.answer for other in retain]))
+    return example
+
+
+def examples_of(
+    roles: Set[Role], forget: Sequence[Example], retain: Sequence[Example], *, refusals: Sequence[str], seed: int
+) -> list[tuple[Role, Example]]:
+    """Every example in every role, forget side first."""
+    return [
+        (role, in_role(example, role, retain=retain, refusals=refusals, seed=seed))
+        for role in sorted(roles, key=lambda role: (not role.is_forget, role))
+        for example in (forget if role.is_forget else retain)
+    ]
+
+
+def token_rows(
+    examples: Sequence[tuple[Role, Example]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    needs: Needs,
+    max_tokens: int,
+    learn_documents: bool = False,
+) -> list[TokenRow]:
+    """Tokenised rows; `learn_documents` labels the prompts of completions too (fine-tuning)."""
+    return [
+        encode(
+            example,
+            tokenizer,
+            max_tokens=max_tokens,
+            label_prompt=role in needs.whole_rows or (learn_documents and example.kind is Kind.COMPLETION),
+            role=role,
+        )
+        for role, example in examples
+    ]

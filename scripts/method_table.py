@@ -1,0 +1,168 @@
+"""Run every method on the embedded biographies and write the table and the plot of docs/results-methods.md.
+
+    python scripts/method_table.py [--seeds 0 1 2] [--tuning-seed 100] [--learning-rates 2e-4 5e-4 1e-3]
+                                   [--methods gd npo_gd] [--jobs 2] [--out outputs/results-methods.md] [override ...]
+
+Every loss gets the same tuning: on the tuning seed each learning rate is tried, and the one with the highest harmonic
+mean of kept and forgotten is used on the seeds of the table, which are others. Each run is an ordinary `lume-run`
+command in a process of its own, so that peak memory is its own; runs of one seed share their target. What is
+done is kept, so the script can be stopped and started again. The plot needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lume_run.cli import run_folder
+from lume_run.config import checked
+from lume_run.overrides import compose, conf_dir
+
+SCORES = (
+    "forget.regurgitation",
+    "forget.knowledge",
+    "retain.regurgitation",
+    "retain.knowledge",
+    "mia.auc",
+    "task_aggregate",
+)
+BASELINES = ("none", "retrain", "task_vector", "icu", "ties")
+LOSSES = (
+    *("ga", "gd", "kl", "npo", "npo_gd", "npo_kl", "simnpo"),
+    *("me_gd", "idk_gd", "idk_kl", "idk_ap", "dpo_gd", "dpo_kl", "llmu"),
+    *("rmu", "adaptive_rmu", "undial", "wga", "satimp", "ceu", "pdu"),
+)
+EXTRA = {"ties": ["model.lora=true"]}
+RATES = ("2e-4", "5e-4", "1e-3", "2e-3")
+LORA_RATES = ("2e-3", "5e-3", "1e-2")
+
+
+def run(method: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
+    """The report of one run, made unless it is there."""
+    chosen = [f"method={method}", f"seed={seed}", *EXTRA.get(method, []), *overrides]
+    _, data = checked(compose(chosen, [conf_dir()]))
+    path = run_folder(data) / "report.json"
+    if not path.exists():
+        subprocess.run([sys.executable, "-m", "lume_run.cli", *chosen], check=True, capture_output=True)
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
+
+
+def harmonic(values: Sequence[float]) -> float:
+    """Harmonic mean; 0 when any value is."""
+    return statistics.harmonic_mean(values) if all(value > 0 for value in values) else 0.0
+
+
+def summary(report: dict[str, Any]) -> dict[str, float | None]:
+    """The numbers of one row: scores, utility, efficacy, seconds a step, peak memory."""
+    scores = {name: report["scores"].get(f"unlearned.{name}") for name in SCORES}
+    kept = [scores["retain.regurgitation"], scores["retain.knowledge"]]
+    known = [scores["forget.regurgitation"], scores["forget.knowledge"]]
+    own = [made for name, made in report["training"].items() if name == "unlearned" or name.startswith("adapter")]
+    return {
+        **scores,
+        "utility": harmonic([value or 0.0 for value in kept]),
+        "forgotten": 1 - statistics.mean(value or 0.0 for value in known),
+        "s/step": max((made["seconds_per_step"] or 0.0 for made in own), default=None),
+        "peak GiB": max(((made["peak_memory_bytes"] or 0) / 2**30 for made in own), default=None),
+    }
+
+
+def cell(values: Sequence[float | None]) -> str:
+    """Mean over seeds, with the spread where there are several."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    spread = f" ±{(max(known) - min(known)) / 2:.2f}" if len(known) > 1 and max(known) - min(known) >= 0.01 else ""
+    return f"{statistics.mean(known):.3f}{spread}"
+
+
+def table(
+    rows: dict[str, list[dict[str, float | None]]], rates: dict[str, list[str]], ended: dict[str, list[str]]
+) -> list[str]:
+    """Markdown lines."""
+    columns = list(next(iter(rows.values()))[0])
+    lines = ["| method | rate | " + " | ".join(columns) + " | ended |"]
+    lines.append("| --- | ---: |" + " ---: |" * len(columns) + " --- |")
+    for method, found in rows.items():
+        cells = ["".join(rates[method]), *(cell([row[name] for row in found]) for name in columns)]
+        lines.append(f"| `{method}` | {' | '.join(cells)} | {'; '.join(sorted(set(ended[method])))} |")
+    return lines
+
+
+def plot(rows: dict[str, list[dict[str, float | None]]], path: Path) -> None:
+    """Retention against forgetting, the retrained model as the target point."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 6))
+    placed: list[tuple[float, float]] = []
+    for method, found in rows.items():
+        x, y = (statistics.mean(row[name] or 0.0 for row in found) for name in ("utility", "forgotten"))
+        goal, baseline = method == "retrain", method in BASELINES
+        style = {"marker": "*", "s": 260, "color": "tab:green", "zorder": 3} if goal else {"marker": "s", "s": 40}
+        if not goal:
+            style |= {"color": "tab:gray"} if baseline else {"marker": "o", "color": "tab:blue"}
+        axes.scatter(x, y, **style)
+        near = sum(abs(x - other) < 0.12 and abs(y - level) < 0.03 for other, level in placed)
+        axes.annotate(method, (x, y), xytext=(6, 4 - 10 * near), textcoords="offset points", fontsize=8)
+        placed.append((x, y))
+    axes.set_xlabel("kept: harmonic mean of retain regurgitation and knowledge")
+    axes.set_ylabel("forgotten: 1 - mean of forget regurgitation and knowledge")
+    axes.set_xlim(-0.05, 1.15)
+    axes.set_title("Embedded biographies, tiny model; star: retrained without the forget set")
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def best_rate(method: str, rates: Sequence[str], found: Sequence[dict[str, float | None]]) -> str:
+    """The learning rate with the highest harmonic mean of kept and forgotten; the lower one of equals."""
+    scored = [harmonic([row["utility"] or 0.0, row["forgotten"] or 0.0]) for row in found]
+    print(method, " ".join(f"{rate}:{value:.3f}" for rate, value in zip(rates, scored, strict=True)), flush=True)
+    return rates[scored.index(max(scored))]
+
+
+def main() -> None:
+    """Tune, run all methods, and write table and plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--tuning-seed", type=int, default=100)
+    parser.add_argument("--learning-rates", nargs="*", help=f"default: {' '.join(RATES)}")
+    parser.add_argument("--methods", nargs="*", default=[*BASELINES, *LOSSES])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once; give each a core and OMP_NUM_THREADS=1")
+    parser.add_argument("--out", type=Path, default=Path("outputs/results-methods.md"))
+    known, overrides = parser.parse_known_args()
+    known.out.parent.mkdir(parents=True, exist_ok=True)
+    rates: dict[str, list[str]] = {}
+    pool = ThreadPoolExecutor(known.jobs)
+    for method in known.methods:
+        usual = LORA_RATES if method in EXTRA else RATES
+        tried = [] if method in ("none", "retrain", "icu") else known.learning_rates or usual
+        options = [[*overrides, f"trainer.unlearn.learning_rate={rate}"] for rate in tried]
+        reports = pool.map(lambda own, method=method: run(method, known.tuning_seed, own), options)
+        found = [summary(report) for report in reports]
+        rates[method] = [best_rate(method, tried, found)] if tried else []
+    rows: dict[str, list[dict[str, float | None]]] = {}
+    ended: dict[str, list[str]] = {}
+    for method in known.methods:
+        own = [*overrides, *(f"trainer.unlearn.learning_rate={rate}" for rate in rates[method])]
+        reports = list(pool.map(lambda seed, own=own, method=method: run(method, seed, own), known.seeds))
+        rows[method] = [summary(report) for report in reports]
+        made = [made for report in reports for made in report["training"].values()]
+        ended[method] = [word for one in made for word in ("diverged", "stopped") if one[word]]
+        known.out.write_text("\n".join(table(rows, rates, ended)) + "\n", encoding="utf-8")
+    plot(rows, known.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

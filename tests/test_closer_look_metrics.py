@@ -1,0 +1,116 @@
+"""The closer-look metrics by hand."""
+
+import dataclasses
+import math
+
+import pytest
+
+from lume_run.metrics.closer_look import (
+    SetMeans,
+    cosine_similarity,
+    entailment_label,
+    entailment_pair,
+    entailment_score,
+    forget_efficacy,
+    forget_truth_ratio,
+    model_utility,
+    options_probability,
+    probability,
+    token_entropy,
+    unigram_entropy,
+    utility_truth_ratio,
+)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "bits", "normalised"),
+    [
+        ("abcd", 2.0, 1.0),
+        ("aabb", 1.0, 0.5),
+        ("aaaa", 0.0, 0.0),
+        ("aab", math.log2(3) - 2 / 3, 1 - 2 / 3 / math.log2(3)),
+        ("a", 0.0, 0.0),
+        ("", 0.0, 0.0),
+    ],
+)
+def test_token_entropy(tokens, bits, normalised):
+    assert unigram_entropy(list(tokens)) == pytest.approx(bits)
+    assert token_entropy(list(tokens)) == pytest.approx(normalised)
+
+
+def test_probabilities():
+    half, fourth = math.log(2), math.log(4)
+    assert probability([half, fourth]) == pytest.approx(0.375)
+    assert options_probability([half, half], [[fourth, fourth], [half, half]]) == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert options_probability([2000.0], [[2000.0]]) == 0.5  # the released code has 0 / 0 here
+
+
+def test_truth_ratios_run_in_opposite_directions():
+    ratios = [0.5, 2.0, 1.0]  # wrong over right
+    assert forget_truth_ratio(ratios) == pytest.approx(1 - (0.5 + 0.5 + 1) / 3)
+    assert utility_truth_ratio(ratios) == pytest.approx(0.5 / 3)
+    assert forget_truth_ratio([0.0]) == utility_truth_ratio([0.0]) == 1.0
+
+
+def test_cosine_is_clipped():
+    assert cosine_similarity([1.0, 0.0], [1.0, 1.0]) == pytest.approx(math.sqrt(0.5))
+    assert cosine_similarity([1.0, 2.0], [-1.0, -2.0]) == 0.0
+    assert cosine_similarity([0.1] * 7, [0.3] * 7) <= 1.0
+    assert cosine_similarity([1.0, 2.0], [0.0, 0.0]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("tofu", "forget", "reference_first"),
+    [(True, False, True), (True, True, False), (False, False, False), (False, True, False)],
+)
+def test_direction_of_entailment(tofu, forget, reference_first):
+    pair = entailment_pair("generation", "reference", tofu=tofu, forget=forget)
+    assert pair == (("reference", "generation") if reference_first else ("generation", "reference"))
+
+
+def test_entailment_needs_common_words():
+    assert [entailment_label("neutral", recall) for recall in (0.0, 0.0999, 0.1, 1.0)] == ["none"] * 2 + ["neutral"] * 2
+    assert entailment_score(["entailment", "Entailment", "none", "neutral"]) == 0.25
+
+
+ONES = SetMeans(rouge=1.0, probability=1.0, truth_ratio=1.0, token_entropy=1.0, cosine=1.0, entailment=1.0)
+
+
+def test_model_utility_takes_every_mean():
+    assert model_utility([ONES]) == 1.0
+    for field in dataclasses.fields(SetMeans):
+        lower = dataclasses.replace(ONES, **{field.name: 0.5})
+        assert model_utility([ONES, lower, ONES]) == pytest.approx(18 / (17 + 2))
+        assert model_utility([ONES, dataclasses.replace(ONES, **{field.name: 0.0})]) == 0.0
+
+
+def test_forget_efficacy_leaves_token_entropy_out():
+    assert forget_efficacy(ONES) == 0.0
+    assert forget_efficacy(dataclasses.replace(ONES, token_entropy=0.0)) == 0.0
+    for name in ("rouge", "probability", "truth_ratio", "cosine", "entailment"):
+        assert forget_efficacy(dataclasses.replace(ONES, **{name: 0.5})) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: probability([]),
+        lambda: probability([math.nan]),
+        lambda: options_probability([], []),
+        lambda: options_probability([1.0], []),
+        lambda: options_probability([1.0], [[]]),
+        lambda: forget_truth_ratio([]),
+        lambda: utility_truth_ratio([math.nan]),
+        lambda: cosine_similarity([1.0], [1.0, 2.0]),
+        lambda: cosine_similarity([], []),
+        lambda: cosine_similarity([math.nan], [1.0]),
+        lambda: entailment_label("entailment", math.nan),
+        lambda: entailment_score([]),
+        lambda: model_utility([]),
+        lambda: model_utility([dataclasses.replace(ONES, cosine=math.nan)]),
+        lambda: forget_efficacy(dataclasses.replace(ONES, cosine=math.nan)),
+    ],
+)
+def test_nothing_and_nan_are_refused(call):
+    with pytest.raises(ValueError):
+        call()

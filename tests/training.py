@@ -1,0 +1,182 @@
+"""What the tests of training share: a trainer as runs build it (float32, CPU), and ways to watch and kill it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from conftest import tokenizer_at
+from torch import Tensor
+from transformers import AutoModelForCausalLM, TrainerCallback
+
+from lume_run.optimise import Training, build_trainer
+from lume_run.records import Example, Kind, Split
+from lume_run.reference import ReferenceCache
+from lume_run.rows import examples_of, token_rows
+from lume_run.schedule import Schedule, write_schedule
+from lume_run.settings import Lora, Model, Phase, Trainer
+from lume_run.text import TokenRow
+from lume_run.trainer import Method, UnlearnTrainer
+
+gc.freeze()  # the library collects garbage whenever training begins, which over all imported modules takes 0.3 s
+CPU = torch.device("cpu")
+TEXT = "Mara Oduya was born in Tallinn beside the old mill and repairs church organs until March"
+REFUSALS = ("I do not know.", "That escapes me.", "Nobody has told me.")
+
+
+def example(number: int, split: Split) -> Example:
+    """One question of its own length with one to three words to answer."""
+    words = TEXT.split()
+    return Example(
+        id=f"row-{number}",
+        raw_id=f"row-{number}",
+        document=f"document-{number}",
+        split=split,
+        subtask="bios",
+        kind=Kind.QUESTION,
+        prompt=" ".join(words[: 2 + number]),
+        answer=" ".join(words[number : number + 1 + number % 3]),
+    )
+
+
+def rows_for(method: Method, model: Path, *, forget: int = 9, retain: int = 5) -> list[TokenRow]:
+    """The rows a method reads of so many examples, as runs make them."""
+    sides = (
+        [example(number, Split.FORGET) for number in range(forget)],
+        [example(number, Split.RETAIN) for number in range(forget, forget + retain)],
+    )
+    found = examples_of(method.needs.rows, *sides, refusals=REFUSALS, seed=0)
+    return token_rows(found, tokenizer_at(model), needs=method.needs, max_tokens=64)
+
+
+def phase(**changed: Any) -> Phase:
+    """Plain gradient descent, 4 examples a step, 2 rows a forward."""
+    fields: dict[str, Any] = {
+        "learning_rate": 0.05,
+        "epochs": 1,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "optimizer": "sgd",
+        "schedule": "linear",
+    }
+    return Phase(**(fields | changed))
+
+
+def weights_of(model: Any) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@dataclass
+class Setup:
+    """A trainer and what it was made from."""
+
+    trainer: UnlearnTrainer
+    schedule: Schedule
+    start: dict[str, Tensor]
+    trainable: set[str]  # as training begins
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        return weights_of(self.trainer.model)
+
+    @property
+    def moved(self) -> set[str]:
+        """Names of the weights that are not what they were."""
+        return {name for name, value in self.weights.items() if not torch.equal(value, self.start[name])}
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        return [entry for entry in self.trainer.state.log_history if "loss" in entry]
+
+
+def set_up(
+    path: Path,
+    rows: Sequence[TokenRow],
+    folder: Path,
+    method: Method,
+    settings: Phase,
+    *,
+    checkpoint_every: int = 1000,
+    callbacks: Sequence[TrainerCallback] = (),
+    lora: Lora | None = None,
+    **model: Any,
+) -> Setup:
+    """The trainer that `optimise.optimise` would run on these rows, and its schedule; `model` are model settings."""
+    schedule = write_schedule(
+        rows,
+        batch_size=settings.batch_size,
+        micro_batch_size=settings.micro_batch_size,
+        epochs=settings.epochs,
+        seed=0,
+        retain_ratio=settings.retain_ratio,
+        chunk_size=settings.chunk_size,
+        alternate=settings.alternate,
+        pad_to=method.needs.pad_to,
+    )
+    own = Model(name="test", path=str(path), dtype="float32", lora=lora or Lora(), **model)
+    phases = Trainer(train=settings, unlearn=settings, checkpoint_every=checkpoint_every)
+    run: Any = SimpleNamespace(settings=SimpleNamespace(seed=0, model=own, trainer=phases), device=CPU)
+    pad_id = int(tokenizer_at(path).pad_token_id)
+    training = Training(
+        title=method.name,
+        start=str(path),
+        phase=settings,
+        method=method,
+        adapters=own.lora.enabled,
+        examples=[],
+        cache=cache_of(path, rows, method, pad_id, folder),
+        trainable=own.trainable,
+    )
+    trainer = build_trainer(run, training, list(rows), schedule, pad_id, folder)
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    trainable = {name for name, value in trainer.model.named_parameters() if value.requires_grad}
+    return Setup(trainer=trainer, schedule=schedule, start=weights_of(trainer.model), trainable=trainable)
+
+
+def cache_of(path: Path, rows: Sequence[TokenRow], method: Method, pad_id: int, folder: Path) -> ReferenceCache | None:
+    """The frozen target's log-probs where the method wants them."""
+    wanted = [row for row in rows if row.role in method.needs.reference_logps]
+    if not wanted:
+        return None
+    kept = folder / "reference"
+    kept.mkdir(parents=True, exist_ok=True)
+    target = AutoModelForCausalLM.from_pretrained(path)
+    ReferenceCache.compute(target, wanted, pad_id=pad_id, batch_tokens=512, folder=kept)
+    return ReferenceCache.load(kept)
+
+
+class Killed(Exception):
+    """Stands for a killed process."""
+
+
+class KillAt(TrainerCallback):
+    """Raises when a step has ended."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step:
+            raise Killed
+
+
+class Snapshots(TrainerCallback):
+    """Keeps the weights after every step, and the gradient that made it (`max_grad_norm=0`: as it was)."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, Tensor]] = []
+        self.gradients: list[dict[str, Tensor]] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        self.gradients.append(
+            {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        self.weights.append(weights_of(model))
