@@ -87,6 +87,8 @@ def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
     found += _method_problems(parts["method"]) + _lora_problems(parts["model"])
     if stages != ["score"]:
         found += _named(_pairings(parts, stages))
+    for name, suite in evaluator.metrics.items() if evaluator is not None else ():
+        found += _kind_problems(f"evaluator.metrics.{name}", suite, ("asks", "scores"))
     if evaluator is not None and evaluator.mmlu.data_dir and Path(evaluator.mmlu.data_dir).exists():
         from lume_run.tasks.mmlu import check_folder
 

@@ -4,46 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lume_run.errors import DataError, Problem
 from lume_run.labels import SUBTASK_OF_LABEL, document_and_kind
-from lume_run.metrics.semeval import lume_scores
 from lume_run.metrics.semeval_strict import responses_from_official, strict_scores
-from lume_run.records import Ask, Example, Response, Score, TaskData, from_json, lines_of
-from lume_run.respond import Question
+from lume_run.records import Ask, Question, Response, Score, TaskData, from_json, lines_of
 from lume_run.settings import Evaluator
-from lume_run.tasks.mmlu import load_mmlu
+from lume_run.suites.lume import Lume
 
 GATE_SHARE = 0.75  # of the target's own MMLU accuracy, as on the SemEval-2025 leaderboard
 ROUNDING = 1e-12  # 0.75 * 0.4 is a bit more than 0.3 in floating point, and 30 of 100 is still 75 % of 40
 
 
+def suites_of(evaluator: Evaluator) -> dict[str, Any]:
+    """The suites an evaluator is made of; LUME's alone where none is named."""
+    return evaluator.metrics or {"lume": Lume()}
+
+
 def questions_of(data: TaskData, evaluator: Evaluator, *, trained_here: bool) -> list[Question]:
-    """Everything the evaluator asks a model, one question a prompt.
+    """Everything the evaluator's suites ask a model, what several of them ask only once.
 
     Unused documents of the data set are non-members of a target trained here only: a released one has seen them.
     """
-    found = [Question(example=example, ask=Ask.GENERATE) for example in (*data.forget, *data.retain)]
-    if evaluator.membership:
-        found += [Question(example=example, ask=Ask.LOGPROB) for example in data.members]
-        if trained_here or not data.leftover_nonmembers:
-            found += [Question(example=example, ask=Ask.LOGPROB) for example in data.nonmembers]
-    return found + [Question(example=example, ask=Ask.CHOICE) for example in mmlu_examples(evaluator)]
-
-
-def mmlu_examples(evaluator: Evaluator) -> list[Example]:
-    """The MMLU questions of this evaluator; none without a source."""
-    mmlu = evaluator.mmlu
-    if not (mmlu.data_dir or mmlu.hub_id):
-        return []
-    return load_mmlu(data_dir=mmlu.data_dir, hub_id=mmlu.hub_id, limit=mmlu.limit, shots=mmlu.shots)
+    if data.leftover_nonmembers and not trained_here:
+        data = replace(data, nonmembers=())
+    asked = [question for suite in suites_of(evaluator).values() for question in suite.asks(data, evaluator)]
+    return list({(one.ask, one.example.id, one.variant): one for one in asked}.values())
 
 
 def score(responses: Sequence[Response], evaluator: Evaluator) -> tuple[list[Score], dict[str, Any] | None]:
-    """The evaluator's scores, and the official script's own result when `strict` asks for it."""
-    scores = lume_scores(responses, mmlu_accuracy=evaluator.mmlu.accuracy)
+    """The scores of all suites, and the official script's own result when `strict` asks for it."""
+    scores = [found for suite in suites_of(evaluator).values() for found in suite.scores(responses, evaluator)]
     if not evaluator.strict:
         return scores, None
     accuracy = next((entry.value for entry in scores if entry.name == "mmlu.accuracy"), None)

@@ -8,8 +8,7 @@ from hashlib import sha256
 
 from lume_run.methods.baselines import InContext
 from lume_run.methods.refusals import pick
-from lume_run.records import Ask, Example, TaskData
-from lume_run.respond import Question
+from lume_run.records import Ask, Example, Question, TaskData
 from lume_run.text import joined
 
 

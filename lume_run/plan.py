@@ -17,6 +17,8 @@ from lume_run.records import to_json
 from lume_run.stages import Run, answer
 from lume_run.store import Artifact, content_hash, fingerprint
 
+RECORDS = 2  # raise it when responses hold more than they did
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -86,7 +88,8 @@ def responses_artifact(run: Run, name: str, subject: Subject) -> Artifact:
     evaluator, questions = run.settings.evaluator, subject.asked(run.questions)
     made_from: dict[str, Any] = {
         "model": subject.key,
-        "questions": content_hash([[question.ask, to_json(question.example)] for question in questions]),
+        "records": RECORDS,
+        "questions": content_hash([[asked.ask, asked.variant, to_json(asked.example)] for asked in questions]),
         "max_new_tokens": evaluator.max_new_tokens,
         "numerics": run.numerics,
     }

@@ -17,9 +17,8 @@ from lume_run.merge import merge_adapters, subtract
 from lume_run.methods.baselines import InContext, Member, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.likelihood import FineTune
 from lume_run.optimise import Training, optimise
-from lume_run.records import Example, to_json
+from lume_run.records import Example, Question, to_json
 from lume_run.reference import ReferenceCache
-from lume_run.respond import Question
 from lume_run.schedule import count_steps
 from lume_run.settings import Phase
 from lume_run.stages import Run, build_reference

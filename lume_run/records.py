@@ -21,6 +21,8 @@ class Split(StrEnum):
     RETAIN = "retain"
     MEMBER = "member"  # documents the target was trained on and should have forgotten
     NONMEMBER = "nonmember"  # documents no model of the run ever saw
+    REAL_AUTHORS = "real_authors"  # questions about the world, near the retain set (TOFU)
+    WORLD_FACTS = "world_facts"  # questions about the world, far from it (TOFU)
     MMLU = "mmlu"
 
 
@@ -39,7 +41,8 @@ class Example:
 
     `id` is normalised and unique within a task, `raw_id` is what the file said. All prompts
     about one document share `document`. `choices` holds the options of a CHOICE example and
-    `answer` then equals one of them.
+    `answer` then equals one of them. `paraphrases` are other wordings of the answer, `perturbed` false answers of
+    its form, `rephrasings` other wordings of the prompt; where a benchmark has them.
     """
 
     id: str
@@ -51,11 +54,14 @@ class Example:
     prompt: str
     answer: str
     choices: tuple[str, ...] = ()
+    paraphrases: tuple[str, ...] = ()
+    perturbed: tuple[str, ...] = ()
+    rephrasings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskData:
-    """Everything a task hands to the stages.
+    """Everything a task hands to the stages. `others` are asked about, and never trained on.
 
     `source` says in words where the rows came from. `leftover_nonmembers` marks non-members
     that are unused documents of the same data set: true non-members of a target trained here,
@@ -66,6 +72,7 @@ class TaskData:
     retain: tuple[Example, ...]
     members: tuple[Example, ...] = ()
     nonmembers: tuple[Example, ...] = ()
+    others: tuple[Example, ...] = ()
     source: str = ""
     leftover_nonmembers: bool = False
 
@@ -79,12 +86,23 @@ class Ask(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
-    """What one model answered to one (example, ask).
+class Question:
+    """One example and what to run the model for; `variant` names another answer that stands in the example's place."""
 
-    `output` is the generated text (GENERATE). `logp_sum` is the summed log-probability [nats]
-    of `tokens` answer tokens (LOGPROB). `choice_logps` [nats] are in the order of `choices` (CHOICE). A model whose
-    numbers are not finite leaves them out, so that what a broken model answers can be written down too.
+    example: Example
+    ask: Ask
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What one model answered to one (example, ask, variant).
+
+    `output` is the generated text (GENERATE). `logp_sum` is the summed log-probability [nats] of `tokens` answer
+    tokens (LOGPROB), `logps` [nats] those of each, `hits` whether it was the likeliest token, `means` and `variances`
+    of the log-probability under the model's own distribution there; the last is EOS where `closed`.
+    `choice_logps` [nats] are in the order of `choices` (CHOICE). A model whose numbers are not finite leaves
+    them out, so that what a broken model answers can be written down too.
     """
 
     id: str
@@ -98,6 +116,12 @@ class Response:
     output: str | None = None
     tokens: int | None = None
     logp_sum: float | None = None
+    variant: str = ""
+    closed: bool = False
+    logps: tuple[float, ...] = ()
+    hits: tuple[bool, ...] = ()
+    means: tuple[float, ...] = ()
+    variances: tuple[float, ...] = ()
     choices: tuple[str, ...] = ()
     choice_logps: tuple[float, ...] = ()
 
@@ -112,15 +136,19 @@ class Score:
     reason: str | None = None
 
 
+SEQUENCES = (
+    *("choices", "choice_logps", "paraphrases", "perturbed", "rephrasings"),
+    *("logps", "hits", "means", "variances"),
+)
 Record = TypeVar("Record", Example, Response, Score)
 
 
 def to_json(record: Example | Response | Score) -> str:
-    """One line of strict JSON (NaN is refused), keys in field order, empty optional fields left out."""
+    """One line of strict JSON (NaN is refused), keys in field order, optional fields at their default left out."""
     fields = {
         field.name: getattr(record, field.name)
         for field in dataclasses.fields(record)
-        if getattr(record, field.name) not in (None, ()) or field.name == "value"
+        if field.default is dataclasses.MISSING or getattr(record, field.name) != field.default
     }
     return json.dumps(fields, ensure_ascii=False, allow_nan=False)
 
@@ -131,7 +159,7 @@ def from_json(cls: type[Record], line: str) -> Record:
     for enum_name, enum in (("split", Split), ("kind", Kind), ("ask", Ask)):
         if enum_name in fields:
             fields[enum_name] = enum(fields[enum_name])
-    for sequence in ("choices", "choice_logps"):
+    for sequence in SEQUENCES:
         if sequence in fields:
             fields[sequence] = tuple(fields[sequence])
     return cls(**fields)

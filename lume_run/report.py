@@ -52,9 +52,9 @@ class Report:
 
 def wanted(name: str) -> str:
     """Which way a score should go for good unlearning."""
-    if name == "mia.auc":
+    if name.startswith("mia.") and name.endswith("auc"):
         return IDEAL_HALF
-    return BETTER_LOWER if name.startswith("forget.") else BETTER_HIGHER
+    return BETTER_LOWER if name.startswith("forget.") or name.endswith(".tpr") else BETTER_HIGHER
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -11,31 +11,24 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lume_run.contracts import granted
 from lume_run.errors import RunError
 from lume_run.numerics import widened
-from lume_run.records import Ask, Example, Response, from_json, lines_of, to_json, write_jsonl
-from lume_run.reference import NO_TOTALS, length_batches, row_logps
+from lume_run.records import Ask, Example, Question, Response, from_json, lines_of, to_json, write_jsonl
+from lume_run.reference import NO_TOTALS, length_batches
 from lume_run.runtime import Progress, console
-from lume_run.signals import inputs_of
+from lume_run.signals import forward, inputs_of
 from lume_run.text import Batch, TokenRow, collate, encode, prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH_ROWS = 256  # at most, whatever the token budget allows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """One example and what to run the model for."""
-
-    example: Example
-    ask: Ask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +111,65 @@ def choose(runner: Runner, examples: Sequence[Example]) -> list[tuple[float, ...
     return found
 
 
-def score_answers(runner: Runner, examples: Sequence[Example]) -> list[tuple[float, int]]:
-    """(summed log-probability [nats], tokens) of each expected answer under teacher forcing."""
-    rows = [encode(example, runner.tokenizer, max_tokens=runner.max_length) for example in examples]
-    logps = row_logps(runner.model, rows, pad_id=int(runner.tokenizer.pad_token_id))
-    return [(float(row.double().sum()), len(row)) for row in logps]
+class AnswerScores(NamedTuple):
+    """An expected answer under teacher forcing, token by token; the fields of `Response`, (L,) for L answer tokens."""
+
+    logp_sum: float | None
+    tokens: int
+    closed: bool
+    logps: tuple[float, ...] = ()
+    hits: tuple[bool, ...] = ()
+    means: tuple[float, ...] = ()
+    variances: tuple[float, ...] = ()
 
 
-def run_batch(runner: Runner, ask: Ask, examples: Sequence[Example]) -> list[Response]:
+def score_answers(runner: Runner, examples: Sequence[Example]) -> list[AnswerScores]:
+    """Every expected answer of a batch under teacher forcing."""
+    return score_rows(runner, [encode(example, runner.tokenizer, max_tokens=runner.max_length) for example in examples])
+
+
+@torch.inference_mode()
+def score_rows(runner: Runner, rows: Sequence[TokenRow]) -> list[AnswerScores]:
+    """One forward over a batch of rows; without numbers where the model gives none that are finite."""
+    batch = collate(rows, pad_id=int(runner.tokenizer.pad_token_id), totals=NO_TOTALS).to(runner.device)
+    logits = granted(forward(runner.model, batch).logits)  # (B, R, V), labels at the right end
+    stop = runner.tokenizer.eos_token_id
+    found = []
+    for number, row in enumerate(rows):
+        logps = widened(logits[number, logits.shape[1] - row.labels :]).log_softmax(-1)  # (L, V)
+        targets = batch.targets[number, logits.shape[1] - row.labels :]
+        found.append(token_scores(logps, targets, closed=bool(row.ids) and row.ids[-1] == stop))
+    return found
+
+
+def token_scores(logps: Tensor, targets: Tensor, *, closed: bool) -> AnswerScores:
+    """What `Response` holds of one answer: `logps` (L, V) of the vocabulary, `targets` (L,)."""
+    own = logps.gather(-1, targets[:, None])[:, 0]
+    total = float(own.double().sum())
+    if not math.isfinite(total):
+        return AnswerScores(logp_sum=None, tokens=len(targets), closed=closed)
+    p = logps.exp()
+    means = (p * logps).sum(-1)
+    variances = (p * logps**2).sum(-1) - means**2
+    return AnswerScores(
+        logp_sum=total,
+        tokens=len(targets),
+        closed=closed,
+        logps=written(own),
+        hits=tuple((logps.argmax(-1) == targets).tolist()),
+        means=written(means),
+        variances=written(variances.clamp(min=0)),
+    )
+
+
+def written(values: Tensor) -> tuple[float, ...]:
+    """Numbers as the records keep them, to six decimals."""
+    return tuple(round(value, 6) for value in values.double().tolist())
+
+
+def run_batch(runner: Runner, ask: Ask, questions: Sequence[Question]) -> list[Response]:
     """The responses of one batch to one ask."""
+    examples = [question.example for question in questions]
     fields: list[dict[str, Any]]
     if ask is Ask.GENERATE:
         fields = [{"output": text} for text in generate(runner, examples)]
@@ -136,35 +179,33 @@ def run_batch(runner: Runner, ask: Ask, examples: Sequence[Example]) -> list[Res
             for logps, e in zip(choose(runner, examples), examples, strict=True)
         ]
     else:
-        fields = [
-            {"logp_sum": total if math.isfinite(total) else None, "tokens": count}
-            for total, count in score_answers(runner, examples)
-        ]
+        fields = [scores._asdict() for scores in score_answers(runner, examples)]
     return [
         Response(
-            id=example.id,
+            id=question.example.id,
             ask=ask,
-            split=example.split,
-            subtask=example.subtask,
-            kind=example.kind,
-            document=example.document,
-            prompt=example.prompt,
-            expected=example.answer,
+            variant=question.variant,
+            split=question.example.split,
+            subtask=question.example.subtask,
+            kind=question.example.kind,
+            document=question.example.document,
+            prompt=question.example.prompt,
+            expected=question.example.answer,
             **own,
         )
-        for example, own in zip(examples, fields, strict=True)
+        for question, own in zip(questions, fields, strict=True)
     ]
 
 
-def batches(runner: Runner, questions: Sequence[Question]) -> list[tuple[Ask, list[Example]]]:
+def batches(runner: Runner, questions: Sequence[Question]) -> list[tuple[Ask, list[Question]]]:
     """Questions in batches of one ask and like length."""
-    found: list[tuple[Ask, list[Example]]] = []
+    found: list[tuple[Ask, list[Question]]] = []
     for ask in Ask:
-        examples = [question.example for question in questions if question.ask is ask]
+        asked = [question for question in questions if question.ask is ask]
         if ask is Ask.LOGPROB:
-            rows = [encode(example, runner.tokenizer, max_tokens=runner.max_length) for example in examples]
+            rows = [encode(question.example, runner.tokenizer, max_tokens=runner.max_length) for question in asked]
         else:
-            rows = [prompt_row(example, runner) for example in examples]
+            rows = [prompt_row(question.example, runner) for question in asked]
         if cut := sum(row.truncated > 0 for row in rows):
             console.print(
                 f"  [yellow]{cut} of {len(rows)} {ask} prompts do not fit in {runner.max_length} tokens "
@@ -172,26 +213,31 @@ def batches(runner: Runner, questions: Sequence[Question]) -> list[tuple[Ask, li
             )
         for group in length_batches(rows, runner.batch_tokens):
             for begin in range(0, len(group), BATCH_ROWS):
-                found.append((ask, [examples[number] for number in group[begin : begin + BATCH_ROWS]]))
+                found.append((ask, [asked[number] for number in group[begin : begin + BATCH_ROWS]]))
     return found
+
+
+def key_of(question: Question) -> tuple[Ask, str, str]:
+    """What tells responses of one model apart."""
+    return question.ask, question.example.id, question.variant
 
 
 def respond(runner: Runner, questions: Sequence[Question], folder: Path, title: str) -> list[Response]:
     """Answer every question into `folder/responses.jsonl`, in the order asked; goes on after a kill."""
     runner.model.eval()
     unfinished = folder / "responses.partial.jsonl"
-    done = {(response.ask, response.id): response for response in _whole_records(unfinished)}
+    done = {(kept.ask, kept.id, kept.variant): kept for kept in _whole_records(unfinished)}
     write_jsonl(unfinished, done.values())
-    left = [question for question in questions if (question.ask, question.example.id) not in done]
+    left = [question for question in questions if key_of(question) not in done]
     with Progress(title, len(questions), unit="prompt") as bar, unfinished.open("a", encoding="utf-8") as out:
         bar.advance(to=len(done))
-        for ask, examples in batches(runner, left):
-            for response in run_batch(runner, ask, examples):
-                done[response.ask, response.id] = response
+        for ask, asked in batches(runner, left):
+            for question, response in zip(asked, run_batch(runner, ask, asked), strict=True):
+                done[key_of(question)] = response
                 out.write(to_json(response) + "\n")
             out.flush()
-            bar.advance(len(examples), note=ask.value)
-    responses = [done[question.ask, question.example.id] for question in questions]
+            bar.advance(len(asked), note=ask.value)
+    responses = [done[key_of(question)] for question in questions]
     write_jsonl(folder / "responses.jsonl", responses)
     unfinished.unlink()
     return responses

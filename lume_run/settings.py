@@ -131,13 +131,13 @@ class Mmlu:
 class Evaluator:
     """What is measured."""
 
-    name: str = setting(help="name in tables")
     max_new_tokens: int = setting(256, low=1, help="longest generated answer [tokens]")
     batch_tokens: int = setting(8192, low=64, help="padded tokens in one evaluation batch, before any are generated")
     membership: bool = setting(True, help="membership inference on members against non-members")
     retrained: bool = setting(False, help="also train and score a model that never saw the forget set")
     strict: bool = setting(False, help="also score as the official script does, CSV quirks included")
     mmlu: Mmlu = setting(factory=Mmlu, help="MMLU, see Mmlu")
+    metrics: dict[str, Any] = setting(factory=dict, help="the suites it is made of, by name; none: LUME's")
 
 
 @dataclass(frozen=True, kw_only=True)

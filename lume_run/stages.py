@@ -19,9 +19,9 @@ from lume_run.errors import RunError
 from lume_run.evaluate import questions_of
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
-from lume_run.records import Example, TaskData, to_json
+from lume_run.records import Example, Question, TaskData, to_json
 from lume_run.reference import ReferenceCache
-from lume_run.respond import Question, Runner, respond
+from lume_run.respond import Runner, respond
 from lume_run.rows import examples_of, token_rows
 from lume_run.runtime import device_of, dtype_of
 from lume_run.settings import Settings

@@ -93,6 +93,8 @@ class Walk:
             return value
         if origin in (list, tuple, Sequence):
             return self.sequence(list if origin is list else tuple, arguments, value, path)
+        if origin is dict and isinstance(value, Mapping) and TARGET not in value:
+            return {key: self.value(arguments[1], item, _join(path, key)) for key, item in value.items()}
         if isinstance(value, Mapping) and TARGET in value:
             return self.target(value, path)
         if hint is Lora and isinstance(value, bool):

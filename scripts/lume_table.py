@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import subprocess
-import sys
 from pathlib import Path
+
+from method_table import run
 
 TASKS = ("novels", "bios", "wiki", "lume")
 METHODS = ("ga", "gd", "kl", "npo")
@@ -27,15 +26,6 @@ SCORES = (
     "task_aggregate",
     "aggregate",
 )
-
-
-def run(arguments: list[str], output_dir: Path) -> tuple[dict[str, float | None], bool | None]:
-    """(scores, MMLU gate) of one run, read from the report it wrote."""
-    before = {path: path.stat().st_mtime for path in output_dir.glob("*/report.json")}
-    subprocess.run([sys.executable, "-m", "lume_run.cli", *arguments, f"output_dir={output_dir}"], check=True)
-    changed = [path for path in output_dir.glob("*/report.json") if before.get(path) != path.stat().st_mtime]
-    report = json.loads(changed[0].read_text(encoding="utf-8"))
-    return report["scores"], report["mmlu_gate"]["passed"]
 
 
 def cell(value: float | None) -> str:
@@ -54,12 +44,18 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"))
     parser.add_argument("--out", type=Path, default=Path("outputs/results-lume.md"))
     known, overrides = parser.parse_known_args()
-    common = [f"task.data_dir={known.data_dir}", f"task.num_documents={known.documents}", *overrides]
+    common = [
+        f"output_dir={known.output_dir}",
+        f"task.data_dir={known.data_dir}",
+        f"task.num_documents={known.documents}",
+        *overrides,
+    ]
     if known.mmlu:
         common += [f"evaluator.mmlu.data_dir={known.mmlu}", f"evaluator.mmlu.limit={known.mmlu_limit}"]
     lines = ["| task | method | " + " | ".join(SCORES) + " | gate |", "|" + " --- |" * (len(SCORES) + 3)]
     for task, method in itertools.product(TASKS, known.methods):
-        scores, gate = run([f"task={task}", f"method={method}", *common], known.output_dir)
+        report = run(method, 0, [f"task={task}", *common])
+        scores, gate = report["scores"], report["mmlu_gate"]["passed"]
         if method == known.methods[0]:
             lines.append(
                 f"| {task} | (target) | " + " | ".join(cell(scores[f"target.{name}"]) for name in SCORES) + " | |"

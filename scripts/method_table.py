@@ -6,7 +6,8 @@
 Every loss gets the same tuning: on the tuning seed each learning rate is tried, and the one with the highest harmonic
 mean of kept and forgotten is used on the seeds of the table, which are others. Each run is an ordinary `lume-run`
 command in a process of its own, so that peak memory is its own; runs of one seed share their target. What is
-done is kept, so the script can be stopped and started again. The plot needs matplotlib.
+done is kept, so the script can be stopped and started again; a page keeps what stands around its
+table. The plot needs matplotlib.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,18 +38,22 @@ SCORES = (
 BASELINES = ("none", "retrain", "task_vector", "icu", "ties")
 LOSSES = (
     *("ga", "gd", "kl", "npo", "npo_gd", "npo_kl", "simnpo"),
-    *("me_gd", "idk_gd", "idk_kl", "idk_ap", "dpo_gd", "dpo_kl", "llmu"),
+    *("me_gd", "idk_gd", "idk_kl", "idk_ap", "idk_ap:method.retain.beta=0.01", "dpo_gd", "dpo_kl", "llmu"),
     *("rmu", "adaptive_rmu", "undial", "wga", "satimp", "ceu", "pdu"),
 )
 EXTRA = {"ties": ["model.lora=true"]}
-RATES = ("2e-4", "5e-4", "1e-3", "2e-3")
+RATES = ("2e-4", "5e-4", "1e-3", "2e-3", "5e-3")
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+COMPOSING = threading.Lock()  # Hydra composes one config at a time
 LORA_RATES = ("2e-3", "5e-3", "1e-2")
 
 
 def run(method: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
-    """The report of one run, made unless it is there."""
-    chosen = [f"method={method}", f"seed={seed}", *EXTRA.get(method, []), *overrides]
-    _, data = checked(compose(chosen, [conf_dir()]))
+    """The report of one run, made unless it is there; a method may bring overrides: `idk_ap:method.retain.beta=1`."""
+    name, _, own = method.partition(":")
+    chosen = [f"method={name}", f"seed={seed}", *EXTRA.get(name, []), *(own.split(",") if own else []), *overrides]
+    with COMPOSING:
+        _, data = checked(compose(chosen, [conf_dir()]))
     path = run_folder(data) / "report.json"
     if not path.exists():
         subprocess.run([sys.executable, "-m", "lume_run.cli", *chosen], check=True, capture_output=True)
@@ -95,6 +101,14 @@ def table(
         cells = ["".join(rates[method]), *(cell([row[name] for row in found]) for name in columns)]
         lines.append(f"| `{method}` | {' | '.join(cells)} | {'; '.join(sorted(set(ended[method])))} |")
     return lines
+
+
+def write_table(page: Path, lines: list[str]) -> None:
+    """Replace the table of a page (between its two marks), or write a page of the table alone."""
+    text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    page.write_text("\n".join([before + BEGIN, "", *lines, "", END + after]), encoding="utf-8")
 
 
 def plot(rows: dict[str, list[dict[str, float | None]]], path: Path) -> None:
@@ -160,7 +174,7 @@ def main() -> None:
         rows[method] = [summary(report) for report in reports]
         made = [made for report in reports for made in report["training"].values()]
         ended[method] = [word for one in made for word in ("diverged", "stopped") if one[word]]
-        known.out.write_text("\n".join(table(rows, rates, ended)) + "\n", encoding="utf-8")
+        write_table(known.out, table(rows, rates, ended))
     plot(rows, known.out.with_suffix(".png"))
 
 

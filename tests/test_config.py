@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import SHARED
 from omegaconf import OmegaConf
 
 from lume_run.cli import run_name
@@ -24,7 +25,12 @@ from lume_run.settings import Lora, Settings
 CONF = conf_dir()
 OPTIONS = [(group, name) for group, names in options([CONF]).items() for name in names]
 EXPERIMENTS = options([CONF])["experiment"]
-COMPANIONS = {("model", "hf"): ["model.path={tmp}"], ("method", "ties"): ["model.lora=true"]}  # what an option takes
+COMPANIONS = {  # what an option takes
+    ("model", "hf"): ["model.path={tmp}"],
+    ("method", "ties"): ["model.lora=true"],
+    ("task", "muse"): ["task.data_dir={shared}/data/muse"],
+    ("task", "real_world"): ["task.data_dir={shared}/data/real_world_closer_look"],
+}
 ORGANIZATION = "llmunlearningsemeval2025organization"
 FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role
 OWN = Needs(rows={FORGET})
@@ -137,7 +143,10 @@ def test_the_default_is_right():
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_option_composes_and_checks(group, name, tmp_path):
-    companions = [override.format(tmp=tmp_path) for override in COMPANIONS.get((group, name), [])]
+    given = COMPANIONS.get((group, name), [])
+    if any("{shared}" in override for override in given) and not SHARED.is_dir():
+        pytest.skip(f"{group}={name} has no built-in data, and there is none at {SHARED}")
+    companions = [override.format(tmp=tmp_path, shared=SHARED) for override in given]
     assert problems_of(f"{group}={name}", *companions) == {}
 
 

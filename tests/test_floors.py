@@ -16,7 +16,7 @@ PACKAGE = Path(lume_run.__file__).parent
 FLOORS = (
     ("errors", "records", "labels", "contracts", "runtime", "numerics", "settings"),
     ("config", "walk", "checks", "text", "tasks", "methods", "metrics", "store"),
-    ("models", "schedule", "signals", "rows"),
+    ("models", "schedule", "signals", "rows", "suites"),
     ("reference", "respond"),
     ("callbacks", "trainer", "evaluate", "incontext", "report"),
     ("stages", "optimise", "merge", "recipes", "plan"),

@@ -67,7 +67,7 @@ def test_answer_logps_are_the_hugging_face_loss(stories, rows):
         )
         for number, row in enumerate(rows[:6])
     ]
-    for document, (total, tokens) in zip(documents, score_answers(stories, documents), strict=True):
+    for document, (total, tokens, *_) in zip(documents, score_answers(stories, documents), strict=True):
         ids = torch.tensor([stories.tokenizer(document.answer)["input_ids"][: stories.max_length]])
         with torch.no_grad():
             loss = stories.model(input_ids=ids, labels=ids).loss
@@ -138,7 +138,7 @@ def test_official_inference_on_the_golden_model(shared):
         lines = (golden / "mia_data" / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n")
         documents = [_document(json.loads(line), split) for line in lines]
         official = pandas.read_csv(golden / "out" / "mia_results" / f"{split}_0.csv")
-        for document, nll, (total, tokens) in zip(
+        for document, nll, (total, tokens, *_) in zip(
             documents, official["nll"], score_answers(runner, documents), strict=True
         ):
             assert -total / tokens == pytest.approx(nll, abs=1e-5)

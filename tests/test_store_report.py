@@ -18,13 +18,14 @@ from rich.console import Console
 from lume_run import store
 from lume_run.config import checked
 from lume_run.errors import DataError, RunError
-from lume_run.evaluate import gate, mmlu_examples, read_responses, score
+from lume_run.evaluate import gate, read_responses, score
 from lume_run.launch import ending_warnings, finish, outcomes
 from lume_run.overrides import compose, conf_dir
 from lume_run.records import Ask, Kind, Response, Score, Split, to_json, write_jsonl
 from lume_run.report import Report, as_json, markdown, print_report, wanted, write_report
 from lume_run.settings import Evaluator, Mmlu
 from lume_run.store import Artifact, content_hash, fingerprint, write_json
+from lume_run.suites.lume import mmlu_examples
 from lume_run.tasks.mmlu import check_folder, load_mmlu
 
 MMLU = Path(__file__).parents[2] / "shared" / "data" / "mmlu"
@@ -541,9 +542,9 @@ def test_without_members_the_aggregate_says_so(tmp_path):
 
 def test_strict_is_scored_on_demand():
     responses = answers(right=8)
-    scores, official = score(responses, Evaluator(name="lume"))
+    scores, official = score(responses, Evaluator())
     assert official is None
-    again, official = score(responses, Evaluator(name="lume", strict=True))
+    again, official = score(responses, Evaluator(strict=True))
     assert again == scores
     assert official
 
@@ -622,9 +623,9 @@ def test_mmlu_limit_is_per_subject(tmp_path):
     write_mmlu(tmp_path, "anatomy", dev=DEV, test=TEST)
     write_mmlu(tmp_path, "virology", dev=DEV, test=TEST)
     mmlu = Mmlu(data_dir=str(tmp_path), limit=2, shots=0)
-    counts = Counter(example.subtask for example in mmlu_examples(Evaluator(name="lume", mmlu=mmlu)))
+    counts = Counter(example.subtask for example in mmlu_examples(Evaluator(mmlu=mmlu)))
     assert counts == {"anatomy": 2, "virology": 2}
-    assert mmlu_examples(Evaluator(name="lume")) == []
+    assert mmlu_examples(Evaluator()) == []
 
 
 def test_mmlu_bad_lines_are_named(tmp_path):

@@ -96,9 +96,9 @@ def mmlu_rows(responses: Sequence[Response]) -> list[Response]:
 def check_responses(responses: Sequence[Response], *, allow_repeats: bool = False) -> None:
     """Raise DataError where responses lack the fields of their ask, or stand twice."""
     problems = []
-    repeated = [key for key, count in Counter((row.id, row.ask) for row in responses).items() if count > 1]
+    repeated = [key for key, count in Counter((row.id, row.ask, row.variant) for row in responses).items() if count > 1]
     if repeated and not allow_repeats:
-        first = ", ".join(f"{id} ({ask})" for id, ask in repeated[:3])
+        first = ", ".join(f"{id} ({ask})" for id, ask, _ in repeated[:3])
         remedy = "keep one response per example and ask; files of several models or runs must not be joined"
         problems.append(Problem(where="responses", what=f"{len(repeated)} repeated, first {first}", remedy=remedy))
     incomplete = [row for row in responses if _is_incomplete(row)]

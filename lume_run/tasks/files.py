@@ -108,9 +108,9 @@ class _Reader:
     def _sound_rows(self, paths: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
         for path in paths:
             empty = True
-            for where, row in _parquet_rows(path, names) if path.suffix == ".parquet" else _jsonl_rows(path):
+            for where, row in _parquet_rows(path, names) if path.suffix == ".parquet" else jsonl_rows(path):
                 empty = False
-                found = [row] if isinstance(row, Problem) else list(_field_problems(row, where, names))
+                found = [row] if isinstance(row, Problem) else list(field_problems(row, where, names))
                 self.problems.extend(found)
                 if isinstance(row, dict) and not found:
                     yield where, {name: row[name] for name in names}
@@ -175,7 +175,8 @@ def _row_example(row: dict[str, str], where: str, split: Split) -> Example | lis
     return problems
 
 
-def _field_problems(row: object, where: str, names: Sequence[str]) -> Iterator[Problem]:
+def field_problems(row: object, where: str, names: Sequence[str]) -> Iterator[Problem]:
+    """What keeps a row from being an object with these text fields."""
     if not isinstance(row, dict):
         remedy = f"write an object with the fields {', '.join(names)}"
         yield Problem(where=where, what=f"{_short(row)} is not a JSON object", remedy=remedy)
@@ -197,7 +198,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
+def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
     """(place, parsed value or Problem) of every line."""
     try:
         lines: list[tuple[int, str | Problem]] = list(lines_of(path))

@@ -1,0 +1,35 @@
+"""LUME / SemEval-2025 Task 4: regurgitation, knowledge, membership inference, MMLU and the official aggregate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lume_run.metrics.semeval import lume_scores
+from lume_run.records import Ask, Example, Question, Response, Score, TaskData
+from lume_run.settings import Evaluator
+from lume_run.tasks.mmlu import load_mmlu
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lume:
+    """The score sheet of `metrics/semeval.py`."""
+
+    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+        """Greedy texts of forget and retain prompts, log-probs of (non-)members, MMLU choices."""
+        found = [Question(example=example, ask=Ask.GENERATE) for example in (*data.forget, *data.retain)]
+        if evaluator.membership:
+            found += [Question(example=example, ask=Ask.LOGPROB) for example in (*data.members, *data.nonmembers)]
+        return found + [Question(example=example, ask=Ask.CHOICE) for example in mmlu_examples(evaluator)]
+
+    def scores(self, responses: Sequence[Response], evaluator: Evaluator) -> list[Score]:
+        """The whole sheet."""
+        return lume_scores(responses, mmlu_accuracy=evaluator.mmlu.accuracy)
+
+
+def mmlu_examples(evaluator: Evaluator) -> list[Example]:
+    """The MMLU questions of this evaluator; none without a source."""
+    mmlu = evaluator.mmlu
+    if not (mmlu.data_dir or mmlu.hub_id):
+        return []
+    return load_mmlu(data_dir=mmlu.data_dir, hub_id=mmlu.hub_id, limit=mmlu.limit, shots=mmlu.shots)

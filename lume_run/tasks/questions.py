@@ -1,0 +1,249 @@
+"""Questions with true and false answers, as TOFU (arXiv:2401.06121) releases them: reading, judging, making examples.
+
+Rows are JSON lines, `<name>.jsonl` or `<name>.json`, or the configs of a hub data set. All sets are read before any
+two are compared, and every malformed row is reported with the rest. `tofu.py` says which sets make a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lume_run.errors import Problem, RunError
+from lume_run.records import Example, Kind, Split
+from lume_run.tasks.files import field_problems, jsonl_rows, refuse
+from lume_run.tasks.lume import group, shuffled
+
+PAIR = ("question", "answer")
+REWORDED = ("paraphrased_answer", "paraphrased_question")
+PLACE = "{question}"
+TEMPLATE = "Question: {question}\nAnswer:"
+TEMPLATE_HELP = "the prompt, with {question} where the question belongs"
+COUNT_HELP = "documents (authors, people) per split with all their questions; null: all"
+
+Examples = tuple[Example, ...]
+Side = TypeVar("Side", bound=str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A sound row: its place, its texts by field and its false answers; then what it is about, as number `index`."""
+
+    where: str
+    texts: dict[str, str]
+    perturbed: tuple[str, ...] = ()
+    document: str = ""
+    index: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Question and answer: one question stands twice in TOFU's retain90, about two authors."""
+        return self.texts["question"], self.texts["answer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Named sets of rows; `read` gives (place, parsed row or Problem), `setting` says what names the source."""
+
+    origin: str
+    setting: str
+    names: frozenset[str]
+    read: Callable[[str], Iterable[tuple[str, object]]]
+
+    @classmethod
+    def folder(cls, data_dir: str) -> Source:
+        """The files of a folder; `.jsonl` goes before `.json`."""
+        folder = Path(data_dir).expanduser()
+        paths = {path.stem: path for ending in ("json", "jsonl") for path in folder.glob(f"*.{ending}")}
+        return cls(
+            origin=f"folder {folder}",
+            setting="task.data_dir",
+            names=frozenset(paths),
+            read=lambda name: jsonl_rows(paths[name]),
+        )
+
+    @classmethod
+    def hub(cls, hub_id: str) -> Source:
+        """The configs of a hub data set, from the cache where `datasets` finds them there."""
+        from datasets import get_dataset_config_names, load_dataset
+
+        def read(name: str) -> Iterator[tuple[str, object]]:
+            rows = _asked(hub_id, lambda: load_dataset(hub_id, name, split="train"))
+            for number, row in enumerate(rows, 1):
+                yield f"hub {hub_id}, {name}:row {number}", dict(row)
+
+        names = _asked(hub_id, lambda: get_dataset_config_names(hub_id))
+        return cls(origin=f"hub {hub_id}", setting="task.hub_id", names=frozenset(names), read=read)
+
+    def lacking(self, names: Iterable[str]) -> list[Problem]:
+        """One problem that lists the sets which are not there."""
+        absent = [name for name in names if name not in self.names]
+        what = f"{self.origin} has no {', '.join(absent)}"
+        remedy = "give the folder in which these stand as <name>.jsonl or <name>.json (or the hub data set)"
+        return [Problem(where=self.setting, what=what, remedy=remedy)] if absent else []
+
+
+def _asked(hub_id: str, ask: Callable[[], Any]) -> Any:
+    """What the hub answers, or an error that says what to do."""
+    try:
+        return ask()
+    except Exception as error:  # the clients' errors share no base
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise RunError(
+            f"The data set {hub_id} could not be fetched from the hub and is not in the cache "
+            f"({type(error).__name__}: {reason}).\n"
+            "  -> task.data_dir=FOLDER reads a local copy and needs no hub;\n"
+            "     a gated or private data set needs HF_TOKEN, an earlier download is looked for under HF_HOME."
+        ) from error
+
+
+def folder_problems(data_dir: str | None) -> list[Problem]:
+    """What keeps a folder from being looked into."""
+    folder = Path(data_dir or "").expanduser()
+    if data_dir and folder.is_dir():
+        return []
+    what = f"{folder} is not a folder" if folder.exists() else f"{folder} does not exist"
+    remedy = "set task.data_dir=FOLDER to where the data files are"
+    return [Problem(where="task.data_dir", what=what if data_dir else "no folder is given", remedy=remedy)]
+
+
+def template_problems(template: str) -> list[Problem]:
+    """Whether the prompt has a place for the question."""
+    if PLACE in template:
+        return []
+    what, remedy = f"{template!r} has no {PLACE}", f"write {PLACE} where the question belongs"
+    return [Problem(where="task.template", what=what, remedy=remedy)]
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads set after set and gathers the problems of all."""
+
+    source: Source
+    problems: list[Problem] = field(default_factory=list)
+
+    def rows(self, name: str, fields: Sequence[str] = PAIR, *, perturbed: bool = False) -> list[Row]:
+        """The sound rows of a set: text in all `fields` and, if asked for, false answers."""
+        found, empty = [], True
+        for where, row in self.source.read(name):
+            empty = False
+            wrong = [row] if isinstance(row, Problem) else list(field_problems(row, where, fields))
+            if isinstance(row, dict):
+                options = row.get("perturbed_answer") if perturbed else []
+                wrong += _option_problems(options, where) if perturbed else []
+                if not wrong:
+                    texts = {field: row[field] for field in fields}
+                    found.append(Row(where=where, texts=texts, perturbed=tuple(options or ())))
+            self.problems += wrong
+        if empty:
+            where = f"{self.source.origin}, {name}"
+            self.problems.append(Problem(where=where, what="the set has no rows", remedy="fetch it again"))
+        return found
+
+
+def _option_problems(options: object, where: str) -> list[Problem]:
+    if not isinstance(options, list) or not options:
+        what, remedy = 'field "perturbed_answer" is missing or no list', "write a list of false answers"
+        return [Problem(where=where, what=what, remedy=remedy)]
+    named = {f"perturbed_answer[{number}]": option for number, option in enumerate(options)}
+    return list(field_problems(named, where, tuple(named)))
+
+
+def repeated(rows: Iterable[Row]) -> list[Problem]:
+    """Pairs of question and answer that stand twice: nothing may be both forgotten and kept, or count twice."""
+    first: dict[tuple[str, str], str] = {}
+    return [
+        Problem(where=row.where, what=f"the same text already stands at {place}", remedy="delete one of the two")
+        for row in rows
+        if (place := first.setdefault(row.key, row.where)) != row.where
+    ]
+
+
+def unmatched(extras: Iterable[Row], rows: Iterable[Row]) -> list[Problem]:
+    """`extras` whose question is not among `rows`, or has another answer there."""
+    places = {key: row.where for row in rows for key in (row.key, row.key[0])}
+    found = []
+    for extra in extras:
+        if extra.key not in places:
+            place = places.get(extra.key[0])
+            what = f"the answer is not the one at {place}" if place else "no row has this question"
+            remedy = "take all sets from one release, word for word"
+            found.append(Problem(where=extra.where, what=what, remedy=remedy))
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Makes examples of rows; `extras` are rows with false answers and other wordings, joined by question and answer.
+
+    `answer` names the field that holds the answer to learn.
+    """
+
+    template: str
+    subtask: str
+    extras: dict[tuple[str, str], Row]
+    answer: str = "answer"
+
+    def sides(self, forget: Iterable[Row], retain: Iterable[Row]) -> dict[Split, Examples]:
+        """The examples of both sides of the experiment."""
+        return {Split.FORGET: self.examples(forget, Split.FORGET), Split.RETAIN: self.examples(retain, Split.RETAIN)}
+
+    def examples(self, rows: Iterable[Row], split: Split, subtask: str = "") -> Examples:
+        """One QUESTION for each row."""
+        return tuple(self._example(row, split, subtask or self.subtask) for row in rows)
+
+    def _example(self, row: Row, split: Split, subtask: str) -> Example:
+        extra = self.extras.get(row.key, row)
+        paraphrase, rephrasing = (extra.texts.get(name) for name in REWORDED)
+        name = f"{row.document}qa{row.index}"
+        return Example(
+            id=name,
+            raw_id=name,
+            document=row.document,
+            split=split,
+            subtask=subtask,
+            kind=Kind.QUESTION,
+            prompt=self._prompt(row.texts["question"]),
+            answer=row.texts[self.answer],
+            paraphrases=(paraphrase,) if paraphrase else (),
+            perturbed=extra.perturbed,
+            rephrasings=(self._prompt(rephrasing),) if rephrasing else (),
+        )
+
+    def _prompt(self, question: str) -> str:
+        return self.template.replace(PLACE, question)
+
+
+def chosen(sides: dict[Side, Examples], count: int | None, seed: int, origin: str) -> dict[Side, Examples]:
+    """`count` documents of each side in their old order, by a seeded shuffle of ids; DataError where there are fewer.
+
+    The examples of a side have one split and one subtask.
+    """
+    if count is None:
+        return sides
+    kept, short = {}, []
+    for side, examples in sides.items():
+        split, subtask = examples[0].split, examples[0].subtask
+        names = shuffled(group(examples, [subtask]), subtask, seed, split)
+        taken = set(names[:count])
+        kept[side] = tuple(example for example in examples if example.document in taken)
+        if len(names) < count:
+            what = f"{count} documents were asked for and there are {len(names)}"
+            remedy = f"set task.num_documents to {len(names)} or less, or null for all"
+            short.append(Problem(where=f"{origin}, {split} rows of {subtask}", what=what, remedy=remedy))
+    if short:
+        refuse(short)
+    return kept
+
+
+def counted(kept: dict[Side, Examples], sides: dict[Side, Examples]) -> str:
+    """How much of each side is used, in words."""
+    documents = {side: (_documents(kept[side]), _documents(sides[side])) for side in sides}
+    words = (f"{side} {some} of {all_} documents ({len(kept[side])} rows)" for side, (some, all_) in documents.items())
+    return ", ".join(words)
+
+
+def _documents(examples: Examples) -> int:
+    return len({example.document for example in examples})

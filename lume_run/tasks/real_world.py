@@ -1,0 +1,118 @@
+"""Real people to forget, from "A Closer Look at Machine Unlearning for Large Language Models" (arXiv:2410.08109).
+
+Made for a pretrained chat model that knows them (`model.is_target=true`): the rows hold its own answers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lume_run.errors import ConfigError, Problem
+from lume_run.records import Split, TaskData
+from lume_run.settings import setting
+from lume_run.tasks.files import refuse
+from lume_run.tasks.questions import (
+    COUNT_HELP,
+    PAIR,
+    REWORDED,
+    TEMPLATE,
+    TEMPLATE_HELP,
+    Asker,
+    Reader,
+    Row,
+    Source,
+    chosen,
+    counted,
+    folder_problems,
+    repeated,
+    template_problems,
+    unmatched,
+)
+
+TRAINED = ("forget", "neighbor")
+PERTURBED = ("forget_perturbed", "neighbor_perturbed")
+UNSEEN = "unseen_neighbors"
+FIELDS = ("name", *PAIR, "golden_answer")
+REFERENCES = {"own": "answer", "golden": "golden_answer"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealWorldTask:
+    """Forget 20 real people that a pretrained model knows, retain 20 neighbors, and ask about 20 neighbors more.
+
+    As released, `neighbor_perturbed` tells of other people than `neighbor`: its rows, the retain set of the paper's
+    evaluation, are only asked about (RETAIN examples of subtask `unseen_neighbors`), and neighbors in training have no
+    false answers. A row has two true answers: the paper trains on the model's `own` from before unlearning and scores
+    ROUGE and probability of the `golden` one, to which the other wordings and the false answers belong. Here
+    `reference` is one of the two for both; `stages=[evaluate]` with the other one scores a finished model against it.
+    """
+
+    name: str
+    data_dir: str | None = setting(None, help="folder of JSON lines; there is no hub data set")
+    reference: Literal["own", "golden"] = setting("own", help="the answer to learn and to be scored against")
+    template: str = setting(TEMPLATE, help=TEMPLATE_HELP)
+    num_documents: int | None = setting(None, low=1, help=COUNT_HELP)
+
+    def check(self) -> list[Problem]:
+        """Problems visible without reading rows."""
+        found = folder_problems(self.data_dir) or Source.folder(str(self.data_dir)).lacking((*TRAINED, *PERTURBED))
+        return template_problems(self.template) + found
+
+    def load(self, seed: int) -> TaskData:
+        """The examples of the experiment; DataError with every problem."""
+        if problems := self.check():
+            raise ConfigError(problems)
+        source = Source.folder(str(self.data_dir))
+        reader = Reader(source=source)
+        forget, retain = (by_person(reader.rows(name, FIELDS)) for name in TRAINED)
+        extras, unseen = (by_person(reader.rows(name, (*FIELDS, *REWORDED), perturbed=True)) for name in PERTURBED)
+        problems = reader.problems or [
+            *repeated([*forget, *retain, *unseen]),
+            *repeated(extras),
+            *unmatched(extras, forget),
+            *shared_people({"forget": forget, "neighbor": retain, "neighbor_perturbed": unseen}),
+        ]
+        if problems:
+            refuse(problems)
+        asker = Asker(
+            template=self.template,
+            subtask="real_world",
+            extras={row.key: row for row in extras},
+            answer=REFERENCES[self.reference],
+        )
+        sides = asker.sides(forget, retain)
+        kept = chosen(sides, self.num_documents, seed, source.origin)
+        return TaskData(
+            forget=kept[Split.FORGET],
+            retain=kept[Split.RETAIN],
+            others=asker.examples(unseen, Split.RETAIN, UNSEEN),
+            source=f"{source.origin} (real people; {self.reference} answers; {counted(kept, sides)})",
+        )
+
+
+def by_person(rows: Iterable[Row]) -> list[Row]:
+    """The rows with the people they name as documents."""
+    counts: Counter[str] = Counter()
+    found = []
+    for row in rows:
+        name = row.texts["name"]
+        found.append(replace(row, document=name, index=counts[name]))
+        counts[name] += 1
+    return found
+
+
+def shared_people(sets: dict[str, list[Row]]) -> list[Problem]:
+    """People of whom two sets tell, once each."""
+    homes: dict[str, tuple[str, str]] = {}
+    clashes: dict[str, Problem] = {}
+    for name, rows in sets.items():
+        for row in rows:
+            person = row.texts["name"]
+            home, place = homes.setdefault(person, (name, row.where))
+            if home != name and person not in clashes:
+                what, remedy = f"{person} already stands at {place} ({home})", "leave each person in one set"
+                clashes[person] = Problem(where=row.where, what=what, remedy=remedy)
+    return list(clashes.values())
