@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +91,14 @@ def cell(values: Sequence[float | None]) -> str:
 
 
 def table(
-    rows: dict[str, list[dict[str, float | None]]], rates: dict[str, list[str]], ended: dict[str, list[str]]
+    rows: dict[str, list[dict[str, float | None]]], rates: dict[str, str | None], ended: dict[str, list[str]]
 ) -> list[str]:
     """Markdown lines."""
     columns = list(next(iter(rows.values()))[0])
     lines = ["| method | rate | " + " | ".join(columns) + " | ended |"]
     lines.append("| --- | ---: |" + " ---: |" * len(columns) + " --- |")
     for method, found in rows.items():
-        cells = ["".join(rates[method]), *(cell([row[name] for row in found]) for name in columns)]
+        cells = [rates[method] or "", *(cell([row[name] for row in found]) for name in columns)]
         lines.append(f"| `{method}` | {' | '.join(cells)} | {'; '.join(sorted(set(ended[method])))} |")
     return lines
 
@@ -146,6 +146,13 @@ def best_rate(method: str, rates: Sequence[str], found: Sequence[dict[str, float
     return rates[scored.index(max(scored))]
 
 
+def rates_of(method: str, given: Sequence[str] | None) -> Sequence[str]:
+    """The learning rates to try; none for what has no unlearning steps."""
+    if method in ("none", "retrain", "icu"):
+        return ()
+    return given or (LORA_RATES if method in EXTRA else RATES)
+
+
 def main() -> None:
     """Tune, run all methods, and write table and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -157,24 +164,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/results-methods.md"))
     known, overrides = parser.parse_known_args()
     known.out.parent.mkdir(parents=True, exist_ok=True)
-    rates: dict[str, list[str]] = {}
     pool = ThreadPoolExecutor(known.jobs)
-    for method in known.methods:
-        usual = LORA_RATES if method in EXTRA else RATES
-        tried = [] if method in ("none", "retrain", "icu") else known.learning_rates or usual
-        options = [[*overrides, f"trainer.unlearn.learning_rate={rate}"] for rate in tried]
-        reports = pool.map(lambda own, method=method: run(method, known.tuning_seed, own), options)
-        found = [summary(report) for report in reports]
-        rates[method] = [best_rate(method, tried, found)] if tried else []
+
+    def start(method: str, seed: int, rate: str | None) -> Future[dict[str, Any]]:
+        own = [] if rate is None else [f"trainer.unlearn.learning_rate={rate}"]
+        return pool.submit(run, method, seed, [*overrides, *own])
+
+    tuning = {method: rates_of(method, known.learning_rates) for method in known.methods}
+    tried = {method: [start(method, known.tuning_seed, rate) for rate in rates] for method, rates in tuning.items()}
+    chosen = {
+        method: best_rate(method, rates, [summary(one.result()) for one in tried[method]]) if rates else None
+        for method, rates in tuning.items()
+    }
+    made = {method: [start(method, seed, chosen[method]) for seed in known.seeds] for method in known.methods}
     rows: dict[str, list[dict[str, float | None]]] = {}
     ended: dict[str, list[str]] = {}
-    for method in known.methods:
-        own = [*overrides, *(f"trainer.unlearn.learning_rate={rate}" for rate in rates[method])]
-        reports = list(pool.map(lambda seed, own=own, method=method: run(method, seed, own), known.seeds))
+    for method, runs in made.items():
+        reports = [one.result() for one in runs]
         rows[method] = [summary(report) for report in reports]
-        made = [made for report in reports for made in report["training"].values()]
-        ended[method] = [word for one in made for word in ("diverged", "stopped") if one[word]]
-        write_table(known.out, table(rows, rates, ended))
+        outcomes = [outcome for report in reports for outcome in report["training"].values()]
+        ended[method] = [word for outcome in outcomes for word in ("diverged", "stopped") if outcome[word]]
+        write_table(known.out, table(rows, chosen, ended))
     plot(rows, known.out.with_suffix(".png"))
 
 
