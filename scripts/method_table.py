@@ -43,6 +43,7 @@ LOSSES = (
 )
 EXTRA = {"ties": ["model.lora=true"]}
 RATES = ("2e-4", "5e-4", "1e-3", "2e-3", "5e-3")
+CORNER = (0.8, 0.85)  # kept and forgotten from which on points are shown again, larger
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 COMPOSING = threading.Lock()  # Hydra composes one config at a time
 LORA_RATES = ("2e-3", "5e-3", "1e-2")
@@ -112,29 +113,44 @@ def write_table(page: Path, lines: list[str]) -> None:
 
 
 def plot(rows: dict[str, list[dict[str, float | None]]], path: Path) -> None:
-    """Retention against forgetting, the retrained model as the target point."""
+    """Kept against forgotten, all of it and the good corner; the retrained model is the target point."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 6))
-    placed: list[tuple[float, float]] = []
-    for method, found in rows.items():
-        x, y = (statistics.mean(row[name] or 0.0 for row in found) for name in ("utility", "forgotten"))
-        goal, baseline = method == "retrain", method in BASELINES
-        style = {"marker": "*", "s": 260, "color": "tab:green", "zorder": 3} if goal else {"marker": "s", "s": 40}
-        if not goal:
-            style |= {"color": "tab:gray"} if baseline else {"marker": "o", "color": "tab:blue"}
-        axes.scatter(x, y, **style)
-        near = sum(abs(x - other) < 0.12 and abs(y - level) < 0.03 for other, level in placed)
-        axes.annotate(method, (x, y), xytext=(6, 4 - 10 * near), textcoords="offset points", fontsize=8)
-        placed.append((x, y))
-    axes.set_xlabel("kept: harmonic mean of retain regurgitation and knowledge")
-    axes.set_ylabel("forgotten: 1 - mean of forget regurgitation and knowledge")
-    axes.set_xlim(-0.05, 1.15)
-    axes.set_title("Embedded biographies, tiny model; star: retrained without the forget set")
-    axes.grid(alpha=0.3)
+    places = {
+        method: tuple(statistics.mean(row[name] or 0.0 for row in found) for name in ("utility", "forgotten"))
+        for method, found in rows.items()
+    }
+    figure, (whole, corner) = pyplot.subplots(1, 2, figsize=(12, 5.5))
+    for axes in (whole, corner):
+        for method, (x, y) in places.items():
+            color = "tab:green" if method == "retrain" else "tab:gray" if method in BASELINES else "tab:blue"
+            goal = method == "retrain"
+            axes.scatter(x, y, marker="*" if goal else "o", s=220 if goal else 36, color=color, zorder=3 if goal else 2)
+        axes.set_xlabel("kept: harmonic mean of retain regurgitation and knowledge")
+        axes.grid(alpha=0.3)
+    whole.set_ylabel("forgotten: 1 - mean of forget regurgitation and knowledge")
+    whole.set_title("embedded biographies, tiny model; star: retrained")
+    corner.set_title("the upper right corner")
+    corner.set_xlim(CORNER[0], 1.01)
+    corner.set_ylim(CORNER[1], 1.01)
+    inside = {method: place for method, place in places.items() if all(map(float.__ge__, place, CORNER))}
+    outside = [method for method in places if method not in inside]
+    for number, method in enumerate(outside):
+        near = sum(abs(places[method][1] - places[other][1]) < 0.02 for other in outside[:number])
+        whole.annotate(method, places[method], xytext=(6, 4 - 9 * near), textcoords="offset points", fontsize=8)
+    for number, (method, place) in enumerate(sorted(inside.items(), key=lambda item: (-item[1][1], item[0]))):
+        corner.annotate(
+            method,
+            place,
+            xytext=(1.05, 0.99 - number / max(1, len(inside) - 1)),
+            textcoords="axes fraction",
+            fontsize=8,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": "lightgray", "linewidth": 0.7, "relpos": (0, 0.5)},
+        )
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
