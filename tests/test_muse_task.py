@@ -14,7 +14,7 @@ from lume_run.overrides import compose, conf_dir
 from lume_run.records import Kind, Split, TaskData
 from lume_run.tasks.muse import MuseTask
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "muse"
+DATA = (Path(__file__).parents[2] / "shared" / "data" / "muse").resolve()
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data sets are not at {DATA}")
 
 

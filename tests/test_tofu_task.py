@@ -17,7 +17,7 @@ from lume_run.records import Kind, Split, TaskData
 from lume_run.tasks.real_world import RealWorldTask
 from lume_run.tasks.tofu import TofuTask
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = (Path(__file__).parents[2] / "shared" / "data").resolve()
 TOFU, PEOPLE = DATA / "tofu", DATA / "real_world_closer_look"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data sets are not at {DATA}")
 SPLITS = {"forget01": (40, 3960), "forget05": (200, 3800), "forget10": (400, 3600)}
