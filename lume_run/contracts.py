@@ -121,7 +121,7 @@ class Signals:
 
     `logps` (B, R) log-probabilities [nats] of the label tokens `targets` (B, R), 0 outside `mask`; float32 or
     wider. `mask` (B, R) true at labels, `is_answer` (B, R) at those of the answer (the same thing unless prompts are
-    labelled too). `role` (B,) numbers of `Role`. `attended` (B, T) true at real tokens. `totals` counts the
+    labelled too). `role` (B,) numbers of `Role`. `totals` counts the
     whole optimizer step, `last` is what the step before logged (empty at the first).
     `logits` (B, R, V) predict `targets` ((B, T, V), every position, when asked for). `hidden` (B, T, H) is the output
     of the layer asked for. `ref_logps` (B, R) come from the cache; `ref_logits` and `ref_hidden` hold the
@@ -135,7 +135,6 @@ class Signals:
     role: Tensor
     totals: Totals
     logits: Tensor | None = None
-    attended: Tensor | None = None
     hidden: Tensor | None = None
     ref_logps: Tensor | None = None
     ref_logits: Tensor | None = None

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from lume_run.methods.baselines import InContext
 from lume_run.methods.refusals import pick
-from lume_run.records import Ask, Example, Question, TaskData
+from lume_run.records import Example, Kind, Question, TaskData
 from lume_run.text import joined
 
 
@@ -26,10 +26,10 @@ def context_of(method: InContext, data: TaskData, refusals: Sequence[str], seed:
 
 
 def with_context(questions: Sequence[Question], context: str) -> list[Question]:
-    """The questions behind `context`; log-probs of whole documents (membership inference) have no prompt to change."""
+    """The questions behind `context`; whole documents (membership inference) have no prompt to change."""
     return [
         question
-        if question.ask is Ask.LOGPROB
+        if question.example.kind is Kind.DOCUMENT
         else replace(question, example=replace(question.example, prompt=context + question.example.prompt))
         for question in questions
     ]

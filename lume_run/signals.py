@@ -158,7 +158,6 @@ def read_signals(
         role=batch.role,
         totals=batch.totals,
         logits=ours.logits,
-        attended=batch.attention_mask.bool(),
         hidden=ours.hidden,
         ref_logps=batch.ref_logps,
         ref_logits=theirs.logits,

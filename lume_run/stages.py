@@ -19,13 +19,12 @@ from lume_run.errors import RunError
 from lume_run.evaluate import questions_of
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
-from lume_run.records import Example, Question, TaskData, to_json
+from lume_run.records import Example, Question, TaskData
 from lume_run.reference import ReferenceCache
 from lume_run.respond import Runner, respond
 from lume_run.rows import examples_of, token_rows
 from lume_run.runtime import device_of, dtype_of
 from lume_run.settings import Settings
-from lume_run.store import content_hash
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,6 @@ class Run:
     def device(self) -> torch.device:
         """Where stages run."""
         return device_of(self.settings.launch.device)
-
-    @cached_property
-    def data_hash(self) -> str:
-        """Identifies the forget and retain rows."""
-        return content_hash([to_json(example) for example in (*self.data.forget, *self.data.retain)])
 
     @cached_property
     def questions(self) -> list[Question]:

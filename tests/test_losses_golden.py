@@ -157,7 +157,7 @@ def with_first_label(s: Signals) -> Signals:
 
     found: dict[str, Any] = {
         name: longer(getattr(s, name))
-        for name in ("logps", "targets", "logits", "attended", "hidden", "ref_logps", "ref_logits", "ref_hidden")
+        for name in ("logps", "targets", "logits", "hidden", "ref_logps", "ref_logits", "ref_hidden")
     }
     mask = torch.cat([torch.ones_like(s.mask[:, :1]), s.mask], dim=1)
     return replace(s, **found, mask=mask, is_answer=mask)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from lume_run.errors import DataError, Problem
+from lume_run.errors import DataError, Problem, RunError
 from lume_run.labels import ID, KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 from lume_run.records import Example, Kind, Split, TaskData, lines_of
 
@@ -33,6 +33,17 @@ def refuse(problems: Sequence[Problem]) -> NoReturn:
         counts = ", ".join(f"{count} in {name}" for name, count in files.items())
         shown.append(Problem(where="not shown", what=f"{len(rest)} more problems ({counts}), {len(problems)} in all"))
     raise DataError(shown)
+
+
+def unfetched(hub_id: str, error: Exception, *, local: str) -> RunError:
+    """What to tell about a hub data set that cannot be had; `local` says how to read a copy."""
+    reason = (str(error).strip().splitlines() or [""])[0][:200]
+    return RunError(
+        f"The data set {hub_id} could not be fetched from the hub and is not in the cache "
+        f"({type(error).__name__}: {reason}).\n"
+        f"  -> {local} reads a local copy and needs no hub;\n"
+        "     a gated or private data set needs HF_TOKEN, an earlier download is looked for under HF_HOME."
+    )
 
 
 @dataclass(slots=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from lume_run.errors import ConfigError, Problem, RunError
+from lume_run.errors import ConfigError, Problem
 from lume_run.labels import SUBTASK_OF_LABEL
 from lume_run.records import Example, Kind, Split, TaskData
-from lume_run.tasks.files import PAGE_SUBTASK, page_example, read_files, refuse
+from lume_run.tasks.files import PAGE_SUBTASK, page_example, read_files, refuse, unfetched
 
 BUILTIN_DOCUMENTS = 12  # per split: enough for every subtask, small enough for a laptop
 HUB_PATIENCE_S = 5  # how long the hub may take to answer before it counts as unreachable
@@ -291,11 +291,5 @@ def download(hub_id: str) -> Path:
         )
     except Exception as error:
         cause = unreachable or error
-        reason = (str(cause).strip().splitlines() or [""])[0][:200]
-        raise RunError(
-            f"The data set {hub_id} could not be fetched from the hub and is not in the cache "
-            f"({type(cause).__name__}: {reason}).\n"
-            "  -> task.data_dir=FOLDER (with task.source=folder) reads a local copy and needs no hub;\n"
-            "     a gated or private data set needs HF_TOKEN, an earlier download is looked for under HF_HOME."
-        ) from cause
+        raise unfetched(hub_id, cause, local="task.data_dir=FOLDER (with task.source=folder)") from cause
     return Path(folder)

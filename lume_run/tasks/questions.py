@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lume_run.errors import Problem, RunError
+from lume_run.errors import Problem
 from lume_run.records import Example, Kind, Split
-from lume_run.tasks.files import field_problems, jsonl_rows, refuse
+from lume_run.tasks.files import field_problems, jsonl_rows, refuse, unfetched
 from lume_run.tasks.lume import group, shuffled
 
 PAIR = ("question", "answer")
@@ -90,13 +90,7 @@ def _asked(hub_id: str, ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except Exception as error:  # the clients' errors share no base
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise RunError(
-            f"The data set {hub_id} could not be fetched from the hub and is not in the cache "
-            f"({type(error).__name__}: {reason}).\n"
-            "  -> task.data_dir=FOLDER reads a local copy and needs no hub;\n"
-            "     a gated or private data set needs HF_TOKEN, an earlier download is looked for under HF_HOME."
-        ) from error
+        raise unfetched(hub_id, error, local="task.data_dir=FOLDER") from error
 
 
 def folder_problems(data_dir: str | None) -> list[Problem]:
