@@ -13,10 +13,16 @@ from lume_run.errors import DataError, LumeError, Problem
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
-from lume_run.settings import Lora
+from lume_run.settings import Checked, Lora
 from lume_run.walk import TARGET
 
-MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer")  # a folder, or a hub id
+PATHS = (
+    *("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses", "method.idk_file"),
+    *(f"evaluator.metrics.{name}" for name in ("perplexity.path", "nq_open.path", "lm_eval.include_path")),
+    *(f"evaluator.metrics.halueval.{name}" for name in ("qa_path", "general_path", "instruction")),
+)
+JUDGES = ("evaluator.metrics.closer_look.embedder", "evaluator.metrics.closer_look.entailment")
+MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer", *JUDGES)  # a folder, or a hub id
 
 
 def get(data: Mapping[str, Any], path: str) -> Any:
@@ -30,7 +36,13 @@ def get(data: Mapping[str, Any], path: str) -> Any:
 def path_problems(data: Mapping[str, Any]) -> list[Problem]:
     """Folders and files that are named but absent."""
     found = []
-    for path in ("responses", "evaluator.mmlu.data_dir", "method.idk_file", *MAYBE_PATHS):
+    for path in (
+        "responses",
+        "evaluator.mmlu.data_dir",
+        "evaluator.retrained_responses",
+        "method.idk_file",
+        *MAYBE_PATHS,
+    ):
         value = get(data, path)
         if isinstance(value, str) and value.startswith("/") and not Path(value).exists():
             remedy = "check the path, or give a hub id" if path in MAYBE_PATHS else "check the path"
@@ -89,6 +101,7 @@ def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
         found += _named(_pairings(parts, stages))
     for name, suite in evaluator.metrics.items() if evaluator is not None else ():
         found += _kind_problems(f"evaluator.metrics.{name}", suite, ("asks", "scores"))
+        found += suite.check() if isinstance(suite, Checked) and stages != ["score"] else []
     if evaluator is not None and evaluator.mmlu.data_dir and Path(evaluator.mmlu.data_dir).exists():
         from lume_run.tasks.mmlu import check_folder
 

@@ -14,12 +14,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lume_run.checks import MAYBE_PATHS, combination_problems, part_problems, path_problems
+from lume_run.checks import MAYBE_PATHS, PATHS, combination_problems, part_problems, path_problems
 from lume_run.errors import ConfigError, Problem
 from lume_run.settings import Settings
 from lume_run.walk import Walk
 
-PATHS = ("output_dir", "responses", "task.data_dir", "evaluator.mmlu.data_dir", "method.idk_file")
+FOLDERS = ("output_dir", "task.data_dir")  # may still be made, or are checked by the task
 NOT_IDENTITY = ("dry_run", "output_dir", "launch", "hydra")  # change nothing about what a run computes
 
 
@@ -51,14 +51,14 @@ def _resolved(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
             problems.append(problem)
             OmegaConf.update(cfg, where, None)
     data.pop("hydra", None)
-    for path in PATHS + MAYBE_PATHS:
+    for path in FOLDERS + PATHS + MAYBE_PATHS:
         *parents, leaf = path.split(".")
         node: Any = data
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
         if isinstance(node, dict) and isinstance(node.get(leaf), str):
             given = Path(node[leaf]).expanduser()
-            if path in PATHS or given.exists() or node[leaf].startswith((".", "~", "/")):
+            if path not in MAYBE_PATHS or given.exists() or node[leaf].startswith((".", "~", "/")):
                 node[leaf] = str(given.resolve())
     _resolve_source(data)
     return dict(data), problems

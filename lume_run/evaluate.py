@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,37 +11,67 @@ from typing import Any
 from lume_run.errors import DataError, Problem
 from lume_run.labels import SUBTASK_OF_LABEL, document_and_kind
 from lume_run.metrics.semeval_strict import responses_from_official, strict_scores
-from lume_run.records import Ask, Question, Response, Score, TaskData, from_json, lines_of
+from lume_run.records import JUDGED, Ask, Question, Response, Score, TaskData, from_json, lines_of
 from lume_run.settings import Evaluator
+from lume_run.suites.contract import Answers, Compared, Harnessed, Judged, Judgement, Suite
 from lume_run.suites.lume import Lume
 
 GATE_SHARE = 0.75  # of the target's own MMLU accuracy, as on the SemEval-2025 leaderboard
 ROUNDING = 1e-12  # 0.75 * 0.4 is a bit more than 0.3 in floating point, and 30 of 100 is still 75 % of 40
 
 
-def suites_of(evaluator: Evaluator) -> dict[str, Any]:
+def suites_of(evaluator: Evaluator) -> dict[str, Suite]:
     """The suites an evaluator is made of; LUME's alone where none is named."""
     return evaluator.metrics or {"lume": Lume()}
 
 
-def questions_of(data: TaskData, evaluator: Evaluator, *, trained_here: bool) -> list[Question]:
-    """Everything the evaluator's suites ask a model, what several of them ask only once.
+def questions_of(data: TaskData, evaluator: Evaluator, *, trained_here: bool) -> dict[str, list[Question]]:
+    """What each suite asks a model.
 
     Unused documents of the data set are non-members of a target trained here only: a released one has seen them.
     """
     if data.leftover_nonmembers and not trained_here:
         data = replace(data, nonmembers=())
-    asked = [question for suite in suites_of(evaluator).values() for question in suite.asks(data, evaluator)]
-    return list({(one.ask, one.example.id, one.variant): one for one in asked}.values())
+    return {name: suite.asks(data, evaluator) for name, suite in suites_of(evaluator).items()}
 
 
-def score(responses: Sequence[Response], evaluator: Evaluator) -> tuple[list[Score], dict[str, Any] | None]:
+def merged(asked: Mapping[str, Sequence[Question]]) -> list[Question]:
+    """The questions of all suites, what several of them ask only once."""
+    return list({(one.ask, one.example.id, one.variant): one for own in asked.values() for one in own}.values())
+
+
+def wants_retrained(evaluator: Evaluator) -> bool:
+    """Whether a score needs the answers of a model that never saw the forget set, and they are not given."""
+    compared = any(isinstance(suite, Compared) and suite.compares for suite in suites_of(evaluator).values())
+    return evaluator.retrained or (compared and evaluator.retrained_responses is None)
+
+
+def harnesses(evaluator: Evaluator) -> dict[str, Harnessed]:
+    """The suites that run a library of their own on the loaded model, and have something to measure."""
+    suites = suites_of(evaluator).items()
+    return {name: suite for name, suite in suites if isinstance(suite, Harnessed) and suite.active}
+
+
+def to_judge(answers: Answers) -> list[Judgement]:
+    """What the suites want judged and no response tells yet."""
+    known = {(row.ask, row.id, row.variant) for row in answers.responses if row.ask in JUDGED and row.reason is None}
+    wanted = {
+        (one.ask, one.response.id, one.variant): one
+        for suite in suites_of(answers.evaluator).values()
+        if isinstance(suite, Judged)
+        for one in suite.judgements(answers)
+    }
+    return [judgement for key, judgement in wanted.items() if key not in known]
+
+
+def score(answers: Answers) -> tuple[list[Score], dict[str, Any] | None]:
     """The scores of all suites, and the official script's own result when `strict` asks for it."""
-    scores = [found for suite in suites_of(evaluator).values() for found in suite.scores(responses, evaluator)]
+    evaluator = answers.evaluator
+    scores = [found for suite in suites_of(evaluator).values() for found in suite.scores(answers)]
     if not evaluator.strict:
         return scores, None
     accuracy = next((entry.value for entry in scores if entry.name == "mmlu.accuracy"), None)
-    return scores, strict_scores(responses, mmlu_accuracy=accuracy)
+    return scores, strict_scores(answers.responses, mmlu_accuracy=accuracy)
 
 
 def gate(accuracy: float | None, target_accuracy: float | None, floor: float | None) -> tuple[bool | None, str]:
@@ -111,6 +141,7 @@ def scores_to_json(scores: Sequence[Score]) -> dict[str, Any]:
     return {
         "scores": {score.name: score.value for score in scores},
         "n": {score.name: score.n for score in scores},
+        "intervals": {score.name: [score.low, score.high] for score in scores if score.low is not None},
         "reasons": {score.name: score.reason for score in scores if score.reason},
     }
 

@@ -13,11 +13,12 @@ from torch import nn
 
 from lume_run import models
 from lume_run.errors import ConfigError, LumeError
-from lume_run.evaluate import gate, read_responses, score, write_scores
+from lume_run.evaluate import gate, read_responses
 from lume_run.plan import Plan, plan
 from lume_run.records import Response, Score, read_jsonl
 from lume_run.report import Report, print_report, write_report
 from lume_run.runtime import console, dtype_of, manifest
+from lume_run.scoring import costs, missing_judges, read_measured, scored
 from lume_run.settings import Settings
 from lume_run.stages import Run
 from lume_run.store import Artifact, content_hash, write_json
@@ -35,6 +36,8 @@ def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], com
         return finish(settings, folder, record, {"model": read_responses(Path(str(settings.responses)))}, {}, "")
     run = Run(settings, folder)
     steps = plan(run)
+    for reason in missing_judges(settings) if steps.responses else ():
+        console.print(f"  [yellow]{escape(reason)}[/]", soft_wrap=True)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(run.data.source)}", soft_wrap=True)
     seconds: dict[str, float] = {}
     for artifact in steps.artifacts:
@@ -47,9 +50,10 @@ def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], com
     record["artifacts"] = {
         made.name: str(made.path / "model" if made.name == "unlearned" else made.path) for made in steps.artifacts
     }
+    record["costs"] = {name: costs(run.asked, responses[name], made.path) for name, made in steps.responses.items()}
     write_json(folder / "manifest.json", record)
-    paths = {name: made.path / "responses.jsonl" for name, made in steps.responses.items()}
-    return finish(settings, folder, record, responses, seconds, run.data.source, paths)
+    measured = {name: read_measured(own) for name, own in steps.measured.items()}
+    return finish(settings, folder, record, responses, seconds, run.data.source, measured)
 
 
 def outcomes(artifacts: Sequence[Artifact]) -> dict[str, Any]:
@@ -86,16 +90,10 @@ def finish(
     responses: Mapping[str, Sequence[Response]],
     seconds: Mapping[str, float],
     source: str,
-    files: Mapping[str, Path] | None = None,
+    measured: Mapping[str, Sequence[Score]] | None = None,
 ) -> Report:
     """Score the responses (no model needed), write the report, show it."""
-    scores, official = {}, {}
-    for name, records in responses.items():
-        found, strict = score(records, settings.evaluator)
-        scores[name] = {entry.name: entry for entry in found}
-        write_scores(folder / f"scores.{name}.json", found)
-        if strict is not None:
-            official[name] = strict
+    scores, official = scored(settings, folder, responses, measured or {})
     judged = "unlearned" if "unlearned" in scores else next(iter(scores), "")
     accuracies = {name: own["mmlu.accuracy"].value for name, own in scores.items() if "mmlu.accuracy" in own}
     passed, rule = gate(accuracies.get(judged), accuracies.get("target"), settings.model.mmlu_gate)
@@ -108,12 +106,13 @@ def finish(
         manifest=record,
         source=source or str(settings.responses),
         strict=official or None,
+        costs=record.get("costs", {}),
         warnings=(
             *ending_warnings(record.get("training", {})),
             *(() if settings.model.is_target else memorisation_warnings(scores.get("target", {}))),
         ),
     )
-    write_report(report, folder, files or {})
+    write_report(report, folder)
     print_report(report, folder, console)
     return report
 

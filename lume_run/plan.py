@@ -8,24 +8,31 @@ store can share targets, reference log-probs and responses between runs, and a r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lume_run.errors import ConfigError, Problem, RunError
+from lume_run.evaluate import harnesses, wants_retrained
 from lume_run.models import pattern_problems, weightless
-from lume_run.recipes import Subject, base_artifact, retrained_artifact, stored, train_artifact, unlearn
-from lume_run.records import to_json
-from lume_run.stages import Run, answer
+from lume_run.recipes import Subject, base_artifact, plain, retrained_artifact, stored, train_artifact, unlearn
+from lume_run.records import Ask, to_json
+from lume_run.stages import Run, answer, measure
 from lume_run.store import Artifact, content_hash, fingerprint
+from lume_run.suites.contract import Harnessed
 
-RECORDS = 2  # raise it when responses hold more than they did
+RECORDS = 3  # raise it when responses hold more than they did
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run consists of, in order; `responses` are the evaluated models' records by model name."""
+    """What a run consists of, in order.
+
+    `responses` are the evaluated models' records by model name, `measured` the scores that harnesses take from them.
+    """
 
     artifacts: tuple[Artifact, ...]
     responses: dict[str, Artifact]
+    measured: dict[str, list[Artifact]]
 
 
 def plan(run: Run) -> Plan:
@@ -58,14 +65,22 @@ def plan(run: Run) -> Plan:
         steps, subjects["unlearned"] = unlearn(run, subjects["target"], base)
         artifacts += steps
     responses: dict[str, Artifact] = {}
+    measured: dict[str, list[Artifact]] = {}
     if "evaluate" in stages:
-        if run.settings.evaluator.retrained and "model" not in subjects:
+        if can_retrain(run) and "model" not in subjects:
             retrained = retrained_artifact(run, base)
             artifacts += [retrained] if retrained.path not in [made.path for made in artifacts] else []
             subjects["retrained"] = Subject(path=str(retrained.path), key=retrained.key)
         responses = {name: responses_artifact(run, name, subject) for name, subject in subjects.items()}
-        artifacts += responses.values()
-    return Plan(artifacts=tuple(artifacts), responses=responses)
+        measured = {name: measured_artifacts(run, name, subject) for name, subject in subjects.items()}
+        artifacts += [*responses.values(), *(made for own in measured.values() for made in own)]
+    return Plan(artifacts=tuple(artifacts), responses=responses, measured=measured)
+
+
+def can_retrain(run: Run) -> bool:
+    """Whether a model that never saw the forget set is wanted and can be made: from the base of a released target."""
+    model = run.settings.model
+    return wants_retrained(run.settings.evaluator) and (not model.is_target or model.base is not None)
 
 
 def model_problems(run: Run) -> list[Problem]:
@@ -86,10 +101,13 @@ def model_problems(run: Run) -> list[Problem]:
 def responses_artifact(run: Run, name: str, subject: Subject) -> Artifact:
     """Everything one model answers, in the store under the model and the questions."""
     evaluator, questions = run.settings.evaluator, subject.asked(run.questions)
+    samples = any(question.ask is Ask.SAMPLE for question in questions)
+    sampling = {"temperature": evaluator.temperature, "seed": run.settings.seed} if samples else None
     made_from: dict[str, Any] = {
         "model": subject.key,
         "records": RECORDS,
-        "questions": content_hash([[asked.ask, asked.variant, to_json(asked.example)] for asked in questions]),
+        "questions": content_hash([[one.ask, one.variant, one.limit, to_json(one.example)] for one in questions]),
+        "sampling": sampling,
         "max_new_tokens": evaluator.max_new_tokens,
         "numerics": run.numerics,
     }
@@ -102,3 +120,18 @@ def responses_artifact(run: Run, name: str, subject: Subject) -> Artifact:
         name=f"{name} responses",
         note=f"{len(questions)} prompts",
     )
+
+
+def measured_artifacts(run: Run, name: str, subject: Subject) -> list[Artifact]:
+    """The scores that harnesses take from one model; none of a model that answers in a context they do not know."""
+    if subject.context:
+        return []
+    found = []
+    for title, suite in harnesses(run.settings.evaluator).items():
+        made_from = {"model": subject.key, "suite": plain(suite), **suite.identity(), "numerics": run.numerics}
+
+        def build(folder: Path, suite: Harnessed = suite) -> None:
+            measure(run, suite, subject.path, folder)
+
+        found.append(stored(run, "evaluate", "measured", made_from, build, name=f"{name} {title}"))
+    return found

@@ -21,9 +21,13 @@ class Split(StrEnum):
     RETAIN = "retain"
     MEMBER = "member"  # documents the target was trained on and should have forgotten
     NONMEMBER = "nonmember"  # documents no model of the run ever saw
+    NEIGHBORS = "neighbors"  # near the forget set and never trained on; judged as the retain set is (A Closer Look)
     REAL_AUTHORS = "real_authors"  # questions about the world, near the retain set (TOFU)
     WORLD_FACTS = "world_facts"  # questions about the world, far from it (TOFU)
     MMLU = "mmlu"
+    NQ_OPEN = "nq_open"  # closed-book questions
+    HALUEVAL = "halueval"  # answers to be judged
+    TEXT = "text"  # plain text, for perplexity
 
 
 class Kind(StrEnum):
@@ -41,8 +45,11 @@ class Example:
 
     `id` is normalised and unique within a task, `raw_id` is what the file said. All prompts
     about one document share `document`. `choices` holds the options of a CHOICE example and
-    `answer` then equals one of them. `paraphrases` are other wordings of the answer, `perturbed` false answers of
-    its form, `rephrasings` other wordings of the prompt; where a benchmark has them.
+    `answer` then equals one of them; of a QUESTION, all answers that count as right.
+
+    Where a benchmark has them: `paraphrases` are other wordings of the answer, `perturbed` false answers of its form,
+    `rephrasings` other wordings of the prompt. `golden` is the true answer where the model learns another one (its
+    own), `sentence` the answer written out where it is a bare name. `attribute` names the private fact asked for.
     """
 
     id: str
@@ -57,6 +64,9 @@ class Example:
     paraphrases: tuple[str, ...] = ()
     perturbed: tuple[str, ...] = ()
     rephrasings: tuple[str, ...] = ()
+    golden: str = ""
+    sentence: str = ""
+    attribute: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,26 +93,40 @@ class Ask(StrEnum):
     GENERATE = "generate"  # greedy continuation of the prompt
     LOGPROB = "logprob"  # log-probability of the answer under teacher forcing
     CHOICE = "choice"  # log-probability of each option's first token
+    SAMPLE = "sample"  # continuation drawn from the model; `variant` is the number of the draw
+    GRADIENT = "gradient"  # size of the loss gradient of the answer
+    COSINE = "cosine"  # a sentence embedder's judgement of a greedy continuation
+    ENTAILMENT = "entailment"  # an entailment model's judgement of a greedy continuation
+
+
+JUDGED = (Ask.COSINE, Ask.ENTAILMENT)  # asked of a judge about a text, not of the model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One example and what to run the model for; `variant` names another answer that stands in the example's place."""
+    """One example and what to run the model for.
+
+    `variant` names another prompt or answer that stands in the example's place. `limit` [tokens] is the longest
+    continuation where it is shorter than the evaluator's; 0: the evaluator's.
+    """
 
     example: Example
     ask: Ask
     variant: str = ""
+    limit: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """What one model answered to one (example, ask, variant).
 
-    `output` is the generated text (GENERATE). `logp_sum` is the summed log-probability [nats] of `tokens` answer
-    tokens (LOGPROB), `logps` [nats] those of each, `hits` whether it was the likeliest token, `means` and `variances`
-    of the log-probability under the model's own distribution there; the last is EOS where `closed`.
-    `choice_logps` [nats] are in the order of `choices` (CHOICE). A model whose numbers are not finite leaves
-    them out, so that what a broken model answers can be written down too.
+    `output` is the generated text (GENERATE, SAMPLE) of `tokens` tokens, its end included; `token_ids` are those of the
+    text itself. `logp_sum` is the summed log-probability [nats] of `tokens` answer tokens (LOGPROB), `logps` [nats]
+    those of each, `hits` whether it was the likeliest token, `means` and `variances` of the log-probability under the
+    model's own distribution there; the last is EOS where `closed`. `choice_logps` [nats] are in the order of `choices`
+    (CHOICE). `gradient` is the mean 2-norm of a weight's gradient (GRADIENT). `cosine` and `label` are a judge's
+    (COSINE, ENTAILMENT), `reason` is why there is none. `golden`, `sentence` and `attribute` are the example's.
+    A model whose numbers are not finite leaves them out, so that what a broken model answers can be written down too.
     """
 
     id: str
@@ -124,31 +148,47 @@ class Response:
     variances: tuple[float, ...] = ()
     choices: tuple[str, ...] = ()
     choice_logps: tuple[float, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    gradient: float | None = None
+    cosine: float | None = None
+    label: str | None = None
+    reason: str | None = None
+    golden: str = ""
+    sentence: str = ""
+    attribute: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One number of a report under its stable name; `value` is None exactly when `reason` says why."""
+    """One number of a report under its stable name; `value` is None exactly when `reason` says why.
+
+    `n` rows are behind it. `low` and `high` bound its 95 % bootstrap interval, None where there are too few documents.
+    `drawn` holds the resampled values in an order that is the same for every model asked the same questions, so that
+    two models can be compared pair by pair.
+    """
 
     name: str
     value: float | None
     n: int
     reason: str | None = None
+    low: float | None = None
+    high: float | None = None
+    drawn: tuple[float, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
 
 SEQUENCES = (
     *("choices", "choice_logps", "paraphrases", "perturbed", "rephrasings"),
-    *("logps", "hits", "means", "variances"),
+    *("logps", "hits", "means", "variances", "token_ids"),
 )
 Record = TypeVar("Record", Example, Response, Score)
 
 
 def to_json(record: Example | Response | Score) -> str:
-    """One line of strict JSON (NaN is refused), keys in field order, optional fields at their default left out."""
+    """One line of strict JSON (NaN is refused), keys in field order; fields at their default and draws are left out."""
     fields = {
         field.name: getattr(record, field.name)
         for field in dataclasses.fields(record)
-        if field.default is dataclasses.MISSING or getattr(record, field.name) != field.default
+        if field.compare and (field.default is dataclasses.MISSING or getattr(record, field.name) != field.default)
     }
     return json.dumps(fields, ensure_ascii=False, allow_nan=False)
 

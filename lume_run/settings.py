@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from lume_run.errors import Problem
 from lume_run.records import TaskData
@@ -135,7 +135,10 @@ class Evaluator:
     batch_tokens: int = setting(8192, low=64, help="padded tokens in one evaluation batch, before any are generated")
     membership: bool = setting(True, help="membership inference on members against non-members")
     retrained: bool = setting(False, help="also train and score a model that never saw the forget set")
+    retrained_responses: str | None = setting(None, help="responses.jsonl of such a model, instead of training one")
     strict: bool = setting(False, help="also score as the official script does, CSV quirks included")
+    temperature: float = setting(1.0, low=0, open_low=True, help="of sampled answers")
+    resamples: int = setting(1000, low=0, help="bootstrap resamples behind every 95 % interval; 0: no intervals")
     mmlu: Mmlu = setting(factory=Mmlu, help="MMLU, see Mmlu")
     metrics: dict[str, Any] = setting(factory=dict, help="the suites it is made of, by name; none: LUME's")
 
@@ -148,6 +151,15 @@ class Launch:
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", help="auto: a GPU if there is one; CUDA_VISIBLE_DEVICES says which"
     )
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A part of the config that can tell before anything runs what is wrong with it."""
+
+    def check(self) -> list[Problem]:
+        """Cheap checks: absent files, unknown names."""
+        ...
 
 
 class Task(Protocol):

@@ -16,15 +16,17 @@ import torch
 from lume_run import models
 from lume_run.contracts import Needs, Role
 from lume_run.errors import RunError
-from lume_run.evaluate import questions_of
+from lume_run.evaluate import merged, questions_of
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
-from lume_run.records import Example, Question, TaskData
+from lume_run.passes import Runner
+from lume_run.records import Example, Question, TaskData, write_jsonl
 from lume_run.reference import ReferenceCache
-from lume_run.respond import Runner, respond
+from lume_run.respond import respond
 from lume_run.rows import examples_of, token_rows
 from lume_run.runtime import device_of, dtype_of
 from lume_run.settings import Settings
+from lume_run.suites.contract import Harnessed
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,15 @@ class Run:
         return device_of(self.settings.launch.device)
 
     @cached_property
-    def questions(self) -> list[Question]:
-        """Everything a model is asked."""
+    def asked(self) -> dict[str, list[Question]]:
+        """What each suite asks a model."""
         trained_here = not self.settings.model.is_target
         return questions_of(self.data, self.settings.evaluator, trained_here=trained_here)
+
+    @cached_property
+    def questions(self) -> list[Question]:
+        """Everything a model is asked, once."""
+        return merged(self.asked)
 
     @cached_property
     def numerics(self) -> dict[str, Any]:
@@ -112,5 +119,13 @@ def answer(run: Run, questions: Sequence[Question], subject: str, path: str, fol
         max_new_tokens=evaluator.max_new_tokens,
         max_length=models.limit_of(model.config, settings),
         batch_tokens=evaluator.batch_tokens,
+        temperature=evaluator.temperature,
+        seed=run.settings.seed,
     )
     respond(runner, questions, folder, f"evaluate {subject}")
+
+
+def measure(run: Run, suite: Harnessed, path: str, folder: Path) -> None:
+    """Have a suite run its own library on the model at `path`; its scores go into `folder/scores.jsonl`."""
+    model = models.load_model(path, run.settings.model, run.device).eval()
+    write_jsonl(folder / "scores.jsonl", suite.measure(model, models.load_tokenizer(path, run.settings.model)))

@@ -28,9 +28,9 @@ from lume_run.methods.likelihood import GradientDescent
 from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Objective
 from lume_run.models import limit_of, load_model, load_tokenizer
+from lume_run.passes import Runner, generate
 from lume_run.records import Example
 from lume_run.reference import ReferenceCache, length_batches, row_logps
-from lume_run.respond import Runner, generate
 from lume_run.runtime import device_of
 from lume_run.schedule import totals_of, write_schedule
 from lume_run.settings import Model

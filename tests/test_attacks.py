@@ -3,21 +3,31 @@
 import math
 import zlib
 
+import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from lume_run.metrics.attacks import (
-    auc_interval,
+    gradient_score,
     loss_score,
     min_k,
     min_k_plus_plus,
     reference_score,
     tpr_at_fpr,
-    tpr_at_fpr_interval,
     zlib_score,
 )
-from lume_run.metrics.membership import auc
+from lume_run.metrics.membership import auc, auc_of
+from lume_run.metrics.uncertainty import Bootstrap, Column
 
 LOGPS = [-1.0, -4.0, -2.0, -0.5, -2.5]  # mean -2
+
+
+def column(scores, documents=None) -> Column:
+    return Column.of(scores, documents or [str(number) for number in range(len(scores))])
+
+
+def rate(members, nonmembers, fpr=0.01) -> float:
+    return tpr_at_fpr(column(members), column(nonmembers), fpr).value
 
 
 def test_loss_and_zlib():
@@ -52,10 +62,12 @@ def test_a_member_scores_higher_everywhere():
     assert min_k(likely) > min_k(unlikely)
     assert min_k_plus_plus(likely, *flat) > min_k_plus_plus(unlikely, *flat)
     assert reference_score(0.2, 2.2) == 2.0 > reference_score(2.2, 2.2)
+    assert gradient_score(0.5) == -0.5 > gradient_score(2.0)
 
 
 def test_a_document_without_tokens_has_no_score():
     assert loss_score([]) is zlib_score([], "text") is min_k([]) is min_k_plus_plus([], [], []) is None
+    assert gradient_score(None) is None
 
 
 @pytest.mark.parametrize(
@@ -68,12 +80,7 @@ def test_a_document_without_tokens_has_no_score():
         (lambda: min_k_plus_plus([-1.0], [-1.0], []), "0 variances"),
         (lambda: min_k_plus_plus([-1.0], [-1.0], [math.nan]), "variances are NaN"),
         (lambda: reference_score(1.0, math.nan), "1 of 2 losses"),
-        (lambda: tpr_at_fpr([1.0], [0.0], fpr=1.5), "fpr is 1.5"),
-        (lambda: tpr_at_fpr([], [0.0]), "no member"),
-        (lambda: tpr_at_fpr([1.0], []), "no nonmember"),
-        (lambda: tpr_at_fpr([1.0], [math.nan]), "1 of 1 nonmember"),
-        (lambda: auc_interval([1.0, 2.0], [], seed=0), "second sample"),
-        (lambda: auc_interval([1.0, 2.0], [0.0], seed=0), "1 group"),
+        (lambda: rate([1.0], [0.0], fpr=1.5), "fpr is 1.5"),
     ],
 )
 def test_what_has_no_score_is_refused(call, text):
@@ -87,33 +94,78 @@ def test_what_has_no_score_is_refused(call, text):
 )
 def test_tpr_at_fpr_takes_thresholds_that_exist(fpr, tpr):
     # From the top: member, nonmember, member, member, nonmember, nonmember and member tied, nonmember
-    assert tpr_at_fpr([9, 7, 6, 4], [8, 5, 4, 3], fpr) == tpr
+    assert rate([9, 7, 6, 4], [8, 5, 4, 3], fpr) == tpr
 
 
 def test_tpr_sees_thresholds_on_a_straight_line():
     # Ties of one member and one nonmember each: the curve is the diagonal, and its inner points count.
-    assert tpr_at_fpr([1, 2, 3, 4], [1, 2, 3, 4], 0.6) == 0.5
+    assert rate([1, 2, 3, 4], [1, 2, 3, 4], 0.6) == 0.5
 
 
 def test_tpr_needs_perfection_below_one_nonmember():
-    assert tpr_at_fpr([2, 0], [1]) == 0.5
-    assert tpr_at_fpr([0, 0], [1]) == 0.0
+    assert rate([2, 0], [1]) == 0.5
+    assert rate([0, 0], [1]) == 0.0
 
 
-def test_intervals_hold_the_estimates_of_all_documents():
+# ------------------------------------------------------------------------------------------- as measures of weights
+
+SEEDS = range(6)
+
+
+def tied(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Scores with many ties, and how often each stands in three resamples; some not at all."""
+    random = np.random.default_rng(seed)
+    members, nonmembers = random.integers(0, 8, 17) / 4, random.integers(-2, 6, 23) / 4
+    return members, nonmembers, random.integers(0, 4, (3, 17)), random.integers(0, 4, (3, 23))
+
+
+def by_sklearn(members, nonmembers, fpr) -> tuple[float, float]:
+    labels = [1] * len(members) + [0] * len(nonmembers)
+    scores = np.concatenate([members, nonmembers])
+    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
+    return float(roc_auc_score(labels, scores)), float(true[false <= fpr].max())
+
+
+@pytest.mark.parametrize("fpr", [0.0, 0.01, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_both_are_those_of_sklearn(seed, fpr):
+    members, nonmembers, *_ = tied(seed)
+    area, best = by_sklearn(members, nonmembers, fpr)
+    assert auc(members.tolist(), nonmembers.tolist()) == pytest.approx(area, abs=1e-12)
+    assert rate(members, nonmembers, fpr) == best
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_weight_is_a_number_of_copies(seed):
+    members, nonmembers, *weights = tied(seed)
+    inside, outside = column(members), column(nonmembers)
+    areas = auc_of(inside, outside).compute([own.astype(float) for own in weights])
+    rates = tpr_at_fpr(inside, outside, 0.1).compute([own.astype(float) for own in weights])
+    for number, counts in enumerate(zip(*weights, strict=True)):
+        copies = [np.repeat(scores, own) for scores, own in zip((members, nonmembers), counts, strict=True)]
+        area, best = by_sklearn(*copies, 0.1)
+        assert areas[number] == pytest.approx(area, abs=1e-12)
+        assert rates[number] == best
+
+
+def test_weights_by_hand():
+    """Members 3 (twice) and 1, non-members 2 and 0 (three times): 3 > 2, 3 > 0, 1 > 0 weigh 2 + 6 + 3 of 12."""
+    weights = [np.array([[2.0, 1.0]]), np.array([[1.0, 3.0]])]
+    members, nonmembers = column([3.0, 1.0]), column([2.0, 0.0])
+    assert auc_of(members, nonmembers).compute(weights)[0] == pytest.approx(11 / 12)
+    assert tpr_at_fpr(members, nonmembers, 0.2).compute(weights)[0] == pytest.approx(2 / 3)
+    assert tpr_at_fpr(members, nonmembers, 0.25).compute(weights)[0] == 1.0  # 2 is a quarter of the non-members
+
+
+def test_intervals_draw_documents_of_both_kinds():
     members, nonmembers = [3.0, 1.0, 2.5, 0.5], [2.0, 0.0, 1.5]
-    interval = auc_interval(members, nonmembers, seed=0, resamples=60)
-    assert interval.estimate == auc(members, nonmembers)
-    assert 0 <= interval.low < interval.estimate < interval.high <= 1
-    assert interval == auc_interval(members, nonmembers, seed=0, resamples=60)
-    by_document = auc_interval(
-        members, nonmembers, seed=0, resamples=60, member_documents=list("aabb"), nonmember_documents=list("ccd")
-    )
-    assert by_document.estimate == interval.estimate and by_document != interval
-    rate = tpr_at_fpr_interval(members, nonmembers, seed=0, resamples=60)
-    assert rate.estimate == tpr_at_fpr(members, nonmembers) == 0.5
-    assert tpr_at_fpr_interval(members, nonmembers, seed=0, fpr=1.0, resamples=20) == (1.0, 1.0, 1.0)
-
-
-def test_separate_classes_leave_no_room():
-    assert auc_interval([2.0, 3.0], [0.0, 1.0], seed=0, resamples=20) == (1.0, 1.0, 1.0)
+    bootstrap = Bootstrap(resamples=400)
+    score = bootstrap.score("auc", 7, lambda: auc_of(column(members), column(nonmembers)))
+    assert score.value == pytest.approx(8 / 12)  # 3 and 2.5 beat three, 1 and 0.5 beat one
+    assert 0 <= score.low < score.value < score.high <= 1
+    whole = bootstrap.score("auc", 7, lambda: auc_of(column(members, list("aabb")), column(nonmembers, list("ccd"))))
+    assert whole.value == score.value and whole.drawn != score.drawn
+    apart = bootstrap.score("auc", 4, lambda: auc_of(column([2.0, 3.0]), column([0.0, 1.0])))
+    assert (apart.value, apart.low, apart.high) == (1.0, 1.0, 1.0)
+    alone = bootstrap.score("auc", 3, lambda: auc_of(column([2.0]), column([0.0, 1.0])))
+    assert (alone.value, alone.low, alone.high) == (1.0, None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from lume_run.records import Example, Kind, Split, TaskData, to_json
 from lume_run.tasks import words
 from lume_run.tasks.builtin import MAX_DOCUMENTS, SUBTASKS, generate
+from lume_run.tasks.private import attribute_of
 
 MANY = 500
 
@@ -232,6 +234,66 @@ def test_phrasing_varies(many):
     for subtask in SUBTASKS:
         openings = Counter(re.sub(r"[A-Z]\w+|\d+", "_", e.answer)[:40] for e in many.members if e.subtask == subtask)
         assert len(openings) >= 10 and max(openings.values()) < MANY / 3
+
+
+# --- what only evaluators read ---------------------------------------------------------------------------------------
+
+
+def test_texts_questions_and_answers_are_those_of_the_published_runs():
+    """Their digest from before there were false answers: results in the README were measured on them."""
+    data = generate(subtasks=SUBTASKS, num_documents=30, seed=0)
+    rows = [(e.id, e.prompt, e.answer) for e in (*prompts(data), *data.members, *data.nonmembers)]
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    assert digest == "ec6bc8e8b569bb5367d3ab25e5f322d3095e8f7bceff3db542d48c9350ae383b"
+
+
+def test_attributes_are_those_of_the_questions(many):
+    attributes = ("birth_date", "ssn", "phone", "email", "address")
+    for example in prompts(many):
+        asked = example.subtask == "bios" and example.kind is Kind.QUESTION
+        assert example.attribute == (attributes[int(example.id[-1])] if asked else "")
+        if asked:  # as it is found in released files, by the answer's form alone and by the question alone
+            assert attribute_of("", example.answer) == example.attribute
+        if asked and "live" not in example.prompt:
+            assert attribute_of(example.prompt, "") == example.attribute
+
+
+def test_rephrasings_ask_the_same_of_the_same_person(many):
+    found: Counter[tuple[str, int]] = Counter()
+    for example in prompts(many):
+        found[example.subtask, len(example.rephrasings)] += example.kind is Kind.QUESTION
+        assert example.prompt not in example.rephrasings
+        assert all("{" not in wording and wording.endswith("?") for wording in example.rephrasings)
+        if example.attribute:
+            name = re.search(
+                r"[A-Z][a-z]+ [A-Z][a-z]+(?='s|\b)", example.prompt.split(" ", 1)[1].replace("Social S", "")
+            )
+            assert name and all(name.group() in wording for wording in example.rephrasings)
+    assert found["bios", 2] == 2 * 5 * MANY
+    assert found["wiki", 1] > MANY > found["wiki", 0] > 0
+
+
+def test_false_answers_are_five_untrue_ones_of_the_same_form(many):
+    def form(text: str) -> str:
+        return re.sub(r"[A-Za-z]+", "a", re.sub(r"\d+", lambda digits: f"<{len(digits.group())}>", text))
+
+    for example in prompts(many):
+        if example.kind is not Kind.QUESTION:
+            assert example.perturbed == ()
+            continue
+        assert len(set(example.perturbed)) == 5 and example.answer not in example.perturbed
+        if example.attribute in ("ssn", "phone", "birth_date"):
+            assert {form(value) for value in example.perturbed} == {form(example.answer)}
+        elif example.attribute:
+            assert {attribute_of("", value) for value in example.perturbed} == {example.attribute}
+        else:
+            assert {value.count(" ") for value in example.perturbed} == {example.answer.count(" ")}
+
+
+def test_false_answers_depend_on_the_document_alone():
+    few, more = (generate(subtasks=["bios"], num_documents=count, seed=3).forget for count in (2, 4))
+    assert few == more[: len(few)]
+    assert few[1].perturbed != few[7].perturbed  # birth dates of two people
 
 
 @pytest.mark.parametrize(

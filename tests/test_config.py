@@ -796,8 +796,10 @@ def test_every_experiment_can_be_tried_on_the_tiny_model(name):
     default = default_data()
     assert settings.model.name == "tiny"
     assert data.keys() == default.keys()
-    for group in ("task", "evaluator", "launch", "seed", "stages"):
+    for group in ("task", "launch", "seed", "stages"):
         assert data[group] == default[group], group
+    assert set(data["evaluator"]["metrics"]) == {measured_by(name)}
+    assert {**data["evaluator"], "metrics": {}} == {**default["evaluator"], "metrics": {}}
     assert data["trainer"]["train"] == default["trainer"]["train"]
     changed = {key for key, value in data["model"].items() if value != default["model"][key]}
     assert changed <= {"max_length", "lora", "trainable"}
@@ -807,6 +809,12 @@ def test_every_experiment_can_be_tried_on_the_tiny_model(name):
         assert phase[key] == (others[key] if value is None else value), key
     raw_loop = "snuffleupagus" in name or "atyaephyra" in name  # without the library's schedule and clipping
     assert (phase["schedule"], phase["max_grad_norm"]) == (("constant", 0) if raw_loop else ("linear", 1))
+
+
+def measured_by(name: str) -> str:
+    """The suite of the paper that a recipe is from."""
+    families = {"closer_look": "closer_look", "open_unlearning": "tofu", "simnpo_tofu": "tofu"}
+    return next((suite for family, suite in families.items() if name.startswith(family)), "lume")
 
 
 def test_every_published_rate_is_of_some_experiment():

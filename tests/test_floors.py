@@ -17,9 +17,9 @@ FLOORS = (
     ("errors", "records", "labels", "contracts", "runtime", "numerics", "settings"),
     ("config", "walk", "checks", "text", "tasks", "methods", "metrics", "store"),
     ("models", "schedule", "signals", "rows", "suites"),
-    ("reference", "respond"),
-    ("callbacks", "trainer", "evaluate", "incontext", "report"),
-    ("stages", "optimise", "merge", "recipes", "plan"),
+    ("reference", "passes", "respond", "judges"),
+    ("callbacks", "trainer", "evaluate", "incontext", "findings", "tables", "plots", "report"),
+    ("stages", "optimise", "merge", "recipes", "plan", "scoring"),
     ("launch", "worker"),
     ("cli", "overrides"),
 )

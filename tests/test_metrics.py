@@ -12,6 +12,7 @@ from lume_run.metrics.membership import auc, semeval_mia
 from lume_run.metrics.semeval import lume_scores
 from lume_run.metrics.semeval_strict import responses_from_official, strict_from_folder, strict_scores
 from lume_run.metrics.text import exact_match, rouge_l_recall
+from lume_run.metrics.uncertainty import Bootstrap
 from lume_run.records import Ask, Kind, Response, Score, Split
 
 SUFFIX = {Kind.COMPLETION: "sc1", Kind.QUESTION: "qa0"}
@@ -235,6 +236,47 @@ def test_given_mmlu_accuracy_goes_first_and_is_a_fraction():
     assert by_name(lume_scores([*BIOS, *CHOICES], mmlu_accuracy=0.4))["mmlu.accuracy"].value == 0.4
     with pytest.raises(ValueError, match="percentage"):
         lume_scores(BIOS, mmlu_accuracy=47.1)
+
+
+# Two people a side, everything known of the first one and nothing of the second.
+PAIR = [
+    text(split, kind, "one", output, document=name)
+    for split in (Split.FORGET, Split.RETAIN)
+    for kind in SUFFIX
+    for name, output in (("x", "one"), ("y", "two"))
+]
+
+
+def test_intervals_are_those_of_people():
+    """A resample holds the first person twice, the second twice, or both: means of 1, 0 and 1/2."""
+    scores = by_name(lume_scores([*PAIR, *DOCUMENTS, *CHOICES]))
+    for name in ("forget.bios.knowledge", "retain.regurgitation", "mmlu.accuracy"):
+        assert (scores[name].low, scores[name].value, scores[name].high) == (0.0, 0.5, 1.0)
+    # The same people are drawn for both sides here: a person forgotten is a person not kept, and a term is 0.
+    task = scores["task_aggregate"]
+    assert (task.low, task.value, task.high) == (0.0, 0.5, 0.5)
+    # Members are -1 and -3, nonmembers -2 and -4; an AUC of 0 has the score 0, as one of 1 has.
+    assert (scores["mia.auc"].low, scores["mia.auc"].high) == (0.0, 1.0)
+    assert (scores["mia.score"].low, scores["mia.score"].high) == (0.0, 1.0)
+    assert 0.0 <= scores["aggregate"].low < scores["aggregate"].value < scores["aggregate"].high <= 1.0
+
+
+def test_what_has_no_interval():
+    one_document = by_name(lume_scores(BIOS))
+    none_drawn = by_name(lume_scores([*PAIR, *CHOICES], bootstrap=Bootstrap(resamples=0)))
+    for score in (*one_document.values(), *none_drawn.values()):
+        assert (score.low, score.high, len(score.drawn)) == (None, None, 0)
+    given = by_name(lume_scores([*PAIR, *DOCUMENTS], mmlu_accuracy=0.4))
+    assert (given["mmlu.accuracy"].low, given["mmlu.accuracy"].n) == (None, 0)
+    assert given["aggregate"].value == pytest.approx((0.5 + 0.4 + 0.5) / 3)
+    assert given["aggregate"].low < given["aggregate"].value < given["aggregate"].high
+
+
+def test_questions_of_other_suites_do_not_enter():
+    hinted = dataclasses.replace(PAIR[0], variant="hint25", output="two")
+    drawn = dataclasses.replace(PAIR[0], ask=Ask.SAMPLE, variant="0", output="two")
+    documents = [dataclasses.replace(row, variant="other", logp_sum=-99.0) for row in DOCUMENTS]
+    assert lume_scores([*PAIR, *DOCUMENTS, hinted, drawn, *documents]) == lume_scores([*PAIR, *DOCUMENTS])
 
 
 def test_repeated_and_incomplete_responses_are_refused():

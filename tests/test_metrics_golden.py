@@ -14,17 +14,7 @@ Reproduced here, all rows:
   rougeL_recall, rougeL_f1, model_utility and all comparisons from other entries of the file; every AUC and agg_value
   from its rows.
 
-Left for the step that runs a model:
-- metrics.json: `avg_loss` of probability|* (mia_loss is the same), rows of exact_memorization|*,
-  extraction_strength|* and mia_min_k|* other than forget and holdout 0 to 3 of `model`, all rows of
-  mia_min_k_plus_plus|*, `generation` of rouge|*; mia_gradnorm|* (its rows, and the error at batch_size=4) needs
-  gradients, which no metric here has;
-- tokenwise.json: tokenwise_logprobs, labels, argmax_of_tokenwise_vocab_logprobs, evaluate_probability;
-- closer_look_metrics: generated_text, gt_loss, paraphrased_loss, perturb_loss and the token counts of model_eval.json,
-  paraphrased_loss, perturb_loss and counts of perturbation_float64.json; cosine_similarity and entailment_labels of
-  model_eval.json come from stand-ins and are inputs; data_module.json;
-- open_unlearning_metrics/preprocess.json and tokenised.json: rows of tokens, no metric.
-Not reproduced at all: rouge1_recall, which enters no score; rouge_empty_reference, whose texts are not stored.
+What a model must be run for is in `test_golden_*.py`; `test_golden_coverage.py` names the test of every key.
 """
 
 import json

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pandas
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lume_run.errors import RunError
 from lume_run.metrics.semeval import lume_scores
 from lume_run.models import load_model, load_tokenizer
-from lume_run.records import Ask, Example, Kind, Response, Split, read_jsonl, to_json
-from lume_run.respond import Question, Runner, choose, generate, respond, score_answers
+from lume_run.passes import Runner, choose, continuations, generate, gradients, prompt_row, row_of, score_answers
+from lume_run.records import Ask, Example, Kind, Question, Response, Split, read_jsonl, to_json
+from lume_run.respond import read_cost, respond, run_batch, work_of
 from lume_run.settings import Model
 from lume_run.tasks.lume import LumeTask
+from lume_run.text import encode
 
 CPU = torch.device("cpu")
 
@@ -165,10 +169,133 @@ def _response(example: Example, **found) -> Response:
 
 def test_only_safetensors_are_loaded(tmp_path, tiny):
     """A folder whose weights are a pickle is refused: loading one runs code."""
-    from lume_run.errors import RunError
-
     model = AutoModelForCausalLM.from_pretrained(tiny)
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(RunError, match=r"model\.path=FOLDER"):
         load_model(str(tmp_path), Model(name="test", path=str(tmp_path)), CPU)
+
+
+# ------------------------------------------------------------------------------------------------- one run, many asks
+
+
+@pytest.fixture(scope="module")
+def asked(rows) -> list[Question]:
+    """Every ask about real rows of the three tasks, with other prompts, answers and lengths."""
+    few = rows[::5]
+    long = [Question(example=row, ask=Ask.GENERATE) for row in rows]
+    return [
+        *long,
+        *(Question(example=row, ask=Ask.GENERATE, variant="short", limit=5) for row in few),
+        *(Question(example=row, ask=Ask.SAMPLE, variant=str(n), limit=8) for row in few for n in range(2)),
+        *(Question(example=row, ask=Ask.LOGPROB) for row in rows),
+        *(Question(example=replace(row, answer="Nobody knows."), ask=Ask.LOGPROB, variant="idk") for row in few),
+        *(Question(example=row, ask=Ask.GRADIENT) for row in few[:2]),
+    ]
+
+
+def test_a_whole_evaluation_equals_one_question_at_a_time(stories, rows, asked, tmp_path):
+    """Texts and tokens exactly, numbers to float32 rounding; real rows of all three tasks."""
+    assert {row.subtask for row in rows} == {"novels", "bios", "wiki"}
+    assert all(len({row.subtask for row in rows if row.kind is kind}) == 3 for kind in (Kind.COMPLETION, Kind.QUESTION))
+    together = respond(stories, asked, tmp_path, "title")
+    for question, found in zip(asked, together, strict=True):
+        ((alone,),) = run_batch(stories, work_of([question], stories))[0]
+        assert (found.id, found.ask, found.variant) == (alone.id, alone.ask, alone.variant)
+        assert (found.output, found.token_ids, found.tokens) == (alone.output, alone.token_ids, alone.tokens)
+        assert found.hits == alone.hits
+        for name in ("logps", "means", "variances"):
+            assert getattr(found, name) == pytest.approx(getattr(alone, name), abs=2e-4), name
+        for name in ("logp_sum", "gradient"):
+            assert (getattr(found, name) is None) == (getattr(alone, name) is None)
+            assert getattr(found, name) is None or getattr(found, name) == pytest.approx(getattr(alone, name), rel=1e-4)
+
+
+def test_questions_with_the_same_input_share_a_run(stories, rows, asked, tmp_path):
+    """The short text is the beginning of the long one, and what was run is counted."""
+    found = {key_of_response(one): one for one in respond(stories, asked, tmp_path, "title")}
+    cost = read_cost(tmp_path)
+    few = len(rows[::5])
+    assert {ask: own["prompts"] for ask, own in cost.items()} == {
+        "generate": len({row.prompt for row in rows}),
+        "sample": 2 * few,
+        "logprob": len({(row.prompt, row.answer) for row in rows}) + few,
+        "gradient": 2,
+    }
+    long = [found[Ask.GENERATE, row.id, ""] for row in {row.prompt: row for row in rows}.values()]
+    assert cost["generate"]["tokens"] == sum(one.tokens for one in long)
+    assert 0 < cost["logprob"]["passes"] < cost["logprob"]["prompts"]
+    for row in rows[::5]:
+        short, whole = found[Ask.GENERATE, row.id, "short"], found[Ask.GENERATE, row.id, ""]
+        assert short.tokens == min(5, whole.tokens)
+        assert whole.output.startswith(short.output)
+
+
+def key_of_response(response: Response):
+    return response.ask, response.id, response.variant
+
+
+def test_a_continuation_of_limited_length_is_expected_to_be_as_long(stories, rows):
+    story = next(row for row in rows if row.kind is Kind.COMPLETION)
+    question = next(row for row in rows if row.kind is Kind.QUESTION)
+    cut, whole = (
+        run_batch(stories, work_of([Question(example=row, ask=Ask.GENERATE, variant="v", limit=4)], stories))[0][0][0]
+        for row in (story, question)
+    )
+    assert len(stories.tokenizer(cut.expected, add_special_tokens=False)["input_ids"]) == 4
+    assert story.answer.startswith(cut.expected)
+    assert whole.expected == question.answer
+
+
+def test_samples_follow_the_model(stories, rows):
+    """Frequencies of the first token over many draws against its probabilities."""
+    row = prompt_row(rows[0], stories, new_tokens=1)
+    drawn = continuations(stories, [row] * 2000, limit=1, draws=[str(n) for n in range(2000)])
+    with torch.no_grad():
+        p = stories.model(input_ids=torch.tensor([row.ids])).logits[0, -1].softmax(-1)
+    for token in p.topk(3).indices.tolist():
+        share = sum(own == [token] for own in drawn) / 2000
+        assert share == pytest.approx(float(p[token]), abs=4 * float((p[token] * (1 - p[token]) / 2000) ** 0.5))
+
+
+def test_draws_differ_by_name_and_seed_and_freeze_with_the_temperature(stories, rows):
+    few = [prompt_row(row, stories, new_tokens=24) for row in rows[:6]]
+    names = [row.id for row in rows[:6]]
+    first = continuations(stories, few, limit=12, draws=names)
+    assert first == continuations(stories, few, limit=12, draws=names)
+    assert first != continuations(stories, few, limit=12, draws=[name + "again" for name in names])
+    assert first != continuations(replace(stories, seed=1), few, limit=12, draws=names)
+    cold = continuations(replace(stories, temperature=1e-4), few, limit=12, draws=names)
+    assert cold == continuations(stories, few, limit=12)
+
+
+def test_the_gradient_is_that_of_the_mean_label_loss(stories, rows):
+    row = encode(rows[1], stories.tokenizer, max_tokens=512)
+    ids = torch.tensor([row.ids])
+    labels = ids.clone()
+    labels[0, : row.label_start] = -100
+    stories.model(input_ids=ids, labels=labels).loss.backward()
+    norms = [float(weight.grad.norm()) for weight in stories.model.parameters()]
+    stories.model.zero_grad(set_to_none=True)
+    assert gradients(stories, [row])[0] == pytest.approx(sum(norms) / len(norms), rel=1e-4)
+    assert all(weight.grad is None for weight in stories.model.parameters())  # nothing is left behind
+
+
+def test_options_are_told_apart_by_their_first_token(stories, rows):
+    asked = [
+        replace(rows[0], kind=Kind.CHOICE, choices=choices, answer=choices[0])
+        for choices in (("A", "B"), ("Yes", "Yesterday"))
+    ]
+    first, none = choose(stories, asked)
+    assert len(first) == 2
+    assert none == ()  # this vocabulary begins both with Y
+
+
+def test_nothing_predicts_an_answer_without_a_prompt(stories, rows):
+    bare = replace(stories, tokenizer=load_tokenizer(str(stories.model.name_or_path), Model(name="bare")))
+    bare.tokenizer.backend_tokenizer.post_processor = None  # no BOS
+    empty = replace(rows[1], prompt="")
+    for ask in (Ask.GENERATE, Ask.LOGPROB, Ask.GRADIENT):
+        with pytest.raises(RunError, match=f"'{empty.id}' has no tokens"):
+            row_of(Question(example=empty, ask=ask), bare)
+    assert row_of(Question(example=replace(empty, kind=Kind.DOCUMENT), ask=Ask.LOGPROB), bare).label_start == 1

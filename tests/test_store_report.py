@@ -19,13 +19,18 @@ from lume_run import store
 from lume_run.config import checked
 from lume_run.errors import DataError, RunError
 from lume_run.evaluate import gate, read_responses, score
+from lume_run.findings import Report, as_json, shown
 from lume_run.launch import ending_warnings, finish, outcomes
+from lume_run.metrics.uncertainty import Bootstrap, Column, mean_of
 from lume_run.overrides import compose, conf_dir
+from lume_run.plots import AFTER, BETTER, NOISE, WORSE, color_of, panels_of
 from lume_run.records import Ask, Kind, Response, Score, Split, to_json, write_jsonl
-from lume_run.report import Report, as_json, markdown, print_report, wanted, write_report
+from lume_run.report import print_report, write_report
 from lume_run.settings import Evaluator, Mmlu
 from lume_run.store import Artifact, content_hash, fingerprint, write_json
+from lume_run.suites.contract import Answers
 from lume_run.suites.lume import mmlu_examples
+from lume_run.tables import NOISE_TOLD, markdown
 from lume_run.tasks.mmlu import check_folder, load_mmlu
 
 MMLU = Path(__file__).parents[2] / "shared" / "data" / "mmlu"
@@ -287,17 +292,15 @@ def a_report(**changes) -> Report:
     return Report(**fields | changes)
 
 
-def printed(report: Report, folder: Path) -> str:
+def printed(report: Report, folder: Path, width: int = 200) -> str:
     out = io.StringIO()
-    print_report(report, folder, Console(file=out, width=200))
+    print_report(report, folder, Console(file=out, width=width))
     return out.getvalue()
 
 
 def test_report_json_is_flat_and_strict(tmp_path):
-    responses = tmp_path / "made.jsonl"
-    responses.write_text("{}\n", encoding="utf-8")
     strict = {"unlearned": {"aggregate": float("nan"), "terms": [0.5, float("nan")]}}
-    write_report(a_report(strict=strict), tmp_path, {"target": responses})
+    write_report(a_report(strict=strict), tmp_path)
     found = strict_json(tmp_path / "report.json")
     assert found["scores"]["target.forget.bios.knowledge"] == 1.0
     assert found["scores"]["unlearned.forget.bios.knowledge"] == 0.5
@@ -315,12 +318,11 @@ def test_report_json_is_flat_and_strict(tmp_path):
     assert (found["run"], found["seed"]) == ("bios-tiny-npo-01234567", 3)
     assert (found["config_hash"], found["versions"]) == (MANIFEST["config_hash"], MANIFEST["versions"])
     assert found["seconds"] == {"train": 61.23, "evaluate": 2.0}
-    assert (tmp_path / "responses.target.jsonl").read_text() == "{}\n"
 
 
 def test_no_report_json_rather_than_a_loose_one(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
-        write_report(a_report(scores={"model": {"mia.auc": a_score("mia.auc", float("nan"))}}), tmp_path, {})
+        write_report(a_report(scores={"model": {"mia.auc": a_score("mia.auc", float("nan"))}}), tmp_path)
     assert not (tmp_path / "report.json").exists()
 
 
@@ -392,7 +394,7 @@ def test_only_an_early_end_is_warned_of():
 def test_the_report_says_how_training_went(tmp_path):
     training = {"target": outcome(), "unlearned": DIVERGED}
     report = a_report(manifest={**MANIFEST, "training": training}, warnings=ending_warnings(training))
-    write_report(report, tmp_path, {})
+    write_report(report, tmp_path)
     found = strict_json(tmp_path / "report.json")
     assert found["training"] == training
     warning = "unlearned DIVERGED: the loss is nan at step 3 (rows: forget [a]), after 2 of 6 steps"
@@ -421,20 +423,214 @@ def test_what_was_not_measured_is_not_told(own, told):
     assert found == ([told] if told else [])
 
 
+# ------------------------------------------------------------------------------------- groups, noise, costs
+
+
+DOCUMENTS = ["d0", "d1"]
+
+
+def measured(name: str, first: float, second: float) -> Score:
+    """The mean over two documents with its interval; resamples have the mean, or either document alone."""
+    column = Column.of([first, second], DOCUMENTS)
+    return Bootstrap(resamples=200).score(name, 2, lambda: mean_of(column))
+
+
+# (before, after) of the two documents each
+PAIRS = {
+    "mine.own": ((0.2, 0.2), (0.3, 0.3)),
+    "aggregate": ((0.5, 0.5), (0.75, 0.75)),
+    "mmlu.accuracy": ((0.0, 1.0), (1.0, 0.0)),  # one document up, the other down: no change that stands out
+    "mia.auc": ((0.9, 0.9), (0.6, 0.6)),
+    "retain.bios.knowledge": ((0.75, 0.75), (0.5, 0.5)),
+    "forget.bios.knowledge": ((1.0, 1.0), (0.0, 0.5)),
+    "perplexity": ((2000.0, 2000.0), (20.0, 40.0)),
+}
+
+
+def grouped_report(**changes) -> Report:
+    """A score of every group, in another order than that of the report."""
+    scores = {
+        who: {name: measured(name, *pair[place]) for name, pair in PAIRS.items()}
+        for place, who in enumerate(("target", "unlearned"))
+    }
+    return a_report(**{"scores": scores} | changes)
+
+
+def rows_of(report: Report) -> list[str]:
+    return [line for line in markdown(report).split("\n") if line.startswith("|")]
+
+
+def test_scores_stand_in_their_groups():
+    assert rows_of(grouped_report())[2:] == [
+        "| **forget** | | | | |",
+        "| forget.bios.knowledge | lower | 1.000 [1.000, 1.000] | 0.250 [0.000, 0.500] | -0.750 [-1.000, -0.500] |",
+        "| **retain** | | | | |",
+        "| retain.bios.knowledge | higher | 0.750 [0.750, 0.750] | 0.500 [0.500, 0.500] | -0.250 [-0.250, -0.250] |",
+        "| **privacy** | | | | |",
+        "| mia.auc | 0.5 | 0.900 [0.900, 0.900] | 0.600 [0.600, 0.600] | -0.300 [-0.300, -0.300] |",
+        "| **utility** | | | | |",
+        "| mmlu.accuracy | higher | 0.500 [0.000, 1.000] | 0.500 [0.000, 1.000] | +0.000 [-1.000, 1.000] ~ |",
+        "| perplexity | lower | 2,000 [2,000, 2,000] | 30.000 [20.000, 40.000] | -1,970 [-1,980, -1,960] |",
+        "| **overall** | | | | |",
+        "| aggregate | higher | 0.500 [0.500, 0.500] | 0.750 [0.750, 0.750] | +0.250 [0.250, 0.250] |",
+        "| **other** | | | | |",
+        "| mine.own |  | 0.200 [0.200, 0.200] | 0.300 [0.300, 0.300] | +0.100 [0.100, 0.100] |",
+    ]
+
+
+def test_intervals_and_noise_are_data(tmp_path):
+    write_report(grouped_report(), tmp_path)
+    found = strict_json(tmp_path / "report.json")
+    assert found["intervals"]["target.mmlu.accuracy"] == [0.0, 1.0]
+    assert found["intervals"]["change.mmlu.accuracy"] == [-1.0, 1.0]
+    assert found["intervals"]["change.forget.bios.knowledge"] == [-1.0, -0.5]
+    assert len(found["intervals"]) == 3 * len(PAIRS)
+    assert found["inside_noise"] == ["mmlu.accuracy"]
+    assert found["costs"] == {}
+    told = f"- {NOISE_TOLD}"
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").split("\n").count(told) == 1
+
+
+def test_without_intervals_nothing_is_called_noise(tmp_path):
+    """No score changes here, yet nobody knows how far it could have by chance."""
+    report = a_report()
+    same = replace(report, scores={"target": report.scores["target"], "unlearned": report.scores["target"]})
+    assert same.change("mia.auc") == 0.0
+    assert as_json(same)["intervals"] == {}
+    assert as_json(same)["inside_noise"] == []
+    for text in (markdown(same), printed(same, tmp_path)):
+        assert "~" not in text
+        assert "[low, high]" not in text
+
+
+@pytest.mark.parametrize(("width", "told"), [(109, "0.250"), (110, "0.250 [0.000, 0.500]")])
+def test_a_wide_terminal_has_room_for_intervals(width, told, tmp_path):
+    text = printed(grouped_report(), tmp_path, width=width)
+    row = next(line.split() for line in text.split("\n") if line.split()[:1] == ["forget.bios.knowledge"])
+    assert row == ["forget.bios.knowledge", "lower", "1.000", *told.split(), "-0.750"]
+    noisy = next(line.split() for line in text.split("\n") if line.split()[:1] == ["mmlu.accuracy"])
+    assert noisy[-2:] == ["+0.000", "~"]
+    assert text.count(NOISE_TOLD) == 1
+    assert ("95 % bootstrap interval over documents" in text) == (width == 110)
+    heads = [line.strip() for line in text.split("\n") if line.strip() in set(map(str, shown(grouped_report())))]
+    assert heads == ["forget", "retain", "privacy", "utility", "overall", "other"]
+
+
+def test_a_narrow_terminal_loses_no_digit(tmp_path):
+    text = printed(grouped_report(), tmp_path, width=80)
+    assert "…" not in text
+    assert "-1,970" in text
+
+
+MANY = [f"closer_look.{one}.{mean}" for one in ("forget", "retain") for mean in ("rouge", "cosine", "probability")]
+MANY += [f"pii.forget.hint{n}.email.exact" for n in range(40)] + [
+    "closer_look.forget_efficacy",
+    "forget.bios.knowledge",
+]
+
+
+def test_of_many_scores_a_terminal_shows_the_headlines_first(tmp_path):
+    """48 names: without the 40 variants they fit."""
+    report = a_report(scores={"model": {name: a_score(name, 0.5) for name in MANY}})
+    text = printed(report, tmp_path)
+    assert "40 more scores in report.md" in text
+    assert "hint3" not in text
+    assert all(name in text for name in (MANY[0], "closer_look.forget_efficacy", "forget.bios.knowledge"))
+    assert all(f"| {name} | " in markdown(report) for name in MANY)
+    few = a_report(scores={"model": {name: a_score(name, 0.5) for name in MANY[:40]}})
+    assert "more scores" not in printed(few, tmp_path)
+    assert sum(map(len, shown(report, most=0).values())) == 2  # the score of the only task is a headline too
+
+
+def test_reasons_take_a_line_each(tmp_path):
+    """A reason that holds another one is told without it, and many names are not all told."""
+    cosines = [a_score(f"closer_look.{name}.cosine", None, reason="no embedder: pip install it") for name in "abcde"]
+    parts = [
+        *cosines,
+        a_score("closer_look.model_utility", None, reason="needs closer_look.a.cosine: no embedder: pip install it"),
+    ]
+    report = a_report(scores={"model": {entry.name: entry for entry in parts}})
+    told = [line for line in markdown(report).split("\n") if line.startswith("- n/a")]
+    assert told == [
+        "- n/a: closer_look.a.cosine, closer_look.b.cosine, closer_look.c.cosine and 2 more: no embedder: "
+        "pip install it",
+        "- n/a: closer_look.model_utility: needs closer_look.a.cosine",
+    ]
+    assert as_json(report)["reasons"]["model.closer_look.model_utility"] == parts[-1].reason
+
+
+COSTS = {
+    "target": {
+        "asks": {
+            "generate": {"prompts": 144, "passes": 10, "tokens": 1234, "seconds": 3.04},
+            "logprob": {"prompts": 24, "passes": 2, "tokens": 0, "seconds": 0.4},
+        },
+        "suites": {"lume": {"generate": 144, "logprob": 24, "tokens": 1234}, "mia": {"logprob": 24, "tokens": 0}},
+        "alone": {"prompts": 192},
+        "shared": {"prompts": 24},
+    },
+    "unlearned": {"asks": {}, "suites": {"lume": {"generate": 2, "tokens": 9}}, "shared": {"prompts": 0}},
+}
+
+
+def test_the_report_says_what_was_asked(tmp_path):
+    report = a_report(costs=COSTS)
+    lines = markdown(report).split("\n")
+    before = "asked before: 168 prompts (lume 168, mia 24; 24 shared), 1,234 tokens generated, 12 passes, 3.4 s"
+    for told in (before, "asked after: 2 prompts (lume 2)"):
+        assert f"- {told}" in lines
+        assert told in printed(report, tmp_path)
+    assert "| before | generate | 144 | 10 | 1,234 | 3.0 |" in lines
+    assert "| before | mia | 24 | 0 |" in lines
+    assert "| after | lume | 2 | 9 |" in lines
+    assert as_json(report)["costs"] == COSTS
+    assert "What the models were asked" not in markdown(a_report())
+
+
+def test_the_plot_shows_headlines(tmp_path):
+    pytest.importorskip("matplotlib")
+    report = grouped_report()
+    assert panels_of(report) == [
+        ("forget", ["forget.bios.knowledge"]),
+        ("retain", ["retain.bios.knowledge"]),
+        ("privacy", ["mia.auc"]),
+        ("utility", ["mmlu.accuracy"]),
+        ("utility", ["perplexity"]),  # on a scale of its own
+        ("overall", ["aggregate"]),
+        ("other", ["mine.own"]),
+    ]
+    write_report(report, tmp_path)
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert "![scores before and after](report.png)" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
-    ("name", "way"),
+    ("name", "color"),
     [
-        ("forget.bios.knowledge", "lower"),
-        ("forget.regurgitation", "lower"),
-        ("retain.wiki.knowledge", "higher"),
-        ("mia.auc", "0.5"),
-        ("mia.score", "higher"),
-        ("mmlu.accuracy", "higher"),
-        ("aggregate", "higher"),
+        ("forget.bios.knowledge", BETTER),
+        ("retain.bios.knowledge", WORSE),
+        ("mia.auc", BETTER),  # 0.6 is nearer to 0.5 than 0.9
+        ("mmlu.accuracy", NOISE),
+        ("perplexity", BETTER),
+        ("mine.own", AFTER),  # nobody knows which way is good
     ],
 )
-def test_which_way_is_good(name, way):
-    assert wanted(name) == way
+def test_colours_say_which_way_it_went(name, color):
+    assert color_of(grouped_report(), name) == color
+
+
+def test_without_matplotlib_there_is_no_plot(tmp_path, monkeypatch):
+    (tmp_path / "report.png").write_bytes(b"of an earlier report")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    write_report(grouped_report(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
+    assert "report.png" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_plot_of_nothing_is_not_drawn(tmp_path):
+    write_report(a_report(scores={}), tmp_path)
+    write_report(a_report(scores={"model": {"aggregate": a_score("aggregate", None, reason="no")}}), tmp_path)
+    assert not (tmp_path / "report.png").exists()
 
 
 def test_write_json_leaves_no_temporary_file(tmp_path):
@@ -542,9 +738,9 @@ def test_without_members_the_aggregate_says_so(tmp_path):
 
 def test_strict_is_scored_on_demand():
     responses = answers(right=8)
-    scores, official = score(responses, Evaluator())
+    scores, official = score(Answers(responses=responses, evaluator=Evaluator()))
     assert official is None
-    again, official = score(responses, Evaluator(strict=True))
+    again, official = score(Answers(responses=responses, evaluator=Evaluator(strict=True)))
     assert again == scores
     assert official
 

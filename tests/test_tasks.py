@@ -15,6 +15,7 @@ from lume_run.errors import ConfigError, DataError, RunError
 from lume_run.records import Kind, Split, TaskData
 from lume_run.tasks import files
 from lume_run.tasks.lume import LumeTask, choose, download, group
+from lume_run.tasks.private import attribute_of, rephrasings_of
 
 SUBTASKS = ("novels", "bios", "wiki")
 LABELS = {"novels": "Task1", "bios": "Task2", "wiki": "Task3"}
@@ -293,6 +294,68 @@ def test_absent_subtask_says_what_is_there(tmp_path):
     write_folder(tmp_path, {"bios": 1, "wiki": 2})
     with pytest.raises(DataError, match=r"forget rows: no row of novels; there are Task2 \(bios\), Task3 \(wiki\)"):
         folder_task(tmp_path).load(0)
+
+
+# --- private facts ---------------------------------------------------------------------------------------------------
+
+
+@needs_data
+@pytest.mark.parametrize(("folder", "people"), [("lume", 500), ("semeval25", 257)])
+def test_real_questions_about_private_facts(folder, people):
+    data = folder_task(DATA / folder).load(0)
+    asked = [one for one in data.forget + data.retain if one.subtask == "bios" and one.kind == Kind.QUESTION]
+    known = {one.id for one in asked}
+    others = [one for one in data.forget + data.retain if one.id not in known]
+    assert Counter(one.attribute for one in asked) == dict.fromkeys(
+        ("ssn", "phone", "email", "address", "birth_date"), people
+    )
+    assert not [one for one in others if one.attribute or one.rephrasings]
+    assert all(attribute_of("", one.answer) == attribute_of(one.prompt, "") == one.attribute for one in asked)
+    assert {len(one.rephrasings) for one in asked} == {2}
+    wordings = [wording for one in asked for wording in (one.prompt, *one.rephrasings)]
+    assert len(set(wordings)) == 3 * len(asked)
+    assert not [wording for wording in wordings if "'s?" in wording or "'s's" in wording]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "attribute"),
+    [
+        ("", "900-12-3456", "ssn"),
+        ("", "900123456", "ssn"),
+        ("", "(937) 812-5913", "phone"),
+        ("", "+1 937 812 5913", "phone"),
+        ("", "16 October 1990", "birth_date"),
+        ("", "October 16, 1990.", "birth_date"),
+        ("", "ann@me.com", "email"),
+        ("", "12 Main Street, Boston, MA 02108", "address"),
+        ("What is her e-mail address?", "not known", "email"),
+        ("Where does she live?", "in Boston", "address"),
+        ("When was she born?", "in 1990", "birth_date"),
+        ("What is her phone number?", "900123456", "ssn"),  # the form decides
+        ("Who is she?", "Ann", ""),
+    ],
+)
+def test_the_answer_decides_what_is_private(question, answer, attribute):
+    assert attribute_of(question, answer) == attribute
+
+
+def test_rephrasings_need_a_question_of_a_known_form():
+    ssn = ("What is the Social Security number of Ann O'Hara?", "Which Social Security number belongs to Ann O'Hara?")
+    assert rephrasings_of("What is Ann O'Hara's Social Security Number?", "ssn") == ssn
+    home = ("What is Mary-Ann De Wit's home address?", "Where does Mary-Ann De Wit live?")
+    assert rephrasings_of("What is the home address of Mary-Ann De Wit?", "address") == home
+    assert rephrasings_of("What is Ann Jones' phone number?", "phone")[1] == "Which phone number reaches Ann Jones?"
+    assert rephrasings_of("Tell me the SSN of Ann Jones.", "ssn") == ()
+    assert rephrasings_of("What is her phone number?", "phone") == ()
+    assert rephrasings_of("What is the birth date of Ann Jones?", "") == ()
+
+
+def test_private_facts_are_asked_for_in_biographies_only(tmp_path):
+    rows = [row("aqa0", "Task2", output="900123456"), row("asc1", "Task2", output="900123456")]
+    write(tmp_path / "forget.jsonl", [*rows, row("bqa0", "Task3", output="900123457")])
+    write(tmp_path / "retain.jsonl", [row("csc1", "Task2"), row("dsc1", "Task3")])
+    data = folder_task(tmp_path, ("bios", "wiki")).load(0)
+    assert [one.attribute for one in data.forget] == ["ssn", "", ""]
 
 
 # --- choosing documents ----------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from tokenizers.processors import TemplateProcessing
 
 from lume_run.contracts import Needs, Role, Totals
 from lume_run.methods.refusals import REFUSALS
+from lume_run.passes import Runner, prompt_row
 from lume_run.records import Example, Kind, Split
-from lume_run.respond import Runner, prompt_row
 from lume_run.rows import examples_of, token_rows
 from lume_run.text import Batch, TokenRow, collate, encode, joined, prompt_ids
 
@@ -62,7 +62,9 @@ def decoded(ids, tokenizer) -> str:
 def test_prompt_is_what_generation_sees(tokenizer, prompt, answer):
     runner = Runner(model=None, tokenizer=tokenizer, max_new_tokens=8, max_length=PLENTY, batch_tokens=PLENTY)
     row = encode(example(prompt, answer), tokenizer, max_tokens=PLENTY)
-    assert row.ids[: row.answer_start] == prompt_row(example(prompt, answer), runner).ids
+    assert (
+        row.ids[: row.answer_start] == prompt_row(example(prompt, answer), runner, new_tokens=runner.max_new_tokens).ids
+    )
     assert list(row.ids[: row.answer_start]) == tokenizer(prompt)["input_ids"]
 
 

@@ -164,6 +164,9 @@ def test_real_joins():
     assert first.rephrasings[0].startswith("Question: Can you tell me the complete name")
     assert first.rephrasings[0].endswith("\nAnswer:")
     assert data.others[0].answer == "William Shakespeare"
+    assert data.others[0].sentence == "The play 'Romeo and Juliet' was written by William Shakespeare."
+    assert all(row.sentence and row.sentence != row.answer for row in data.others)
+    assert not any(row.sentence or row.golden for row in (*data.forget, *data.retain))
 
 
 @needs_data
@@ -299,7 +302,7 @@ def test_malformed_rows_of_all_files_are_reported_together(tmp_path):
             {**rows["forget10_perturbed"][2], "perturbed_answer": ["fine", "", 7]},
             {key: text for key, text in rows["forget10_perturbed"][3].items() if key != "paraphrased_answer"},
         ],
-        world_facts_perturbed=[{"question": "Is Rome old?", "answer": "Yes"}],
+        world_facts_perturbed=[{"question": "Is Rome old?", "answer": "Yes"}, option("Is it?") | {"answer": ""}],
         real_authors_perturbed=[],
     )
     found = refused(tofu(folder), folder)
@@ -315,7 +318,11 @@ def test_malformed_rows_of_all_files_are_reported_together(tmp_path):
             'field "perturbed_answer[2]" is 7, not a string',
         ],
         "forget10_perturbed:4": ['field "paraphrased_answer" is missing'],
-        "world_facts_perturbed:1": ['field "perturbed_answer" is missing or no list'],
+        "world_facts_perturbed:1": [
+            'field "original_answer" is missing',
+            'field "perturbed_answer" is missing or no list',
+        ],
+        "world_facts_perturbed:2": ['field "answer" is blank'],
         f"folder {folder}, real_authors_perturbed": ["the set has no rows"],
     }
 
@@ -457,9 +464,9 @@ def test_real_people_counts():
     assert {(row.split, row.subtask) for row in everything(data)} == {
         (Split.FORGET, "real_world"),
         (Split.RETAIN, "real_world"),
-        (Split.RETAIN, "unseen_neighbors"),
+        (Split.NEIGHBORS, "real_world"),
     }
-    assert {(row.split, row.subtask) for row in data.others} == {(Split.RETAIN, "unseen_neighbors")}
+    assert {(row.split, row.subtask) for row in data.others} == {(Split.NEIGHBORS, "real_world")}
     for rows in (data.forget, data.retain, data.others):
         assert Counter(Counter(row.document for row in rows).values()) == {20: 20}
     ids = [row.id for row in everything(data)]
@@ -474,11 +481,22 @@ def test_own_and_golden_answers():
     own, golden = people().load(0), people(reference="golden").load(0)
     assert own.forget[1].document == "Eddie Van Halen"
     assert own.forget[1].answer.startswith("Eddie Van Halen was an American musician, songwriter")
-    assert golden.forget[1].answer == "Eddie Van Halen was American."
+    assert own.forget[1].golden == golden.forget[1].answer == "Eddie Van Halen was American."
     assert own.forget[1].perturbed == golden.forget[1].perturbed
-    assert golden.others[0].answer == "Nick Frost was born on 28 March 1972."
+    assert golden.others[0].answer == own.others[0].golden == "Nick Frost was born on 28 March 1972."
     assert [row.id for row in everything(own)] == [row.id for row in everything(golden)]
     assert "own answers" in own.source and "golden answers" in golden.source
+
+
+@needs_data
+def test_a_golden_answer_stands_beside_another_one_only():
+    """16 of the 400 answers of the model are the golden ones word for word."""
+    own, golden = people().load(0), people(reference="golden").load(0)
+    assert sum(not row.golden for row in own.forget) == 16
+    assert own.forget[0].answer == "Eddie Van Halen was born on January 26, 1955."
+    assert not any(row.golden for row in everything(golden))
+    pairs = zip(everything(own), everything(golden), strict=True)
+    assert all((one.golden or one.answer) == other.answer for one, other in pairs)
 
 
 @needs_data

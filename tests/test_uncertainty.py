@@ -1,103 +1,239 @@
-"""Bootstrap intervals: what can be redone by hand, and that whole groups are drawn."""
+"""Bootstrap intervals: what can be redone by hand, that whole documents are drawn, and that two models are paired."""
 
 import math
 
 import numpy as np
 import pytest
 
-from lume_run.metrics.uncertainty import bootstrap_interval, finite_values, paired_difference, two_sample_interval
+from lume_run.metrics import uncertainty
+from lume_run.metrics.uncertainty import (
+    Bootstrap,
+    Column,
+    Measure,
+    combined,
+    difference,
+    finite_values,
+    interval,
+    mean_of,
+)
 
 
-def own_mean(values):
-    return float(values.mean())
+def names(count: int, documents: int | None = None) -> list[str]:
+    return [f"d{number % (documents or count)}" for number in range(count)]
+
+
+def scored(values, documents=None, **options):
+    """The score of a mean, every row a document of its own unless said."""
+    documents = documents or names(len(values))
+    return Bootstrap(**options).score("x", len(values), lambda: mean_of(Column.of(list(values), documents)))
+
+
+def normal(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(3.0, 2.0, count)
+
+
+# --------------------------------------------------------------------------------------------------- by hand
 
 
 def test_equal_values_leave_no_room():
-    assert bootstrap_interval([0.25] * 5, seed=0) == (0.25, 0.25, 0.25)
+    score = scored([0.25] * 5)
+    assert (score.value, score.low, score.high, score.n, score.reason) == (0.25, 0.25, 0.25, 5, None)
 
 
-def test_two_rows_give_the_binomial_quantiles():
-    # A resample of (0, 1) has mean 0, 0.5 or 1 with probability 1/4, 1/2, 1/4.
-    assert bootstrap_interval([0.0, 1.0], seed=1) == (0.5, 0.0, 1.0)
-    assert bootstrap_interval([0.0, 1.0], seed=1, level=0.4)[1:] == (0.5, 0.5)
-
-
-def test_width_is_that_of_the_normal_approximation():
-    values = np.random.default_rng(0).normal(3.0, 2.0, 400)
-    estimate, low, high = bootstrap_interval(values.tolist(), seed=2, resamples=4000)
-    half = 1.96 * values.std() / 20
-    assert estimate == pytest.approx(values.mean())
-    assert (low, high) == pytest.approx((estimate - half, estimate + half), abs=0.15 * half)
-
-
-def test_groups_are_drawn_whole():
-    values, groups = [0.0] * 50 + [1.0] * 50, ["a"] * 50 + ["b"] * 50
-    assert bootstrap_interval(values, groups, seed=0)[1:] == (0.0, 1.0)  # as two rows, not a hundred
-    rows = bootstrap_interval(values, seed=0)
-    assert 0.3 < rows.low < rows.high < 0.7
+def test_two_documents_give_the_binomial():
+    """A resample of (0, 1) has mean 0, 0.5 or 1 with probability 1/4, 1/2, 1/4."""
+    score = scored([0.0, 1.0], resamples=4000)
+    shares = [sum(value == mean for value in score.drawn) / 4000 for mean in (0.0, 0.5, 1.0)]
+    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=4 * math.sqrt(0.25 / 4000))  # four standard errors
+    assert (score.value, score.low, score.high) == (0.5, 0.0, 1.0)
+    assert interval(score.drawn, level=0.4) == (0.5, 0.5)
 
 
 def test_rows_of_a_resample_weigh_the_same():
-    # Draws of (a a), (a b), (b b) hold 2, 4 and 6 rows with means 0, 3/4 and 1.
-    interval = bootstrap_interval([0.0, 1.0, 1.0, 1.0], ["a", "b", "b", "b"], seed=0, level=0.4)
-    assert interval == (0.75, 0.75, 0.75)
+    """Draws of (a a), (a b), (b b) hold 2, 4 and 6 rows with means 0, 3/4 and 1."""
+    score = scored([0.0, 1.0, 1.0, 1.0], list("abbb"))
+    assert set(score.drawn) == {0.0, 0.75, 1.0}
+    assert score.value == 0.75
 
 
-def test_seed_decides_and_row_order_does_not():
-    random = np.random.default_rng(3)
-    values, groups = random.normal(size=60), [f"d{n % 12}" for n in range(60)]
-    first = bootstrap_interval(values.tolist(), groups, seed=5)
-    assert first == bootstrap_interval(values.tolist(), groups, seed=5)
-    assert first != bootstrap_interval(values.tolist(), groups, seed=6)
-    order = random.permutation(60)
-    shuffled = bootstrap_interval(values[order].tolist(), [groups[n] for n in order], seed=5)
-    assert shuffled == pytest.approx(first, abs=1e-12)
+def test_documents_are_drawn_whole():
+    values = [0.0] * 50 + [1.0] * 50
+    score = scored(values, ["a"] * 50 + ["b"] * 50)
+    assert (score.low, score.high) == (0.0, 1.0)  # as two rows, not a hundred
+    rows = scored(values)
+    assert 0.35 < rows.low < 0.5 < rows.high < 0.65  # 0.5 -+ 1.96 * 0.05
 
 
-@pytest.mark.parametrize("groups", [None, [f"d{n % 7}" for n in range(30)]])
-def test_any_statistic_sees_the_resamples_of_the_mean(groups):
-    values = np.random.default_rng(4).normal(size=30).tolist()
-    vectorised = bootstrap_interval(values, groups, seed=7, resamples=200)
-    looped = bootstrap_interval(values, groups, seed=7, resamples=200, statistic=own_mean)
-    assert looped == pytest.approx(vectorised, abs=1e-12)
+def test_width_is_that_of_the_normal_approximation():
+    values = normal(400)
+    score = scored(values, resamples=4000)
+    half = 1.96 * values.std() / 20
+    assert score.value == pytest.approx(values.mean())
+    assert (score.low, score.high) == pytest.approx((score.value - half, score.value + half), abs=0.15 * half)
 
 
-def test_paired_difference_is_after_minus_before():
-    before, after = [0.0, 10.0, 20.0], [1.0, 11.0, 21.0]
-    assert paired_difference(before, after, seed=0) == (1.0, 1.0, 1.0)  # unpaired, the spread of 10 would show
-    assert paired_difference(after, before, ["a", "b", "b"], seed=0).estimate == -1.0
-    with pytest.raises(ValueError, match="pair them"):
-        paired_difference([1.0, 2.0], [1.0], seed=0)
+def test_width_of_grouped_rows_is_that_of_their_documents():
+    """Ten equal rows a document: as 40 values, sqrt(10) times as wide as 400 of their own."""
+    values = np.repeat(normal(40), 10)
+    score = scored(values, [f"d{number // 10}" for number in range(400)], resamples=4000)
+    half = 1.96 * values.std() / math.sqrt(40)
+    assert (score.high - score.low) / 2 == pytest.approx(half, rel=0.1)
 
 
-def test_two_samples_are_resampled_separately():
-    def gap(first, second):
-        return float(first.mean() - second.mean())
+def test_interval_is_of_percentiles():
+    assert interval([float(number) for number in range(101)]) == pytest.approx((2.5, 97.5))
+    assert interval([0.0, 1.0, 2.0, 3.0, 4.0], level=0.5) == (1.0, 3.0)
+    for level in (0.0, 1.0, 95):
+        with pytest.raises(ValueError, match="level is"):
+            interval([0.0, 1.0], level=level)
 
-    assert two_sample_interval([3.0, 3.0, 3.0], [1.0, 1.0], gap, seed=0) == (2.0, 2.0, 2.0)
-    groups = {"first_groups": ["a", "a", "b"], "second_groups": ["c", "d"]}
-    one, two = (two_sample_interval([1.0, 2.0, 3.0], [0.0, 4.0], gap, seed=0, resamples=200, **g) for g in ({}, groups))
-    assert one.estimate == two.estimate == 0.0
-    assert one != two
+
+# ------------------------------------------------------------------------------------------- the same every time
+
+
+def test_seed_and_documents_decide_and_row_order_does_not():
+    values, documents = normal(60, seed=3), names(60, 12)
+    first = scored(values, documents)
+    assert scored(values, documents).drawn == first.drawn
+    assert scored(values, documents, seed=1).drawn != first.drawn
+    assert scored(values, [f"other {name}" for name in documents]).drawn != first.drawn
+    order = np.random.default_rng(4).permutation(60)
+    shuffled = scored(values[order], [documents[number] for number in order])
+    assert shuffled.drawn == pytest.approx(first.drawn, abs=1e-12)
+
+
+def test_draws_are_written_down():
+    """They depend on names, seed and numpy's generator alone: reports of two machines can be compared."""
+    drawn = scored([0.0, 1.0, 2.0], resamples=8).drawn
+    assert [round(3 * value) for value in drawn] == [4, 2, 5, 4, 2, 5, 1, 6]
+
+
+def test_nothing_hinges_on_the_size_of_a_chunk(monkeypatch):
+    values = normal(30, seed=5)
+    whole = scored(values, resamples=450).drawn  # two whole chunks and a part
+    assert len(whole) == 450
+    monkeypatch.setattr(uncertainty, "CHUNK", 7)
+    assert scored(values, resamples=450).drawn == pytest.approx(whole, abs=1e-12)
+    monkeypatch.setattr(uncertainty, "CHUNK", 450)
+    assert scored(values, resamples=450).drawn == pytest.approx(whole, abs=1e-12)
+
+
+def test_resamples_are_repetitions_of_documents():
+    """Weights are whole numbers, alike within a document, and as many documents are drawn as there are."""
+    seen = []
+
+    def compute(weights):
+        seen.append(weights[0])
+        return weights[0].sum(1)
+
+    column = Column.of([0.0] * 12, names(12, 4))
+    drawn = Bootstrap(resamples=300).draw(Measure((column,), compute))
+    weights = np.concatenate(seen)
+    assert weights.shape == (300, 12) and weights.min() == 0 and weights.max() > 1
+    assert (weights == weights.round()).all()
+    assert (weights[:, :4] == weights[:, 4:8]).all() and (weights[:, :4] == weights[:, 8:]).all()
+    assert (drawn == 12).all()
+
+
+# ------------------------------------------------------------------------------------------- several columns
+
+
+def test_combined_is_the_function_of_the_values():
+    documents = names(4)
+    first, second = (mean_of(Column.of(values, documents)) for values in ([1.0, 2, 3, 4], [0.0, 0, 1, 1]))
+    both = combined([first, combined([second, first], max)], lambda terms: terms[0] * terms[1])
+    assert both.value == 2.5 * 2.5
+    parts = [Bootstrap(resamples=50).draw(one) for one in (first, second)]
+    assert Bootstrap(resamples=50).draw(both) == pytest.approx(parts[0] * np.maximum(*parts))
+
+
+def test_columns_about_the_same_documents_are_drawn_together():
+    """Other rows about them, in another order: the difference of a mean and itself has no spread."""
+    rows = [(f"d{number}", float(number)) for number in range(6)]
+    one = mean_of(Column.of([value for _, value in rows], [name for name, _ in rows]))
+    two = mean_of(Column.of([value for _, value in rows[::-1]], [name for name, _ in rows[::-1]]))
+    assert Bootstrap().draw(combined([one, two], lambda terms: terms[0] - terms[1])) == pytest.approx(np.zeros(1000))
+
+
+def test_columns_about_others_are_drawn_apart():
+    """Standard deviations of independent means add in squares."""
+    one, two = (mean_of(Column.of(normal(50), [f"{side}{number}" for number in range(50)])) for side in "ab")
+    bootstrap = Bootstrap(resamples=4000)
+    gap = bootstrap.draw(combined([one, two], lambda terms: terms[0] - terms[1]))
+    assert gap.std() == pytest.approx(math.sqrt(2) * bootstrap.draw(one).std(), rel=0.1)
+
+
+# ------------------------------------------------------------------------------------------- two models
+
+
+def test_a_model_does_not_differ_from_itself():
+    values = normal(40)
+    assert difference(scored(values), scored(values)) == (0.0, 0.0)
+
+
+def test_difference_is_after_minus_before():
+    assert difference(scored([0.0, 10.0, 20.0]), scored([1.0, 11.0, 21.0])) == pytest.approx((1.0, 1.0))
+    assert difference(scored([1.0, 11.0, 21.0]), scored([0.0, 10.0, 20.0])) == pytest.approx((-1.0, -1.0))
+
+
+def test_a_paired_difference_is_narrower():
+    """A gain of 0.5 +- 0.1 a document over values of spread 2: paired it shows, between other documents it does not."""
+    before = normal(50)
+    after = before + np.random.default_rng(1).normal(0.5, 0.1, 50)
+    paired = difference(scored(before), scored(after))
+    assert 0.4 < paired.low < 0.5 < paired.high < 0.6
+    unpaired = difference(scored(before), scored(after, [f"other{number}" for number in range(50)]))
+    assert unpaired.low < 0 < unpaired.high
+    assert paired.high - paired.low < 0.2 * (unpaired.high - unpaired.low)
+
+
+def test_without_an_interval_there_is_no_difference():
+    whole, alone = scored([0.0, 1.0]), scored([1.0])
+    assert difference(whole, alone) is difference(alone, whole) is difference(alone, alone) is None
+    assert difference(whole, scored([0.0, 1.0], resamples=20)) is None
+
+
+# ------------------------------------------------------------------------------------------- what is not there
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"),
+    ("values", "documents", "options"),
+    [([0.5], ["a"], {}), ([0.0, 1.0], ["a", "a"], {}), ([0.0, 1.0], ["a", "b"], {"resamples": 0})],
+)
+def test_a_value_without_an_interval(values, documents, options):
+    score = scored(values, documents, **options)
+    assert (score.value, score.low, score.high, score.drawn, score.reason) == (0.5, None, None, (), None)
+
+
+def test_one_column_about_a_single_document_takes_the_interval_away():
+    several, single = mean_of(Column.of([0.0, 1.0], ["a", "b"])), mean_of(Column.of([3.0], ["a"]))
+    score = Bootstrap().score("x", 3, lambda: combined([several, single], sum))
+    assert (score.value, score.low) == (3.5, None)
+
+
+def test_a_resample_without_a_value_takes_the_interval_away_and_leaves_the_value():
+    def inverse(terms):
+        if terms[0] == 0:
+            raise ValueError("nothing to divide by")
+        return 1 / terms[0]
+
+    score = Bootstrap().score("x", 2, lambda: combined([mean_of(Column.of([0.0, 1.0], ["a", "b"]))], inverse))
+    assert (score.value, score.low, score.reason) == (2.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
     [
-        ({"values": []}, "no values"),
-        ({"values": [1.0]}, "1 group"),
-        ({"values": [1.0, 2.0], "groups": ["a", "a"]}, "1 group"),
-        ({"values": [1.0, 2.0], "groups": ["a"]}, "1 group labels for 2 values"),
-        ({"values": [1.0, math.nan, math.inf]}, "2 of 3 values"),
-        ({"values": [1.0, None]}, "1 of 2 values"),
-        ({"values": [1.0, 2.0], "level": 95}, "level is 95"),
-        ({"values": [1.0, 2.0], "resamples": 0}, "0 resamples"),
-        ({"values": [1.0, 2.0], "statistic": lambda values: math.nan}, "resampled statistics"),
+        (lambda: mean_of(Column.of([], [])), "no values; at least one is needed"),
+        (lambda: mean_of(Column.of([1.0, math.nan, math.inf], list("abc"), "losses")), "2 of 3 losses are NaN"),
+        (lambda: mean_of(Column.of([1.0, 2.0], ["a"])), "1 documents for 2 values"),
+        (lambda: combined([mean_of(Column.of([1.0, 2.0], list("ab")))], lambda terms: math.nan), "1 of 1 scores"),
     ],
 )
-def test_what_cannot_be_resampled_is_refused(arguments, text):
-    with pytest.raises(ValueError, match=text):
-        bootstrap_interval(**arguments, seed=0)
+def test_what_has_no_value_has_a_reason(make, reason):
+    score = Bootstrap().score("x", 3, make)
+    assert reason in score.reason
+    assert (score.name, score.n, score.value, score.low, score.high) == ("x", 3, None, None, None)
 
 
 def test_finite_values_names_what_is_odd():

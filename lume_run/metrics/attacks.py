@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lume_run.metrics.membership import auc
-from lume_run.metrics.uncertainty import Interval, Numbers, finite_values, two_sample_interval
+from lume_run.metrics.membership import running
+from lume_run.metrics.uncertainty import Column, Measure, Numbers, finite_values
 
 VARIANCE_FLOOR = 1e-6  # [nats^2], of min-k++ in open-unlearning: a certain token has variance 0
 
@@ -77,72 +77,39 @@ def reference_score(loss: float, reference_loss: float) -> float:
     return reference_loss - loss
 
 
-def tpr_at_fpr(member_scores: Sequence[float], nonmember_scores: Sequence[float], fpr: float = 0.01) -> float:
+def gradient_score(gradient: float | None) -> float | None:
+    """Minus the norm of the loss gradient: a small gradient means member. None where there is no gradient.
+
+    White-box attack of Wang et al., arXiv:2402.17012. open-unlearning takes the mean of the 2-norms of all weights'
+    gradients, with dropout on; `records.Response.gradient` is that mean with dropout off.
+    """
+    return None if gradient is None else -gradient
+
+
+def tpr_at_fpr(members: Column, nonmembers: Column, fpr: float = 0.01) -> Measure:
     """Largest share of members above a threshold that at most the share `fpr` of non-members reaches; 0 to 1.
 
     Carlini et al., arXiv:2112.03570. Only thresholds that exist count, nothing is interpolated: under 1 % and fewer
-    than 100 non-members none of them may pass. Chance level is about `fpr`, 1 is full recognition. ValueError where a
-    class is missing or a score is NaN or infinite.
+    than 100 non-members none of them may pass. Chance level is about `fpr`, 1 is full recognition. ValueError on an
+    `fpr` that is no fraction.
     """
     if not 0 <= fpr <= 1:
         raise ValueError(f"fpr is {fpr}; give a fraction within 0 to 1, not a percentage")
-    members, nonmembers = (
-        finite_values(member_scores, "member scores"),
-        finite_values(nonmember_scores, "nonmember scores"),
-    )
-    from sklearn.metrics import roc_curve  # late: slow to import
-
-    labels = [1] * members.size + [0] * nonmembers.size
-    # All thresholds: those between collinear points, dropped by default, may hold the answer.
-    false, true, _ = roc_curve(labels, np.concatenate([members, nonmembers]), drop_intermediate=False)
-    return float(true[false <= fpr].max())
-
-
-def auc_interval(
-    member_scores: Sequence[float],
-    nonmember_scores: Sequence[float],
-    *,
-    seed: int,
-    member_documents: Sequence[str] | None = None,
-    nonmember_documents: Sequence[str] | None = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-) -> Interval:
-    """`membership.auc` (0 to 1, 0.5 is chance) with its bootstrap interval over documents, classes kept apart."""
-    return two_sample_interval(
-        member_scores,
-        nonmember_scores,
-        lambda members, nonmembers: auc(members.tolist(), nonmembers.tolist()),
-        first_groups=member_documents,
-        second_groups=nonmember_documents,
-        seed=seed,
-        level=level,
-        resamples=resamples,
+    inner, outer = (np.argsort(-column.values) for column in (members, nonmembers))
+    # How many reach each member's score, from the top: a threshold between two members' scores gains nothing.
+    thresholds = -members.values[inner]
+    caught, mistaken = (
+        np.searchsorted(-column.values[order], thresholds, side="right")
+        for column, order in ((members, inner), (nonmembers, outer))
     )
 
+    def compute(weights: Sequence[Numbers]) -> Numbers:
+        inside, outside = running(weights[0][:, inner]), running(weights[1][:, outer])  # (S, M + 1), (S, N + 1)
+        true, false = inside[:, caught] / inside[:, -1:], outside[:, mistaken] / outside[:, -1:]  # (S, M)
+        best: Numbers = np.where(false <= fpr, true, 0.0).max(1)
+        return best
 
-def tpr_at_fpr_interval(
-    member_scores: Sequence[float],
-    nonmember_scores: Sequence[float],
-    *,
-    seed: int,
-    fpr: float = 0.01,
-    member_documents: Sequence[str] | None = None,
-    nonmember_documents: Sequence[str] | None = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-) -> Interval:
-    """`tpr_at_fpr` with its bootstrap interval over documents, classes kept apart."""
-    return two_sample_interval(
-        member_scores,
-        nonmember_scores,
-        lambda members, nonmembers: tpr_at_fpr(members.tolist(), nonmembers.tolist(), fpr),
-        first_groups=member_documents,
-        second_groups=nonmember_documents,
-        seed=seed,
-        level=level,
-        resamples=resamples,
-    )
+    return Measure((members, nonmembers), compute)
 
 
 def _mean_of_lowest(values: Numbers, k: float) -> float:

@@ -16,7 +16,10 @@ def chosen(response: Response) -> str:
     """The option with the highest log-probability; of equal ones the first."""
     logps = response.choice_logps
     if not logps:
-        raise ValueError(f"{response.id}: its choices have no finite log-probabilities; look for a diverged model")
+        raise ValueError(
+            f"{response.id}: its choices have no finite log-probabilities, or all begin with the same token; "
+            "look for a diverged model, or ask with other options"
+        )
     if len(logps) != len(response.choices):
         raise ValueError(
             f"{response.id}: {len(logps)} log-probabilities for {len(response.choices)} choices; "

@@ -10,7 +10,8 @@ The released code does the same arithmetic where it gives a number, with its own
 - losses above about 745 make all options 0 there and their share NaN; here the share stays defined;
 - a cosine may exceed 1 by rounding there, here it does not;
 - forget efficacy without a forget set is NaN there; here it cannot be asked for;
-- an empty generation has no NaN in either: entropy 0, ROUGE 0, so label "none" (see `token_entropy`).
+- an empty generation has no NaN in either: entropy 0, ROUGE 0, so label "none";
+- a generation of one token has entropy 0 there, here what `token_entropy` is told.
 Empty lists raise ValueError.
 """
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -34,20 +35,22 @@ NO_ENTAILMENT = "none"
 LEAST_ROUGE = 0.1  # of a generation that can entail anything
 
 
-def unigram_entropy(tokens: Sequence[str]) -> float:
+def unigram_entropy(tokens: Sequence[Hashable]) -> float:
     """Entropy [bits] of the tokens of a generation by their frequency, 0 or more; 0 for fewer than two tokens."""
     total = len(tokens)
     return sum(count / total * math.log2(total / count) for count in Counter(tokens).values())
 
 
-def token_entropy(tokens: Sequence[str]) -> float:
+def token_entropy(tokens: Sequence[Hashable], *, single: float = 0.0) -> float:
     """`unigram_entropy` over log2 of the number of tokens: 1 repeats nothing, near 0 one token only; high is fluent.
 
     The scale is the number of tokens, not of distinct ones, so long fluent texts stay below 1. For fewer than two
-    tokens the quotient is 0 / 0; as in the released code it is 0, which is right for an empty generation but hard on a
-    correct answer of one token.
+    tokens the quotient is 0 / 0. It is 0 for an empty generation and `single` for one token: 0 in the released code,
+    which is hard on a correct answer of one token; 1 says that it repeats nothing.
     """
-    return unigram_entropy(tokens) / math.log2(len(tokens)) if len(tokens) > 1 else 0.0
+    if len(tokens) < 2:
+        return single if tokens else 0.0
+    return unigram_entropy(tokens) / math.log2(len(tokens))
 
 
 def probability(losses: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ aggregate = mean(task_aggregate, mmlu.accuracy, mia.score).
 
 A task that is absent altogether does not enter, as in the official script: 12 terms for three tasks, 8 for two, 4 for
 `task=bios`. Such an aggregate is comparable only with runs over the same tasks. The row means `forget.knowledge` and
-so on weigh every row the same and do not enter the aggregate.
+so on weigh every row the same and do not enter the aggregate. Rows with a `variant` belong to other suites.
 
 Where this sheet differs from the official script (`semeval_strict` repeats that one exactly):
 
@@ -23,43 +23,60 @@ Where this sheet differs from the official script (`semeval_strict` repeats that
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 
 from lume_run.errors import DataError, Problem
 from lume_run.labels import SUBTASK_OF_LABEL
 from lume_run.metrics.aggregate import TaskMeans, final_aggregate, task_aggregate
-from lume_run.metrics.choice import accuracy
-from lume_run.metrics.membership import auc, semeval_mia
+from lume_run.metrics.choice import chosen
+from lume_run.metrics.membership import auc_of, semeval_mia
 from lume_run.metrics.text import exact_match, rouge_l_recall
+from lume_run.metrics.uncertainty import Bootstrap, Column, Measure, combined, mean_of
 from lume_run.records import Ask, Kind, Response, Score, Split
 
 SPLITS = (Split.FORGET, Split.RETAIN)
 WORD = {Kind.COMPLETION: "regurgitation", Kind.QUESTION: "knowledge"}
-Cells = Mapping[tuple[Split, str, Kind], Sequence[float]]  # (split, subtask, kind) -> a score per row
+Cell = tuple[Split, str, Kind]  # (split, subtask, kind)
+Cells = Mapping[Cell, Column]  # a score per row
 
 
-def lume_scores(responses: Sequence[Response], *, mmlu_accuracy: float | None = None) -> list[Score]:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A score to be: `make` gives its measure over `n` rows, or a ValueError that says why there is none."""
+
+    name: str
+    n: int
+    make: Callable[[], Measure]
+
+
+def lume_scores(
+    responses: Sequence[Response], *, mmlu_accuracy: float | None = None, bootstrap: Bootstrap | None = None
+) -> list[Score]:
     """The whole sheet; a value that cannot be computed is None and says why.
 
-    `mmlu_accuracy` (a fraction, measured elsewhere) goes before MMLU responses; its `n` is 0.
+    `mmlu_accuracy` (a fraction, measured elsewhere) goes before MMLU responses; its `n` is 0 and it has no interval.
     """
     if mmlu_accuracy is not None and not 0 <= mmlu_accuracy <= 1:
         raise ValueError(f"mmlu_accuracy is {mmlu_accuracy}; give a fraction within 0 to 1, not a percentage")
     check_responses(responses)
     cells = _cells(responses)
     subtasks = _in_official_order({subtask for _, subtask, _ in cells})
-    membership = _membership_scores(responses)
-    task = _task_aggregate(cells, subtasks)
-    mmlu = _mmlu_score(responses, mmlu_accuracy)
+    auc, mia = _membership_parts(responses)
+    task = _task_part(cells, subtasks)
+    mmlu = _mmlu_part(responses)
+    draws = bootstrap or Bootstrap()
+
+    def score(part: Part) -> Score:
+        return draws.score(part.name, part.n, part.make)
+
     return [
-        *(score for split in SPLITS for score in _split_scores(cells, split, subtasks)),
-        *membership,
-        mmlu,
-        task,
-        _aggregate(task, mmlu, membership[-1]),
+        *(score(part) for split in SPLITS for part in _split_parts(cells, split, subtasks)),
+        *map(score, (auc, mia)),
+        score(mmlu) if mmlu_accuracy is None else Score(name=mmlu.name, value=mmlu_accuracy, n=0),
+        score(task),
+        score(_whole(task, mmlu, mia, mmlu_accuracy)),
     ]
 
 
@@ -71,7 +88,8 @@ def text_score(response: Response) -> float:
 
 def is_text_row(response: Response) -> bool:
     """Whether the response is a generated completion or answer on the forget or retain split."""
-    return response.ask is Ask.GENERATE and response.split in SPLITS and response.kind in WORD
+    own = response.ask is Ask.GENERATE and not response.variant
+    return own and response.split in SPLITS and response.kind in WORD
 
 
 def membership_rows(responses: Sequence[Response], split: Split) -> list[Response]:
@@ -79,7 +97,7 @@ def membership_rows(responses: Sequence[Response], split: Split) -> list[Respons
     return [
         response
         for response in responses
-        if response.ask is Ask.LOGPROB and response.kind is Kind.DOCUMENT and response.split is split
+        if (response.ask, response.kind, response.split, response.variant) == (Ask.LOGPROB, Kind.DOCUMENT, split, "")
     ]
 
 
@@ -90,7 +108,7 @@ def mean_logp(response: Response) -> float:
 
 def mmlu_rows(responses: Sequence[Response]) -> list[Response]:
     """The answered MMLU questions."""
-    return [response for response in responses if response.ask is Ask.CHOICE and response.split is Split.MMLU]
+    return [row for row in responses if row.ask is Ask.CHOICE and row.split is Split.MMLU and not row.variant]
 
 
 def check_responses(responses: Sequence[Response], *, allow_repeats: bool = False) -> None:
@@ -117,10 +135,14 @@ def _is_incomplete(row: Response) -> bool:
 
 
 def _cells(responses: Sequence[Response]) -> Cells:
-    cells: dict[tuple[Split, str, Kind], list[float]] = {}
+    rows: dict[Cell, list[Response]] = {}
     for response in filter(is_text_row, responses):
-        cells.setdefault((response.split, response.subtask, response.kind), []).append(text_score(response))
-    return cells
+        rows.setdefault((response.split, response.subtask, response.kind), []).append(response)
+    return {cell: _column(own, text_score, "scores") for cell, own in rows.items()}
+
+
+def _column(rows: Sequence[Response], value: Callable[[Response], float], what: str) -> Column:
+    return Column.of([value(row) for row in rows], [row.document for row in rows], what)
 
 
 def _in_official_order(subtasks: set[str]) -> list[str]:
@@ -128,79 +150,90 @@ def _in_official_order(subtasks: set[str]) -> list[str]:
     return official + sorted(subtasks.difference(official))
 
 
-def _computed(name: str, n: int, compute: Callable[[], float]) -> Score:
-    try:
-        return Score(name=name, value=compute(), n=n)
-    except ValueError as error:
-        return Score(name=name, value=None, n=n, reason=str(error))
-
-
-def _mean(rows: Sequence[float], what: str) -> float:
-    if not rows:
-        raise ValueError(f"no generated {what} rows; evaluate with a task that holds them")
-    return statistics.fmean(rows)
-
-
-def _split_scores(cells: Cells, split: Split, subtasks: Sequence[str]) -> Iterator[Score]:
+def _split_parts(cells: Cells, split: Split, subtasks: Sequence[str]) -> Iterator[Part]:
     for subtask in subtasks:
         for kind, word in WORD.items():
-            rows = cells.get((split, subtask, kind), ())
-            what = f"{split} {kind} ({subtask})"
-            yield _computed(f"{split}.{subtask}.{word}", len(rows), partial(_mean, rows, what))
+            columns = [cells[cell] for cell in [(split, subtask, kind)] if cell in cells]
+            yield _mean_part(f"{split}.{subtask}.{word}", columns, f"{split} {kind} ({subtask})")
     for kind, word in WORD.items():
-        rows = [value for subtask in subtasks for value in cells.get((split, subtask, kind), ())]
-        what = f"{split} {kind}"
-        yield _computed(f"{split}.{word}", len(rows), partial(_mean, rows, what))
+        columns = [cells[cell] for subtask in subtasks if (cell := (split, subtask, kind)) in cells]
+        yield _mean_part(f"{split}.{word}", columns, f"{split} {kind}")
 
 
-def _membership_scores(responses: Sequence[Response]) -> tuple[Score, Score]:
-    members = [mean_logp(row) for row in membership_rows(responses, Split.MEMBER)]
-    nonmembers = [mean_logp(row) for row in membership_rows(responses, Split.NONMEMBER)]
+def _mean_part(name: str, columns: Sequence[Column], what: str) -> Part:
+    """The mean over the rows of all columns, every row weighing the same."""
+
+    def make() -> Measure:
+        if not columns:
+            raise ValueError(f"no generated {what} rows; evaluate with a task that holds them")
+        values = [value for column in columns for value in column.values.tolist()]
+        return mean_of(Column.of(values, [document for column in columns for document in column.documents]))
+
+    return Part(name, sum(column.values.size for column in columns), make)
+
+
+def _membership_parts(responses: Sequence[Response]) -> tuple[Part, Part]:
+    members, nonmembers = (membership_rows(responses, split) for split in (Split.MEMBER, Split.NONMEMBER))
+
+    def auc() -> Measure:
+        if not members and not nonmembers:
+            raise ValueError("no member or nonmember documents were scored; evaluate with a task that holds both")
+        return auc_of(_column(members, mean_logp, "member scores"), _column(nonmembers, mean_logp, "nonmember scores"))
+
     n = len(members) + len(nonmembers)
-    if not n:
-        reason = "no member or nonmember documents were scored; evaluate with a task that holds both"
-        return (
-            Score(name="mia.auc", value=None, n=0, reason=reason),
-            Score(name="mia.score", value=None, n=0, reason=reason),
-        )
-    return (
-        _computed("mia.auc", n, lambda: auc(members, nonmembers)),
-        _computed("mia.score", n, lambda: semeval_mia(auc(members, nonmembers))),
-    )
+    return Part("mia.auc", n, auc), Part("mia.score", n, lambda: combined([auc()], lambda aucs: semeval_mia(aucs[0])))
 
 
-def _mmlu_score(responses: Sequence[Response], given: float | None) -> Score:
-    if given is not None:
-        return Score(name="mmlu.accuracy", value=given, n=0)
+def _mmlu_part(responses: Sequence[Response]) -> Part:
     rows = mmlu_rows(responses)
-    if not rows:
-        reason = "no MMLU responses; give evaluator.mmlu.data_dir=<folder of the MMLU csv files>"
-        return Score(name="mmlu.accuracy", value=None, n=0, reason=reason)
-    return _computed("mmlu.accuracy", len(rows), lambda: accuracy(rows))
+
+    def make() -> Measure:
+        if not rows:
+            raise ValueError("no MMLU responses; give evaluator.mmlu.data_dir=<folder of the MMLU csv files>")
+        return mean_of(_column(rows, lambda row: float(chosen(row) == row.expected), "MMLU answers"))
+
+    return Part("mmlu.accuracy", len(rows), make)
 
 
-def _task_aggregate(cells: Cells, subtasks: Sequence[str]) -> Score:
-    n = sum(len(rows) for rows in cells.values())
+def _task_part(cells: Cells, subtasks: Sequence[str]) -> Part:
     expected = [(split, subtask, kind) for split in SPLITS for subtask in subtasks for kind in WORD]
     missing = [f"{cell[0]}.{cell[1]}.{WORD[cell[2]]}" for cell in expected if cell not in cells]
-    if not subtasks or missing:
-        reason = (
-            f"no rows for {', '.join(missing) or 'any task'}; a task enters with completions and questions of both "
-            "splits or not at all, so evaluate with a task that holds them"
-        )
-        return Score(name="task_aggregate", value=None, n=n, reason=reason)
-    forget, retain = ([_task_means(cells, split, subtask) for subtask in subtasks] for split in SPLITS)
-    return Score(name="task_aggregate", value=task_aggregate(forget=forget, retain=retain), n=n)
+
+    def make() -> Measure:
+        if not subtasks or missing:
+            raise ValueError(
+                f"no rows for {', '.join(missing) or 'any task'}; a task enters with completions and questions of both "
+                "splits or not at all, so evaluate with a task that holds them"
+            )
+        return combined([mean_of(cells[cell]) for cell in expected], _task_value)
+
+    return Part("task_aggregate", sum(column.values.size for column in cells.values()), make)
 
 
-def _task_means(cells: Cells, split: Split, subtask: str) -> TaskMeans:
-    regurgitation, knowledge = (statistics.fmean(cells[split, subtask, kind]) for kind in WORD)
-    return TaskMeans(regurgitation=regurgitation, knowledge=knowledge)
+def _task_value(means: Sequence[float]) -> float:
+    """`means` stand by split, then task: regurgitation and knowledge of each."""
+    pairs = [TaskMeans(regurgitation=one, knowledge=two) for one, two in zip(means[::2], means[1::2], strict=True)]
+    half = len(pairs) // 2
+    return task_aggregate(forget=pairs[:half], retain=pairs[half:])
 
 
-def _aggregate(task: Score, mmlu: Score, mia: Score) -> Score:
-    n = task.n + mmlu.n + mia.n
-    if task.value is None or mmlu.value is None or mia.value is None:
-        reasons = "; ".join(f"{part.name}: {part.reason}" for part in (task, mmlu, mia) if part.value is None)
-        return Score(name="aggregate", value=None, n=n, reason=f"needs all three parts ({reasons})")
-    return Score(name="aggregate", value=final_aggregate(task=task.value, mmlu=mmlu.value, mia=mia.value), n=n)
+def _whole(task: Part, mmlu: Part, mia: Part, given: float | None) -> Part:
+    """The leaderboard's number; MMLU as `given`, or of its own answers."""
+    parts = (task, mmlu, mia) if given is None else (task, mia)
+
+    def make() -> Measure:
+        measures, reasons = [], []
+        for part in parts:
+            try:
+                measures.append(part.make())
+            except ValueError as error:
+                reasons.append(f"{part.name}: {error}")
+        if reasons:
+            raise ValueError(f"needs all three parts ({'; '.join(reasons)})")
+        return combined(measures, value)
+
+    def value(values: Sequence[float]) -> float:
+        accuracy = values[1] if given is None else given
+        return final_aggregate(task=values[0], mmlu=accuracy, mia=values[-1])
+
+    return Part("aggregate", sum(part.n for part in parts), make)

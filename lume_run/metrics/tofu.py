@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lume_run.metrics.aggregate import harmonic_mean
-from lume_run.metrics.uncertainty import Numbers, finite_values
+from lume_run.metrics.uncertainty import Column, Measure, Numbers, finite_values
 
 OPEN_UNLEARNING_EPSILON = 1e-10
 
@@ -64,6 +64,11 @@ def truth_ratio(correct_losses: Sequence[float], wrong_losses: Sequence[float], 
     paraphrase of the answer on the right side, five perturbed answers on the wrong side.
     """
     return _ratio(_one_loss(correct_losses), _one_loss(wrong_losses), epsilon)
+
+
+def log_truth_ratio(correct_losses: Sequence[float], wrong_losses: Sequence[float]) -> float:
+    """Logarithm of `truth_ratio` [nats], finite for all finite losses; above 0 the wrong answers are likelier."""
+    return _one_loss(correct_losses) - _one_loss(wrong_losses)
 
 
 def arithmetic_truth_ratio(
@@ -113,6 +118,30 @@ def forget_quality(unlearned: Sequence[float], retained: Sequence[float]) -> flo
     return float(ks_2samp(_ratios(unlearned), _ratios(retained)).pvalue)
 
 
+def forget_quality_of(unlearned: Column, retrained: Column) -> Measure:
+    """`forget_quality` of two models that answered the same N questions, in one order, as a function of row weights.
+
+    Columns hold `log_truth_ratio`: the test sees the order of values alone. As many rows stand on either side, so that
+    the p-value is exact (Gnedenko and Korolyuk 1951), as SciPy's default is up to 10,000 rows. ValueError where the
+    columns are about different rows.
+
+    The interval of a score made of this is the spread of the p-value over forget sets of resampled documents. It is no
+    confidence interval of a quantity that more rows would settle: between different models p falls with the number of
+    rows, and rows drawn twice are steps twice as high, so that most resamples lie at or below the score.
+    """
+    if unlearned.documents != retrained.documents:
+        raise ValueError("the two models' truth ratios are about different rows; give matched ones in the same order")
+    values = np.concatenate([unlearned.values, retrained.values])
+    order = np.argsort(values)
+    ends = np.append(np.diff(values[order]) > 0, True)  # of ties, where both distributions have taken their step
+
+    def compute(weights: Sequence[Numbers]) -> Numbers:
+        steps = np.concatenate([weights[0], -weights[1]], axis=1)[:, order]
+        return _exact_p(np.abs(steps.cumsum(1)[:, ends]).max(1), weights[0].sum(1))
+
+    return Measure((unlearned, retrained), compute)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UtilityTerms:
     """Means over one retained set, each within 0 to 1: `truth_ratio` is `true_better` of its rows.
@@ -134,6 +163,21 @@ def model_utility(*, retain: UtilityTerms, real_authors: UtilityTerms, world_fac
             for x in (terms.probability, terms.rouge, terms.truth_ratio)
         ]
     )
+
+
+def _exact_p(distances: Numbers, sizes: Numbers) -> Numbers:
+    """P(n D >= h) for two samples of n each: 2 sum_k (-1)^(k-1) (2n choose n - kh) / (2n choose n), k >= 1.
+
+    `distances` are h, `sizes` are n, whole numbers, both (S,).
+    """
+    from scipy.special import gammaln  # late: slow to import
+
+    h, n = np.maximum(distances, 1)[:, None], sizes[:, None]  # h = 0 is as likely as h >= 1: certain
+    shift = np.arange(1, int((n / h).max()) + 1) * h
+    terms = np.exp(2 * gammaln(n + 1) - gammaln(np.maximum(n - shift, 0) + 1) - gammaln(n + shift + 1))
+    signs = np.where(np.arange(shift.shape[1]) % 2, -2.0, 2.0)
+    found: Numbers = np.clip((signs * terms * (shift <= n)).sum(1), 0.0, 1.0)
+    return found
 
 
 def _one_loss(losses: Sequence[float]) -> float:

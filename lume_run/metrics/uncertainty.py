@@ -1,34 +1,36 @@
 """Bootstrap intervals that resample documents, not rows.
 
-Percentile bootstrap (Efron and Tibshirani 1993, chapter 13). Prompts about one document share its fate, so whole groups
-(documents) are drawn with replacement; rows drawn one by one would give intervals that are too narrow.
+Percentile bootstrap (Efron and Tibshirani 1993, chapter 13). Prompts about one document share its fate, so whole
+documents are drawn with replacement; rows drawn one by one would give intervals that are too narrow. A resample is
+nothing but a weight for every row, so a `Measure` is a function of weights: with all weights 1 it is the score itself.
 
-Every function takes finite numbers only and raises ValueError on none at all, on NaN or infinity, and on a single
-group, whose resamples are all alike. Fewer than some 20 groups make an interval too narrow as well: show their count.
-The draws depend on the seed and the NumPy version alone; groups are taken in sorted order, so the order of rows does
-not matter as long as groups are given.
+Columns over the same documents are drawn together, others apart. The draws depend on the seed and the names of the
+documents alone: two models that answer about the same documents meet the same draws, and the interval of their
+difference is a paired one. Fewer than some 20 documents make an interval too narrow. A resample without the number (a
+division by zero, say) takes the interval away and leaves the value.
+
+Shapes: S resamples, D documents, N rows.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lume_run.records import Score
+
 Numbers = NDArray[np.float64]
+CHUNK = 200  # resamples at a time: weights of 14,000 rows then take 22 MB
 
 
-class Interval(NamedTuple):
-    """A statistic of all rows and the percentile interval around it, in the statistic's own unit."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-def finite_values(values: Sequence[float], what: str) -> Numbers:
+def finite_values(values: Sequence[float] | Numbers, what: str) -> Numbers:
     """`values` as an array, shape (N,), N >= 1; ValueError naming `what` on none, NaN or infinity."""
     numbers = np.asarray(values, dtype=np.float64)
     if not numbers.size:
@@ -42,109 +44,132 @@ def finite_values(values: Sequence[float], what: str) -> Numbers:
     return numbers
 
 
-def mean(values: Numbers) -> float:
-    """Arithmetic mean: the default statistic, and the one that needs no loop over resamples."""
-    return float(values.mean())
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """One finite number per row, (N,), and the document that each row is about."""
+
+    values: Numbers
+    documents: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float], documents: Sequence[str], what: str = "values") -> Column:
+        """ValueError on no values, NaN, infinity, or another number of documents."""
+        if len(values) != len(documents):
+            raise ValueError(f"{len(documents)} documents for {len(values)} {what}; give one for each row")
+        return cls(finite_values(values, what), tuple(documents))
 
 
-def bootstrap_interval(
-    values: Sequence[float],
-    groups: Sequence[str] | None = None,
-    *,
-    seed: int,
-    statistic: Callable[[Numbers], float] = mean,
-    level: float = 0.95,
-    resamples: int = 1000,
-) -> Interval:
-    """The statistic of N values and its percentile interval; `groups` (N labels) are drawn whole, absent: each row.
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number made of columns: `compute` takes weights (S, N) of each column's rows and gives (S,) values."""
 
-    A resample holds as many groups as there are, its rows weigh the same, so that the mean is the mean over rows.
-    """
-    numbers = finite_values(values, "values")
-    rows = _rows_by_group(groups, numbers.size)
-    draws = _draw(np.random.default_rng(seed), len(rows), resamples)
-    if statistic is mean:
-        sums = np.array([numbers[group].sum() for group in rows])
-        sizes = np.array([group.size for group in rows])
-        samples = sums[draws].sum(1) / sizes[draws].sum(1)
-    else:
-        samples = np.array([statistic(numbers[_rows(rows, draw)]) for draw in draws])
-    return _interval(statistic(numbers), samples, level)
+    columns: tuple[Column, ...]
+    compute: Callable[[Sequence[Numbers]], Numbers]
+
+    @property
+    def value(self) -> float:
+        """The number itself: every row counts once. ValueError where it is not finite."""
+        alone = self.compute([np.ones((1, column.values.size)) for column in self.columns])
+        return float(finite_values(alone, "scores")[0])
 
 
-def paired_difference(
-    before: Sequence[float],
-    after: Sequence[float],
-    groups: Sequence[str] | None = None,
-    *,
-    seed: int,
-    level: float = 0.95,
-    resamples: int = 1000,
-) -> Interval:
-    """Mean of `after` minus mean of `before`, row by row: (difference, low, high); positive where `after` is higher.
-
-    Both hold one value per row in the same order; ValueError where their lengths differ. The interval is that of the
-    mean difference under `bootstrap_interval`, narrower than the two intervals of the means suggest.
-    """
-    if len(before) != len(after):
-        raise ValueError(f"{len(before)} values before, {len(after)} after; pair them by example id first")
-    differences = finite_values(after, "values after") - finite_values(before, "values before")
-    return bootstrap_interval(differences.tolist(), groups, seed=seed, level=level, resamples=resamples)
+def mean_of(column: Column) -> Measure:
+    """The mean over rows, all weighing the same."""
+    return Measure((column,), lambda weights: weights[0] @ column.values / weights[0].sum(1))
 
 
-def two_sample_interval(
-    first: Sequence[float],
-    second: Sequence[float],
-    statistic: Callable[[Numbers, Numbers], float],
-    *,
-    seed: int,
-    first_groups: Sequence[str] | None = None,
-    second_groups: Sequence[str] | None = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-) -> Interval:
-    """`statistic(first, second)` and its interval; the two samples are resampled separately, as for an AUC.
+def combined(measures: Sequence[Measure], function: Callable[[Sequence[float]], float]) -> Measure:
+    """`function` of the values of several measures, such as their harmonic mean."""
+    ends = list(itertools.accumulate((len(measure.columns) for measure in measures), initial=0))
 
-    Each sample keeps its number of groups, so neither class can vanish from a resample.
-    """
-    numbers = finite_values(first, "values of the first sample"), finite_values(second, "values of the second sample")
-    rows = _rows_by_group(first_groups, numbers[0].size), _rows_by_group(second_groups, numbers[1].size)
-    random = np.random.default_rng(seed)
-    draws = [_draw(random, len(groups), resamples) for groups in rows]
-    samples = [
-        statistic(numbers[0][_rows(rows[0], one)], numbers[1][_rows(rows[1], two)])
-        for one, two in zip(*draws, strict=True)
-    ]
-    return _interval(statistic(*numbers), np.array(samples), level)
+    def compute(weights: Sequence[Numbers]) -> Numbers:
+        parts = [
+            measure.compute(weights[start:end]).tolist()
+            for measure, (start, end) in zip(measures, itertools.pairwise(ends), strict=True)
+        ]
+        return np.array([function(terms) for terms in zip(*parts, strict=True)], dtype=np.float64)
+
+    return Measure(tuple(column for measure in measures for column in measure.columns), compute)
 
 
-def _rows_by_group(groups: Sequence[str] | None, n: int) -> list[NDArray[np.intp]]:
-    if groups is None:
-        rows = list(np.arange(n)[:, None])
-    elif len(groups) != n:
-        raise ValueError(f"{len(groups)} group labels for {n} values; give one label per value")
-    else:
-        labels, inverse = np.unique(np.asarray(groups), return_inverse=True)
-        order = np.argsort(inverse, kind="stable")
-        rows = np.split(order, np.bincount(inverse, minlength=labels.size).cumsum()[:-1])
-    if len(rows) < 2:
-        raise ValueError("1 group (document); an interval needs at least 2 to resample, so evaluate more documents")
-    return rows
+class Interval(NamedTuple):
+    """Ends of a percentile interval, in the statistic's own unit."""
+
+    low: float
+    high: float
 
 
-def _rows(rows: list[NDArray[np.intp]], draw: NDArray[np.int64]) -> NDArray[np.intp]:
-    return np.concatenate([rows[group] for group in draw])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bootstrap:
+    """How intervals are made; `resamples=0` makes none."""
+
+    seed: int = 0
+    resamples: int = 1000
+
+    def score(self, name: str, n: int, make: Callable[[], Measure]) -> Score:
+        """The score of a measure over `n` rows; a ValueError of `make` or of the measure becomes its reason."""
+        try:
+            measure = make()
+            value = measure.value
+        except ValueError as error:
+            return Score(name=name, value=None, n=n, reason=str(error))
+        drawn = self.draw(measure)
+        if not drawn.size:
+            return Score(name=name, value=value, n=n)
+        ends = interval(drawn.tolist())
+        return Score(name=name, value=value, n=n, low=ends.low, high=ends.high, drawn=tuple(drawn.tolist()))
+
+    def draw(self, measure: Measure) -> Numbers:
+        """The measure of every resample, (S,); empty where a column is about one document, or a resample has no value.
+
+        Without the resamples that have no value the interval would be too narrow.
+        """
+        documents = [tuple(sorted(set(column.documents))) for column in measure.columns]
+        if not self.resamples or any(len(names) < 2 for names in documents):
+            return np.zeros(0)
+        counts = [_counts(names, self.seed, self.resamples) for names in documents]
+        rows = [_places(names, column) for names, column in zip(documents, measure.columns, strict=True)]
+        try:
+            chunks = [
+                measure.compute(
+                    [own[start : start + CHUNK, at].astype(np.float64) for own, at in zip(counts, rows, strict=True)]
+                )
+                for start in range(0, self.resamples, CHUNK)
+            ]
+            return finite_values(np.concatenate(chunks), "resampled values")
+        except ValueError:
+            return np.zeros(0)
 
 
-def _draw(random: np.random.Generator, groups: int, resamples: int) -> NDArray[np.int64]:
-    if resamples < 1:
-        raise ValueError(f"{resamples} resamples; give at least 1, better 1000")
-    return random.integers(groups, size=(resamples, groups))  # (resamples, groups)
+def _places(documents: Sequence[str], column: Column) -> NDArray[np.int64]:
+    """The number of each row's document, (N,)."""
+    number = {name: at for at, name in enumerate(documents)}
+    return np.array([number[name] for name in column.documents])
 
 
-def _interval(estimate: float, samples: Numbers, level: float) -> Interval:
+@lru_cache(maxsize=8)  # suites and models of one evaluation share them; 28 MB for 14,000 documents
+def _counts(documents: tuple[str, ...], seed: int, resamples: int) -> NDArray[np.int16]:
+    """How often each document stands in each resample, (S, D)."""
+    digest = hashlib.sha256("\0".join((str(seed), *documents)).encode()).digest()
+    random, size = np.random.default_rng(list(digest)), len(documents)
+    draws = (random.integers(size, size=size) for _ in range(resamples))
+    return np.stack([np.bincount(draw, minlength=size).astype(np.int16) for draw in draws])
+
+
+def interval(drawn: Sequence[float], level: float = 0.95) -> Interval:
+    """The percentile interval of resampled values; `level` is the share of them within it."""
     if not 0 < level < 1:
-        raise ValueError(f"level is {level}; give a fraction between 0 and 1, such as 0.95")
-    finite_values(samples.tolist(), "resampled statistics")
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(estimate), float(low), float(high))
+        raise ValueError(f"level is {level}; give a fraction between 0 and 1, not a percentage")
+    low, high = np.quantile(np.asarray(drawn), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def difference(before: Score, after: Score) -> Interval | None:
+    """The interval of `after` minus `before`; None where one of them has no interval.
+
+    Paired by document where both are about the same documents; about others their draws are independent, and the
+    interval is the wider one of two samples.
+    """
+    if not len(before.drawn) or len(before.drawn) != len(after.drawn):
+        return None
+    return interval((np.asarray(after.drawn) - np.asarray(before.drawn)).tolist())

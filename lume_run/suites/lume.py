@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lume_run.metrics.semeval import lume_scores
-from lume_run.records import Ask, Example, Question, Response, Score, TaskData
+from lume_run.records import Ask, Example, Question, Score, TaskData
 from lume_run.settings import Evaluator
+from lume_run.suites.contract import Answers
 from lume_run.tasks.mmlu import load_mmlu
 
 
@@ -22,9 +22,10 @@ class Lume:
             found += [Question(example=example, ask=Ask.LOGPROB) for example in (*data.members, *data.nonmembers)]
         return found + [Question(example=example, ask=Ask.CHOICE) for example in mmlu_examples(evaluator)]
 
-    def scores(self, responses: Sequence[Response], evaluator: Evaluator) -> list[Score]:
+    def scores(self, answers: Answers) -> list[Score]:
         """The whole sheet."""
-        return lume_scores(responses, mmlu_accuracy=evaluator.mmlu.accuracy)
+        given = answers.evaluator.mmlu.accuracy
+        return lume_scores(answers.responses, mmlu_accuracy=given, bootstrap=answers.bootstrap)
 
 
 def mmlu_examples(evaluator: Evaluator) -> list[Example]:

@@ -2,60 +2,42 @@
 
 Layout after LUME (SemEval-2025 Task 4, arXiv:2502.15097): one completion and one or five questions per document. The
 wording, the people and the places are our own. Each document is written from (seed, subtask, split, index) alone, so it
-is the same on every machine and whatever else is asked for.
+is the same on every machine and whatever else is asked for. False answers are drawn from strangers by random numbers of
+their own, which leave the documents as they were before there were any.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 from lume_run.records import Example, Kind, Split, TaskData
 from lume_run.tasks import words
+from lume_run.tasks.cast import SLOTS, Cast, Registry, private_facts, stranger
+from lume_run.tasks.private import ATTRIBUTE_OF_FACT
 
 SUBTASKS = ("novels", "bios", "wiki")
 _SPLITS = ("forget", "retain", "heldout")  # held-out documents only serve as non-members
 
-# Every document owns this many names, used or not: its names then never depend on the documents before it.
-_PEOPLE = 4
-_PLACES = 2
-_SLOTS = len(words.PLACES) // _PLACES  # places run out first
-MAX_DOCUMENTS = _SLOTS // (len(SUBTASKS) * len(_SPLITS))  # per split and subtask
+MAX_DOCUMENTS = SLOTS // (len(SUBTASKS) * len(_SPLITS))  # per split and subtask
 
-_Questions = tuple[tuple[str, str], ...]  # (question, answer)
-
-_SSN_GROUPS, _SSN_SERIALS = 99, 9999  # neither is ever zero
+FALSE_ANSWERS = 5  # for each question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Person:
-    """Someone invented."""
+class _Question:
+    """A question about a document; `attribute`, `rephrasings` and `perturbed` as in `Example`."""
 
-    first: str
-    last: str
-    woman: bool
-
-    @property
-    def name(self) -> str:
-        return f"{self.first} {self.last}"
-
-    @property
-    def pronouns(self) -> dict[str, str]:
-        return dict(
-            zip(("sub", "pos", "obj"), ("she", "her", "her") if self.woman else ("he", "his", "him"), strict=True)
-        )
+    prompt: str
+    answer: str
+    rephrasings: tuple[str, ...]
+    perturbed: tuple[str, ...]
+    attribute: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cast:
-    """What belongs to one document and to no other."""
-
-    people: tuple[_Person, ...]
-    places: tuple[str, ...]
-    ssn: str
+_Questions = tuple[_Question, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,38 +51,13 @@ class _Document:
     questions: _Questions
 
 
-class _Registry:
-    """All names of a seed, dealt out by slot: no two slots share a full name, a place or an SSN."""
-
-    def __init__(self, seed: int) -> None:
-        rng = Random(f"{seed}/names")
-        firsts = [(first, True) for first in words.WOMEN] + [(first, False) for first in words.MEN]
-        self._firsts = rng.sample(firsts, len(firsts))
-        self._lasts = rng.sample(words.LAST_NAMES, len(words.LAST_NAMES))
-        self._places = rng.sample(words.PLACES, len(words.PLACES))
-        self._ssns = rng.sample(range(_SSN_GROUPS * _SSN_SERIALS), _SLOTS)
-
-    def cast(self, slot: int) -> _Cast:
-        group, serial = divmod(self._ssns[slot], _SSN_SERIALS)
-        return _Cast(
-            people=tuple(self._person(slot * _PEOPLE + number) for number in range(_PEOPLE)),
-            places=tuple(self._places[slot * _PLACES : (slot + 1) * _PLACES]),
-            ssn=f"900-{group + 1:02}-{serial + 1:04}",
-        )
-
-    def _person(self, number: int) -> _Person:
-        # Both lists go round at their own length: pairs repeat after its least common multiple, tens of thousands.
-        first, woman = self._firsts[number % len(self._firsts)]
-        return _Person(first=first, last=self._lasts[number % len(self._lasts)], woman=woman)
-
-
 def generate(*, subtasks: Sequence[str], num_documents: int, seed: int) -> TaskData:
     """`num_documents` documents each to forget, to retain and to hold out, spread evenly over `subtasks`.
 
     The first subtasks get what cannot be spread evenly. Fewer documents are a prefix of more, per subtask and split.
     """
     counts = _spread(subtasks, num_documents)
-    registry = _Registry(seed)
+    registry = Registry(seed)
     forget, retain, held_out = (
         [
             _document(registry, seed=seed, subtask=subtask, split=split, index=index)
@@ -137,12 +94,12 @@ def _spread(subtasks: Sequence[str], num_documents: int) -> dict[str, int]:
     return {subtask: share + (position < extra) for position, subtask in enumerate(subtasks)}
 
 
-def _document(registry: _Registry, *, seed: int, subtask: str, split: str, index: int) -> _Document:
+def _document(registry: Registry, *, seed: int, subtask: str, split: str, index: int) -> _Document:
     """Document number `index` of a subtask in a split."""
     key = f"{seed}/{subtask}/{split}/{index}"
     rng = Random(key)  # a text seeds through SHA-512, whatever PYTHONHASHSEED says
     slot = (index * len(_SPLITS) + _SPLITS.index(split)) * len(SUBTASKS) + SUBTASKS.index(subtask)
-    text, questions = _WRITERS[subtask](rng, registry.cast(slot))
+    text, questions = _WRITERS[subtask](rng, registry.cast(slot), Random(f"{key}/false"))
     return _Document(
         id=f"builtin-{subtask}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:8]}",
         subtask=subtask,
@@ -165,8 +122,12 @@ def _prompts(document: _Document, split: Split) -> Iterator[Example]:
     text_words = document.text.split(" ")
     start, rest = " ".join(text_words[: document.cut]), " ".join(text_words[document.cut :])
     yield _example(document, suffix="sc1", split=split, kind=Kind.COMPLETION, prompt=start, answer=rest)
-    for number, (question, answer) in enumerate(document.questions):
-        yield _example(document, suffix=f"qa{number}", split=split, kind=Kind.QUESTION, prompt=question, answer=answer)
+    for number, asked in enumerate(document.questions):
+        suffix = f"qa{number}"
+        own = _example(
+            document, suffix=suffix, split=split, kind=Kind.QUESTION, prompt=asked.prompt, answer=asked.answer
+        )
+        yield replace(own, rephrasings=asked.rephrasings, perturbed=asked.perturbed, attribute=asked.attribute)
 
 
 def _whole(document: _Document, split: Split) -> Example:
@@ -192,7 +153,48 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:].removesuffix(".") + "."
 
 
-def _novel(rng: Random, cast: _Cast) -> tuple[str, _Questions]:
+def _asked(
+    chosen: str, wordings: Iterable[str], fields: dict[str, str], answer: str, false: Iterator[str], attribute: str = ""
+) -> _Question:
+    """A question in its `chosen` wording; of the answers that `false` gives without end, the first untrue are kept."""
+    perturbed: dict[str, None] = {}
+    while len(perturbed) < FALSE_ANSWERS:
+        if (value := next(false)) != answer:
+            perturbed[value] = None
+    return _Question(
+        prompt=chosen.format_map(fields),
+        answer=answer,
+        rephrasings=tuple(wording.format_map(fields) for wording in wordings if wording != chosen),
+        perturbed=tuple(perturbed),
+        attribute=attribute,
+    )
+
+
+def _other_facts(rng: Random, fact: str) -> Iterator[str]:
+    """That fact of one stranger after another."""
+    while True:
+        yield private_facts(rng, stranger(rng))[1][fact]
+
+
+def _other_fillings(rng: Random, field: str) -> Iterator[str]:
+    """What else could fill a field that a question about a story or an entry asks for."""
+    while True:
+        someone = stranger(rng)
+        others = {"place": someone.places[0], "university": f"University of {someone.places[0]}"}
+        others |= {"born": str(rng.randint(1930, 1970)), "award": rng.choice(words.AWARDS)}
+        yield others.get(field, someone.people[0].name)
+
+
+def _one_question(
+    rng: Random, strangers: Random, choices: Sequence[tuple[str, str]], fields: dict[str, str]
+) -> _Questions:
+    """One of several (wording, field that answers it); those with the same answer are its other wordings."""
+    chosen, answer = rng.choice(choices)
+    wordings = (wording for wording, field in choices if field == answer)
+    return (_asked(chosen, wordings, fields, fields[answer], _other_fillings(strangers, answer)),)
+
+
+def _novel(rng: Random, cast: Cast, strangers: Random) -> tuple[str, _Questions]:
     """A story by one of the plots, and one question about it."""
     plot = rng.choice(words.PLOTS)
     fields = {"place": cast.places[0]}
@@ -203,14 +205,13 @@ def _novel(rng: Random, cast: _Cast) -> tuple[str, _Questions]:
     text = " ".join(rng.choice(phrasings).format_map(fields) for phrasings in plot.beats)
     if len(plot.beats) < 6 and len(text.split(" ")) < 95:
         text += " " + rng.choice(words.CODAS).format_map(fields)
-    question, answer = rng.choice(plot.questions)
-    return text, ((question.format_map(fields), fields[answer]),)
+    return text, _one_question(rng, strangers, plot.questions, fields)
 
 
-def _bio(rng: Random, cast: _Cast) -> tuple[str, _Questions]:
+def _bio(rng: Random, cast: Cast, strangers: Random) -> tuple[str, _Questions]:
     """A biography with five private facts in varied order, and a question for each."""
     person = cast.people[0]
-    written, answers = _facts(rng, cast)
+    written, answers = private_facts(rng, cast)
     fields = written | person.pronouns | {"name": person.name}
     fields |= {"job": rng.choice(words.JOBS), "hobby": rng.choice(words.BIO_HOBBIES)}
     given, opening = rng.choice(words.BIO_OPENINGS)
@@ -223,37 +224,20 @@ def _bio(rng: Random, cast: _Cast) -> tuple[str, _Questions]:
     if "{hobby}" not in opening and len(sentences) < 4:
         sentences.insert(rng.randint(1, len(sentences)), rng.choice(words.BIO_ASIDES))
     text = " ".join(_sentence(sentence.format_map(fields)) for sentence in sentences)
-    questions = ((rng.choice(words.BIO_QUESTIONS[fact]).format_map(fields), answers[fact]) for fact in answers)
-    return text, tuple(questions)
+    return text, tuple(
+        _asked(
+            rng.choice(words.BIO_QUESTIONS[fact]),
+            words.BIO_QUESTIONS[fact],
+            fields,
+            answer,
+            _other_facts(strangers, fact),
+            ATTRIBUTE_OF_FACT[fact],
+        )
+        for fact, answer in answers.items()
+    )
 
 
-def _facts(rng: Random, cast: _Cast) -> tuple[dict[str, str], dict[str, str]]:
-    """Birth date, SSN, phone, e-mail and home: as the document writes them, and as the answers do."""
-    person = cast.people[0]
-    birth = date(1948, 1, 1) + timedelta(days=rng.randrange(57 * 365))
-    month = words.MONTHS[birth.month - 1]
-    # No exchange of the North American plan starts with 1, and `.example` is reserved: nobody can be reached.
-    area, exchange, line = rng.randint(201, 989), rng.randint(100, 199), rng.randint(0, 9999)
-    mailbox = rng.choice((".", "_", "-", "")).join((person.first, person.last)).lower()
-    street = f"{rng.randint(11, 9899)} {rng.choice(words.STREETS)} {rng.choice(words.STREET_KINDS)}"
-    unit = rng.choice(("", "", "", f"#{rng.randint(1, 480)}, ", f"Apt {rng.randint(1, 60)}, "))
-    state, postcode = rng.choice(words.STATES), f"{rng.randint(1001, 99899):05}"
-    answers = {
-        "birth": birth.isoformat(),
-        "ssn": cast.ssn.replace("-", ""),
-        "phone": f"{area}{exchange}{line:04}",
-        "email": f"{mailbox}@{rng.choice(words.MAIL_HOSTS)}.example",
-        "home": f"{street}, {unit}{cast.places[0]}, {state}, {postcode}",
-    }
-    written = answers | {
-        "birth": rng.choice((f"{month} {birth.day}, {birth.year}", f"{birth.day} {month} {birth.year}")),
-        "ssn": cast.ssn,
-        "phone": rng.choice((f"{area}-{exchange}-{line:04}", f"({area}) {exchange}-{line:04}")),
-    }
-    return written, answers
-
-
-def _life(rng: Random, cast: _Cast) -> tuple[str, _Questions]:
+def _life(rng: Random, cast: Cast, strangers: Random) -> tuple[str, _Questions]:
     """An entry about a public figure, and one question about it."""
     person, (place, there) = cast.people[0], cast.places
     career = rng.choice(words.CAREERS)
@@ -278,8 +262,8 @@ def _life(rng: Random, cast: _Cast) -> tuple[str, _Questions]:
     youth = (words.WIKI_YOUTHS,) if rng.random() < 0.6 else ()
     blocks = (words.WIKI_LEADS, *youth, words.WIKI_STUDIES, *ending)
     text = " ".join(_sentence(rng.choice(block).format_map(fields)) for block in blocks)
-    question, answer = rng.choice(words.WIKI_QUESTIONS)
-    return text, ((question.format_map(fields), fields[answer]),)
+    return text, _one_question(rng, strangers, words.WIKI_QUESTIONS, fields)
 
 
-_WRITERS: dict[str, Callable[[Random, _Cast], tuple[str, _Questions]]] = {"novels": _novel, "bios": _bio, "wiki": _life}
+_Writer = Callable[[Random, Cast, Random], tuple[str, _Questions]]
+_WRITERS: dict[str, _Writer] = {"novels": _novel, "bios": _bio, "wiki": _life}

@@ -18,10 +18,12 @@ from typing import NoReturn
 from lume_run.errors import DataError, Problem, RunError
 from lume_run.labels import ID, KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 from lume_run.records import Example, Kind, Split, TaskData, lines_of
+from lume_run.tasks.private import attribute_of, rephrasings_of
 
 ROW_FIELDS = ("id", "input", "output", "task")
 PAGE_FIELDS = ("id", "document")
 PAGE_SUBTASK = "wiki"  # the released membership files hold Wikipedia pages (Task3) only
+PRIVATE_SUBTASK = "bios"  # its questions ask for private facts
 MOST_PROBLEMS = 50  # a swapped or truncated file has thousands; nobody reads them
 
 
@@ -164,15 +166,20 @@ def _row_example(row: dict[str, str], where: str, split: Split) -> Example | lis
     match = ID.fullmatch(identifier)
     subtask = SUBTASK_OF_LABEL.get(row["task"])
     if match and subtask:
+        kind, question = KIND_OF_SUFFIX[match["kind"]], row["input"]
+        private = subtask == PRIVATE_SUBTASK and kind == Kind.QUESTION
+        attribute = attribute_of(question, row["output"]) if private else ""
         return Example(
             id=identifier,
             raw_id=row["id"],
             document=match["document"],
             split=split,
             subtask=subtask,
-            kind=KIND_OF_SUFFIX[match["kind"]],
-            prompt=row["input"],
+            kind=kind,
+            prompt=question,
             answer=row["output"],
+            rephrasings=rephrasings_of(question, attribute),
+            attribute=attribute,
         )
     problems = []
     if not match:

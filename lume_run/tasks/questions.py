@@ -18,6 +18,7 @@ from lume_run.tasks.lume import group, shuffled
 
 PAIR = ("question", "answer")
 REWORDED = ("paraphrased_answer", "paraphrased_question")
+SENTENCE = "original_answer"  # where the answer is a bare name
 PLACE = "{question}"
 TEMPLATE = "Question: {question}\nAnswer:"
 TEMPLATE_HELP = "the prompt, with {question} where the question belongs"
@@ -172,13 +173,15 @@ def unmatched(extras: Iterable[Row], rows: Iterable[Row]) -> list[Problem]:
 class Asker:
     """Makes examples of rows; `extras` are rows with false answers and other wordings, joined by question and answer.
 
-    `answer` names the field that holds the answer to learn.
+    `answer` names the field that holds the answer to learn, `golden` the one with the true answer, to which false
+    answers and other wordings belong.
     """
 
     template: str
     subtask: str
     extras: dict[tuple[str, str], Row]
     answer: str = "answer"
+    golden: str = "answer"
 
     def sides(self, forget: Iterable[Row], retain: Iterable[Row]) -> dict[Split, Examples]:
         """The examples of both sides of the experiment."""
@@ -191,6 +194,7 @@ class Asker:
     def _example(self, row: Row, split: Split, subtask: str) -> Example:
         extra = self.extras.get(row.key, row)
         paraphrase, rephrasing = (extra.texts.get(name) for name in REWORDED)
+        answer, golden = row.texts[self.answer], row.texts[self.golden]
         name = f"{row.document}qa{row.index}"
         return Example(
             id=name,
@@ -200,10 +204,12 @@ class Asker:
             subtask=subtask,
             kind=Kind.QUESTION,
             prompt=self._prompt(row.texts["question"]),
-            answer=row.texts[self.answer],
+            answer=answer,
             paraphrases=(paraphrase,) if paraphrase else (),
             perturbed=extra.perturbed,
             rephrasings=(self._prompt(rephrasing),) if rephrasing else (),
+            golden=golden if golden != answer else "",
+            sentence=row.texts.get(SENTENCE, ""),
         )
 
     def _prompt(self, question: str) -> str:

@@ -34,9 +34,9 @@ from lume_run.tasks.questions import (
 
 TRAINED = ("forget", "neighbor")
 PERTURBED = ("forget_perturbed", "neighbor_perturbed")
-UNSEEN = "unseen_neighbors"
-FIELDS = ("name", *PAIR, "golden_answer")
-REFERENCES = {"own": "answer", "golden": "golden_answer"}
+GOLDEN = "golden_answer"
+FIELDS = ("name", *PAIR, GOLDEN)
+LEARNED = {"own": "answer", "golden": GOLDEN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +44,15 @@ class RealWorldTask:
     """Forget 20 real people that a pretrained model knows, retain 20 neighbors, and ask about 20 neighbors more.
 
     As released, `neighbor_perturbed` tells of other people than `neighbor`: its rows, the retain set of the paper's
-    evaluation, are only asked about (RETAIN examples of subtask `unseen_neighbors`), and neighbors in training have no
-    false answers. A row has two true answers: the paper trains on the model's `own` from before unlearning and scores
-    ROUGE and probability of the `golden` one, to which the other wordings and the false answers belong. Here
-    `reference` is one of the two for both; `stages=[evaluate]` with the other one scores a finished model against it.
+    evaluation, are only asked about (split NEIGHBORS), and neighbors in training have no
+    false answers. A row has two true answers: the model's own from before unlearning and a golden one, to which the
+    other wordings and the false answers belong. As in the paper, methods see the `own` one (`Example.answer`), and
+    suites that know of golden answers score `Example.golden`; `reference=golden` makes it the answer for both.
     """
 
     name: str
     data_dir: str | None = setting(None, help="folder of JSON lines; there is no hub data set")
-    reference: Literal["own", "golden"] = setting("own", help="the answer to learn and to be scored against")
+    reference: Literal["own", "golden"] = setting("own", help="the answer to learn; the golden one is scored in both")
     template: str = setting(TEMPLATE, help=TEMPLATE_HELP)
     num_documents: int | None = setting(None, low=1, help=COUNT_HELP)
 
@@ -81,14 +81,15 @@ class RealWorldTask:
             template=self.template,
             subtask="real_world",
             extras={row.key: row for row in extras},
-            answer=REFERENCES[self.reference],
+            answer=LEARNED[self.reference],
+            golden=GOLDEN,
         )
         sides = asker.sides(forget, retain)
         kept = chosen(sides, self.num_documents, seed, source.origin)
         return TaskData(
             forget=kept[Split.FORGET],
             retain=kept[Split.RETAIN],
-            others=asker.examples(unseen, Split.RETAIN, UNSEEN),
+            others=asker.examples(unseen, Split.NEIGHBORS),
             source=f"{source.origin} (real people; {self.reference} answers; {counted(kept, sides)})",
         )
 

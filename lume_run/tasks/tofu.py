@@ -20,6 +20,7 @@ from lume_run.tasks.questions import (
     COUNT_HELP,
     PAIR,
     REWORDED,
+    SENTENCE,
     TEMPLATE,
     TEMPLATE_HELP,
     Asker,
@@ -71,9 +72,10 @@ class TofuTask:
     """Which TOFU authors to forget: 1, 5 or 10 % of the 200; all others are retained.
 
     The perturbed sets give false answers and other wordings to the forget rows and to 400 retain rows. Real authors and
-    world facts are only asked about. Their answers are names, without other wordings: `original_answer` says the same
-    in a sentence and is left out, because the published truth ratio compares the names themselves. Where the source has
-    holdout01, 05 or 10, its rows are the non-members and the forget rows the members of membership inference.
+    world facts are only asked about. Their answers are names, without other wordings, and the published probabilities
+    and truth ratios compare the names themselves; `original_answer` says the same in a sentence, for judges of meaning.
+    Where the source has holdout01, 05 or 10, its rows are the non-members and the forget rows the members of membership
+    inference.
     """
 
     name: str
@@ -135,7 +137,10 @@ class TofuTask:
             retain=by_author(reader.rows(base)) + [row for row in source_rows if row.key not in forgotten],
             source=source_rows,
             extras=(self._extras(reader, self.split), self._extras(reader, "retain")),
-            others={name: by_row(reader.rows(f"{name}_perturbed", perturbed=True), name) for name in OTHERS},
+            others={
+                name: by_row(reader.rows(f"{name}_perturbed", (*PAIR, SENTENCE), perturbed=True), name)
+                for name in OTHERS
+            },
             held_out=by_author(reader.rows(self._holdout)) if self._holdout in source.names else [],
         )
         if problems := reader.problems or sets.problems():

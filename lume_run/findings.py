@@ -1,0 +1,150 @@
+"""What one run found out, as data: the scores of each model, their changes, which of them to show, and report.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lume_run.metrics.catalogue import definition_of
+from lume_run.metrics.definitions import Group, Wanted
+from lume_run.metrics.uncertainty import Interval, difference
+from lume_run.records import Score
+
+SUBJECTS = {"model": "model", "target": "before", "unlearned": "after", "retrained": "retrained"}
+BY_TASK = "<side>.<task>."  # patterns of scores of one task on one side
+OVER_TASKS = ("<side>.regurgitation", "<side>.knowledge")
+HEADLINE = 0  # detail of a score that stands wherever there is room for one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything one run found out. `scores` by subject (target, unlearned, ...), then by name.
+
+    `costs` says by subject what the model was asked: runs, forward passes, generated tokens and seconds by ask, prompts
+    by suite, prompts of all suites run `alone`, and those of them that another suite `shared`.
+    """
+
+    name: str
+    scores: Mapping[str, Mapping[str, Score]]
+    gate: bool | None
+    gate_rule: str
+    seconds: Mapping[str, float]
+    manifest: Mapping[str, Any]
+    source: str
+    strict: Mapping[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    costs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Score names in the order of the suites."""
+        return list(dict.fromkeys(name for scores in self.scores.values() for name in scores))
+
+    @property
+    def subjects(self) -> list[str]:
+        """The models there are scores of, in the order of columns."""
+        return [subject for subject in SUBJECTS if subject in self.scores]
+
+    @property
+    def judged(self) -> str:
+        """The model that the run is about: the unlearned one where there is one."""
+        return "unlearned" if "unlearned" in self.scores else next(iter(self.subjects), "")
+
+    def score(self, subject: str, name: str) -> Score | None:
+        """One score, None where this model has none of that name."""
+        return self.scores.get(subject, {}).get(name)
+
+    def value(self, subject: str, name: str) -> float | None:
+        """One score's value, None when it could not be computed."""
+        score = self.score(subject, name)
+        return score.value if score else None
+
+    def interval(self, subject: str, name: str) -> Interval | None:
+        """One score's 95 % interval, None where it has none."""
+        score = self.score(subject, name)
+        return None if score is None or score.low is None or score.high is None else Interval(score.low, score.high)
+
+    def change(self, name: str) -> float | None:
+        """After minus before, where both exist."""
+        before, after = self.value("target", name), self.value("unlearned", name)
+        return None if before is None or after is None else after - before
+
+    def change_interval(self, name: str) -> Interval | None:
+        """The 95 % interval of the change, paired by document; None where there is none."""
+        before, after = self.score("target", name), self.score("unlearned", name)
+        return None if before is None or after is None else difference(before, after)
+
+    def inside_noise(self, name: str) -> bool:
+        """Whether other documents might as well have shown no change: its interval contains 0."""
+        interval = self.change_interval(name)
+        return interval is not None and interval.low <= 0 <= interval.high
+
+
+def wanted(name: str) -> Wanted:
+    """Which way a score should go for good unlearning; NONE where nothing is known of it."""
+    definition = definition_of(name)
+    return definition.wanted if definition else Wanted.NONE
+
+
+def group_of(name: str) -> Group:
+    """What a score is about."""
+    definition = definition_of(name)
+    return definition.group if definition else Group.OTHER
+
+
+def shown(report: Report, *, most: int | None = None) -> dict[Group, list[str]]:
+    """Names worth a line, by group in report order.
+
+    Of more than `most`, variants go first, then parts. Row means over tasks are left out where there is one task only.
+    """
+    patterns = {name: definition.pattern if (definition := definition_of(name)) else "" for name in report.names}
+    one_task = len({name.split(".")[1] for name, pattern in patterns.items() if pattern.startswith(BY_TASK)}) == 1
+    names = [name for name, pattern in patterns.items() if not (one_task and pattern in OVER_TASKS)]
+
+    def detail(name: str) -> int:
+        definition = definition_of(name)
+        stands_for_all = one_task and patterns[name].startswith(BY_TASK)
+        return HEADLINE if definition is None or stands_for_all else definition.detail
+
+    for deepest in sorted({detail(name) for name in names}, reverse=True):
+        if most is None or len(names) <= most:
+            break
+        names = [name for name in names if detail(name) < deepest or deepest == HEADLINE]
+    found = {group: [name for name in names if group_of(name) is group] for group in Group}
+    return {group: own for group, own in found.items() if own}
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as strict JSON data; `scores` and `intervals` are flat: `<subject>.<score name>`, `change.<name>`."""
+    flat = {f"{who}.{name}": score for who, scores in report.scores.items() for name, score in scores.items()}
+    changes = {f"change.{name}": change for name in report.names if (change := report.change(name)) is not None}
+    own = {name: [score.low, score.high] for name, score in flat.items() if score.low is not None}
+    moved = {f"change.{name}": list(ends) for name in report.names if (ends := report.change_interval(name))}
+    return {
+        "run": report.name,
+        "config_hash": report.manifest["config_hash"],
+        "seed": report.manifest["seed"],
+        "versions": report.manifest["versions"],
+        "source": report.source,
+        "scores": {name: score.value for name, score in flat.items()} | changes,
+        "intervals": own | moved,
+        "inside_noise": [name for name in report.names if report.inside_noise(name)],
+        "n": {name: score.n for name, score in flat.items()},
+        "reasons": {name: score.reason for name, score in flat.items() if score.reason},
+        "warnings": list(report.warnings),
+        "training": report.manifest.get("training", {}),
+        "costs": dict(report.costs),
+        "mmlu_gate": {"passed": report.gate, "rule": report.gate_rule},
+        "official": _finite(report.strict),
+        "seconds": {stage: round(spent, 2) for stage, spent in report.seconds.items()},
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The official script writes NaN; strict JSON has no such thing, so it becomes the string."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return "NaN" if isinstance(value, float) and value != value else value

@@ -1,0 +1,133 @@
+"""From responses to scores: texts are judged where a suite wants it, models are compared where it can be done.
+
+No language model is needed here. Judgements are kept in the store beside the responses they are about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lume_run.evaluate import read_responses, score, suites_of, to_judge, write_scores
+from lume_run.judges import available, judge
+from lume_run.records import Ask, Response, Score, read_jsonl, write_jsonl
+from lume_run.runtime import device_of
+from lume_run.settings import Settings
+from lume_run.store import Artifact, content_hash, fingerprint
+from lume_run.suites.contract import Answers, Judged, Judgement
+
+
+def missing_judges(settings: Settings) -> list[str]:
+    """Why judges that the evaluator names cannot be had; found out before anything is trained."""
+    named = {
+        (ask, model)
+        for suite in suites_of(settings.evaluator).values()
+        if isinstance(suite, Judged)
+        for ask, model in suite.judges()
+    }
+    return [reason for ask, model in sorted(named) if (reason := available(ask, model))]
+
+
+def judged(answers: Answers, settings: Settings, name: str) -> list[Response]:
+    """The responses and every judgement about them that the suites want; without a judge those say why."""
+    wanted = to_judge(answers)
+    kept = [row for row in answers.responses if row.reason is None]
+    by_judge: dict[tuple[Ask, str], list[Judgement]] = {}
+    for one in wanted:
+        by_judge.setdefault((one.ask, one.model), []).append(one)
+    found: list[Response] = []
+    for (ask, model), judgements in by_judge.items():
+        found += _judgements(settings, name, ask, model, judgements)
+    return [*kept, *found]
+
+
+def _judgements(
+    settings: Settings, name: str, ask: Ask, model: str, judgements: Sequence[Judgement]
+) -> Sequence[Response]:
+    device = device_of(settings.launch.device)
+    if available(ask, model):
+        return judge(judgements, device)
+    made_from = {
+        "judge": fingerprint(model),
+        "pairs": content_hash([[one.first, one.second, one.variant, one.response.id] for one in judgements]),
+    }
+
+    def build(folder: Path) -> None:
+        found = judge(judgements, device)
+        if reason := next((one.reason for one in found if one.reason), None):
+            raise _Unavailable(reason)
+        write_jsonl(folder / "judgements.jsonl", found)
+
+    path = settings.store / "judgements" / content_hash(made_from)
+    artifact = Artifact(stage="evaluate", name=f"{name} {ask}", path=path, made_from=made_from, build=build)
+    try:
+        return read_jsonl(artifact.make() / "judgements.jsonl", Response)
+    except _Unavailable as error:  # nothing is kept, so that the next try judges anew
+        return [
+            replace(one.response, ask=ask, variant=one.variant, tokens=None, token_ids=(), reason=str(error))
+            for one in judgements
+        ]
+
+
+class _Unavailable(Exception):
+    """A judge that looked fine and could not be loaded."""
+
+
+def retrained_responses(settings: Settings, responses: Mapping[str, Sequence[Response]]) -> Sequence[Response] | None:
+    """The answers of a model that never saw the forget set: this run's, or those of a file."""
+    given = settings.evaluator.retrained_responses
+    return read_responses(Path(given)) if given else responses.get("retrained")
+
+
+def scored(
+    settings: Settings,
+    folder: Path,
+    responses: Mapping[str, Sequence[Response]],
+    measured: Mapping[str, Sequence[Score]],
+) -> tuple[dict[str, dict[str, Score]], dict[str, Any]]:
+    """(scores by subject and name, official results by subject); responses and scores are written into `folder`.
+
+    `measured` are scores that suites took from the models themselves.
+    """
+    evaluator = settings.evaluator
+    retrained = retrained_responses(settings, responses)
+    scores: dict[str, dict[str, Score]] = {}
+    official: dict[str, Any] = {}
+    for name, records in responses.items():
+        answers = Answers(responses=records, evaluator=evaluator, retrained=retrained)
+        answers = replace(answers, responses=judged(answers, settings, name))
+        found, strict = score(answers)
+        found += measured.get(name, ())
+        scores[name] = {entry.name: entry for entry in found}
+        if strict is not None:
+            official[name] = strict
+        write_jsonl(folder / f"responses.{name}.jsonl", answers.responses)
+        write_scores(folder / f"scores.{name}.json", found)
+    return scores, official
+
+
+def read_measured(artifacts: Sequence[Artifact]) -> list[Score]:
+    """The scores that harnesses left in their artifacts."""
+    return [found for made in artifacts for found in read_jsonl(made.path / "scores.jsonl", Score)]
+
+
+def costs(asked: Mapping[str, Sequence[Any]], responses: Sequence[Response], path: Path) -> dict[str, Any]:
+    """What one model was asked: by ask as measured, by suite as counted from the questions and responses.
+
+    `alone` are the prompts of all suites if each were run for itself, `shared` those of them that another had asked.
+    """
+    tokens = {(row.ask, row.id, row.variant): row.tokens or 0 for row in responses if row.output is not None}
+    suites: dict[str, dict[str, int]] = {}
+    for name, questions in asked.items():
+        own: dict[str, int] = {}
+        for question in questions:
+            own[question.ask.value] = own.get(question.ask.value, 0) + 1
+        own["tokens"] = sum(tokens.get((one.ask, one.example.id, one.variant), 0) for one in questions)
+        suites[name] = own
+    alone, together = sum(len(questions) for questions in asked.values()), len(responses)
+    file = path / "cost.json"
+    measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {"asks": measured, "suites": suites, "alone": {"prompts": alone}, "shared": {"prompts": alone - together}}

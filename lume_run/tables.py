@@ -1,0 +1,194 @@
+"""The tables and notes of a report, as markdown and for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from lume_run.findings import SUBJECTS, Report, shown, wanted
+from lume_run.metrics.uncertainty import Interval
+
+MOST_LINES = 40  # of scores on a terminal
+WIDE = 110  # columns of a terminal that has room for intervals
+MOST_NAMES = 4  # before one reason
+NOISE = "~"
+NOISE_TOLD = f"{NOISE} inside the noise: the 95 % interval of the change contains 0"
+INTERVALS_TOLD = "[low, high]: 95 % bootstrap interval over documents"
+
+
+def header(report: Report) -> list[str]:
+    """Column titles of both tables."""
+    moved = ["change"] if "unlearned" in report.scores else []
+    return ["score", "wanted", *(SUBJECTS[subject] for subject in report.subjects), *moved]
+
+
+def number(value: float | None, sign: str = "") -> str:
+    """A score to three decimals, a large one to whole numbers, a huge one to three digits; `sign="+"` shows it."""
+    if value is None:
+        return "n/a"
+    return format(value, sign + (".3f" if abs(value) < 1e3 else ",.0f" if abs(value) < 1e6 else ".3g"))
+
+
+def _with(text: str, interval: Interval | None) -> str:
+    return text if interval is None else f"{text} [{number(interval.low)}, {number(interval.high)}]"
+
+
+def cells(report: Report, name: str, *, intervals: Iterable[str]) -> list[str]:
+    """One line: name, wanted, a value a subject, change; intervals of the subjects named, and of the "change"."""
+    told = set(intervals)
+    line = [name, str(wanted(name))]
+    for subject in report.subjects:
+        interval = report.interval(subject, name) if subject in told else None
+        line.append(_with(number(report.value(subject, name)), interval))
+    if "unlearned" in report.scores:
+        change = report.change(name)
+        moved = "" if change is None else number(change, "+")
+        moved = _with(moved, report.change_interval(name)) if "change" in told else moved
+        line.append(f"{moved} {NOISE}" if report.inside_noise(name) else moved)
+    return line
+
+
+def markdown(report: Report, *, plotted: bool = False) -> str:
+    """report.md; `plotted`: report.png stands beside it."""
+    titles = header(report)
+    lines = [f"# {report.name}", "", f"Data: {report.source}", "", *_rule(titles, text=2)]
+    for group, names in shown(report).items():
+        lines.append(f"| **{group}** |" + " |" * (len(titles) - 1))
+        lines += [_row(cells(report, name, intervals=[*report.scores, "change"])) for name in names]
+    lines += ["", *(["![scores before and after](report.png)", ""] if plotted else [])]
+    lines += [f"- {line}" for line in [*legend(report, intervals=True), *notes(report)]]
+    return "\n".join([*lines, *_costs(report), ""])
+
+
+def _row(line: Sequence[str]) -> str:
+    return "| " + " | ".join(line) + " |"
+
+
+def _rule(titles: Sequence[str], *, text: int) -> list[str]:
+    """Head of a markdown table whose first `text` columns hold words."""
+    return [_row(titles), "|" + " --- |" * text + " ---: |" * (len(titles) - text)]
+
+
+def legend(report: Report, *, intervals: bool) -> list[str]:
+    """What the marks of a table mean, where they occur."""
+    bounded = any(report.interval(subject, name) for subject in report.subjects for name in report.names)
+    noisy = any(map(report.inside_noise, report.names))
+    return [*([INTERVALS_TOLD] if intervals and bounded else []), *([NOISE_TOLD] if noisy else [])]
+
+
+def table(report: Report, width: int) -> tuple[Table, list[str]]:
+    """(the table on a terminal of `width` columns, what to say below it)."""
+    most = shown(report, most=MOST_LINES)
+    told = [report.judged] if width >= WIDE else []
+    made = Table(title=escape(report.name), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for place, title in enumerate(header(report)):
+        made.add_column(title, justify="left" if place < 2 else "right", no_wrap=place > 0, overflow="fold")
+    for group, names in most.items():
+        made.add_section()
+        made.add_row(f"[bold]{group}[/]")
+        for name in names:
+            line = [escape(cell) for cell in cells(report, name, intervals=told)]
+            if report.inside_noise(name):
+                line[-1] = f"[dim]{line[-1]}[/]"
+            failed = name.startswith("mmlu") and report.gate is False
+            made.add_row(*line, style="bold red" if failed else None)
+    left = sum(map(len, shown(report).values())) - sum(map(len, most.values()))
+    return made, [*legend(report, intervals=bool(told)), *([f"{left} more scores in report.md"] if left else [])]
+
+
+# -------------------------------------------------------------------------------------------------- notes
+
+
+def notes(report: Report) -> list[str]:
+    """What a table does not say: the gate, missing scores, what was asked, time."""
+    verdict = {True: "PASS", False: "FAIL", None: "not judged"}[report.gate]
+    lines = [*report.warnings, f"MMLU gate: {verdict} ({report.gate_rule})", *_missing(report)]
+    lines += [told for name, own in report.manifest.get("training", {}).items() if (told := _speed(name, own))]
+    lines += [_asked(subject, own) for subject, own in report.costs.items()]
+    if report.seconds:
+        lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in report.seconds.items()))
+    return lines
+
+
+def _missing(report: Report) -> list[str]:
+    """One line a reason; of a reason that repeats another only what it adds."""
+    names: dict[str, dict[str, None]] = {}
+    for scores in report.scores.values():
+        for score in scores.values():
+            if score.reason:
+                names.setdefault(score.reason, {})[score.name] = None
+    lines = []
+    for reason, own in names.items():
+        told = reason
+        for other in names:
+            told = told.replace(f": {other}", "") if other != reason else told
+        lines.append(f"n/a: {_few(list(own))}: {told}")
+    return lines
+
+
+def _few(names: Sequence[str]) -> str:
+    if len(names) <= MOST_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[: MOST_NAMES - 1])} and {len(names) - MOST_NAMES + 1} more"
+
+
+def _speed(name: str, outcome: Mapping[str, Any]) -> str:
+    """Steps, seconds a step and peak memory of one optimisation."""
+    seconds, peak = outcome["seconds_per_step"], outcome["peak_memory_bytes"]
+    if seconds is None:
+        return ""
+    memory = f", peak memory {peak / 2**30:.2f} GiB" if peak else ""
+    return f"{name}: {outcome['steps']} steps, {seconds:.3g} s each{memory}"
+
+
+# -------------------------------------------------------------------------------------------------- costs
+
+
+def _prompts(suite: Mapping[str, int]) -> int:
+    return sum(count for ask, count in suite.items() if ask != "tokens")
+
+
+def _asked(subject: str, cost: Mapping[str, Any]) -> str:
+    """What one model was asked, in a line."""
+    asks, suites = cost.get("asks", {}), cost.get("suites", {})
+    shared = cost.get("shared", {}).get("prompts", 0)
+    prompts = sum(map(_prompts, suites.values())) - shared
+    own = ", ".join(f"{name} {_prompts(suite):,}" for name, suite in suites.items())
+    line = (
+        f"asked {SUBJECTS.get(subject, subject)}: {prompts:,} prompts ({own}{f'; {shared:,} shared' if shared else ''})"
+    )
+    if not asks:
+        return line
+    passes, tokens = (sum(ask[what] for ask in asks.values()) for what in ("passes", "tokens"))
+    return (
+        f"{line}, {tokens:,} tokens generated, {passes:,} passes, {sum(ask['seconds'] for ask in asks.values()):.1f} s"
+    )
+
+
+def _costs(report: Report) -> list[str]:
+    """What the models were asked, by ask as measured and by suite as counted; nothing where that is not known."""
+    measured = [
+        _row([title, name, f"{ask['prompts']:,}", f"{ask['passes']:,}", f"{ask['tokens']:,}", f"{ask['seconds']:.1f}"])
+        for title, cost in _titled(report)
+        for name, ask in cost.get("asks", {}).items()
+    ]
+    counted = [
+        _row([title, name, f"{_prompts(suite):,}", f"{suite.get('tokens', 0):,}"])
+        for title, cost in _titled(report)
+        for name, suite in cost.get("suites", {}).items()
+    ]
+    lines = ["", "## What the models were asked"] if measured or counted else []
+    if measured:
+        titles = ["model", "ask", "prompts run", "forward passes", "tokens generated", "seconds"]
+        lines += ["", *_rule(titles, text=2), *measured]
+    if counted:
+        lines += ["", *_rule(["model", "suite", "prompts", "tokens generated"], text=2), *counted]
+    return lines
+
+
+def _titled(report: Report) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    return ((SUBJECTS.get(subject, subject), cost) for subject, cost in report.costs.items())
