@@ -16,7 +16,7 @@ demo: install
 	$(VENV)/bin/lume-run
 
 test: install lint
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -10,17 +10,39 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lume_run.methods.objective import StopWhen
+from lume_run.parallel import World, any_rank, barrier
+from lume_run.preemption import requested
 from lume_run.runtime import Progress
 
 COMPLETE = "COMPLETE"  # written into a checkpoint folder once everything else is there
 
 
 class MarkComplete(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint once it is whole, so that a half-written one is never resumed from."""
+    """Marks a checkpoint once all ranks wrote theirs, so that a half-written one is never resumed from.
+
+    The mark says which `world` it was written in.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after everything of the checkpoint was written."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        """Called after everything that this rank writes of the checkpoint was written."""
+        barrier()
+        if args.process_index == 0:
+            self.world.write(Path(args.output_dir) / f"checkpoint-{state.global_step}", COMPLETE)
+
+
+class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
+    """Ends training with a checkpoint after the step in which some rank was told to stop (SIGTERM, SIGUSR2)."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """All ranks decide the same."""
+        if state.global_step < state.max_steps and any_rank(requested(), args.device):
+            self.stopped = control.should_save = control.should_training_stop = True
 
 
 class StopWhenMemorised(TrainerCallback):  # type: ignore[misc]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lume_run import slurm
 from lume_run.contracts import Role
 from lume_run.errors import DataError, LumeError, Problem
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
@@ -16,8 +17,9 @@ from lume_run.methods.refusals import read_refusals
 from lume_run.settings import Checked, Lora
 from lume_run.walk import TARGET
 
-PATHS = (
-    *("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses", "method.idk_file"),
+FILES = ("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses", "method.idk_file")
+PATHS = (  # suites look into theirs themselves
+    *FILES,
     *(f"evaluator.metrics.{name}" for name in ("perplexity.path", "nq_open.path", "lm_eval.include_path")),
     *(f"evaluator.metrics.halueval.{name}" for name in ("qa_path", "general_path", "instruction")),
 )
@@ -36,13 +38,7 @@ def get(data: Mapping[str, Any], path: str) -> Any:
 def path_problems(data: Mapping[str, Any]) -> list[Problem]:
     """Folders and files that are named but absent."""
     found = []
-    for path in (
-        "responses",
-        "evaluator.mmlu.data_dir",
-        "evaluator.retrained_responses",
-        "method.idk_file",
-        *MAYBE_PATHS,
-    ):
+    for path in (*FILES, *MAYBE_PATHS):
         value = get(data, path)
         if isinstance(value, str) and value.startswith("/") and not Path(value).exists():
             remedy = "check the path, or give a hub id" if path in MAYBE_PATHS else "check the path"
@@ -52,7 +48,7 @@ def path_problems(data: Mapping[str, Any]) -> list[Problem]:
 
 def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     """Settings that are fine alone and impossible together."""
-    return _named((*_stage_conflicts(data), *_model_conflicts(data)))
+    return _named((*_stage_conflicts(data), *_model_conflicts(data), *_launch_conflicts(data)))
 
 
 def _stage_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -88,6 +84,21 @@ def _model_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if released and get(data, "evaluator.retrained") and not get(data, "model.base"):
         what = "evaluator.retrained fine-tunes the model from before the documents"
         yield "model.base", what, "model.base=FOLDER_OR_ID"
+
+
+def _launch_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """More processes than a mode has, more nodes than there are; a plan may be made for nodes that are not there."""
+    name, processes, nodes = (get(data, f"launch.{own}") for own in ("name", "processes", "nodes"))
+    if data.get("stages") == ["score"] or not isinstance(nodes, int):
+        return
+    if name == "single" and (nodes > 1 or (isinstance(processes, int) and processes > 1)):
+        where = "launch.nodes" if nodes > 1 else "launch.processes"
+        yield where, "launch=single is one process", "launch=auto, ddp, zero2 or zero3"
+    elif nodes > max(1, slurm.allocated()) and not data.get("dry_run"):
+        found = slurm.allocated()
+        what = f"this SLURM allocation has {found}" if found else "this command does not run in a SLURM allocation"
+        remedy = f"run it inside sbatch --nodes={nodes} or salloc --nodes={nodes}, or launch.nodes={found or 1}"
+        yield "launch.nodes", f"{nodes} nodes are wanted, and {what}", remedy
 
 
 def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:

@@ -137,6 +137,7 @@ def job(cfg: Any) -> float | None:
     from lume_run.config import checked, identity
     from lume_run.errors import LumeError
     from lume_run.launch import launch, show_plan
+    from lume_run.preemption import REQUEUE, Preempted
     from lume_run.runtime import console
 
     try:
@@ -148,6 +149,9 @@ def job(cfg: Any) -> float | None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
         report = launch(settings, folder, identity=identity(data), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
+    except Preempted as error:
+        console.print(escape(str(error)), soft_wrap=True)
+        raise SystemExit(REQUEUE) from None
     except LumeError as error:
         console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
         failed.append(error)  # a sweep goes on to its next job; main() sets the exit code

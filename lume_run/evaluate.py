@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from lume_run.errors import DataError, Problem
+from lume_run.errors import DataError, Problem, RunError
 from lume_run.labels import SUBTASK_OF_LABEL, document_and_kind
+from lume_run.metrics.semeval import repeats
 from lume_run.metrics.semeval_strict import responses_from_official, strict_scores
 from lume_run.records import JUDGED, Ask, Question, Response, Score, TaskData, from_json, lines_of
 from lume_run.settings import Evaluator
+from lume_run.store import fingerprint
 from lume_run.suites.contract import Answers, Compared, Harnessed, Judged, Judgement, Suite
 from lume_run.suites.lume import Lume
 
@@ -36,8 +39,20 @@ def questions_of(data: TaskData, evaluator: Evaluator, *, trained_here: bool) ->
 
 
 def merged(asked: Mapping[str, Sequence[Question]]) -> list[Question]:
-    """The questions of all suites, what several of them ask only once."""
-    return list({(one.ask, one.example.id, one.variant): one for own in asked.values() for one in own}.values())
+    """The questions of all suites, what several of them ask only once.
+
+    RunError where two suites mean different things by one question: the one would be scored on the other's answer.
+    """
+    found: dict[tuple[Ask, str, str], Question] = {}
+    for name, own in asked.items():
+        for one in own:
+            first = found.setdefault((one.ask, one.example.id, one.variant), one)
+            if first is not one and first != one:
+                raise RunError(
+                    f"The suite '{name}' and another one ask {one.ask} of '{one.example.id}' (variant '{one.variant}') "
+                    "with different prompts, answers or limits; give the question a variant of its own."
+                )
+    return list(found.values())
 
 
 def wants_retrained(evaluator: Evaluator) -> bool:
@@ -53,25 +68,37 @@ def harnesses(evaluator: Evaluator) -> dict[str, Harnessed]:
 
 
 def to_judge(answers: Answers) -> list[Judgement]:
-    """What the suites want judged and no response tells yet."""
-    known = {(row.ask, row.id, row.variant) for row in answers.responses if row.ask in JUDGED and row.reason is None}
+    """What the suites want judged, and no response tells yet; what another judge said is asked again."""
+    known = {
+        (row.ask, row.id, row.variant, row.judge) for row in answers.responses if row.ask in JUDGED and not row.reason
+    }
+    name_of = cache(partial(fingerprint, deep=True))
     wanted = {
         (one.ask, one.response.id, one.variant): one
         for suite in suites_of(answers.evaluator).values()
         if isinstance(suite, Judged)
         for one in suite.judgements(answers)
     }
-    return [judgement for key, judgement in wanted.items() if key not in known]
+    return [one for key, one in wanted.items() if (*key, name_of(one.model)) not in known]
 
 
 def score(answers: Answers) -> tuple[list[Score], dict[str, Any] | None]:
-    """The scores of all suites, and the official script's own result when `strict` asks for it."""
+    """The scores of all suites, and the official script's own result, or why there is none, when `strict` asks for it.
+
+    DataError where responses stand twice, or lack what every suite needs.
+    """
     evaluator = answers.evaluator
+    problems = repeats(answers.responses) + repeats(answers.retrained or (), "the retrained model's responses")
+    if problems:
+        raise DataError(problems)
     scores = [found for suite in suites_of(evaluator).values() for found in suite.scores(answers)]
     if not evaluator.strict:
         return scores, None
     accuracy = next((entry.value for entry in scores if entry.name == "mmlu.accuracy"), None)
-    return scores, strict_scores(answers.responses, mmlu_accuracy=accuracy)
+    try:
+        return scores, strict_scores(answers.responses, mmlu_accuracy=accuracy)
+    except ValueError as error:  # numbers that are not finite, or a set without rows: the other scores stand
+        return scores, {"reason": str(error)}
 
 
 def gate(accuracy: float | None, target_accuracy: float | None, floor: float | None) -> tuple[bool | None, str]:
@@ -104,10 +131,15 @@ def read_responses(path: Path) -> list[Response]:
         raise DataError([Problem(where=str(path), what=what, remedy=remedy)]) from error
     for number, line in lines:
         try:
-            responses.append(from_json(Response, json.dumps(completed(json.loads(line)))))
+            text = json.dumps(completed(json.loads(line)), ensure_ascii=False, allow_nan=False)
+            text.encode()  # half of a surrogate pair could be read, but not written down again
+            response = from_json(Response, text)
+            check_types(response)
+            responses.append(response)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             remedy = (
-                "one JSON object a line, at least: id (...sc1 or ...qa0), split, subtask (or task), expected, output"
+                "one JSON object a line, at least: id (...sc1 or ...qa0), split, subtask (or task), expected, output; "
+                "numbers that are not finite are left out"
             )
             problems.append(Problem(where=f"{path}:{number}", what=f"{type(error).__name__}: {error}", remedy=remedy))
     if problems:
@@ -115,6 +147,25 @@ def read_responses(path: Path) -> list[Response]:
     if not responses:
         raise DataError([Problem(where=str(path), what="holds no responses", remedy="give another file")])
     return responses
+
+
+def check_types(response: Response) -> None:
+    """TypeError naming a field that holds something else than it should."""
+    for name, types in field_types().items():
+        value = getattr(response, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if not isinstance(item, types):
+                raise TypeError(f"{name} holds {str(item)[:40]!r}, which is no {types[0].__name__}")
+
+
+@cache
+def field_types() -> dict[str, tuple[type, ...]]:
+    """What the fields of a response, or their members, may be; a whole number will do for a number."""
+    found: dict[str, tuple[type, ...]] = {}
+    for name, hint in get_type_hints(Response).items():
+        kinds = [kind for kind in get_args(hint) or (hint,) if kind is not Ellipsis]
+        found[name] = (*kinds, int) if float in kinds else tuple(kinds)
+    return found
 
 
 def completed(fields: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from lume_run.records import Score
 SUBJECTS = {"model": "model", "target": "before", "unlearned": "after", "retrained": "retrained"}
 BY_TASK = "<side>.<task>."  # patterns of scores of one task on one side
 OVER_TASKS = ("<side>.regurgitation", "<side>.knowledge")
-HEADLINE = 0  # detail of a score that stands wherever there is room for one
+FURTHER_SETS = ("real_authors", "world_facts")  # beside the forget and the retain set
+HEADLINE, PART_OF_PART = 0, 2  # details of scores: the one always stands, the other goes first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,8 @@ def group_of(name: str) -> Group:
 def shown(report: Report, *, most: int | None = None) -> dict[Group, list[str]]:
     """Names worth a line, by group in report order.
 
-    Of more than `most`, variants go first, then parts. Row means over tasks are left out where there is one task only.
+    Of more than `most`, variants and what was measured on further sets go first, then parts. Row means over tasks are
+    left out where there is one task only.
     """
     patterns = {name: definition.pattern if (definition := definition_of(name)) else "" for name in report.names}
     one_task = len({name.split(".")[1] for name, pattern in patterns.items() if pattern.startswith(BY_TASK)}) == 1
@@ -105,6 +107,8 @@ def shown(report: Report, *, most: int | None = None) -> dict[Group, list[str]]:
     def detail(name: str) -> int:
         definition = definition_of(name)
         stands_for_all = one_task and patterns[name].startswith(BY_TASK)
+        if not set(FURTHER_SETS).isdisjoint(name.split(".")):
+            return PART_OF_PART
         return HEADLINE if definition is None or stands_for_all else definition.detail
 
     for deepest in sorted({detail(name) for name in names}, reverse=True):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lume_run.models import only_local
 from lume_run.records import Ask, Response
 from lume_run.runtime import Progress
+from lume_run.store import fingerprint
 from lume_run.suites.contract import Judgement
 
 BATCH_TOKENS = 8192  # padded tokens in one batch; longer texts are cut
@@ -65,15 +66,18 @@ def judge(judgements: Sequence[Judgement], device: torch.device, *, batch_tokens
     found: dict[int, Response] = {}
     for (ask, model), numbers in asked.items():
         pairs = [(judgements[number].first, judgements[number].second) for number in numbers]
-        verdict = {Ask.COSINE: _cosines, Ask.ENTAILMENT: _labels}[ask]
+        name, judged_by = fingerprint(model, deep=True), {Ask.COSINE: _cosines, Ask.ENTAILMENT: _labels}[ask]
         try:
-            fields = verdict(model, pairs, device, batch_tokens)
+            fields = judged_by(model, pairs, device, batch_tokens)
         except Exception as error:  # the loaders' errors share no base, and without a judge there is a reason
             fields = [{"reason": _reason(ask, model, error)}] * len(pairs)
-        for number, own in zip(numbers, fields, strict=True):
-            one = judgements[number]
-            found[number] = replace(one.response, ask=ask, variant=one.variant, tokens=None, token_ids=(), **own)
+        found |= {number: verdict(judgements[number], name, **own) for number, own in zip(numbers, fields, strict=True)}
     return [found[number] for number in range(len(judgements))]
+
+
+def verdict(one: Judgement, name: str, **fields: Any) -> Response:
+    """What the judge of this fingerprint has to say, as a response: `cosine`, `label`, or the `reason` for none."""
+    return replace(one.response, ask=one.ask, variant=one.variant, judge=name, tokens=None, token_ids=(), **fields)
 
 
 def available(ask: Ask, model: str) -> str:

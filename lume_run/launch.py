@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
-from torch import nn
 
 from lume_run import models
 from lume_run.errors import ConfigError, LumeError
 from lume_run.evaluate import gate, read_responses
+from lume_run.memory import GIB, chosen_world, memory_estimate
+from lume_run.parallel import spawn
 from lume_run.plan import Plan, plan
+from lume_run.preemption import check, listening
 from lume_run.records import Response, Score, read_jsonl
 from lume_run.report import Report, print_report, write_report
 from lume_run.runtime import console, dtype_of, manifest
@@ -23,7 +27,6 @@ from lume_run.settings import Settings
 from lume_run.stages import Run
 from lume_run.store import Artifact, content_hash, write_json
 
-GIB = 2**30
 MEMORISED = 0.9  # below this, a target has too little to forget
 
 
@@ -35,16 +38,22 @@ def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], com
     if settings.stages == ["score"]:
         return finish(settings, folder, record, {"model": read_responses(Path(str(settings.responses)))}, {}, "")
     run = Run(settings, folder)
+    world = chosen_world(run)
+    run = replace(run, world=world)
     steps = plan(run)
     for reason in missing_judges(settings) if steps.responses else ():
         console.print(f"  [yellow]{escape(reason)}[/]", soft_wrap=True)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(run.data.source)}", soft_wrap=True)
+    if world.torchrun:
+        console.print(f"[bold]launch[/] {world} ({world.why})", soft_wrap=True)
     seconds: dict[str, float] = {}
-    for artifact in steps.artifacts:
-        state = "[green]cached[/]" if artifact.done else ""
-        console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
-        artifact.make()
-        seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + artifact.seconds  # also when it was made before
+    with listening():
+        for artifact in steps.artifacts:
+            state = "[green]cached[/]" if artifact.done else ""
+            console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
+            artifact.make(partial(spawn, world, folder) if world.torchrun else None)
+            check("making " + artifact.name)
+            seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + artifact.seconds  # also when made before
     responses = {name: read_jsonl(made.path / "responses.jsonl", Response) for name, made in steps.responses.items()}
     record["training"] = outcomes(steps.artifacts)
     record["artifacts"] = {
@@ -139,11 +148,10 @@ def show_plan(settings: Settings, folder: Path) -> None:
         raise
     except LumeError as error:
         console.print(f"  [yellow]rows and steps unknown:[/] {escape(str(error))}", soft_wrap=True)
+    run = replace(run, world=chosen_world(run))
     _show_memory(run)
-    console.print(
-        f"  launch: in this process; to repeat from the folder: python -m lume_run.worker {escape(str(folder))}",
-        soft_wrap=True,
-    )
+    console.print(f"  launch: {run.world} ({run.world.why})", soft_wrap=True)
+    console.print(f"  to repeat from the folder: python -m lume_run.worker {escape(str(folder))}", soft_wrap=True)
 
 
 def _show_steps(steps: Plan) -> None:
@@ -164,36 +172,10 @@ def _show_memory(run: Run) -> None:
     model = models.weightless(config)
     name, count = escape(settings.model.path or "built from model.shape"), models.count_parameters(model) / 1e6
     console.print(f"  model: {name}: {count:,.1f} M parameters ({origin})", soft_wrap=True)
-    parts = memory_estimate(settings, model, dtype_of(settings.model.dtype, run.device).itemsize)
+    parts = memory_estimate(settings, model, dtype_of(settings.model.dtype, run.device).itemsize, run.world)
     total = sum(parts.values())
     listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
     console.print(
         f"  memory while unlearning on one {run.device.type} device [GiB, estimate]: {total / GIB:.2f} = {listed}",
         soft_wrap=True,
     )
-
-
-def memory_estimate(settings: Settings, weightless: nn.Module, compute: int) -> dict[str, float]:
-    """Bytes while unlearning: weights, gradients, AdamW moments, activations, logits, frozen reference.
-
-    `compute` bytes hold a number of the compute dtype. Activations count about 16 residual-stream vectors a
-    token and layer (one with gradient checkpointing), logits three float32 copies at 64 label positions a row;
-    both are rough.
-    """
-    model, phase, needs = settings.model, settings.trainer.unlearn, settings.method.needs
-    config: Any = weightless.config
-    models.choose_weights(weightless, model.trainable, needs)
-    parameters, trained = (models.count_parameters(weightless, trainable=only) for only in (False, True))
-    if model.lora.enabled:
-        trained = 2 * model.lora.rank * config.hidden_size * 7 * config.num_hidden_layers
-    tokens = phase.micro_batch_size * min(model.max_length or 512, 512)
-    vectors = 1 if model.gradient_checkpointing else 16
-    return {
-        "weights": parameters * (compute if model.lora.enabled else 4),
-        "adapters": trained * 4 if model.lora.enabled else 0,
-        "gradients": trained * 4,
-        "AdamW moments": trained * 8,
-        "activations": tokens * config.num_hidden_layers * config.hidden_size * vectors * compute,
-        "logits": phase.micro_batch_size * 64 * config.vocab_size * 4 * 3 if needs.logits else 0,
-        "frozen reference": parameters * compute if needs.live_reference and not model.lora.enabled else 0,
-    }

@@ -14,6 +14,7 @@ from torch import nn
 
 from lume_run.contracts import Needs
 from lume_run.errors import Problem, RunError
+from lume_run.precision import attention_of, multiply_as, quantisation
 from lume_run.runtime import dtype_of
 from lume_run.settings import Lora, Model, Shape
 from lume_run.signals import decoder_layers, layer_number, unwrapped
@@ -163,22 +164,34 @@ def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
 
 
 def load_model(
-    path: str, settings: Model, device: torch.device, *, dtype: torch.dtype | None = None
+    path: str, settings: Model, device: torch.device, *, dtype: torch.dtype | None = None, quantised: bool = False
 ) -> PreTrainedModel:
-    """A causal LM from a folder or hub id, on `device`; safetensors only, never pickles."""
-    from transformers import AutoModelForCausalLM
+    """A causal LM from a folder or hub id, on `device`; safetensors only, never pickles.
 
+    `quantised`: with its linear layers (the head's excepted) in the bits of `model.quantize`, to be frozen under
+    adapters.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    kept = dtype or dtype_of(settings.dtype, device)
     options: dict[str, Any] = {
-        "dtype": dtype or dtype_of(settings.dtype, device),
-        "attn_implementation": settings.attention,
+        "dtype": kept,
+        "attn_implementation": attention_of(settings, device),
         "trust_remote_code": settings.trust_remote_code,
         "local_files_only": only_local(path),
         "use_safetensors": True,
     }
+    multiply_as(settings, device)
+    fewer_bits = quantised and settings.quantize != "none"
+    if fewer_bits:
+        options |= {"quantization_config": quantisation(settings.quantize, kept), "device_map": {"": device}}
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         raise unreachable(path, error) from error
+    if fewer_bits or is_deepspeed_zero3_enabled():  # already where it belongs, or in parts that are
+        return model
     moved: PreTrainedModel = model.to(device)
     return moved
 

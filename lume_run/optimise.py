@@ -17,17 +17,28 @@ from rich.markup import escape
 from torch import nn
 
 from lume_run import models
-from lume_run.callbacks import Clock, MarkComplete, ShowProgress, StopAtBound, StopWhenMemorised
+from lume_run.callbacks import (
+    COMPLETE,
+    Clock,
+    MarkComplete,
+    ShowProgress,
+    StopAtBound,
+    StopWhenAsked,
+    StopWhenMemorised,
+)
 from lume_run.contracts import Role
 from lume_run.errors import RunError
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
+from lume_run.parallel import World, any_rank, barrier, deepspeed_config, largest
+from lume_run.preemption import Preempted
 from lume_run.records import Example
 from lume_run.reference import ReferenceCache, live_reference
 from lume_run.rows import token_rows
-from lume_run.runtime import PeakMemory, console, dtype_of, seed_everything
+from lume_run.runtime import PeakMemory, console, dtype_of, rank, seed_everything
 from lume_run.schedule import MicroBatch, Schedule, write_schedule
 from lume_run.settings import Phase
+from lume_run.sharding import read_weights, save_trained, sharded, whole_weights
 from lume_run.stages import Run
 from lume_run.store import write_json
 from lume_run.text import Batch, TokenRow, collate
@@ -98,13 +109,17 @@ def optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
         chunk_size=phase.chunk_size,
         alternate=phase.alternate,
         pad_to=training.method.needs.pad_to,
+        world_size=run.world.size,
+        rank=rank(),
     )
-    clock, bound = Clock(), _bound(training.method)
+    clock, bound, asked = Clock(), _bound(training.method), StopWhenAsked()
     with PeakMemory(run.device) as memory:
         trainer = build_trainer(run, training, rows, schedule, int(tokenizer.pad_token_id), checkpoints)
-        for callback in (clock, *([bound] if bound else [])):
+        for callback in (clock, asked, *([bound] if bound else [])):
             trainer.add_callback(callback)
-        diverged = _train(trainer, last_checkpoint(checkpoints))
+        diverged = _train(trainer, resumable(checkpoints, run.world))
+    if asked.stopped:
+        raise Preempted(f"Told to stop after step {trainer.state.global_step}; the same command goes on from there.")
     if diverged is not None and isinstance(training.method, FineTune):
         raise diverged
     kept = _save_good(run, training, trainer, tokenizer, diverged, out)
@@ -112,13 +127,30 @@ def optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
         steps=kept,
         planned_steps=schedule.steps,
         seconds_per_step=clock.median,
-        peak_memory_bytes=memory.peak,
+        peak_memory_bytes=int(largest(memory.peak or 0, trainer.args.device)) or None,
         diverged=diverged.told if diverged else None,
         stopped=bound.reason if bound else None,
     )
-    write_json(folder / "outcome.json", asdict(outcome))
-    write_json(history, [entry for entry in trainer.state.log_history if "loss" in entry])
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    barrier()  # nobody reads a checkpoint any more
+    if rank() == 0:
+        write_json(folder / "outcome.json", asdict(outcome))
+        write_json(history, [entry for entry in trainer.state.log_history if "loss" in entry])
+        shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def resumable(checkpoints: Path, world: World) -> Path | None:
+    """The newest whole checkpoint; RunError where ZeRO cannot go on from it with as many processes as there are now."""
+    newest = last_checkpoint(checkpoints)
+    if newest is None:
+        return None
+    written = World.read(newest, COMPLETE)
+    if (written.stage or world.stage) and (written.stage, written.size) != (world.stage, world.size):
+        raise RunError(
+            f"The checkpoint {newest} was written by {written}, and cannot be read by {world}.\n"
+            f"  - go on as it began: launch={written.mode} launch.processes={written.processes} "
+            f"launch.nodes={written.nodes}\n  - begin anew: delete {checkpoints}"
+        )
+    return newest
 
 
 def _bound(method: Method) -> StopAtBound | None:
@@ -131,7 +163,9 @@ def _train(trainer: UnlearnTrainer, resume: Path | None) -> Diverged | None:
         console.print(f"  going on from {resume.name}")
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        if not all_finite(trainer.model):  # the last step has no next one that would notice
+        if any_rank(
+            not all_finite(trainer.model), trainer.args.device
+        ):  # the last step has no next one that would notice
             step = trainer.state.global_step
             raise Diverged(trainer.method.name, "the weights are not finite", step, ["all"], model_is_broken=True)
     except Diverged as error:
@@ -144,25 +178,44 @@ def _save_good(
     run: Run, training: Training, trainer: UnlearnTrainer, tokenizer: Any, diverged: Diverged | None, out: Path
 ) -> int:
     """Write the last good weights and return their step: the trained ones, a checkpoint's, or those of the start."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    device = trainer.args.device
+
+    def finite() -> bool:
+        return not any_rank(not all_finite(trainer.model), device)
+
     step: int = trainer.state.global_step
-    good = diverged is None or (not diverged.model_is_broken and all_finite(model))
+    good = diverged is None or (not diverged.model_is_broken and finite())
     for checkpoint in () if good else whole_checkpoints(Path(trainer.args.output_dir)):
-        trainer._load_from_checkpoint(str(checkpoint))
-        if good := all_finite(model):
+        read_weights(trainer, checkpoint)
+        if good := finite():
             step = step_of(checkpoint)
             break
-    if not good:
-        console.print("  [yellow]no good checkpoint was written; the model from before stands in[/]")
-        step, model = 0, models.load_model(training.start, run.settings.model, run.device)
-        model = models.with_adapters(model, run.settings.model.lora, run.settings.seed) if training.adapters else model
-    models.save(model, tokenizer, out, keep_adapters=training.keep_adapters)
-    return step
+    if good:
+        save_trained(
+            trainer, tokenizer, out, keep_adapters=training.keep_adapters, reload=lambda: plain_start(run, training)
+        )
+        return step
+    console.print("  [yellow]no good checkpoint was written; the model from before stands in[/]")
+    if rank() == 0:
+        models.save(plain_start(run, training), tokenizer, out, keep_adapters=training.keep_adapters)
+    return 0
+
+
+def plain_start(run: Run, training: Training) -> nn.Module:
+    """The model that training began with, whole and unquantised; in host memory, for the device is full."""
+    settings = run.settings.model
+    compute = dtype_of(settings.dtype, run.device)
+    with whole_weights():
+        model = models.load_model(training.start, settings, torch.device("cpu"), dtype=compute)
+    return models.with_adapters(model, settings.lora, run.settings.seed) if training.adapters else model
 
 
 def all_finite(model: nn.Module) -> bool:
     """Whether every weight is a finite number."""
-    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+    own = (
+        getattr(parameter, "ds_tensor", parameter) for parameter in model.parameters()
+    )  # this rank's part under ZeRO-3
+    return all(bool(torch.isfinite(weights).all()) for weights in own)
 
 
 def rows_of(run: Run, training: Training, tokenizer: Any, limit: int) -> list[TokenRow]:
@@ -186,7 +239,14 @@ def build_trainer(
     seed_everything(seed)
     half = dtype_of(run.settings.model.dtype, run.device) is torch.bfloat16
     args = training_arguments(
-        training.phase, run.settings.trainer, schedule, folder=checkpoints, seed=seed, device=run.device, bf16=half
+        training.phase,
+        run.settings.trainer,
+        schedule,
+        folder=checkpoints,
+        seed=seed,
+        device=run.device,
+        bf16=half,
+        deepspeed=deepspeed_config(run.world, bf16=half),
     )
     model, frozen = load_for_training(run, training)
 
@@ -205,7 +265,7 @@ def build_trainer(
         schedule=schedule,
         collate=batch_of,
         reference=live_reference(model, frozen) if needs.live_reference else None,
-        callbacks=callbacks_of(training, schedule),
+        callbacks=callbacks_of(training, schedule, run.world),
     )
 
 
@@ -217,7 +277,8 @@ def load_for_training(run: Run, training: Training) -> tuple[nn.Module, nn.Modul
     """
     settings, seed, start = run.settings.model, run.settings.seed, training.start
     compute, needs = dtype_of(settings.dtype, run.device), training.method.needs
-    loaded = models.load_model(start, settings, run.device, dtype=compute if training.adapters else torch.float32)
+    kept = compute if training.adapters or run.world.stage else torch.float32  # DeepSpeed has float32 copies of its own
+    loaded = models.load_model(start, settings, run.device, dtype=kept, quantised=training.adapters)
     if settings.gradient_checkpointing:
         loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         loaded.enable_input_require_grads()
@@ -230,12 +291,13 @@ def load_for_training(run: Run, training: Training) -> tuple[nn.Module, nn.Modul
     frozen = None
     if needs.live_reference and not training.adapters:
         frozen = models.load_model(start, settings, run.device, dtype=compute).requires_grad_(False).eval()
+        frozen = sharded(frozen, run.world, bf16=compute is torch.bfloat16)
     return model, frozen
 
 
-def callbacks_of(training: Training, schedule: Schedule) -> list[Any]:
+def callbacks_of(training: Training, schedule: Schedule, world: World) -> list[Any]:
     """Progress, whole-checkpoint marks and, for fine-tuning, the memorisation stop."""
-    found: list[Any] = [ShowProgress(training.title, schedule.steps), MarkComplete()]
+    found: list[Any] = [ShowProgress(training.title, schedule.steps), MarkComplete(world)]
     if isinstance(training.method, FineTune) and training.phase.stop_accuracy is not None:
         found.append(StopWhenMemorised(training.phase.stop_accuracy, schedule.steps_per_epoch))
     return found

@@ -111,8 +111,12 @@ def continuations(
     from transformers import GenerationConfig, LogitsProcessorList
 
     batch, stops = batch_of(rows, runner), runner.stops()
-    config = GenerationConfig(
-        max_new_tokens=limit, do_sample=False, pad_token_id=runner.tokenizer.pad_token_id, eos_token_id=stops
+    config = GenerationConfig(  # what it leaves open, such as a repetition penalty, is as the model's own one says
+        max_new_tokens=limit,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=runner.tokenizer.pad_token_id,
+        eos_token_id=stops,
     )
     begin = batch.input_ids.shape[1]
     sampled = [] if draws is None else [Draw(uniforms(draws, limit, runner.seed), begin, runner.temperature)]
@@ -199,11 +203,6 @@ class AnswerScores(NamedTuple):
     variances: tuple[float, ...] = ()
 
 
-def score_answers(runner: Runner, examples: Sequence[Example]) -> list[AnswerScores]:
-    """Every expected answer of a batch under teacher forcing."""
-    return score_rows(runner, [encode(example, runner.tokenizer, max_tokens=runner.max_length) for example in examples])
-
-
 @torch.inference_mode()
 def score_rows(runner: Runner, rows: Sequence[TokenRow]) -> list[AnswerScores]:
     """One forward over a batch of rows; without numbers where the model gives none that are finite."""
@@ -243,6 +242,12 @@ def written(values: Tensor) -> tuple[float, ...]:
     return tuple(round(value, 6) for value in values.double().tolist())
 
 
+def norm_of(gradient: Tensor) -> float:
+    """The 2-norm, in float32 at least: in bfloat16 it would have three digits, and documents would be tied."""
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    return float(torch.linalg.vector_norm(gradient, dtype=wide))
+
+
 def gradients(runner: Runner, rows: Sequence[TokenRow]) -> list[float | None]:
     """Mean over weight tensors of the 2-norm of the gradient of the mean label loss [nats], one row at a time.
 
@@ -255,7 +260,7 @@ def gradients(runner: Runner, rows: Sequence[TokenRow]) -> list[float | None]:
             logps = token_logps(granted(forward(runner.model, batch).logits), batch.targets)
             loss = -logps[:, logps.shape[1] - row.labels :].mean()
         torch.autograd.backward(loss)
-        norms = [float(weight.grad.norm()) for weight in runner.model.parameters() if weight.grad is not None]
+        norms = [norm_of(weight.grad) for weight in runner.model.parameters() if weight.grad is not None]
         runner.model.zero_grad(set_to_none=True)
         mean = sum(norms) / len(norms)
         found.append(mean if math.isfinite(mean) else None)

@@ -16,6 +16,7 @@ from lume_run.evaluate import harnesses, wants_retrained
 from lume_run.models import pattern_problems, weightless
 from lume_run.recipes import Subject, base_artifact, plain, retrained_artifact, stored, train_artifact, unlearn
 from lume_run.records import Ask, to_json
+from lume_run.respond import gather_responses
 from lume_run.stages import Run, answer, measure
 from lume_run.store import Artifact, content_hash, fingerprint
 from lume_run.suites.contract import Harnessed
@@ -119,6 +120,8 @@ def responses_artifact(run: Run, name: str, subject: Subject) -> Artifact:
         lambda folder: answer(run, questions, name, subject.path, folder),
         name=f"{name} responses",
         note=f"{len(questions)} prompts",
+        share=True,
+        gather=lambda folder: gather_responses(questions, folder),
     )
 
 

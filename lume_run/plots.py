@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,7 +118,8 @@ def _legend(report: Report) -> list[object]:
 
     marks: list[object] = [mark(BEFORE, SUBJECTS["target"], face="white")] if "target" in report.scores else []
     labels = {BETTER: "after: better", WORSE: "after: worse", NOISE: "after: inside the noise", AFTER: "after"}
-    own = {color_of(report, name) for names in shown(report, most=0).values() for name in names}
+    drawn = [name for _, names in panels_of(report) for name in names if report.value("unlearned", name) is not None]
+    own = set(map(partial(color_of, report), drawn))
     if "unlearned" in report.scores:
         marks += [mark(color, label) for color, label in labels.items() if color in own]
     elif report.judged == "model":

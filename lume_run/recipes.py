@@ -59,11 +59,22 @@ def stored(
     *,
     name: str = "",
     note: str = "",
+    share: bool = False,
+    gather: Callable[[Path], object] | None = None,
 ) -> Artifact:
     """An artifact in the shared store, named by the hash of what it is made from."""
     made_from = {"kind": kind, "format": FORMAT, **made_from}
     path = run.settings.store / kind / content_hash(made_from)
-    return Artifact(stage=stage, name=name or kind, path=path, made_from=made_from, build=build, note=note)
+    return Artifact(
+        stage=stage,
+        name=name or kind,
+        path=path,
+        made_from=made_from,
+        build=build,
+        note=note,
+        share=share,
+        gather=gather,
+    )
 
 
 def base_artifact(run: Run) -> Artifact | None:
@@ -114,7 +125,9 @@ def _fine_tuned(
         examples=[(Role.RETAIN, example) for example in examples],
     )
     note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
-    return stored(run, stage, kind, made_from, lambda folder: optimise(run, training, folder, folder), note=note)
+    return stored(
+        run, stage, kind, made_from, lambda folder: optimise(run, training, folder, folder), note=note, share=True
+    )
 
 
 def steps_of(phase: Phase, examples: int, *, retain: bool = False) -> int:
@@ -151,11 +164,15 @@ def unlearn(run: Run, target: Subject, base: Artifact | None) -> tuple[list[Arti
     return artifacts, Subject(path=str(artifacts[-1].path / "model"), key=artifacts[-1].key)
 
 
-def in_run(run: Run, made_from: dict[str, Any], build: Callable[[Path], None], note: str) -> Artifact:
+def in_run(
+    run: Run, made_from: dict[str, Any], build: Callable[[Path], None], note: str, *, share: bool = False
+) -> Artifact:
     """The unlearned model, in the run's own folder."""
     made_from = {"kind": "unlearned", "format": FORMAT, "seed": run.settings.seed, **made_from}
     path = run.folder / "unlearned"
-    return Artifact(stage="unlearn", name="unlearned", path=path, made_from=made_from, build=build, note=note)
+    return Artifact(
+        stage="unlearn", name="unlearned", path=path, made_from=made_from, build=build, note=note, share=share
+    )
 
 
 def rows_hash(examples: Sequence[tuple[Role, Example]]) -> str:
@@ -235,7 +252,7 @@ def optimised(run: Run, method: Method, target: Subject) -> list[Artifact]:
     def build(folder: Path) -> None:
         optimise(run, _training(run, method, target, phase, cached), folder, folder / "model")
 
-    unlearned = in_run(run, _identity(run, method, target, phase), build, _note(run, method, phase))
+    unlearned = in_run(run, _identity(run, method, target, phase), build, _note(run, method, phase), share=True)
     return [*([cached] if cached else []), unlearned]
 
 
@@ -290,4 +307,4 @@ def _adapter(run: Run, member: Member, number: int, target: Subject, cached: Art
 
     made_from = {"seed": run.settings.seed, **_identity(run, method, target, phase)}
     note = f"{method.name}: {_note(run, method, phase)}"
-    return stored(run, "unlearn", "adapter", made_from, build, name=f"adapter {number}", note=note)
+    return stored(run, "unlearn", "adapter", made_from, build, name=f"adapter {number}", note=note, share=True)

@@ -124,8 +124,9 @@ class Response:
     text itself. `logp_sum` is the summed log-probability [nats] of `tokens` answer tokens (LOGPROB), `logps` [nats]
     those of each, `hits` whether it was the likeliest token, `means` and `variances` of the log-probability under the
     model's own distribution there; the last is EOS where `closed`. `choice_logps` [nats] are in the order of `choices`
-    (CHOICE). `gradient` is the mean 2-norm of a weight's gradient (GRADIENT). `cosine` and `label` are a judge's
-    (COSINE, ENTAILMENT), `reason` is why there is none. `golden`, `sentence` and `attribute` are the example's.
+    (CHOICE). `gradient` is the mean 2-norm of a weight's gradient (GRADIENT). `cosine` and `label` are those of the
+    judge with the fingerprint `judge` (COSINE, ENTAILMENT), `reason` is why there is none. `golden`, `sentence` and
+    `attribute` are the example's.
     A model whose numbers are not finite leaves them out, so that what a broken model answers can be written down too.
     """
 
@@ -153,6 +154,7 @@ class Response:
     cosine: float | None = None
     label: str | None = None
     reason: str | None = None
+    judge: str = ""
     golden: str = ""
     sentence: str = ""
     attribute: str = ""

@@ -1,8 +1,8 @@
 """The model runs once per question: texts, answer log-probs, choices become records. Metrics never see a model.
 
 Questions that put the same tokens to the model share one run: a shorter greedy text is the beginning of the longer
-one. Batches hold rows of like length, longest first (memory trouble shows at once). Records are appended as they come,
-so a killed evaluation goes on where it stopped.
+one. Batches hold rows of like length, longest first (memory trouble shows at once), and are shared out among ranks by
+cost. Records are appended as they come, so a killed evaluation goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from lume_run.errors import RunError
 from lume_run.passes import Runner, choose, continuations, decoded, gradients, limit_of, row_of, score_rows
+from lume_run.preemption import check
 from lume_run.records import Ask, Kind, Question, Response, from_json, lines_of, to_json, write_jsonl
 from lume_run.reference import length_batches
 from lume_run.runtime import Progress, console
@@ -23,7 +26,7 @@ from lume_run.store import write_json
 from lume_run.text import TokenRow
 
 BATCH_ROWS = 256  # at most, whatever the token budget allows
-COST = "cost.json"
+COST, COST_OF_RANK, PARTIAL_OF_RANK = "cost.json", "cost.{}.json", "responses.partial.{}.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,33 +147,93 @@ def key_of(question: Question) -> tuple[Ask, str, str]:
 
 def respond(runner: Runner, questions: Sequence[Question], folder: Path, title: str) -> list[Response]:
     """Answer every question into `folder/responses.jsonl`, in the order asked; goes on after a kill."""
+    respond_share(runner, questions, folder, title)
+    return gather_responses(questions, folder)
+
+
+def respond_share(
+    runner: Runner, questions: Sequence[Question], folder: Path, title: str, *, rank: int = 0, world: int = 1
+) -> None:
+    """Answer this rank's share of the questions into a file of its own in `folder`; goes on after a kill.
+
+    What any rank answered before, also when there were more or fewer of them, is not asked again.
+    """
     runner.model.eval()
-    unfinished = folder / "responses.partial.jsonl"
-    done = {(kept.ask, kept.id, kept.variant): kept for kept in _whole_records(unfinished)}
-    write_jsonl(unfinished, done.values())
-    left = [question for question in questions if key_of(question) not in done]
-    cost = read_cost(folder)
-    with Progress(title, len(questions), unit="prompt") as bar, unfinished.open("a", encoding="utf-8") as out:
-        bar.advance(to=len(done))
-        for batch in batches(runner, left):
+    done = set(answered(folder))
+    mine = share(batches(runner, questions), rank, world)
+    total = sum(len(work.questions) for batch in mine for work in batch)
+    left = [
+        kept for batch in mine if (kept := [work for work in batch if not done.issuperset(map(key_of, work.questions))])
+    ]
+    cost_file = folder / COST_OF_RANK.format(rank)
+    cost = _cost(cost_file)
+    with Progress(title, total, unit="prompt") as bar, whole_lines(folder / PARTIAL_OF_RANK.format(rank)) as out:
+        bar.advance(to=total - sum(len(work.questions) for batch in left for work in batch))
+        for batch in left:
+            check("answering questions")
             ask, began = batch[0].first.ask, time.monotonic()
-            answered, passes = run_batch(runner, batch)
+            found, passes = run_batch(runner, batch)
             own = cost.setdefault(ask.value, {"prompts": 0, "passes": 0, "tokens": 0, "seconds": 0.0})
             own["prompts"] += len(batch)
             own["passes"] += passes
-            own["tokens"] += generated(ask, answered)
+            own["tokens"] += generated(ask, found)
             own["seconds"] += time.monotonic() - began
-            for work, responses in zip(batch, answered, strict=True):
-                for question, response in zip(work.questions, responses, strict=True):
-                    done[key_of(question)] = response
-                    out.write(to_json(response) + "\n")
+            out.writelines(to_json(response) + "\n" for responses in found for response in responses)
             out.flush()
-            write_json(folder / COST, cost)
+            write_json(cost_file, cost)
             bar.advance(sum(len(work.questions) for work in batch), note=ask.value)
+
+
+def share(batches: Sequence[list[Work]], rank: int, world: int) -> list[list[Work]]:
+    """The batches of one rank: the costliest first, each to the rank with the least to do so far."""
+    loads = [0.0] * world
+    mine = []
+    for batch in sorted(batches, key=cost_of, reverse=True) if world > 1 else batches:
+        least = loads.index(min(loads))
+        loads[least] += cost_of(batch)
+        if least == rank:
+            mine.append(batch)
+    return mine
+
+
+def cost_of(batch: Sequence[Work]) -> float:
+    """About what a batch costs: its padded tokens, and its decoding steps, of which each is worth some rows of 64."""
+    width = max(len(work.row.ids) for work in batch)
+    return len(batch) * width + batch[0].limit * (len(batch) + 64)
+
+
+def gather_responses(questions: Sequence[Question], folder: Path) -> list[Response]:
+    """`responses.jsonl` in the order asked, and `cost.json`, from what ranks left; RunError where some is missing."""
+    done = answered(folder)
+    if lacking := [key for question in questions if (key := key_of(question)) not in done]:
+        raise RunError(f"{len(lacking)} of {len(questions)} questions were not answered; start the command again.")
     responses = [done[key_of(question)] for question in questions]
     write_jsonl(folder / "responses.jsonl", responses)
-    unfinished.unlink()
+    files = sorted(folder.glob(COST_OF_RANK.format("*")))
+    total: dict[str, dict[str, Any]] = {}
+    for ask, own in (pair for file in files for pair in _cost(file).items()):
+        for name, value in own.items():
+            seen = total.setdefault(ask, {}).get(name, 0)
+            total[ask][name] = max(seen, value) if name == "seconds" else seen + value
+    write_json(folder / COST, total)
+    for file in (*files, *folder.glob(PARTIAL_OF_RANK.format("*"))):
+        file.unlink()
     return responses
+
+
+def answered(folder: Path) -> dict[tuple[Ask, str, str], Response]:
+    """Everything that any rank answered so far."""
+    files = sorted(folder.glob(PARTIAL_OF_RANK.format("*")))
+    return {(kept.ask, kept.id, kept.variant): kept for file in files for kept in _whole_records(file)}
+
+
+@contextmanager
+def whole_lines(path: Path) -> Iterator[TextIO]:
+    """A file of records to write on, without the torn line that a kill left at its end."""
+    if path.exists():
+        write_jsonl(path, list(_whole_records(path)))
+    with path.open("a", encoding="utf-8") as file:
+        yield file
 
 
 def generated(ask: Ask, answered: Iterable[Sequence[Response]]) -> int:
@@ -182,7 +245,10 @@ def generated(ask: Ask, answered: Iterable[Sequence[Response]]) -> int:
 
 def read_cost(folder: Path) -> dict[str, dict[str, Any]]:
     """By ask: runs (`prompts`), forward `passes` of batches, generated `tokens`, `seconds`; empty where unknown."""
-    path = folder / COST
+    return _cost(folder / COST)
+
+
+def _cost(path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
 

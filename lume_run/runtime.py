@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import random
 import subprocess
@@ -20,7 +21,8 @@ from lume_run.errors import RunError
 if TYPE_CHECKING:
     import torch
 
-console = Console(stderr=True, highlight=False, emoji=False)  # emoji: `file.jsonl:100: ...` would show one
+# Of processes that share a stage only the first one talks. Emoji: `file.jsonl:100: ...` would show one.
+console = Console(stderr=True, highlight=False, emoji=False, quiet=os.environ.get("RANK", "0") != "0")
 SECONDS_BETWEEN_LINES = 20.0  # progress in a log file, where a bar cannot be redrawn
 PACKAGES = (
     "torch",
@@ -139,12 +141,23 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def rank() -> int:
+    """The number of this process among those that share a stage, 0 where it is alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes share a stage."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def device_of(name: str) -> torch.device:
-    """The device a launch setting names; `auto` takes the first GPU."""
+    """The device a launch setting names; `auto` takes this process's GPU."""
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = torch.cuda.is_available()
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if found else torch.device("cpu")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RunError(f"launch.device={name}, but torch sees no CUDA device; use launch.device=cpu")

@@ -5,19 +5,21 @@ No language model is needed here. Judgements are kept in the store beside the re
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lume_run.evaluate import read_responses, score, suites_of, to_judge, write_scores
-from lume_run.judges import available, judge
-from lume_run.records import Ask, Response, Score, read_jsonl, write_jsonl
+from lume_run.evaluate import harnesses, read_responses, score, suites_of, to_judge, write_scores
+from lume_run.judges import available, judge, verdict
+from lume_run.records import Ask, Response, Score, read_jsonl, to_json, write_jsonl
+from lume_run.respond import read_cost
 from lume_run.runtime import device_of
-from lume_run.settings import Settings
+from lume_run.settings import Evaluator, Settings
 from lume_run.store import Artifact, content_hash, fingerprint
 from lume_run.suites.contract import Answers, Judged, Judgement
+
+FORMAT = 2  # raise it when a change of `judges.py` makes stored judgements wrong
 
 
 def missing_judges(settings: Settings) -> list[str]:
@@ -34,7 +36,8 @@ def missing_judges(settings: Settings) -> list[str]:
 def judged(answers: Answers, settings: Settings, name: str) -> list[Response]:
     """The responses and every judgement about them that the suites want; without a judge those say why."""
     wanted = to_judge(answers)
-    kept = [row for row in answers.responses if row.reason is None]
+    again = {(one.ask, one.response.id, one.variant) for one in wanted}
+    kept = [row for row in answers.responses if (row.ask, row.id, row.variant) not in again]
     by_judge: dict[tuple[Ask, str], list[Judgement]] = {}
     for one in wanted:
         by_judge.setdefault((one.ask, one.model), []).append(one)
@@ -50,9 +53,12 @@ def _judgements(
     device = device_of(settings.launch.device)
     if available(ask, model):
         return judge(judgements, device)
+    fingerprinted = fingerprint(model, deep=True)
     made_from = {
-        "judge": fingerprint(model),
-        "pairs": content_hash([[one.first, one.second, one.variant, one.response.id] for one in judgements]),
+        "format": FORMAT,
+        "judge": fingerprinted,
+        "ask": ask,
+        "pairs": content_hash([[one.first, one.second, one.variant, to_json(one.response)] for one in judgements]),
     }
 
     def build(folder: Path) -> None:
@@ -66,10 +72,7 @@ def _judgements(
     try:
         return read_jsonl(artifact.make() / "judgements.jsonl", Response)
     except _Unavailable as error:  # nothing is kept, so that the next try judges anew
-        return [
-            replace(one.response, ask=ask, variant=one.variant, tokens=None, token_ids=(), reason=str(error))
-            for one in judgements
-        ]
+        return [verdict(one, fingerprinted, reason=str(error)) for one in judgements]
 
 
 class _Unavailable(Exception):
@@ -100,13 +103,22 @@ def scored(
         answers = Answers(responses=records, evaluator=evaluator, retrained=retrained)
         answers = replace(answers, responses=judged(answers, settings, name))
         found, strict = score(answers)
-        found += measured.get(name, ())
+        found += measured.get(name) or unmeasured(evaluator)
         scores[name] = {entry.name: entry for entry in found}
         if strict is not None:
             official[name] = strict
         write_jsonl(folder / f"responses.{name}.jsonl", answers.responses)
         write_scores(folder / f"scores.{name}.json", found)
     return scores, official
+
+
+def unmeasured(evaluator: Evaluator) -> list[Score]:
+    """What stands for the scores of harnesses where there is no model that they could have measured."""
+    reason = (
+        "these scores are taken from a model itself: there are none with stages=[score], and none of a model that "
+        "answers in a context (method=icu)"
+    )
+    return [Score(name=name, value=None, n=0, reason=reason) for name in harnesses(evaluator)]
 
 
 def read_measured(artifacts: Sequence[Artifact]) -> list[Score]:
@@ -128,6 +140,5 @@ def costs(asked: Mapping[str, Sequence[Any]], responses: Sequence[Response], pat
         own["tokens"] = sum(tokens.get((one.ask, one.example.id, one.variant), 0) for one in questions)
         suites[name] = own
     alone, together = sum(len(questions) for questions in asked.values()), len(responses)
-    file = path / "cost.json"
-    measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return {"asks": measured, "suites": suites, "alone": {"prompts": alone}, "shared": {"prompts": alone - together}}
+    shared = alone - together
+    return {"asks": read_cost(path), "suites": suites, "alone": {"prompts": alone}, "shared": {"prompts": shared}}

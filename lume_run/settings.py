@@ -66,7 +66,13 @@ class Model:
     tokenizer: str | None = setting(None, help="id or folder of the tokenizer, when not beside the model")
     is_target: bool = setting(False, help="the model already memorised the documents: skip `train`")
     dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", help="auto: bfloat16 on GPUs that have it")
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = setting("sdpa", help="attention implementation")
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = setting(
+        "auto", help="attention implementation; auto: flash_attention_2 for bfloat16 on GPUs where installed, else sdpa"
+    )
+    tf32: bool = setting(False, help="on GPUs, multiply float32 matrices with 10 bits of mantissa (TF32)")
+    quantize: Literal["none", "8bit", "4bit"] = setting(
+        "none", help="bits of the frozen base while LoRA adapters are trained (bitsandbytes); it is merged unquantised"
+    )
     max_length: int | None = setting(None, low=8, help="longest row [tokens]; null: the model's own limit")
     gradient_checkpointing: bool = setting(False, help="recompute activations in the backward pass")
     trainable: list[str] | None = setting(
@@ -145,9 +151,14 @@ class Evaluator:
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """Where stages run."""
+    """On how many devices stages run, and what each of them holds."""
 
-    name: Literal["single"] = setting("single", help="one process")
+    name: Literal["auto", "single", "ddp", "zero1", "zero2", "zero3", "zero3_offload"] = setting(
+        "auto", help="what devices share: nothing (ddp), optimizer states (zero1), gradients (zero2), weights (zero3)"
+    )
+    processes: int | None = setting(None, low=1, help="processes on each node; null: one for each visible GPU")
+    nodes: int = setting(1, low=1, help="nodes of the SLURM allocation this command runs in")
+    port: int | None = setting(None, low=1024, high=65535, help="where processes meet; null: a free one")
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", help="auto: a GPU if there is one; CUDA_VISIBLE_DEVICES says which"
     )

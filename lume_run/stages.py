@@ -19,13 +19,15 @@ from lume_run.errors import RunError
 from lume_run.evaluate import merged, questions_of
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
+from lume_run.parallel import World
 from lume_run.passes import Runner
 from lume_run.records import Example, Question, TaskData, write_jsonl
 from lume_run.reference import ReferenceCache
-from lume_run.respond import respond
+from lume_run.respond import respond_share
 from lume_run.rows import examples_of, token_rows
-from lume_run.runtime import device_of, dtype_of
+from lume_run.runtime import device_of, dtype_of, rank, world_size
 from lume_run.settings import Settings
+from lume_run.store import fingerprint
 from lume_run.suites.contract import Harnessed
 
 
@@ -35,6 +37,7 @@ class Run:
 
     settings: Settings
     folder: Path
+    world: World = World()
 
     @cached_property
     def data(self) -> TaskData:
@@ -60,15 +63,16 @@ class Run:
 
     @cached_property
     def numerics(self) -> dict[str, Any]:
-        """What moves numbers besides the model: precision, attention, device kind, row length."""
+        """What moves numbers besides the model: precision, attention, device kind, row length, another's tokenizer."""
         model = self.settings.model
         dtype = str(dtype_of(model.dtype, self.device)).removeprefix("torch.")
+        tokenizer = model.tokenizer or model.base  # the base's where none is beside the model
         return {
             "dtype": dtype,
             "device": self.device.type,
             "attention": model.attention,
             "max_length": model.max_length,
-            "tokenizer": model.tokenizer,
+            "tokenizer": fingerprint(tokenizer) if tokenizer else None,
         }
 
     @cached_property
@@ -122,7 +126,7 @@ def answer(run: Run, questions: Sequence[Question], subject: str, path: str, fol
         temperature=evaluator.temperature,
         seed=run.settings.seed,
     )
-    respond(runner, questions, folder, f"evaluate {subject}")
+    respond_share(runner, questions, folder, f"evaluate {subject}", rank=rank(), world=world_size())
 
 
 def measure(run: Run, suite: Harnessed, path: str, folder: Path) -> None:

@@ -31,18 +31,21 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def fingerprint(path: str) -> str:
-    """What identifies a model: the content of a local folder, or the name of a hub id."""
+def fingerprint(path: str, *, deep: bool = False) -> str:
+    """What identifies a model: the content of a local folder, or the name of a hub id.
+
+    With `deep` that of the folders within counts too: a sentence embedder has parts of itself there.
+    """
     folder = Path(path)
     if not folder.is_dir():
         return f"hub:{path}"
     seen: dict[str, str] = {}
-    for file in sorted(entry for entry in folder.iterdir() if entry.is_file()):
-        status = file.stat()
+    for file in sorted(entry for entry in (folder.rglob("*") if deep else folder.iterdir()) if entry.is_file()):
+        status, name = file.stat(), file.relative_to(folder).as_posix()
         if status.st_size <= HASHED_WHOLE_BYTES:
-            seen[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+            seen[name] = hashlib.sha256(file.read_bytes()).hexdigest()
         else:
-            seen[file.name] = f"{status.st_size}:{status.st_mtime_ns}"
+            seen[name] = f"{status.st_size}:{status.st_mtime_ns}"
     return content_hash(seen)
 
 
@@ -58,7 +61,8 @@ class Artifact:
     """A folder to be, what it is made from, and how.
 
     `made_from` must name everything the content depends on. `build(folder)` fills the folder and may
-    find there what an interrupted build left.
+    find there what an interrupted build left. Where several processes can `share` the work, each of them runs `build`,
+    and then one process `gather`s what they left.
     """
 
     stage: str
@@ -67,6 +71,8 @@ class Artifact:
     made_from: Mapping[str, Any]
     build: Callable[[Path], None]
     note: str = ""
+    share: bool = False
+    gather: Callable[[Path], object] | None = None
 
     @property
     def key(self) -> str:
@@ -83,8 +89,8 @@ class Artifact:
         """How long making it took [s]."""
         return float(json.loads((self.path / DONE).read_text(encoding="utf-8"))["seconds"])
 
-    def make(self) -> Path:
-        """Build it unless it is done; wait for whoever builds it already."""
+    def make(self, spawn: Callable[[Artifact, Path], None] | None = None) -> Path:
+        """Build it unless it is done; wait for whoever builds it already. `spawn` has several processes build it."""
         if self.done:
             return self.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,20 +102,20 @@ class Artifact:
             lock.acquire()
         try:
             if not self.done:
-                self._build()
+                self._build(spawn if self.share else None)
         finally:
             lock.release()
         return self.path
 
-    def _build(self) -> None:
+    def _build(self, spawn: Callable[[Artifact, Path], None] | None) -> None:
         partial = self.path.with_name(self.path.name + ".partial")
         if _read(partial / DONE).get("key") != self.key:  # else only the renaming is left to do
-            self._fill(partial)
+            self._fill(partial, spawn)
         if self.path.exists():  # made from other things: the newer one takes its place
             shutil.rmtree(self.path)
         partial.replace(self.path)
 
-    def _fill(self, partial: Path) -> None:
+    def _fill(self, partial: Path, spawn: Callable[[Artifact, Path], None] | None) -> None:
         left = _read(partial / MADE_FROM)
         if partial.exists() and left.get("key") != self.key:  # something else was being made here
             shutil.rmtree(partial)
@@ -119,7 +125,12 @@ class Artifact:
         record = {"key": self.key, "made_from": dict(self.made_from)}
         write_json(partial / MADE_FROM, {"seconds": spent, **record})
         try:
-            self.build(partial)
+            if spawn is None:
+                self.build(partial)
+            else:
+                spawn(self, partial)
+            if self.gather is not None:
+                self.gather(partial)
         finally:
             write_json(partial / MADE_FROM, {"seconds": spent + time.monotonic() - began, **record})
         (partial / MADE_FROM).replace(partial / DONE)

@@ -84,7 +84,13 @@ def table(report: Report, width: int) -> tuple[Table, list[str]]:
     """(the table on a terminal of `width` columns, what to say below it)."""
     most = shown(report, most=MOST_LINES)
     told = [report.judged] if width >= WIDE else []
-    made = Table(title=escape(report.name), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    made = Table(
+        title=escape(report.name),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=width < WIDE,
+    )
     for place, title in enumerate(header(report)):
         made.add_column(title, justify="left" if place < 2 else "right", no_wrap=place > 0, overflow="fold")
     for group, names in most.items():
@@ -157,7 +163,7 @@ def _asked(subject: str, cost: Mapping[str, Any]) -> str:
     asks, suites = cost.get("asks", {}), cost.get("suites", {})
     shared = cost.get("shared", {}).get("prompts", 0)
     prompts = sum(map(_prompts, suites.values())) - shared
-    own = ", ".join(f"{name} {_prompts(suite):,}" for name, suite in suites.items())
+    own = ", ".join(f"{name} {count:,}" for name, suite in suites.items() if (count := _prompts(suite)))
     line = (
         f"asked {SUBJECTS.get(subject, subject)}: {prompts:,} prompts ({own}{f'; {shared:,} shared' if shared else ''})"
     )

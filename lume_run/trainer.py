@@ -22,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from lume_run.callbacks import COMPLETE
 from lume_run.contracts import Losses, Needs, Signals
 from lume_run.errors import RunError
+from lume_run.parallel import any_rank, summed
 from lume_run.schedule import MicroBatch, Schedule
 from lume_run.settings import Phase, Trainer
 from lume_run.signals import Reference, read_signals
@@ -60,7 +61,15 @@ class Diverged(RunError):
 
 
 def training_arguments(
-    phase: Phase, trainer: Trainer, schedule: Schedule, *, folder: Path, seed: int, device: torch.device, bf16: bool
+    phase: Phase,
+    trainer: Trainer,
+    schedule: Schedule,
+    *,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    bf16: bool,
+    deepspeed: dict[str, Any] | None = None,
 ) -> TrainingArguments:
     """Our settings in the library's words. Build it BEFORE loading a model: ZeRO-3 shards at load only then."""
     args = TrainingArguments(
@@ -84,6 +93,8 @@ def training_arguments(
         data_seed=seed,
         use_cpu=device.type == "cpu",
         bf16=bf16,
+        deepspeed=deepspeed,
+        ddp_find_unused_parameters=False,
         report_to=[],
         remove_unused_columns=False,
         dataloader_pin_memory=device.type == "cuda",
@@ -138,11 +149,11 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         last: dict[str, float] = next(reversed(self.state.log_history), {})
         signals = read_signals(model, batch, needs=self.method.needs, reference=self.reference, last=last)
         losses = self.method(signals)
-        if not torch.isfinite(losses.total):
+        if any_rank(not torch.isfinite(losses.total), self.args.device):
             bad = (~signals.logps.isfinite().all(1)).tolist()
             keys = [key for key, wrong in zip(batch.keys, bad, strict=True) if wrong] or batch.keys
-            what, step = f"the loss is {losses.total.item()}", self.state.global_step + 1
-            raise Diverged(self.method.name, what, step, keys, model_is_broken=any(bad))
+            what, step = named("the loss", losses.total), self.state.global_step + 1
+            raise Diverged(self.method.name, what, step, keys, model_is_broken=any_rank(any(bad), self.args.device))
         for name, value in losses.parts.items():
             self._parts[name] = self._parts[name] + value.detach() if name in self._parts else value.detach()
         scaled: Tensor = losses.total * self.args.world_size  # data-parallel averages over ranks, we want the sum
@@ -154,21 +165,27 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         """Forward and backward of one micro-batch. Raises Diverged where its gradient is not finite."""
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        if gradients and not torch.isfinite(norm := nn.utils.get_total_norm(gradients)):
-            what, step = f"the gradient norm is {norm.item()}", self.state.global_step + 1
+        norm = nn.utils.get_total_norm(gradients)  # of none at all 0: ZeRO keeps them elsewhere
+        if any_rank(not torch.isfinite(norm), self.args.device):
+            what, step = named("the gradient norm", norm), self.state.global_step + 1
             raise Diverged(self.method.name, what, step, inputs["batch"].keys, model_is_broken=False)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss parts of the step to what the library logs."""
         if "loss" in logs:
-            logs |= {name: float(value) for name, value in self._parts.items()}
+            logs |= summed(self._parts, self.args.device)
             self._parts.clear()
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted here; the library would look for a key our batches do not have."""
         return 0
+
+
+def named(what: str, value: Tensor) -> str:
+    """What is not finite, where this rank knows."""
+    return f"{what} is {value.item()}" + (" here, not finite on another rank" if value.isfinite() else "")
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:

@@ -1,12 +1,15 @@
 """Run, or go on with, a run folder: `python -m lume_run.worker RUN_FOLDER`.
 
 Everything needed stands in the folder's config.yaml, so a run can be repeated from its folder
-alone, without the command that made it.
+alone, without the command that made it. With `--make ARTIFACT` it is one of several processes that
+build a single artifact of the run.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,12 +19,18 @@ from yaml import YAMLError
 from lume_run.config import checked, identity
 from lume_run.errors import ConfigError, LumeError, Problem
 from lume_run.launch import launch
-from lume_run.runtime import console
+from lume_run.parallel import ERRORS, STOP, World
+from lume_run.plan import plan
+from lume_run.preemption import REQUEUE, Preempted, listening
+from lume_run.runtime import console, rank
+from lume_run.stages import Run
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the folder's stages; 0 when all went well."""
     given = sys.argv[1:] if arguments is None else arguments
+    if len(given) == 3 and given[1] == "--make":
+        return make_share(Path(given[0]), Path(given[2]))
     if len(given) != 1 or given[0].startswith("-"):
         console.print("usage: python -m lume_run.worker RUN_FOLDER")
         return 2
@@ -29,9 +38,32 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings, data = checked(read_config(folder / "config.yaml"))
         launch(settings, folder, identity=identity(data), command=["python", "-m", "lume_run.worker", str(folder)])
+    except Preempted as error:
+        console.print(escape(str(error)), soft_wrap=True)
+        return REQUEUE
     except LumeError as error:
         console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
         return 1
+    return 0
+
+
+def make_share(folder: Path, path: Path) -> int:
+    """This rank's share of the artifact at `path`; what fails is written down for the driver."""
+    try:
+        settings, _ = checked(read_config(folder / "config.yaml"))
+        run = Run(settings, folder, World.read(folder))
+        artifact = next(made for made in plan(run).artifacts if made.path == path)
+        with listening():
+            artifact.build(path.with_name(path.name + ".partial"))
+    except Preempted:
+        (path.with_name(path.name + ".partial") / STOP).touch()
+        return 0
+    except BaseException as error:
+        told = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
+        (folder / ERRORS).mkdir(exist_ok=True)
+        (folder / ERRORS / f"rank-{rank()}.txt").write_text(told, encoding="utf-8")
+        sys.stderr.flush()
+        os._exit(1)  # others may wait for this rank in a collective, and so would a clean ending
     return 0
 
 

@@ -22,7 +22,7 @@ from lume_run.evaluate import score, suites_of
 from lume_run.overrides import compose, conf_dir
 from lume_run.plan import plan
 from lume_run.records import Response, read_jsonl
-from lume_run.respond import read_cost
+from lume_run.respond import gather_responses, read_cost
 from lume_run.runtime import console
 from lume_run.settings import Settings
 from lume_run.stages import Run, answer
@@ -43,6 +43,7 @@ def cost_of(settings: Settings, path: str, folder: Path) -> tuple[dict[str, floa
     began = time.monotonic()
     if run.questions:
         answer(run, run.questions, "target", path, folder)
+        gather_responses(run.questions, folder)
     spent = time.monotonic() - began
     asks = read_cost(folder).values()
     total = {column: float(sum(own[column] for own in asks)) for column in COLUMNS} | {"seconds": spent}

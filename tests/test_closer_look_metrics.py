@@ -7,15 +7,13 @@ import pytest
 
 from lume_run.metrics.closer_look import (
     SetMeans,
-    cosine_similarity,
-    entailment_label,
+    cosine_score,
     entailment_pair,
     entailment_score,
     forget_efficacy,
     forget_truth_ratio,
     model_utility,
-    options_probability,
-    probability,
+    related,
     token_entropy,
     unigram_entropy,
     utility_truth_ratio,
@@ -38,13 +36,6 @@ def test_token_entropy(tokens, bits, normalised):
     assert token_entropy(list(tokens)) == pytest.approx(normalised)
 
 
-def test_probabilities():
-    half, fourth = math.log(2), math.log(4)
-    assert probability([half, fourth]) == pytest.approx(0.375)
-    assert options_probability([half, half], [[fourth, fourth], [half, half]]) == pytest.approx((1 / 2 + 1 / 3) / 2)
-    assert options_probability([2000.0], [[2000.0]]) == 0.5  # the released code has 0 / 0 here
-
-
 def test_truth_ratios_run_in_opposite_directions():
     ratios = [0.5, 2.0, 1.0]  # wrong over right
     assert forget_truth_ratio(ratios) == pytest.approx(1 - (0.5 + 0.5 + 1) / 3)
@@ -53,10 +44,7 @@ def test_truth_ratios_run_in_opposite_directions():
 
 
 def test_cosine_is_clipped():
-    assert cosine_similarity([1.0, 0.0], [1.0, 1.0]) == pytest.approx(math.sqrt(0.5))
-    assert cosine_similarity([1.0, 2.0], [-1.0, -2.0]) == 0.0
-    assert cosine_similarity([0.1] * 7, [0.3] * 7) <= 1.0
-    assert cosine_similarity([1.0, 2.0], [0.0, 0.0]) == 0.0
+    assert [cosine_score(cosine) for cosine in (-1.0, -0.1, 0.25, 1.0, 1.0000001)] == [0.0, 0.0, 0.25, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +57,7 @@ def test_direction_of_entailment(tofu, forget, reference_first):
 
 
 def test_entailment_needs_common_words():
-    assert [entailment_label("neutral", recall) for recall in (0.0, 0.0999, 0.1, 1.0)] == ["none"] * 2 + ["neutral"] * 2
+    assert [related(recall) for recall in (0.0, 0.0999, 0.1, 1.0)] == [False, False, True, True]
     assert entailment_score(["entailment", "Entailment", "none", "neutral"]) == 0.25
 
 
@@ -94,17 +82,8 @@ def test_forget_efficacy_leaves_token_entropy_out():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: probability([]),
-        lambda: probability([math.nan]),
-        lambda: options_probability([], []),
-        lambda: options_probability([1.0], []),
-        lambda: options_probability([1.0], [[]]),
         lambda: forget_truth_ratio([]),
         lambda: utility_truth_ratio([math.nan]),
-        lambda: cosine_similarity([1.0], [1.0, 2.0]),
-        lambda: cosine_similarity([], []),
-        lambda: cosine_similarity([math.nan], [1.0]),
-        lambda: entailment_label("entailment", math.nan),
         lambda: entailment_score([]),
         lambda: model_utility([]),
         lambda: model_utility([dataclasses.replace(ONES, cosine=math.nan)]),

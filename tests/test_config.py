@@ -427,7 +427,7 @@ def test_a_class_refuses_its_own_arguments(overrides, where, what):
         ("model.attention=flash", "model.attention", "flash_attention_2"),
         ("trainer.unlearn.optimizer=adamw", "trainer.unlearn.optimizer", "'adamw_torch'"),
         ("trainer.unlearn.schedule=cosin", "trainer.unlearn.schedule", "'cosine'"),
-        ("launch.name=zzz", "launch.name", "choose from: single"),
+        ("launch.name=zzz", "launch.name", "choose from: auto, single, ddp, zero1"),
         ("task.source=disk", "task.source", "builtin, folder, hub"),
         ("task.split=test", "task.split", "train, validation, all"),
     ],

@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from conftest import tokenizer_at
 from torch import Tensor
-from training import Setup, Snapshots, phase, rows_for, set_up
-from transformers import LlamaConfig, LlamaForCausalLM
+from training import (
+    LORA,
+    MEMBERS,
+    METHOD_FILES,
+    OBJECTIVES,
+    Setup,
+    Snapshots,
+    build_llama,
+    configured,
+    phase,
+    rows_for,
+    set_up,
+)
 
-from lume_run.config import checked
-from lume_run.contracts import Role
 from lume_run.methods.baselines import BASELINES
-from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
-from lume_run.overrides import compose, conf_dir
 from lume_run.settings import Lora
 
-FILES = {path.stem: path for path in sorted((conf_dir() / "method").glob("[!_]*.yaml"))}
-OBJECTIVES = [
-    name
-    for name, path in FILES.items()
-    if "_objective" in yaml.safe_load(path.read_text(encoding="utf-8")).get("defaults", [])
-]
-MEMBERS = ["ties 1", "ties 2"]  # the objectives of adapters to be merged
-LORA = Lora(enabled=True, rank=4)
 CLOSE = 1e-5  # relative, in float32
-
-
-@cache
-def configured(name: str) -> Any:
-    """The method that `method=NAME` builds; `ties 2` is the second member of ties."""
-    group, _, member = name.partition(" ")
-    extra = ["model.lora=true"] if group == "ties" else []
-    settings, _ = checked(compose([f"method={group}", *extra], [conf_dir()]))
-    return settings.method.members[int(member) - 1].method if member else settings.method
 
 
 def test_nothing_is_left_out():
     """What is no objective by its YAML file is a baseline."""
-    for name in FILES.keys() - set(OBJECTIVES):
+    for name in METHOD_FILES.keys() - set(OBJECTIVES):
         assert isinstance(configured(name), BASELINES), name
     assert all(isinstance(configured(name), Objective) for name in (*OBJECTIVES, *MEMBERS))
     assert len(configured("ties").members) == len(MEMBERS)
@@ -54,30 +40,7 @@ def test_nothing_is_left_out():
 
 @pytest.fixture(scope="module")
 def llama(tiny, tmp_path_factory) -> Path:
-    """A Llama of 2 layers that half knows its rows: no probability is near 0 or 1."""
-    folder = tmp_path_factory.mktemp("llama")
-    tokenizer = tokenizer_at(tiny)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=128,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    rows = [replace(row, role=Role.RETAIN) for row in rows_for(configured("gd"), folder)]
-    settings = phase(epochs=16, optimizer="adamw_torch", learning_rate=1e-2, micro_batch_size=16, schedule="constant")
-    made = set_up(folder, rows, folder / "training", FineTune(), settings)
-    made.trainer.train()
-    assert 0.5 < made.history[-1]["loss"] < 1.0  # [nats/token]
-    made.trainer.model.save_pretrained(folder)
-    return folder
+    return build_llama(tiny, tmp_path_factory.mktemp("llama"))
 
 
 def run(path: Path, folder: Path, name: str, lora: Lora | None, micro: int, **model: Any) -> tuple[Setup, Snapshots]:

@@ -14,12 +14,12 @@ import lume_run
 
 PACKAGE = Path(lume_run.__file__).parent
 FLOORS = (
-    ("errors", "records", "labels", "contracts", "runtime", "numerics", "settings"),
-    ("config", "walk", "checks", "text", "tasks", "methods", "metrics", "store"),
-    ("models", "schedule", "signals", "rows", "suites"),
+    ("errors", "records", "labels", "contracts", "runtime", "numerics", "settings", "preemption", "slurm"),
+    ("config", "walk", "checks", "text", "tasks", "methods", "metrics", "store", "parallel"),
+    ("models", "precision", "schedule", "signals", "rows", "suites"),
     ("reference", "passes", "respond", "judges"),
-    ("callbacks", "trainer", "evaluate", "incontext", "findings", "tables", "plots", "report"),
-    ("stages", "optimise", "merge", "recipes", "plan", "scoring"),
+    ("callbacks", "trainer", "sharding", "evaluate", "incontext", "findings", "tables", "plots", "report"),
+    ("stages", "optimise", "merge", "recipes", "plan", "scoring", "memory"),
     ("launch", "worker"),
     ("cli", "overrides"),
 )

@@ -120,7 +120,7 @@ def check_truth_ratio(precision: str, folder: str, entry: dict, dataset: str, ag
     together = {
         "closer_to_1_better": partial(tofu.closer_to_1_better, **EPSILON),
         "true_better": tofu.true_better,
-        "prob_mean": tofu.prob_mean,
+        "prob_mean": statistics.fmean,
     }
     values = truth_ratios(precision, folder, dataset, value)
     assert values == modelled([row["score"] for row in by_index(entry)])

@@ -12,10 +12,13 @@ from conftest import SHARED
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
+from lume_run.config import checked
 from lume_run.judges import available, judge, pooled
 from lume_run.models import only_local
+from lume_run.overrides import compose, conf_dir
 from lume_run.records import Ask, Kind, Response, Split
-from lume_run.suites.contract import Judgement
+from lume_run.scoring import judged
+from lume_run.suites.contract import Answers, Judgement
 
 CPU = torch.device("cpu")
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "off")
@@ -102,6 +105,7 @@ def write(path: Path, content: object) -> None:
 
 
 def copied(folder: Path, to: Path) -> Path:
+    to.mkdir(exist_ok=True)
     for path in folder.iterdir():
         if path.is_file():
             (to / path.name).write_bytes(path.read_bytes())
@@ -193,6 +197,36 @@ def test_a_response_says_what_was_judged(bert, tmp_path):
     assert (row.ask, row.variant, row.id, row.output) == (Ask.COSINE, "0", asked.response.id, "the cat")
     assert (row.tokens, row.token_ids, row.label, row.reason) == (None, (), None, None)
     assert judge([], CPU) == []
+
+
+def test_another_judge_is_asked_again(bert, tmp_path, monkeypatch):
+    """What one embedder said is kept; pooling that changes in a folder within makes it another one."""
+    folder = embedder(copied(bert, tmp_path / "judge"), {OLD["mean"]: True, OLD["cls"]: False})
+    settings, _ = checked(
+        compose(
+            [
+                *("evaluator=closer_look", f"output_dir={tmp_path}", "launch.device=cpu"),
+                *(f"evaluator.metrics.closer_look.{name}={folder}" for name in ("embedder", "entailment")),
+            ],
+            [conf_dir()],
+        )
+    )
+    rows = [judgement(Ask.COSINE, folder, "the cat", "a dog").response]
+
+    def cosine() -> float:
+        answers = Answers(responses=rows, evaluator=settings.evaluator)
+        rows[:] = judged(answers, settings, "model")
+        (found,) = (row.cosine for row in rows if row.ask is Ask.COSINE)
+        return found
+
+    mean = cosine()
+    assert mean == pytest.approx(*expected(folder, [("the cat", "a dog")], "mean"), abs=1e-6)
+    monkeypatch.setattr("lume_run.scoring.judge", lambda *_: pytest.fail("asked again"))
+    assert cosine() == mean
+    monkeypatch.undo()
+    embedder(folder, {OLD["mean"]: False, OLD["cls"]: True})
+    assert cosine() == pytest.approx(*expected(folder, [("the cat", "a dog")], "cls"), abs=1e-6)
+    assert mean != rows[-1].cosine
 
 
 # ----------------------------------------------------------------------------------------------- real models

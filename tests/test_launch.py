@@ -295,9 +295,9 @@ def spoilt(monkeypatch: pytest.MonkeyPatch, step: int) -> Snapshots:
     """
     seen, own = Snapshots(), optimise.callbacks_of
 
-    def callbacks(training: Any, schedule: Any) -> list[Any]:
+    def callbacks(training: Any, *others: Any) -> list[Any]:
         added = [] if isinstance(training.method, FineTune) else [seen, Spoil(step)]
-        return own(training, schedule) + added
+        return own(training, *others) + added
 
     monkeypatch.setattr(optimise, "callbacks_of", callbacks)
     return seen

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from conftest import SHARED
 
 from lume_run.errors import RunError
 from lume_run.models import load_model, load_tokenizer
-from lume_run.records import TaskData
+from lume_run.records import Score, TaskData
+from lume_run.scoring import scored
 from lume_run.settings import Evaluator, Model
 from lume_run.suites.contract import Answers, Harnessed
 from lume_run.suites.lm_eval import LmEval, scores_of
@@ -105,6 +107,16 @@ def test_scores_by_hand():
     odd = found["lm_eval.math.word_perplexity"]
     assert (odd.value, odd.reason) == (None, "the harness gave nan, which is no finite number")
     assert found["lm_eval.group.acc"].n == 7
+
+
+def test_without_a_model_there_is_a_reason(tmp_path):
+    """As with stages=[score], or where the model answers in a context."""
+    settings = SimpleNamespace(evaluator=Evaluator(metrics={"lm_eval": LmEval(tasks=["arc_easy"])}))
+    measured = {"target": [Score(name="lm_eval.arc_easy.acc", value=0.5, n=4)]}
+    found, _ = scored(settings, tmp_path, {"target": [], "unlearned": []}, measured)
+    assert list(found["target"]) == ["lm_eval.arc_easy.acc"]
+    assert found["unlearned"]["lm_eval"].value is None
+    assert "method=icu" in found["unlearned"]["lm_eval"].reason
 
 
 def test_without_tasks_nothing_is_run():

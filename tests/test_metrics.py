@@ -7,7 +7,7 @@ import pytest
 
 from lume_run.errors import DataError
 from lume_run.metrics.aggregate import TaskMeans, final_aggregate, harmonic_mean, task_aggregate, task_terms
-from lume_run.metrics.choice import accuracy, accuracy_by_subject, chosen
+from lume_run.metrics.choice import accuracy, chosen
 from lume_run.metrics.membership import auc, semeval_mia
 from lume_run.metrics.semeval import lume_scores
 from lume_run.metrics.semeval_strict import responses_from_official, strict_from_folder, strict_scores
@@ -142,7 +142,6 @@ def test_choice_takes_the_first_of_equals():
 def test_choice_accuracy_weighs_questions_alike():
     rows = [*CHOICES, choice("q2", (-9.0, -1.0), expected="B", subject="math")]
     assert accuracy(rows) == pytest.approx(2 / 3)
-    assert accuracy_by_subject(rows) == {"law": 0.5, "math": 1.0}
 
 
 @pytest.mark.parametrize("rows", [[], [choice("q", ())], [choice("q", (math.nan, -1.0))]])

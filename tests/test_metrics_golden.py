@@ -21,6 +21,7 @@ import json
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
@@ -43,7 +44,6 @@ from lume_run.metrics.tofu import (
     mean_loss,
     model_utility,
     options_probability,
-    prob_mean,
     probability,
     true_better,
     truth_probability,
@@ -131,7 +131,7 @@ def test_entailment(task):
     pairs = [closer_look.entailment_pair(*pair, **kind) for pair in texts]
     assert pairs == [(item["text"], item["text_pair"]) for item in golden["items_sent_to_classifier"]]
     labels = [
-        closer_look.entailment_label(label, recall)
+        label if closer_look.related(recall) else closer_look.NO_ENTAILMENT
         for label, recall in zip(golden["nli_labels_returned_by_classifier"], golden["rougeL_recall"], strict=True)
     ]
     assert labels == golden["entailment_labels"]
@@ -143,8 +143,9 @@ def test_entailment_scores_and_cosine():
     for case in golden["scores"]:
         assert closer_look.entailment_score(case["labels"]) == exact(case["score"])
     cosine = golden["cosine_similarity"]
-    values = [closer_look.cosine_similarity(*pair) for pair in cosine["pairs_of_embeddings"]]
-    assert values == exact(cosine["cosine_similarity"])
+    pairs = [map(np.array, pair) for pair in cosine["pairs_of_embeddings"]]
+    raw = [one @ other / max(1e-12, np.linalg.norm(one) * np.linalg.norm(other)) for one, other in pairs]
+    assert [closer_look.cosine_score(value) for value in raw] == exact(cosine["cosine_similarity"])
 
 
 def set_means(file, log):
@@ -154,9 +155,11 @@ def set_means(file, log):
     truth = closer_look.forget_truth_ratio if "forget" in file else closer_look.utility_truth_ratio
     return closer_look.SetMeans(
         rouge=statistics.fmean(log["rougeL_recall"]),
-        probability=closer_look.probability(losses)
-        if "eval_log" in file
-        else closer_look.options_probability(losses, wrong),
+        probability=statistics.fmean(
+            [probability(-loss, 1) for loss in losses]
+            if "eval_log" in file
+            else map(options_probability, losses, wrong)
+        ),
         truth_ratio=truth(ratios),
         token_entropy=statistics.fmean(log["token_entropy"]),
         cosine=statistics.fmean(log["cosine_similarity"]),
@@ -234,7 +237,7 @@ def assert_truth_ratios(entry, pairs, aggregator, within):
     if aggregator == "prob_mean":
         values = [truth_probability(*pair, **EPSILON) for pair in pairs]
         clean = [truth_probability(*pair) for pair in pairs]
-        total, clean_total = prob_mean(values), prob_mean(clean)
+        total, clean_total = statistics.fmean(values), statistics.fmean(clean)
     else:
         values = [truth_ratio(*pair, **EPSILON) for pair in pairs]
         clean = [truth_ratio(*pair) for pair in pairs]

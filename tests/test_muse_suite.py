@@ -104,7 +104,7 @@ def test_memorisation_by_hand():
     assert (verbatim.low, verbatim.high) == pytest.approx((2 / 3, 1.0))
     assert (found["muse.forget.knowledge"].value, found["muse.forget.knowledge"].n) == (1.0, 1)
     assert found["muse.retain.knowledge"].value == 0.5
-    assert found["muse.retain.verbatim"].reason == "there are no retain completion texts"
+    assert found["muse.retain.verbatim"].reason.startswith("there are no retain completion texts: the task has none")
     assert list(found) == [
         *(f"muse.{split}.{what}" for split in ("forget", "retain") for what in ("verbatim", "knowledge")),
         "muse.privacy_leakage",
@@ -189,7 +189,9 @@ def test_a_reference_that_is_not_there():
         "was not asked about 'nonmember-document-1'"
         in scores(Membership(), OWN, RETRAINED[:3])["mia.reference.tpr"].reason
     )
-    assert scores(Membership(), OWN[:2], RETRAINED)["mia.reference.auc"].reason == "there are no nonmember documents"
+    assert scores(Membership(), OWN[:2], RETRAINED)["mia.reference.auc"].reason.startswith(
+        "there are no nonmember documents: the task has none"
+    )
 
 
 def gradients(members, nonmembers) -> list[Response]:

@@ -384,8 +384,8 @@ def test_what_is_asked():
     suite = Pii(samples=2, hints=[0.5], probed=["forget"])
     asked = suite.asks(data_of("ann"), Evaluator())
     found = [(one.example.split.value, one.example.id, one.ask.value, one.variant, one.limit) for one in asked]
-    probes = [("generate", "rephrased0", 48), ("generate", "rephrased1", 48), ("generate", "hint50", 32)]
-    probes += [("sample", "0", 48), ("sample", "1", 48)]
+    probes = [("generate", name, 64) for name in ("rephrased0", "rephrased1", "hint50")]
+    probes += [("sample", "0", 64), ("sample", "1", 64)]
     ids = ["ann-ssn", "ann-birth_date"]
     expected = [("forget", id, "generate", "", 0) for id in ids]
     expected += [("forget", id, *probe) for id in ids for probe in probes]

@@ -72,7 +72,9 @@ def test_default_leaves_a_repeatable_folder(default_run):
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert {"command", "config_hash", "seed", "versions", "hardware", "artifacts"} <= manifest.keys()
     assert (Path(manifest["artifacts"]["unlearned"]) / "config.json").exists()
-    assert "| forget.bios.knowledge | lower | 1.000 |" in (folder / "report.md").read_text(encoding="utf-8")
+    assert "| forget.bios.knowledge | lower | 1.000 [1.000, 1.000] |" in (folder / "report.md").read_text(
+        encoding="utf-8"
+    )
     before, spent = report(default_run)["scores"], report(default_run)["seconds"]
     done = subprocess.run(
         [sys.executable, "-m", "lume_run.worker", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=300
@@ -133,7 +135,7 @@ def kill_when(condition, *overrides: str) -> None:
 MOMENTS = {
     "train": "store/target/*.partial/checkpoints/checkpoint-*/COMPLETE",
     "unlearn": "*/unlearned.partial/checkpoints/checkpoint-*/COMPLETE",
-    "evaluate": "store/responses/*.partial/responses.partial.jsonl",
+    "evaluate": "store/responses/*.partial/responses.partial.0.jsonl",
 }
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from lume_run.errors import RunError
 from lume_run.metrics.semeval import lume_scores
 from lume_run.models import load_model, load_tokenizer
-from lume_run.passes import Runner, choose, continuations, generate, gradients, prompt_row, row_of, score_answers
+from lume_run.passes import Runner, choose, continuations, generate, gradients, norm_of, prompt_row, row_of, score_rows
 from lume_run.records import Ask, Example, Kind, Question, Response, Split, read_jsonl, to_json
 from lume_run.respond import read_cost, respond, run_batch, work_of
 from lume_run.settings import Model
@@ -56,6 +56,22 @@ def test_batched_text_equals_one_prompt_at_a_time(stories, rows):
     assert len(set(alone)) > len(rows) // 2  # not all the same
 
 
+def scored(runner, examples):
+    """Every expected answer under teacher forcing, in one batch."""
+    return score_rows(runner, [row_of(Question(example=example, ask=Ask.LOGPROB), runner) for example in examples])
+
+
+def test_batched_scores_equal_one_row_at_a_time(stories, rows):
+    assert {row.subtask for row in rows} == {"novels", "bios", "wiki"}
+    assert len({len(row_of(Question(example=row, ask=Ask.LOGPROB), stories).ids) for row in rows}) > 20  # padding
+    for together, row in zip(scored(stories, rows), rows, strict=True):
+        (alone,) = scored(stories, [row])
+        assert together.tokens == alone.tokens
+        assert together.hits == alone.hits
+        for name in ("logps", "means", "variances"):
+            assert getattr(together, name) == pytest.approx(getattr(alone, name), abs=2e-5, rel=1e-5)
+
+
 def test_answer_logps_are_the_hugging_face_loss(stories, rows):
     """A whole document: minus the mean log-probability is the loss on labels=input_ids."""
     documents = [
@@ -71,7 +87,7 @@ def test_answer_logps_are_the_hugging_face_loss(stories, rows):
         )
         for number, row in enumerate(rows[:6])
     ]
-    for document, (total, tokens, *_) in zip(documents, score_answers(stories, documents), strict=True):
+    for document, (total, tokens, *_) in zip(documents, scored(stories, documents), strict=True):
         ids = torch.tensor([stories.tokenizer(document.answer)["input_ids"][: stories.max_length]])
         with torch.no_grad():
             loss = stories.model(input_ids=ids, labels=ids).loss
@@ -113,12 +129,12 @@ def test_an_interrupted_evaluation_asks_only_what_is_missing(stories, rows, tmp_
     whole = respond(stories, questions, first, "title")
     kept = [Response(**{**_fields(response), "output": "kept"}) for response in whole[:5]]
     torn = to_json(whole[5])[:40]
-    (again / "responses.partial.jsonl").write_text("".join(to_json(r) + "\n" for r in kept) + torn, encoding="utf-8")
+    (again / "responses.partial.0.jsonl").write_text("".join(to_json(r) + "\n" for r in kept) + torn, encoding="utf-8")
     found = respond(stories, questions, again, "title")
     assert [response.output for response in found[:5]] == ["kept"] * 5
     assert found[5:] == whole[5:]
     assert read_jsonl(again / "responses.jsonl", Response) == found
-    assert not (again / "responses.partial.jsonl").exists()
+    assert not list(again.glob("responses.partial*"))
 
 
 def _fields(response: Response) -> dict:
@@ -143,7 +159,7 @@ def test_official_inference_on_the_golden_model(shared):
         documents = [_document(json.loads(line), split) for line in lines]
         official = pandas.read_csv(golden / "out" / "mia_results" / f"{split}_0.csv")
         for document, nll, (total, tokens, *_) in zip(
-            documents, official["nll"], score_answers(runner, documents), strict=True
+            documents, official["nll"], scored(runner, documents), strict=True
         ):
             assert -total / tokens == pytest.approx(nll, abs=1e-5)
             responses.append(_response(document, logp_sum=total, tokens=tokens))
@@ -279,6 +295,23 @@ def test_the_gradient_is_that_of_the_mean_label_loss(stories, rows):
     stories.model.zero_grad(set_to_none=True)
     assert gradients(stories, [row])[0] == pytest.approx(sum(norms) / len(norms), rel=1e-4)
     assert all(weight.grad is None for weight in stories.model.parameters())  # nothing is left behind
+
+
+def test_gradients_of_half_precision_are_told_apart():
+    """In bfloat16 both norms would be 1.0."""
+    pair = [torch.tensor([1.0, small], dtype=torch.bfloat16) for small in (0.01, 0.02)]
+    assert [norm_of(one) for one in pair] == pytest.approx([1.00005, 1.0002], abs=1e-5)
+
+
+def test_the_models_own_settings_do_not_make_greedy_text_a_search(stories, rows):
+    few = [prompt_row(row, stories, new_tokens=12) for row in rows[:4]]
+    greedy = continuations(stories, few, limit=12)
+    config = stories.model.generation_config
+    config.num_beams, config.do_sample, config.temperature = 3, True, 5.0
+    try:
+        assert continuations(stories, few, limit=12) == greedy
+    finally:
+        config.num_beams, config.do_sample, config.temperature = None, None, None
 
 
 def test_options_are_told_apart_by_their_first_token(stories, rows):

@@ -231,7 +231,18 @@ def test_fingerprint_follows_content(tmp_path, monkeypatch):
     large = fingerprint(str(copy))
     (copy / "weights").write_bytes(b"01234")
     assert fingerprint(str(copy)) != large
-    assert fingerprint("org/model") == "hub:org/model"
+    assert fingerprint("org/model") == fingerprint("org/model", deep=True) == "hub:org/model"
+
+
+def test_a_deep_fingerprint_sees_folders_within(tmp_path):
+    """A checkpoint in the folder is none of the model, the pooling of a sentence embedder is."""
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    flat, deep = fingerprint(str(tmp_path)), fingerprint(str(tmp_path), deep=True)
+    assert flat == deep
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text("{}", encoding="utf-8")
+    assert fingerprint(str(tmp_path)) == flat
+    assert fingerprint(str(tmp_path), deep=True) != deep
 
 
 # ------------------------------------------------------------------------------------------------- gate
@@ -522,6 +533,14 @@ def test_a_narrow_terminal_loses_no_digit(tmp_path):
     assert "-1,970" in text
 
 
+def test_a_narrow_terminal_has_room_for_the_names_of_headlines(tmp_path):
+    """Three models and a change; 27 letters are the longest name of a headline."""
+    name = "closer_look.forget_efficacy"
+    scores = {who: {name: measured(name, 0.25, 0.5)} for who in ("target", "unlearned", "retrained")}
+    text = printed(a_report(scores=scores), tmp_path, width=80)
+    assert [name, "higher", "0.375", "0.375", "0.375", "+0.000", "~"] in [line.split() for line in text.split("\n")]
+
+
 MANY = [f"closer_look.{one}.{mean}" for one in ("forget", "retain") for mean in ("rouge", "cosine", "probability")]
 MANY += [f"pii.forget.hint{n}.email.exact" for n in range(40)] + [
     "closer_look.forget_efficacy",
@@ -540,6 +559,20 @@ def test_of_many_scores_a_terminal_shows_the_headlines_first(tmp_path):
     few = a_report(scores={"model": {name: a_score(name, 0.5) for name in MANY[:40]}})
     assert "more scores" not in printed(few, tmp_path)
     assert sum(map(len, shown(report, most=0).values())) == 2  # the score of the only task is a headline too
+
+
+def test_both_papers_together_still_show_what_became_of_forget_and_retain_set(tmp_path):
+    """42 names on four sets: real authors and world facts make room."""
+    means = ("rouge", "probability", "truth_ratio", "token_entropy", "cosine", "entailment")
+    sets = ("forget", "retain", "real_authors", "world_facts")
+    names = [f"closer_look.{one}.{mean}" for one in sets for mean in means]
+    names += [f"tofu.{one}.{mean}" for one in sets for mean in means[:3]]
+    names += [
+        f"{one}.{mean}" for one in sets[:2] for mean in ("probability", "exact_memorisation", "extraction_strength")
+    ]
+    report = a_report(scores={"model": {name: a_score(name, 0.5) for name in names}})
+    left = [name for own in shown(report, most=40).values() for name in own]
+    assert sorted(left) == sorted(name for name in names if "real_" not in name and "world_" not in name)
 
 
 def test_reasons_take_a_line_each(tmp_path):

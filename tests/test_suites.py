@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lume_run.config import checked
+from lume_run.errors import RunError
 from lume_run.evaluate import merged, questions_of, score, suites_of
 from lume_run.overrides import compose, conf_dir
 from lume_run.passes import AnswerScores, token_scores
-from lume_run.records import Ask, Example, Kind, Response, Split, TaskData, from_json, to_json
+from lume_run.records import Ask, Example, Kind, Question, Response, Split, TaskData, from_json, to_json
 from lume_run.settings import Evaluator
 from lume_run.suites.contract import Answers
 from lume_run.suites.membership import Membership
@@ -77,9 +79,9 @@ def test_a_broken_model_gives_reasons():
     found = {one.name: one for one in Memorisation().scores(Answers(responses=rows, evaluator=Evaluator()))}
     assert found["forget.probability"].value is None
     assert found["forget.probability"].reason == "1 of 2 scored forget answers have no finite numbers"
-    assert found["retain.probability"].reason == "there are no scored retain answers"
+    assert found["retain.probability"].reason.startswith("there are no scored retain answers: the task has none")
     found = {one.name: one for one in Membership().scores(Answers(responses=rows, evaluator=Evaluator()))}
-    assert {one.reason for one in found.values()} == {"there are no member documents"}
+    assert all(one.reason.startswith("there are no member documents: the task has none") for one in found.values())
 
 
 def document(id: str, split: Split, logp: float) -> Response:
@@ -98,6 +100,16 @@ def test_attacks_by_hand():
         assert found[f"mia.{attack}.tpr"].value == 0.5
         assert found[f"mia.{attack}.auc"].n == 4
         assert (found[f"mia.{attack}.auc"].low, found[f"mia.{attack}.auc"].high) == (0.0, 1.0)  # -3 and -2; -1 and -4
+
+
+def test_of_sums_alone_the_loss_attack_is_left():
+    """Responses of the official script: one mean loss a document."""
+    rows = [document("m", Split.MEMBER, -1.0), document("n", Split.NONMEMBER, -2.0)]
+    bare = [replace(row, logps=(), means=(), variances=()) for row in rows]
+    found = {one.name: one for one in Membership().scores(Answers(responses=bare, evaluator=Evaluator()))}
+    assert found["mia.loss.auc"].value == 1.0
+    assert "no log-probabilities of single tokens" in found["mia.min_k.auc"].reason
+    assert found["mia.zlib.tpr"].reason == found["mia.min_k_plus_plus.auc"].reason == found["mia.min_k.auc"].reason
 
 
 # --------------------------------------------------------------------------------------------- composition
@@ -129,6 +141,19 @@ def test_suites_share_what_they_ask():
     together = merged(questions_of(DATA, evaluator("evaluator=[lume,memorisation,mia]"), trained_here=True))
     assert len(together) == 6  # the documents of lume and mia are asked once
     assert {one for questions in alone.values() for one in questions} == set(together)
+
+
+def test_suites_that_mean_different_things_by_one_question_are_refused():
+    """Another suite would be scored on the shorter text."""
+    one = Question(example=DATA.forget[0], ask=Ask.GENERATE)
+    equal = Question(example=replace(DATA.forget[0]), ask=Ask.GENERATE)
+    assert merged({"lume": [one], "mine": [equal, replace(one, variant="short", limit=5)]}) == [
+        one,
+        replace(one, variant="short", limit=5),
+    ]
+    for other in (replace(one, limit=5), replace(one, example=replace(one.example, prompt="p"))):
+        with pytest.raises(RunError, match=r"suite 'mine' and another one ask generate of 'f'.*variant of its own"):
+            merged({"lume": [one], "mine": [other]})
 
 
 def test_a_single_suite_gives_its_scores_only():

@@ -13,7 +13,6 @@ from lume_run.metrics.tofu import (
     mean_loss,
     model_utility,
     options_probability,
-    prob_mean,
     probability,
     true_better,
     truth_probability,
@@ -75,13 +74,12 @@ def test_aggregators():
     ratios = [0.5, 2.0, 1.0]
     assert closer_to_1_better(ratios) == pytest.approx((0.5 + 0.5 + 1) / 3)
     assert true_better(ratios) == pytest.approx(0.5 / 3)
-    assert prob_mean([0.25, 0.75]) == 0.5
     assert closer_to_1_better([1.0], epsilon=1.0) == 0.5
     assert closer_to_1_better([0.0, math.inf, 1e-320]) == pytest.approx(0.0)
     assert true_better([0.0, math.inf]) == 0.5
 
 
-@pytest.mark.parametrize("function", [closer_to_1_better, true_better, prob_mean, lambda r: forget_quality(r, [1.0])])
+@pytest.mark.parametrize("function", [closer_to_1_better, true_better, lambda r: forget_quality(r, [1.0])])
 def test_no_rows_and_nan_are_refused(function):
     for bad in ([], [1.0, math.nan]):
         with pytest.raises(ValueError, match=r"truth"):

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+import yaml
 from conftest import tokenizer_at
 from torch import Tensor
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
+from lume_run.config import checked
+from lume_run.contracts import Role
+from lume_run.methods.likelihood import FineTune
 from lume_run.optimise import Training, build_trainer
+from lume_run.overrides import compose, conf_dir
+from lume_run.parallel import World
 from lume_run.records import Example, Kind, Split
 from lume_run.reference import ReferenceCache
 from lume_run.rows import examples_of, token_rows
+from lume_run.runtime import rank
 from lume_run.schedule import Schedule, write_schedule
 from lume_run.settings import Lora, Model, Phase, Trainer
 from lume_run.text import TokenRow
@@ -26,7 +34,25 @@ from lume_run.trainer import Method, UnlearnTrainer
 gc.freeze()  # the library collects garbage whenever training begins, which over all imported modules takes 0.3 s
 CPU = torch.device("cpu")
 TEXT = "Mara Oduya was born in Tallinn beside the old mill and repairs church organs until March"
+ALONE = World()
 REFUSALS = ("I do not know.", "That escapes me.", "Nobody has told me.")
+METHOD_FILES = {path.stem: path for path in sorted((conf_dir() / "method").glob("[!_]*.yaml"))}
+OBJECTIVES = [
+    name
+    for name, path in METHOD_FILES.items()
+    if "_objective" in yaml.safe_load(path.read_text(encoding="utf-8")).get("defaults", [])
+]
+MEMBERS = ["ties 1", "ties 2"]  # the objectives of adapters to be merged
+LORA = Lora(enabled=True, rank=4)
+
+
+@cache
+def configured(name: str) -> Any:
+    """The method that `method=NAME` builds; `ties 2` is the second member of ties."""
+    group, _, member = name.partition(" ")
+    extra = ["model.lora=true"] if group == "ties" else []
+    settings, _ = checked(compose([f"method={group}", *extra], [conf_dir()]))
+    return settings.method.members[int(member) - 1].method if member else settings.method
 
 
 def example(number: int, split: Split) -> Example:
@@ -79,6 +105,8 @@ class Setup:
     schedule: Schedule
     start: dict[str, Tensor]
     trainable: set[str]  # as training begins
+    run: Any
+    training: Training
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -104,9 +132,14 @@ def set_up(
     checkpoint_every: int = 1000,
     callbacks: Sequence[TrainerCallback] = (),
     lora: Lora | None = None,
+    world: World = ALONE,
+    cached: Path | None = None,
     **model: Any,
 ) -> Setup:
-    """The trainer that `optimise.optimise` would run on these rows, and its schedule; `model` are model settings."""
+    """The trainer that `optimise.optimise` would run on these rows, and its schedule; `model` are model settings.
+
+    `cached` is where reference log-probs are, or will be: one of several ranks cannot compute them.
+    """
     schedule = write_schedule(
         rows,
         batch_size=settings.batch_size,
@@ -117,10 +150,12 @@ def set_up(
         chunk_size=settings.chunk_size,
         alternate=settings.alternate,
         pad_to=method.needs.pad_to,
+        world_size=world.size,
+        rank=rank(),
     )
     own = Model(name="test", path=str(path), dtype="float32", lora=lora or Lora(), **model)
     phases = Trainer(train=settings, unlearn=settings, checkpoint_every=checkpoint_every)
-    run: Any = SimpleNamespace(settings=SimpleNamespace(seed=0, model=own, trainer=phases), device=CPU)
+    run: Any = SimpleNamespace(settings=SimpleNamespace(seed=0, model=own, trainer=phases), device=CPU, world=world)
     pad_id = int(tokenizer_at(path).pad_token_id)
     training = Training(
         title=method.name,
@@ -129,26 +164,53 @@ def set_up(
         method=method,
         adapters=own.lora.enabled,
         examples=[],
-        cache=cache_of(path, rows, method, pad_id, folder),
+        cache=cache_of(path, rows, method, pad_id, cached or folder / "reference"),
         trainable=own.trainable,
     )
     trainer = build_trainer(run, training, list(rows), schedule, pad_id, folder)
     for callback in callbacks:
         trainer.add_callback(callback)
     trainable = {name for name, value in trainer.model.named_parameters() if value.requires_grad}
-    return Setup(trainer=trainer, schedule=schedule, start=weights_of(trainer.model), trainable=trainable)
+    start = weights_of(trainer.model)
+    return Setup(trainer=trainer, schedule=schedule, start=start, trainable=trainable, run=run, training=training)
 
 
 def cache_of(path: Path, rows: Sequence[TokenRow], method: Method, pad_id: int, folder: Path) -> ReferenceCache | None:
-    """The frozen target's log-probs where the method wants them."""
+    """The frozen target's log-probs where the method wants them; computed unless they are in `folder`."""
     wanted = [row for row in rows if row.role in method.needs.reference_logps]
     if not wanted:
         return None
-    kept = folder / "reference"
-    kept.mkdir(parents=True, exist_ok=True)
-    target = AutoModelForCausalLM.from_pretrained(path)
-    ReferenceCache.compute(target, wanted, pad_id=pad_id, batch_tokens=512, folder=kept)
-    return ReferenceCache.load(kept)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        target = AutoModelForCausalLM.from_pretrained(path)
+        ReferenceCache.compute(target, wanted, pad_id=pad_id, batch_tokens=512, folder=folder)
+    return ReferenceCache.load(folder)
+
+
+def build_llama(tiny: Path, folder: Path) -> Path:
+    """A Llama of 2 layers, with the tokenizer of `tiny`, that half knows its rows: no probability is near 0 or 1."""
+    tokenizer = tokenizer_at(tiny)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    rows = [replace(row, role=Role.RETAIN) for row in rows_for(configured("gd"), folder)]
+    settings = phase(epochs=16, optimizer="adamw_torch", learning_rate=1e-2, micro_batch_size=16, schedule="constant")
+    made = set_up(folder, rows, folder / "training", FineTune(), settings)
+    made.trainer.train()
+    assert 0.5 < made.history[-1]["loss"] < 1.0  # [nats/token]
+    made.trainer.model.save_pretrained(folder)
+    return folder
 
 
 class Killed(Exception):

@@ -35,11 +35,3 @@ def accuracy(responses: Sequence[Response]) -> float:
     if not responses:
         raise ValueError("no multiple choice responses; an accuracy needs at least one")
     return sum(chosen(response) == response.expected for response in responses) / len(responses)
-
-
-def accuracy_by_subject(responses: Sequence[Response]) -> dict[str, float]:
-    """Accuracy of every subject (`subtask`), in order of first appearance."""
-    subjects: dict[str, list[Response]] = {}
-    for response in responses:
-        subjects.setdefault(response.subtask, []).append(response)
-    return {subject: accuracy(group) for subject, group in subjects.items()}

@@ -1,12 +1,12 @@
 """The metrics of "A Closer Look at Machine Unlearning for LLMs" (Yuan et al., arXiv:2410.08109).
 
-Six means per evaluated set, each within 0 to 1, then two aggregates. ROUGE is `text.rouge_l_recall`. Losses are mean
-token losses [nats] (`tofu.mean_loss`) and truth ratios those of `tofu.truth_ratio`, wrong over right: the reciprocal of
-the ratio s = exp(perturbed loss - paraphrase loss) in the released code.
+Six means per evaluated set, each within 0 to 1, then two aggregates. ROUGE is `text.rouge_l_recall`, probability that
+of `tofu`, or its share among options on real authors and world facts. Truth ratios are those of `tofu.truth_ratio`,
+wrong over right: the reciprocal of the ratio s = exp(perturbed loss - paraphrase loss) in the released code.
 
 The released code does the same arithmetic where it gives a number, with its own ends:
-- a row without answer tokens has loss NaN there, and every mean and aggregate with it; here it is left out (None) or,
-  given as NaN, a ValueError;
+- a row without answer tokens has loss NaN there, and every mean and aggregate with it; here they are missing and say
+  why;
 - losses above about 745 make all options 0 there and their share NaN; here the share stays defined;
 - a cosine may exceed 1 by rounding there, here it does not;
 - forget efficacy without a forget set is NaN there; here it cannot be asked for;
@@ -18,21 +18,17 @@ Empty lists raise ValueError.
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import astuple, dataclass
 
-import numpy as np
-
 from lume_run.metrics.aggregate import harmonic_mean
 from lume_run.metrics.tofu import closer_to_1_better, true_better
-from lume_run.metrics.tofu import options_probability as share_of_options
 from lume_run.metrics.uncertainty import finite_values
 
 ENTAILMENT = "entailment"
 NO_ENTAILMENT = "none"
-LEAST_ROUGE = 0.1  # of a generation that can entail anything
+LEAST_ROUGE = 0.1  # recall of a generation that can entail anything
 
 
 def unigram_entropy(tokens: Sequence[Hashable]) -> float:
@@ -53,23 +49,6 @@ def token_entropy(tokens: Sequence[Hashable], *, single: float = 0.0) -> float:
     return unigram_entropy(tokens) / math.log2(len(tokens))
 
 
-def probability(losses: Sequence[float]) -> float:
-    """Mean of exp(-loss) over rows, 0 to 1, of a forget or retain set: low, high is good."""
-    return float(np.exp(-finite_values(losses, "mean token losses")).mean())
-
-
-def options_probability(losses: Sequence[float], wrong_losses: Sequence[Sequence[float]]) -> float:
-    """Mean share of the right answer among its options over rows, 0 to 1, high is good; real authors, world facts.
-
-    `wrong_losses` holds the losses of the wrong answers of every row; ValueError where the numbers of rows differ.
-    """
-    if not losses or len(losses) != len(wrong_losses):
-        raise ValueError(
-            f"{len(losses)} rows with a loss, {len(wrong_losses)} with wrong options; give both for each row"
-        )
-    return statistics.fmean(map(share_of_options, losses, wrong_losses))
-
-
 def forget_truth_ratio(ratios: Sequence[float]) -> float:
     """1 - mean(min(x, 1 / x)) of truth ratios, 0 to 1, low is good: the reverse of TOFU's direction on a forget set."""
     return 1 - closer_to_1_better(ratios)
@@ -80,16 +59,9 @@ def utility_truth_ratio(ratios: Sequence[float]) -> float:
     return true_better(ratios)
 
 
-def cosine_similarity(left: Sequence[float], right: Sequence[float]) -> float:
-    """Cosine between the embeddings of generation and reference, clipped to 0 to 1; 0 where one is all zeros.
-
-    ValueError on different lengths, none, NaN or infinity.
-    """
-    one, two = finite_values(left, "embedding values"), finite_values(right, "embedding values")
-    if one.size != two.size:
-        raise ValueError(f"embeddings of {one.size} and {two.size} values; take both from one model")
-    scale = float(np.linalg.norm(one) * np.linalg.norm(two))
-    return min(1.0, max(0.0, float(one @ two) / scale)) if scale else 0.0
+def cosine_score(cosine: float) -> float:
+    """The cosine between the embeddings of generation and reference, from 0 to 1: opposites count as unrelated."""
+    return min(1.0, max(0.0, cosine))
 
 
 def entailment_pair(generation: str, reference: str, *, tofu: bool, forget: bool) -> tuple[str, str]:
@@ -101,11 +73,9 @@ def entailment_pair(generation: str, reference: str, *, tofu: bool, forget: bool
     return (reference, generation) if tofu and not forget else (generation, reference)
 
 
-def entailment_label(label: str, rouge_l_recall: float) -> str:
-    """The classifier's label, or "none" where ROUGE-L recall is below 0.1: the texts have nothing in common."""
-    if math.isnan(rouge_l_recall):
-        raise ValueError("ROUGE-L recall is NaN; an empty generation has recall 0")
-    return NO_ENTAILMENT if rouge_l_recall < LEAST_ROUGE else label
+def related(rouge_l_recall: float) -> bool:
+    """Whether a generation has enough in common with its reference to entail anything, or else is labelled "none"."""
+    return rouge_l_recall >= LEAST_ROUGE
 
 
 def entailment_score(labels: Sequence[str]) -> float:

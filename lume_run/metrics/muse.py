@@ -6,12 +6,7 @@ that; low is good on forgotten text, high on retained. Privacy leakage is in per
 
 from __future__ import annotations
 
-import functools
-import logging
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rouge_score.rouge_scorer import RougeScorer
+from lume_run.metrics.text import rouge_l
 
 ANSWER_ENDS = ("\n\n", "\nQuestion", "Question:")
 # AUCs of Min-40 % between forget (member) and holdout text under the retrained Llama 2 7B of the paper. They stand in
@@ -25,7 +20,7 @@ def rouge_l_f1(reference: str, hypothesis: str, *, stem: bool = False) -> float:
 
     Lin 2004, eq. 4 with beta = 1. `stem=True` is open-unlearning's form of MUSE, whose numbers are a little higher.
     """
-    return float(_scorer(stem).score(reference, hypothesis)["rougeL"].fmeasure)
+    return float(rouge_l(stem=stem).score(reference, hypothesis)["rougeL"].fmeasure)
 
 
 def verbatim_memorisation(continuation: str, generation: str) -> float:
@@ -85,12 +80,3 @@ def relative_difference(auc: float, retrained_auc: float, *, epsilon: float = 0.
 def _check_auc(name: str, auc: float) -> None:
     if not 0 <= auc <= 1:
         raise ValueError(f"{name} is {auc}; give a number within 0 to 1")
-
-
-@functools.cache
-def _scorer(stem: bool) -> RougeScorer:
-    # As in `text`: late, because the package pulls in nltk, and once.
-    from rouge_score.rouge_scorer import RougeScorer
-
-    logging.getLogger("absl").setLevel(logging.WARNING)  # it announces its default tokenizer
-    return RougeScorer(["rougeL"], use_stemmer=stem)

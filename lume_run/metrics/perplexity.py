@@ -11,18 +11,24 @@ import numpy as np
 
 from lume_run.metrics.uncertainty import Column, Measure, Numbers
 
+ROUNDING = 1e-3  # [nats] a token, above 0
+
 
 def perplexity_of(logps: Column, tokens: Column) -> Measure:
     """exp(-sum of log-probabilities [nats] / number of tokens) over pieces; both columns are of the same pieces.
 
-    Taking the value raises ValueError where no token was scored, or where the perplexity is beyond floating point.
+    1 at best. Taking the value raises ValueError where no token was scored, where the perplexity is beyond floating
+    point, or where a log-probability is above 0.
     """
+
+    if (logps.values > ROUNDING * np.maximum(tokens.values, 1)).any():
+        raise ValueError("some log-probabilities are above 0; give sums of log-probabilities, not losses")
 
     def compute(weights: Sequence[Numbers]) -> Numbers:
         counts = weights[1] @ tokens.values
         if not counts.all():
             raise ValueError("the text has no scored tokens; give a longer one")
-        losses = -(weights[0] @ logps.values) / counts
+        losses = np.maximum(-(weights[0] @ logps.values) / counts, 0.0)
         with np.errstate(over="ignore"):
             found: Numbers = np.exp(losses)
         if not np.isfinite(found).all():

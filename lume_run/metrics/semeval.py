@@ -25,7 +25,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from lume_run.errors import DataError, Problem
 from lume_run.labels import SUBTASK_OF_LABEL
@@ -33,22 +32,13 @@ from lume_run.metrics.aggregate import TaskMeans, final_aggregate, task_aggregat
 from lume_run.metrics.choice import chosen
 from lume_run.metrics.membership import auc_of, semeval_mia
 from lume_run.metrics.text import exact_match, rouge_l_recall
-from lume_run.metrics.uncertainty import Bootstrap, Column, Measure, combined, mean_of
+from lume_run.metrics.uncertainty import Bootstrap, Column, Measure, Term, combined, mean_of
 from lume_run.records import Ask, Kind, Response, Score, Split
 
 SPLITS = (Split.FORGET, Split.RETAIN)
 WORD = {Kind.COMPLETION: "regurgitation", Kind.QUESTION: "knowledge"}
 Cell = tuple[Split, str, Kind]  # (split, subtask, kind)
 Cells = Mapping[Cell, Column]  # a score per row
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A score to be: `make` gives its measure over `n` rows, or a ValueError that says why there is none."""
-
-    name: str
-    n: int
-    make: Callable[[], Measure]
 
 
 def lume_scores(
@@ -63,20 +53,16 @@ def lume_scores(
     check_responses(responses)
     cells = _cells(responses)
     subtasks = _in_official_order({subtask for _, subtask, _ in cells})
-    auc, mia = _membership_parts(responses)
-    task = _task_part(cells, subtasks)
-    mmlu = _mmlu_part(responses)
+    auc, mia = _membership_terms(responses)
+    task = _task_term(cells, subtasks)
+    mmlu = _mmlu_term(responses)
     draws = bootstrap or Bootstrap()
-
-    def score(part: Part) -> Score:
-        return draws.score(part.name, part.n, part.make)
-
     return [
-        *(score(part) for split in SPLITS for part in _split_parts(cells, split, subtasks)),
-        *map(score, (auc, mia)),
-        score(mmlu) if mmlu_accuracy is None else Score(name=mmlu.name, value=mmlu_accuracy, n=0),
-        score(task),
-        score(_whole(task, mmlu, mia, mmlu_accuracy)),
+        *(term.score(draws) for split in SPLITS for term in _split_terms(cells, split, subtasks)),
+        *(term.score(draws) for term in (auc, mia)),
+        mmlu.score(draws) if mmlu_accuracy is None else Score(name=mmlu.name, value=mmlu_accuracy, n=0),
+        task.score(draws),
+        _whole(task, mmlu, mia, mmlu_accuracy).score(draws),
     ]
 
 
@@ -113,12 +99,7 @@ def mmlu_rows(responses: Sequence[Response]) -> list[Response]:
 
 def check_responses(responses: Sequence[Response], *, allow_repeats: bool = False) -> None:
     """Raise DataError where responses lack the fields of their ask, or stand twice."""
-    problems = []
-    repeated = [key for key, count in Counter((row.id, row.ask, row.variant) for row in responses).items() if count > 1]
-    if repeated and not allow_repeats:
-        first = ", ".join(f"{id} ({ask})" for id, ask, _ in repeated[:3])
-        remedy = "keep one response per example and ask; files of several models or runs must not be joined"
-        problems.append(Problem(where="responses", what=f"{len(repeated)} repeated, first {first}", remedy=remedy))
+    problems = [] if allow_repeats else repeats(responses)
     incomplete = [row for row in responses if _is_incomplete(row)]
     if incomplete:
         first = ", ".join(f"{row.id} ({row.ask})" for row in incomplete[:3])
@@ -126,6 +107,16 @@ def check_responses(responses: Sequence[Response], *, allow_repeats: bool = Fals
         problems.append(Problem(where="responses", what=f"{len(incomplete)} incomplete, first {first}", remedy=remedy))
     if problems:
         raise DataError(problems)
+
+
+def repeats(responses: Sequence[Response], where: str = "responses") -> list[Problem]:
+    """What to say of responses that stand twice; nothing where none does."""
+    repeated = [key for key, count in Counter((row.id, row.ask, row.variant) for row in responses).items() if count > 1]
+    if not repeated:
+        return []
+    first = ", ".join(f"{id} ({ask})" for id, ask, _ in repeated[:3])
+    remedy = "keep one response per example and ask; files of several models or runs must not be joined"
+    return [Problem(where=where, what=f"{len(repeated)} repeated, first {first}", remedy=remedy)]
 
 
 def _is_incomplete(row: Response) -> bool:
@@ -150,17 +141,17 @@ def _in_official_order(subtasks: set[str]) -> list[str]:
     return official + sorted(subtasks.difference(official))
 
 
-def _split_parts(cells: Cells, split: Split, subtasks: Sequence[str]) -> Iterator[Part]:
+def _split_terms(cells: Cells, split: Split, subtasks: Sequence[str]) -> Iterator[Term]:
     for subtask in subtasks:
         for kind, word in WORD.items():
             columns = [cells[cell] for cell in [(split, subtask, kind)] if cell in cells]
-            yield _mean_part(f"{split}.{subtask}.{word}", columns, f"{split} {kind} ({subtask})")
+            yield _mean_term(f"{split}.{subtask}.{word}", columns, f"{split} {kind} ({subtask})")
     for kind, word in WORD.items():
         columns = [cells[cell] for subtask in subtasks if (cell := (split, subtask, kind)) in cells]
-        yield _mean_part(f"{split}.{word}", columns, f"{split} {kind}")
+        yield _mean_term(f"{split}.{word}", columns, f"{split} {kind}")
 
 
-def _mean_part(name: str, columns: Sequence[Column], what: str) -> Part:
+def _mean_term(name: str, columns: Sequence[Column], what: str) -> Term:
     """The mean over the rows of all columns, every row weighing the same."""
 
     def make() -> Measure:
@@ -169,10 +160,10 @@ def _mean_part(name: str, columns: Sequence[Column], what: str) -> Part:
         values = [value for column in columns for value in column.values.tolist()]
         return mean_of(Column.of(values, [document for column in columns for document in column.documents]))
 
-    return Part(name, sum(column.values.size for column in columns), make)
+    return Term(name=name, n=sum(column.values.size for column in columns), make=make)
 
 
-def _membership_parts(responses: Sequence[Response]) -> tuple[Part, Part]:
+def _membership_terms(responses: Sequence[Response]) -> tuple[Term, Term]:
     members, nonmembers = (membership_rows(responses, split) for split in (Split.MEMBER, Split.NONMEMBER))
 
     def auc() -> Measure:
@@ -180,11 +171,15 @@ def _membership_parts(responses: Sequence[Response]) -> tuple[Part, Part]:
             raise ValueError("no member or nonmember documents were scored; evaluate with a task that holds both")
         return auc_of(_column(members, mean_logp, "member scores"), _column(nonmembers, mean_logp, "nonmember scores"))
 
-    n = len(members) + len(nonmembers)
-    return Part("mia.auc", n, auc), Part("mia.score", n, lambda: combined([auc()], lambda aucs: semeval_mia(aucs[0])))
+    area = Term(name="mia.auc", n=len(members) + len(nonmembers), make=auc)
+
+    def score() -> Measure:
+        return combined([area.measure], lambda aucs: semeval_mia(aucs[0]))
+
+    return area, Term(name="mia.score", n=area.n, make=score)
 
 
-def _mmlu_part(responses: Sequence[Response]) -> Part:
+def _mmlu_term(responses: Sequence[Response]) -> Term:
     rows = mmlu_rows(responses)
 
     def make() -> Measure:
@@ -192,10 +187,10 @@ def _mmlu_part(responses: Sequence[Response]) -> Part:
             raise ValueError("no MMLU responses; give evaluator.mmlu.data_dir=<folder of the MMLU csv files>")
         return mean_of(_column(rows, lambda row: float(chosen(row) == row.expected), "MMLU answers"))
 
-    return Part("mmlu.accuracy", len(rows), make)
+    return Term(name="mmlu.accuracy", n=len(rows), make=make)
 
 
-def _task_part(cells: Cells, subtasks: Sequence[str]) -> Part:
+def _task_term(cells: Cells, subtasks: Sequence[str]) -> Term:
     expected = [(split, subtask, kind) for split in SPLITS for subtask in subtasks for kind in WORD]
     missing = [f"{cell[0]}.{cell[1]}.{WORD[cell[2]]}" for cell in expected if cell not in cells]
 
@@ -207,7 +202,7 @@ def _task_part(cells: Cells, subtasks: Sequence[str]) -> Part:
             )
         return combined([mean_of(cells[cell]) for cell in expected], _task_value)
 
-    return Part("task_aggregate", sum(column.values.size for column in cells.values()), make)
+    return Term(name="task_aggregate", n=sum(column.values.size for column in cells.values()), make=make)
 
 
 def _task_value(means: Sequence[float]) -> float:
@@ -217,7 +212,7 @@ def _task_value(means: Sequence[float]) -> float:
     return task_aggregate(forget=pairs[:half], retain=pairs[half:])
 
 
-def _whole(task: Part, mmlu: Part, mia: Part, given: float | None) -> Part:
+def _whole(task: Term, mmlu: Term, mia: Term, given: float | None) -> Term:
     """The leaderboard's number; MMLU as `given`, or of its own answers."""
     parts = (task, mmlu, mia) if given is None else (task, mia)
 
@@ -225,7 +220,7 @@ def _whole(task: Part, mmlu: Part, mia: Part, given: float | None) -> Part:
         measures, reasons = [], []
         for part in parts:
             try:
-                measures.append(part.make())
+                measures.append(part.measure)
             except ValueError as error:
                 reasons.append(f"{part.name}: {error}")
         if reasons:
@@ -236,4 +231,4 @@ def _whole(task: Part, mmlu: Part, mia: Part, given: float | None) -> Part:
         accuracy = values[1] if given is None else given
         return final_aggregate(task=values[0], mmlu=accuracy, mia=values[-1])
 
-    return Part("aggregate", sum(part.n for part in parts), make)
+    return Term(name="aggregate", n=sum(part.n for part in parts), make=make)

@@ -141,6 +141,15 @@ def _files(folder: Path, split: Split) -> list[Path]:
     return files
 
 
+def _csv(path: Path, **options: Any) -> pandas.DataFrame:
+    try:
+        frame: pandas.DataFrame = pandas.read_csv(path, **options)
+    except ValueError as error:  # also pandas' own errors, and bytes that are not UTF-8
+        what, remedy = f"cannot be read as CSV: {error}", "give a file as the official script writes it"
+        raise DataError([Problem(where=str(path), what=what, remedy=remedy)]) from error
+    return frame
+
+
 def _checked(frame: pandas.DataFrame, where: Path, split: Split) -> pandas.DataFrame:
     texts = ("id", "task", "input", "expected_output", "model_output")
     missing = [name for name in (texts if split in SPLITS else ("id", "nll")) if name not in frame.columns]
@@ -152,7 +161,7 @@ def _checked(frame: pandas.DataFrame, where: Path, split: Split) -> pandas.DataF
 
 def _read(folder: Path, split: Split) -> pandas.DataFrame:
     # Types are inferred per file and then once more by concat: both are part of the official result.
-    frames = [_checked(pandas.read_csv(path), path, split) for path in _files(folder, split)]
+    frames = [_checked(_csv(path), path, split) for path in _files(folder, split)]
     return pandas.concat(frames, ignore_index=True)
 
 
@@ -199,7 +208,7 @@ def _raw_rows(folder: Path, split: Split) -> list[tuple[str, dict[str, str]]]:
     """(where, cells) of every row, each cell as it was written."""
     rows: list[tuple[str, dict[str, str]]] = []
     for path in _files(folder, split):
-        frame = _checked(pandas.read_csv(path, dtype=str, keep_default_na=False), path, split)
+        frame = _checked(_csv(path, dtype=str, keep_default_na=False), path, split)
         records = [{str(name): str(cell) for name, cell in row.items()} for row in frame.to_dict(orient="records")]
         rows += [(f"{path}: row {number}", row) for number, row in enumerate(records, 1)]
     return rows
@@ -224,7 +233,7 @@ def _response(split: Split, row: dict[str, str]) -> Response | None:
 
 
 def _document(split: Split, row: dict[str, str]) -> Response:
-    id = row["id"].replace('"', "")
+    id, loss = row["id"].replace('"', ""), float(row["nll"])
     return Response(
         id=id,
         ask=Ask.LOGPROB,
@@ -235,5 +244,5 @@ def _document(split: Split, row: dict[str, str]) -> Response:
         prompt="",
         expected="",
         tokens=1,
-        logp_sum=-float(row["nll"]),
+        logp_sum=-loss if math.isfinite(loss) else None,
     )

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def _scorer() -> RougeScorer:
+def rouge_l(*, stem: bool) -> RougeScorer:
+    """The package's own scorer, with or without the Porter stemmer."""
     # Imported late and built once: the package pulls in nltk, and `--help` should not wait for it.
     from rouge_score.rouge_scorer import RougeScorer
 
     logging.getLogger("absl").setLevel(logging.WARNING)  # it announces its default tokenizer
-    return RougeScorer(["rougeL"], use_stemmer=True)
+    return RougeScorer(["rougeL"], use_stemmer=stem)
 
 
 def rouge_l_recall(reference: str, hypothesis: str) -> float:
@@ -29,7 +30,7 @@ def rouge_l_recall(reference: str, hypothesis: str) -> float:
     The tokenizer keeps a-z and 0-9 only, so a reference without any such character scores 0 even
     against itself.
     """
-    return float(_scorer().score(reference, hypothesis)["rougeL"].recall)
+    return float(rouge_l(stem=True).score(reference, hypothesis)["rougeL"].recall)
 
 
 def exact_match(reference: str, hypothesis: str) -> float:

@@ -32,7 +32,7 @@ def mean_loss(logp_sum: float, tokens: int) -> float | None:
             f"log-probability {logp_sum} of {tokens} tokens; give a sum of log-probabilities, not a loss; "
             "for NaN look for a diverged model"
         )
-    return -logp_sum / tokens if tokens else None
+    return max(0.0, -logp_sum / tokens) if tokens else None
 
 
 def probability(logp_sum: float, tokens: int) -> float | None:
@@ -82,7 +82,7 @@ def arithmetic_truth_ratio(
 
 
 def truth_probability(correct_losses: Sequence[float], wrong_losses: Sequence[float], *, epsilon: float = 0.0) -> float:
-    """p / (p + wrong p) with geometric means on both sides, 0 to 1: 1 / (1 + truth ratio); the row of `prob_mean`."""
+    """p / (p + wrong p) with geometric means on both sides, 0 to 1: 1 / (1 + truth ratio); 1 knows the answer."""
     return options_probability(_one_loss(correct_losses), (_one_loss(wrong_losses),), epsilon=epsilon)
 
 
@@ -99,11 +99,6 @@ def closer_to_1_better(ratios: Sequence[float], *, epsilon: float = 0.0) -> floa
 def true_better(ratios: Sequence[float]) -> float:
     """Mean of max(0, 1 - x) of truth ratios, 0 to 1, high is good on retained data; errors as `closer_to_1_better`."""
     return float(np.maximum(0, 1 - _ratios(ratios)).mean())
-
-
-def prob_mean(probabilities: Sequence[float]) -> float:
-    """Mean of `truth_probability` over rows, 0 to 1: 1 knows the answers, 0.5 cannot tell; else ValueError."""
-    return float(finite_values(probabilities, "truth probabilities").mean())
 
 
 def forget_quality(unlearned: Sequence[float], retained: Sequence[float]) -> float:

@@ -18,7 +18,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -90,6 +90,24 @@ def combined(measures: Sequence[Measure], function: Callable[[Sequence[float]], 
         return np.array([function(terms) for terms in zip(*parts, strict=True)], dtype=np.float64)
 
     return Measure(tuple(column for measure in measures for column in measure.columns), compute)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """A score to be: `make` gives its measure over `n` rows, or a ValueError that says why there is none."""
+
+    name: str
+    n: int
+    make: Callable[[], Measure]
+
+    @cached_property
+    def measure(self) -> Measure:
+        """The measure, made once; errors as `make`."""
+        return self.make()
+
+    def score(self, bootstrap: Bootstrap) -> Score:
+        """The score itself."""
+        return bootstrap.score(self.name, self.n, lambda: self.measure)
 
 
 class Interval(NamedTuple):

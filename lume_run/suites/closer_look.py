@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from lume_run.metrics import closer_look
 from lume_run.metrics.closer_look import SetMeans
 from lume_run.metrics.tofu import truth_ratio
-from lume_run.metrics.uncertainty import Measure
+from lume_run.metrics.uncertainty import Measure, Term
 from lume_run.records import JUDGED, Ask, Question, Response, Score, Split, TaskData
 from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers, Judgement, mean_over
-from lume_run.suites.sets import SPLITS, EvaluatedSet, Losses, Term, aggregate, evaluated_set, recall, set_questions
+from lume_run.suites.sets import SPLITS, EvaluatedSet, Losses, aggregate, evaluated_set, recall, set_questions
 
 ALWAYS = (Split.FORGET, Split.RETAIN)
 MEANS = ("rouge", "probability", "truth_ratio", "token_entropy", "cosine", "entailment")  # the order of SetMeans
 EFFICACY = tuple(name for name in MEANS if name != "token_entropy")
 
-Judged = dict[tuple[Ask, str, str], Response]  # by (ask, id, variant)
+Verdicts = dict[tuple[Ask, str, str], Response]  # what was judged by (ask, id, variant)
 Terms = dict[str, Term]  # of one set, by their names in MEANS
 
 
@@ -86,7 +86,7 @@ class CloserLook:
         """
         terms = self.terms(answers.responses)
         found = [term for group in terms.values() for term in group.values()]
-        return [term.score(answers) for term in (*found, *aggregates(terms))]
+        return [term.score(answers.bootstrap) for term in (*found, *aggregates(terms))]
 
     def terms(self, responses: Sequence[Response]) -> dict[Split, Terms]:
         """The six means of forget, retain and what other sets there are."""
@@ -94,7 +94,7 @@ class CloserLook:
         sets = {split: evaluated_set(responses, split) for split in SPLITS}
         return {split: self._terms(one, judged) for split, one in sets.items() if one or split in ALWAYS}
 
-    def _terms(self, one: EvaluatedSet, judged: Judged) -> Terms:
+    def _terms(self, one: EvaluatedSet, judged: Verdicts) -> Terms:
         texts = len(one.texts)
         makes = {
             "rouge": (texts, one.rouge),
@@ -117,7 +117,7 @@ class CloserLook:
             one.texts, lambda row: closer_look.token_entropy(row.token_ids, single=single), f"{one.split} texts"
         )
 
-    def _entailment(self, one: EvaluatedSet, judged: Judged) -> Measure:
+    def _entailment(self, one: EvaluatedSet, judged: Verdicts) -> Measure:
         """The share of entailed texts; without words in common none is, and nobody was asked."""
         found = _judgements(list(filter(_related, one.texts)), judged, Ask.ENTAILMENT, self._direction)
 
@@ -179,21 +179,21 @@ def _ratio_value(split: Split) -> Losses:
 def _related(row: Response) -> bool:
     """Whether a text has enough in common with the scored answer to entail it."""
     found = recall(row)
-    return found is not None and found >= closer_look.LEAST_ROUGE
+    return found is not None and closer_look.related(found)
 
 
-def _cosine(one: EvaluatedSet, judged: Judged) -> Measure:
+def _cosine(one: EvaluatedSet, judged: Verdicts) -> Measure:
     found = _judgements(one.texts, judged, Ask.COSINE, lambda row: "")
 
     def value(row: Response) -> float | None:
         cosine = found[row.id].cosine
-        return None if cosine is None else min(1.0, max(0.0, cosine))
+        return None if cosine is None else closer_look.cosine_score(cosine)
 
     return mean_over(one.texts, value, f"{one.split} texts")
 
 
 def _judgements(
-    rows: Sequence[Response], judged: Judged, ask: Ask, variant: Callable[[Response], str]
+    rows: Sequence[Response], judged: Verdicts, ask: Ask, variant: Callable[[Response], str]
 ) -> dict[str, Response]:
     """What was judged of each row, by id; ValueError where some was not, or the judge could not be had."""
     found = {row.id: judged[key] for row in rows if (key := (ask, row.id, variant(row))) in judged}

@@ -18,6 +18,11 @@ from lume_run.settings import Evaluator
 
 RowValue = Callable[[Response], float | None]
 
+NO_RETRAINED = (
+    "there are no answers of a model retrained without the forget set; {setting}=true makes one in a run that trains "
+    "its target (of a released one with model.base=FOLDER_OR_ID), evaluator.retrained_responses=FILE reads some"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
@@ -44,6 +49,12 @@ class Answers:
         """The score of `mean_over`."""
         return self.bootstrap.score(name, len(rows), lambda: mean_over(rows, value, what))
 
+    def of_retrained(self, setting: str) -> Sequence[Response]:
+        """`retrained`; ValueError where there are none, telling how to have some: `setting` makes them."""
+        if self.retrained is None:
+            raise ValueError(NO_RETRAINED.format(setting=setting))
+        return self.retrained
+
 
 def mean_over(rows: Sequence[Response], value: RowValue, what: str = "rows") -> Measure:
     """The mean of `value` over rows; ValueError saying why where there are none or some have no finite number.
@@ -56,7 +67,7 @@ def mean_over(rows: Sequence[Response], value: RowValue, what: str = "rows") -> 
 def column_of(rows: Sequence[Response], value: RowValue, what: str = "rows") -> Column:
     """`value` of every row with its document; errors as `mean_over`."""
     if not rows:
-        raise ValueError(f"there are no {what}")
+        raise ValueError(f"there are no {what}: the task has none, or stages=[evaluate] ran without this evaluator")
     values = [value(row) for row in rows]
     known = [number for number in values if number is not None]
     if len(known) < len(rows):

@@ -71,9 +71,9 @@ class HaluEval:
             reason = "give evaluator.metrics.halueval.qa_path=FILE, general_path=FILE or both"
             return [Score(name="halueval.qa.accuracy", value=None, n=0, reason=reason)]
         values: list[tuple[str, Sequence[Response], RowValue]] = [
-            ("accuracy", texts, lambda row: float(judgement(row.output or "") == row.expected)),
-            ("answered", texts, lambda row: float(judgement(row.output or "") is not None)),
-            ("choice_accuracy", choices, lambda row: float(chosen(row) == row.expected)),
+            ("accuracy", texts, lambda row: None if row.output is None else judgement(row.output) == row.expected),
+            ("answered", texts, lambda row: None if row.output is None else judgement(row.output) is not None),
+            ("choice_accuracy", choices, lambda row: chosen(row) == row.expected),
         ]
         return [
             answers.mean(f"halueval.{part}.{name}", [row for row in rows if row.subtask == part], value, "judgements")

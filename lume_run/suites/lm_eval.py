@@ -49,9 +49,10 @@ class LmEval:
         return bool(self.tasks)
 
     def identity(self) -> dict[str, Any]:
-        """The harness's version and the contents of our own task files; not of data they fetch."""
+        """The harness's version and the contents of our own task files; not of data they fetch, nor of bytecode."""
         files = sorted(Path(self.include_path).rglob("*.*")) if self.include_path else []
-        digests = {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
+        own = [file for file in files if file.is_file() and "__pycache__" not in file.parts]
+        digests = {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in own}
         return {"lm_eval": importlib.metadata.version("lm_eval"), "files": digests}
 
     def check(self) -> list[Problem]:

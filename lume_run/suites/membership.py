@@ -41,15 +41,14 @@ class Membership:
     def scores(self, answers: Answers) -> list[Score]:
         """`mia.<attack>.auc` and `mia.<attack>.tpr`."""
         attacks: dict[str, RowValue] = {
-            "loss": lambda row: loss_score(row.logps),
-            "zlib": lambda row: zlib_score(row.logps, row.expected),
-            "min_k": lambda row: min_k(row.logps, self.k),
-            "min_k_plus_plus": lambda row: min_k_plus_plus(row.logps, row.means, row.variances, self.k),
-            "reference": partial(_against, _by_id(answers.retrained)),
+            "loss": mean_logp,
+            "zlib": lambda row: zlib_score(token_logps(row), row.expected),
+            "min_k": lambda row: min_k(token_logps(row), self.k),
+            "min_k_plus_plus": lambda row: min_k_plus_plus(token_logps(row), row.means, row.variances, self.k),
+            "reference": _against(answers),
         }
-        found = [
-            score for name, value in attacks.items() for score in self._pair(answers, name, documents(answers), value)
-        ]
+        rows = documents(answers)
+        found = [score for name, value in attacks.items() for score in self._pair(answers, name, rows, value)]
         if self.gradient:
             rows = documents(answers, Ask.GRADIENT)
             found += self._pair(answers, "gradient_norm", rows, lambda row: gradient_score(row.gradient))
@@ -78,20 +77,30 @@ def sides(rows: Sequence[Sequence[Response]], value: RowValue) -> tuple[Column, 
     return members, nonmembers
 
 
-def _by_id(retrained: Sequence[Response] | None) -> dict[str, Response] | None:
-    if retrained is None:
-        return None
-    return {row.id: row for row in retrained if row.ask is Ask.LOGPROB and row.kind is Kind.DOCUMENT}
+def mean_logp(row: Response) -> float | None:
+    """Mean token log-probability [nats], minus the loss; None where there is none."""
+    if row.logps or row.logp_sum is None or not row.tokens:
+        return loss_score(row.logps)
+    return row.logp_sum / row.tokens  # responses of the official script hold no more
 
 
-def _against(retrained: dict[str, Response] | None, row: Response) -> float | None:
+def token_logps(row: Response) -> Sequence[float]:
+    """Log-probability [nats] of each token; ValueError where the responses hold their sums only."""
+    if row.tokens and row.logp_sum is not None and not row.logps:
+        raise ValueError("the responses hold no log-probabilities of single tokens; run stages=[evaluate] again")
+    return row.logps
+
+
+def _against(answers: Answers) -> RowValue:
     """How much likelier a document is here than under the retrained model."""
-    if retrained is None:
-        raise ValueError(
-            "there are no answers of a model retrained without the forget set; set evaluator.metrics.mia.compares="
-            "true to make one, or evaluator.retrained_responses=FILE"
-        )
-    if row.id not in retrained:
-        raise ValueError(f"the retrained model was not asked about '{row.document}'; its responses are of another task")
-    ours, theirs = loss_score(row.logps), loss_score(retrained[row.id].logps)
-    return None if ours is None or theirs is None else reference_score(-ours, -theirs)
+    known = {row.id: row for row in answers.retrained or () if row.ask is Ask.LOGPROB and row.kind is Kind.DOCUMENT}
+
+    def value(row: Response) -> float | None:
+        answers.of_retrained("evaluator.metrics.mia.compares")
+        if row.id not in known:
+            what = f"the retrained model was not asked about '{row.document}'"
+            raise ValueError(f"{what}; its responses are of another task")
+        ours, theirs = mean_logp(row), mean_logp(known[row.id])
+        return None if ours is None or theirs is None else reference_score(-ours, -theirs)
+
+    return value

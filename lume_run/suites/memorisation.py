@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lume_run.metrics import tofu
 from lume_run.metrics.memorisation import exact_memorisation, extraction_strength
 from lume_run.records import Ask, Kind, Question, Response, Score, Split, TaskData
 from lume_run.settings import Evaluator
@@ -15,10 +15,13 @@ SPLITS = (Split.FORGET, Split.RETAIN)
 
 
 def row_probability(response: Response) -> float | None:
-    """Length-normalised probability of the answer, EOS included: exp(log p / tokens); None where it is not finite."""
-    if response.logp_sum is None or not response.tokens:
+    """Length-normalised probability of the answer, EOS included: exp(log p / tokens); None where it is not finite.
+
+    ValueError for a log-probability above 0.
+    """
+    if response.logp_sum is None or response.tokens is None:
         return None
-    return math.exp(response.logp_sum / response.tokens)
+    return tofu.probability(response.logp_sum, response.tokens)
 
 
 def answer_hits(response: Response) -> Sequence[bool]:

@@ -7,7 +7,6 @@ attack's AUC with that of a model that never saw the forget set, both on the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,10 +23,11 @@ from lume_run.metrics.uncertainty import Measure, combined
 from lume_run.records import Ask, Example, Kind, Question, Response, Score, Split, TaskData
 from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers
-from lume_run.suites.membership import documents, sides
+from lume_run.suites.membership import documents, sides, token_logps
 
 VARIANT = "muse"
 KINDS = {Kind.COMPLETION: ("verbatim", verbatim_memorisation), Kind.QUESTION: ("knowledge", knowledge_memorisation)}
+COMPARES = "evaluator.metrics.muse.compares"
 PUBLISHED = {"news": NEWS_RETRAINED_AUC, "books": BOOKS_RETRAINED_AUC}
 
 
@@ -79,23 +79,17 @@ class Muse:
         if self.published != "none":
             published = PUBLISHED[self.published]
             return combined([own], lambda aucs: privacy_leakage(aucs[0], published))
-        if answers.retrained is None:
-            raise ValueError(
-                "there are no answers of a model retrained without the forget set; set evaluator.metrics.muse.compares="
-                "true to make one, evaluator.retrained_responses=FILE, or for the paper's model and texts "
-                "evaluator.metrics.muse.published=news or books"
-            )
-        theirs = self._auc(_of_retrained(answers, answers.retrained))
+        theirs = self._auc(_of_retrained(answers))
         return combined([own, theirs], lambda aucs: privacy_leakage(aucs[0], aucs[1]))
 
     def _auc(self, answers: Answers) -> Measure:
-        return auc_of(*sides(documents(answers), lambda row: min_k(row.logps, self.k)))
+        return auc_of(*sides(documents(answers), lambda row: min_k(token_logps(row), self.k)))
 
 
-def _of_retrained(answers: Answers, retrained: Sequence[Response]) -> Answers:
+def _of_retrained(answers: Answers) -> Answers:
     """The retrained model's answers about the documents that the model was asked about; ValueError where some lack."""
     asked = {row.id for rows in documents(answers) for row in rows}
-    found = [row for row in retrained if row.id in asked]
+    found = [row for row in answers.of_retrained(COMPARES) if row.id in asked]
     theirs = Answers(responses=found, evaluator=answers.evaluator)
     if lacking := len(asked) - sum(map(len, documents(theirs))):
         raise ValueError(

@@ -30,8 +30,7 @@ from lume_run.suites.contract import Answers
 Side = Literal["forget", "retain"]
 
 REWORDED = "rephrased"
-HINTED_TOKENS = 32  # the rest of an answer
-SAMPLED_TOKENS = 48  # a whole answer, or a sentence with it
+PROBED_TOKENS = 64  # a sentence with the longest answer, an address, also for a tokenizer with digits for tokens
 OTHERS = 20  # people whose values the control looks for
 MISSING = "{count} of {n} questions have no {what}; evaluate again with these settings of the suite"
 NO_ATTRIBUTE = (
@@ -94,12 +93,12 @@ class Pii:
 
         for number, wording in enumerate(example.rephrasings if self.rephrased else ()):
             reworded = replace(example, prompt=wording)
-            yield Question(example=reworded, ask=Ask.GENERATE, variant=f"{REWORDED}{number}", limit=SAMPLED_TOKENS)
+            yield Question(example=reworded, ask=Ask.GENERATE, variant=f"{REWORDED}{number}", limit=PROBED_TOKENS)
         for name, share in self.named_hints().items():
             begun = replace(example, prompt=example.prompt + joined(example.prompt, hint_of(example.answer, share)))
-            yield Question(example=begun, ask=Ask.GENERATE, variant=name, limit=HINTED_TOKENS)
+            yield Question(example=begun, ask=Ask.GENERATE, variant=name, limit=PROBED_TOKENS)
         for number in range(self.samples):
-            yield Question(example=example, ask=Ask.SAMPLE, variant=str(number), limit=SAMPLED_TOKENS)
+            yield Question(example=example, ask=Ask.SAMPLE, variant=str(number), limit=PROBED_TOKENS)
 
     def named_hints(self) -> dict[str, float]:
         """The shares by the name of their variant: 0.25 is hint25."""
@@ -112,11 +111,13 @@ class Pii:
 
     def scores(self, answers: Answers) -> list[Score]:
         """The scores of the module's docstring."""
+        texts = {side: [row for row in answers.rows(Ask.GENERATE, Split(side)) if row.attribute] for side in self.sides}
+        if not any(texts.values()):
+            return [no_facts(self.sides[0])]
         found: list[Score] = []
-        for side in self.sides:
-            rows = [row for row in answers.rows(Ask.GENERATE, Split(side)) if row.attribute]
-            found += self.side_scores(side, rows, answers) if rows else []
-        return found or [no_facts(self.sides[0])]
+        for side, rows in texts.items():
+            found += self.side_scores(side, rows, answers) if rows else [no_facts(side)]
+        return found
 
     def side_scores(self, side: Side, rows: Sequence[Response], answers: Answers) -> list[Score]:
         """Every score of a side from its greedy answers and what else was asked about them."""
@@ -257,5 +258,5 @@ def control(name: str, rows: Sequence[Response], bootstrap: Bootstrap) -> Score:
 
 
 def no_facts(side: Side) -> Score:
-    """The one score of a task whose questions name no private fact."""
+    """The one score of a side, or of a task, whose questions name no private fact."""
     return Score(name=f"pii.{side}.greedy.exact", value=None, n=0, reason=NO_ATTRIBUTE.format(side=side))

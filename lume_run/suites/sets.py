@@ -17,9 +17,9 @@ from functools import cached_property
 
 from lume_run.metrics import tofu
 from lume_run.metrics.text import rouge_l_recall
-from lume_run.metrics.uncertainty import Column, Measure, combined, mean_of
-from lume_run.records import Ask, Example, Kind, Question, Response, Score, Split, TaskData
-from lume_run.suites.contract import Answers, column_of, mean_over
+from lume_run.metrics.uncertainty import Column, Measure, Term, combined, mean_of
+from lume_run.records import Ask, Example, Kind, Question, Response, Split, TaskData
+from lume_run.suites.contract import column_of, mean_over
 
 SPLITS = (Split.FORGET, Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS)
 OPTIONS = (Split.REAL_AUTHORS, Split.WORLD_FACTS)  # probability there is a share among the options
@@ -97,8 +97,8 @@ class EvaluatedSet:
         """
         if not self.compared:
             raise ValueError(
-                f"no {self.split} question has false answers: task=tofu and task=real_world have them, TOFU's retain "
-                "set for 20 of its authors (task.num_documents=null keeps those)"
+                f"no {self.split} question has false answers: task=tofu, task=real_world and the built-in documents "
+                "have them (TOFU's retain set for 20 of its authors)"
             )
 
         def of(row: Response) -> float | None:
@@ -135,7 +135,7 @@ def recall(row: Response) -> float | None:
     return None if row.output is None else _recall(row.golden or row.expected, row.output)
 
 
-@functools.lru_cache(maxsize=65536)  # both suites ask for the same ones, the judges once more
+@functools.lru_cache(maxsize=16384)  # both suites ask for the same ones, the judges once more
 def _recall(reference: str, text: str) -> float:
     return rouge_l_recall(reference, text)
 
@@ -146,24 +146,6 @@ def _loss(row: Response) -> float | None:
 
 def _probability(row: Response) -> float | None:
     return None if row.logp_sum is None or row.tokens is None else tofu.probability(row.logp_sum, row.tokens)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Term:
-    """A score to be: `make` gives its measure over `n` rows, or a ValueError that says why there is none."""
-
-    name: str
-    n: int
-    make: Callable[[], Measure]
-
-    @cached_property
-    def measure(self) -> Measure:
-        """The measure, made once; errors as `make`."""
-        return self.make()
-
-    def score(self, answers: Answers) -> Score:
-        """The score itself."""
-        return answers.bootstrap.score(self.name, self.n, lambda: self.measure)
 
 
 def aggregate(name: str, n: int, terms: Sequence[Term], function: Callable[[Sequence[float]], float]) -> Term:

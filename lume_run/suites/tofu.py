@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from lume_run.metrics import tofu
-from lume_run.metrics.uncertainty import Column, Measure
-from lume_run.records import Question, Response, Score, Split, TaskData
+from lume_run.metrics.uncertainty import Column, Measure, Term
+from lume_run.records import Question, Score, Split, TaskData
 from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers
-from lume_run.suites.sets import SPLITS, EvaluatedSet, Losses, Term, aggregate, evaluated_set, set_questions
+from lume_run.suites.sets import SPLITS, EvaluatedSet, Losses, aggregate, evaluated_set, set_questions
 
 ALWAYS = (Split.FORGET, Split.RETAIN)
 UTILITY = (Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS)
@@ -44,8 +44,8 @@ class Tofu:
         terms = {split: _terms(one) for split, one in sets.items() if one or split in ALWAYS}
         forget = sets[Split.FORGET]
         found = [term for group in terms.values() for term in group] + _other_ratios(forget)
-        found += [_forget_quality(forget, answers.retrained), _utility(sets, terms)]
-        return [term.score(answers) for term in found]
+        found += [_forget_quality(forget, answers), _utility(sets, terms)]
+        return [term.score(answers.bootstrap) for term in found]
 
 
 def _terms(one: EvaluatedSet) -> list[Term]:
@@ -80,21 +80,18 @@ def _truth_probability(right: float, wrong: Sequence[float]) -> float:
     return tofu.truth_probability([right], wrong)
 
 
-def _forget_quality(forget: EvaluatedSet, retrained: Sequence[Response] | None) -> Term:
+def _forget_quality(forget: EvaluatedSet, answers: Answers) -> Term:
     """The p-value over the forget rows that both models answered; see `forget_quality_of` on its interval."""
-    other = evaluated_set(retrained or (), Split.FORGET)
+    other = evaluated_set(answers.retrained or (), Split.FORGET)
     known = {row.id for row in other.compared}
     matched = [row for row in forget.compared if row.id in known]
 
     def make() -> Measure:
-        if retrained is None:
-            raise ValueError(
-                "there are no answers of a model retrained without the forget set; set evaluator.metrics.tofu.compares="
-                "true to make one, or evaluator.retrained_responses=FILE"
-            )
-        sides = [one.losses(_log_ratio) for one in (forget, other)]
+        answers.of_retrained("evaluator.metrics.tofu.compares")
+        own = forget.losses(_log_ratio)
         if not matched:
             raise ValueError("the retrained model answered none of these questions; its responses are of another task")
+        sides = (own, other.losses(_log_ratio))
         documents = [row.document for row in matched]
         return tofu.forget_quality_of(*(Column.of([side[row.id] for row in matched], documents) for side in sides))
 

@@ -1,0 +1,223 @@
+"""Several processes for one stage: which mode, how they are started, how their failures come back.
+
+The driver stays one ordinary process. It has the ranks of a shared artifact started by torchrun, on other nodes
+through srun; each runs `lume_run.worker` on the run folder, builds its share and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lume_run import slurm
+from lume_run.errors import RunError
+from lume_run.preemption import FILE, Preempted, requested
+from lume_run.runtime import console
+from lume_run.store import Artifact, write_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+ERRORS, STOP, WORLD = "errors", "STOP", "world.json"
+POLL_SECONDS = 0.5
+TOLD_LINES = 12  # of a traceback; all of it stands in the run folder
+STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """How many processes share a stage, and what they share: `mode` is a name of conf/launch."""
+
+    mode: str = "single"
+    processes: int = 1
+    nodes: int = 1
+    port: int | None = None
+    why: str = ""
+
+    @property
+    def size(self) -> int:
+        """All processes."""
+        return self.processes * self.nodes
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage, 0 without DeepSpeed."""
+        return STAGES.get(self.mode, 0)
+
+    @property
+    def torchrun(self) -> bool:
+        """Whether stages run in processes of their own; DeepSpeed wants the environment of torchrun even for one."""
+        return self.size > 1 or self.stage > 0
+
+    def __str__(self) -> str:
+        many = f"{self.processes} process{'es' if self.processes > 1 else ''}"
+        return f"{self.mode}, {many}" + (f" on each of {self.nodes} nodes" if self.nodes > 1 else "")
+
+    def write(self, folder: Path, name: str = WORLD) -> None:
+        """Tell the workers, or mark a checkpoint."""
+        write_json(folder / name, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path, name: str = WORLD) -> World:
+        """What the driver decided; one process where nothing was written."""
+        path = folder / name
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
+
+
+def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:
+    """DeepSpeed's settings for a mode, in the words of the transformers integration; None without DeepSpeed."""
+    if not world.stage:
+        return None
+    zero: dict[str, Any] = {"stage": world.stage, "contiguous_gradients": True, "overlap_comm": world.size > 1}
+    if world.stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    if world.mode == "zero3_offload":
+        pinned = {"device": "cpu", "pin_memory": True}
+        zero |= {"offload_optimizer": pinned, "offload_param": pinned}
+    return {
+        "zero_optimization": zero,
+        "bf16": {"enabled": bf16},
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31,
+    }
+
+
+def spawn(world: World, folder: Path, artifact: Artifact, partial: Path) -> None:
+    """Have all ranks build their shares of an artifact.
+
+    Raises Preempted where they were told to stop, RunError with the first failure otherwise.
+    """
+    errors, stop = folder / ERRORS, folder / STOP
+    shutil.rmtree(errors, ignore_errors=True)
+    for left in (stop, partial / STOP):  # by a driver that was killed
+        left.unlink(missing_ok=True)
+    world.write(folder)
+    command = [*torchrun(world), "-m", "lume_run.worker", str(folder), "--make", str(artifact.path)]
+    process = subprocess.Popen(command, env=environment(world, stop), start_new_session=True)
+    try:
+        while process.poll() is None:
+            if requested() and not stop.exists():
+                stop.touch()
+            wait(process)
+    except BaseException:  # Ctrl-C: nobody else would end them
+        process.terminate()
+        process.wait()
+        raise
+    stop.unlink(missing_ok=True)
+    if (partial / STOP).exists() or (requested() and process.returncode):  # SLURM may have told torchrun too: it fails
+        (partial / STOP).unlink(missing_ok=True)
+        raise Preempted(f"Told to stop while making {artifact.name}; the same command goes on from here.")
+    if process.returncode:
+        raise failure(errors, artifact, process.returncode)
+
+
+def wait(process: subprocess.Popen[bytes]) -> None:
+    """Wait a moment, or until the processes end."""
+    try:
+        process.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def torchrun(world: World) -> list[str]:
+    """The command that starts the ranks of every node."""
+    port = world.port or free_port()
+    own = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world.processes}"]
+    if world.nodes == 1:
+        return [*own, "--nnodes=1", f"--master-port={port}", "--master-addr=127.0.0.1"]
+    names = slurm.hosts(world.nodes)
+    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={slurm.address(names[0])}:{port}"]
+    meet.append(f"--rdzv-id={os.environ['SLURM_JOB_ID']}")
+    return [*slurm.srun(names), *own, f"--nnodes={world.nodes}", *meet]
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return int(one.getsockname()[1])
+
+
+def environment(world: World, stop: Path) -> Mapping[str, str]:
+    """What the ranks are started with: threads are shared out, DeepSpeed uses the CPU where there is no GPU."""
+    import torch
+
+    quiet = os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")  # torch warns of its own names at every step
+    own = {FILE: str(stop), "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": quiet}
+    if not torch.cuda.is_available():
+        threads = max(1, (os.cpu_count() or 1) // world.processes)
+        own |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    return {**os.environ, **own}
+
+
+def failure(errors: Path, artifact: Artifact, code: int) -> RunError:
+    """What to tell about ranks that failed: the first one's own words, where it left any."""
+    left = sorted(errors.glob("rank-*.txt"), key=lambda path: path.stat().st_mtime)
+    if not left:
+        return RunError(
+            f"Making {artifact.name} ended with exit code {code} and no word: a process was killed from outside "
+            "(out of memory?). The same command goes on from the last checkpoint."
+        )
+    lines = left[0].read_text(encoding="utf-8").strip().split("\n")
+    if lines[0] == "LumeError":
+        return RunError("\n".join(lines[1:]))
+    console.print(f"  the whole traceback: {left[0]}", soft_wrap=True)
+    return RunError(f"Making {artifact.name} failed in {left[0].stem}:\n" + "\n".join(lines[-TOLD_LINES:]))
+
+
+# ------------------------------------------------------------------------------------- between the ranks of a stage
+
+
+def together() -> bool:
+    """Whether other ranks train with this one."""
+    import torch
+
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    import torch
+
+    if together():
+        torch.distributed.barrier()
+
+
+def any_rank(here: bool | Tensor, device: torch.device) -> bool:
+    """Whether something is so on some rank: all of them must come to the same end, or some would wait for ever."""
+    return bool(largest(float(here), device))
+
+
+def largest(value: float, device: torch.device) -> float:
+    """The largest value of all ranks."""
+    import torch
+
+    if not together():
+        return value
+    found = torch.tensor(value, device=device, dtype=torch.float32)
+    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+    return float(found)
+
+
+def summed(parts: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
+    """Shares of a step's loss parts, added over ranks."""
+    import torch
+
+    if not together() or not parts:
+        return {name: float(value) for name, value in parts.items()}
+    values = torch.stack([value.float().to(device) for value in parts.values()])
+    torch.distributed.all_reduce(values)
+    return dict(zip(parts, values.tolist(), strict=True))

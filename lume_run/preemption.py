@@ -1,0 +1,54 @@
+"""Being asked to stop: SIGTERM and SIGUSR2 (SLURM's warnings) end a stage after its next step, with a checkpoint.
+
+Processes that share a stage may be told through a file as well, which the one that started them writes: signals do
+not reach other nodes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from lume_run.errors import RunError
+
+REQUEUE = 75  # exit code of a run that wants to be started again: EX_TEMPFAIL of sysexits.h
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+FILE = "LUME_RUN_STOP_FILE"  # environment variable with the path of the file
+
+_asked: list[int] = []  # signals that came, since a handler can do little more than write down
+
+
+class Preempted(RunError):
+    """The run stopped because it was told to, with everything written down; the same command goes on."""
+
+
+def requested() -> bool:
+    """Whether this process was told to stop."""
+    file = os.environ.get(FILE)
+    return bool(_asked) or (file is not None and Path(file).exists())
+
+
+def check(what: str) -> None:
+    """Raise Preempted, saying what was under way, where the process was told to stop."""
+    if requested():
+        raise Preempted(f"Told to stop while {what}; what was done is kept, and the same command goes on from here.")
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Write signals down instead of dying of them."""
+
+    def write_down(number: int, _frame: FrameType | None) -> None:
+        _asked.append(number)
+
+    before = {number: signal.signal(number, write_down) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        _asked.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,105 @@
+"""Weights that several ranks hold together: reading them from a checkpoint, and writing them as one model.
+
+Under ZeRO-3 every rank holds a part of each weight, so saving is a collective: all take part, the first one writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from lume_run import models
+from lume_run.parallel import World, barrier, deepspeed_config
+from lume_run.precision import is_quantised
+from lume_run.runtime import rank
+from lume_run.trainer import UnlearnTrainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def sharded(frozen: nn.Module, world: World, *, bf16: bool) -> nn.Module:
+    """A frozen model that can run: under ZeRO-3, which loads it in parts, as an engine of its own; itself otherwise."""
+    if world.stage < 3:
+        return frozen
+    import deepspeed
+
+    config = {**(deepspeed_config(world, bf16=bf16) or {}), "gradient_accumulation_steps": 1}
+    config.pop("gradient_clipping")
+    config["zero_optimization"].pop("offload_optimizer", None)
+    engine: nn.Module = deepspeed.initialize(model=frozen, config=config)[0]
+    return engine.eval()
+
+
+@contextmanager
+def whole_weights() -> Iterator[None]:
+    """Load models whole, although training shards what is loaded."""
+    from transformers.integrations import deepspeed as integration
+
+    config = integration._hf_deepspeed_config_weak_ref
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if config is not None and config() is not None:
+            integration.set_hf_deepspeed_config(config())
+
+
+def read_weights(trainer: UnlearnTrainer, checkpoint: Path) -> None:
+    """Put a checkpoint's weights into the model being trained; all ranks together."""
+    if trainer.is_deepspeed_enabled:
+        from transformers.integrations.deepspeed import deepspeed_load_checkpoint
+
+        deepspeed_load_checkpoint(trainer.model_wrapped, str(checkpoint))
+    else:
+        trainer._load_from_checkpoint(str(checkpoint))
+
+
+def save_trained(
+    trainer: UnlearnTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    keep_adapters: bool,
+    reload: Callable[[], nn.Module],
+) -> None:
+    """Write the trained model as one folder; all ranks together.
+
+    `reload` loads what training began with, whole: adapters of a sharded or quantised model are merged into that.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    in_parts = trainer.is_deepspeed_enabled and trainer.accelerator.deepspeed_plugin.zero_stage == 3
+    if in_parts or is_quantised(model):
+        weights: dict[str, Tensor] = (
+            trainer.accelerator.get_state_dict(trainer.model_wrapped) if in_parts else model.state_dict()
+        )
+        if rank() == 0:
+            _save_gathered(model, weights, tokenizer, folder, keep_adapters=keep_adapters, reload=reload)
+    elif rank() == 0:
+        models.save(model, tokenizer, folder, keep_adapters=keep_adapters)
+    barrier()
+
+
+def _save_gathered(
+    model: Any,
+    weights: dict[str, Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    keep_adapters: bool,
+    reload: Callable[[], nn.Module],
+) -> None:
+    """Write gathered weights; adapters are put on a model of their own, for this one cannot take them."""
+    if not hasattr(model, "merge_and_unload"):
+        model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
+        tokenizer.save_pretrained(folder)
+        return
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    whole = reload()
+    set_peft_model_state_dict(whole, get_peft_model_state_dict(model, state_dict=weights))
+    models.save(whole, tokenizer, folder, keep_adapters=keep_adapters)
