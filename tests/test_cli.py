@@ -15,6 +15,7 @@ import yaml
 from lume_run import worker
 from lume_run.cli import check_command
 from lume_run.overrides import conf_dir, expand, options, split_arguments
+from lume_run.runtime import console
 
 OPTIONS = options([conf_dir()])
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port: the hub is out of reach wherever this runs
@@ -283,7 +284,7 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
     ],
 )
 def test_the_plan_follows_the_settings(arguments, told, capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "_width", 200)  # COLUMNS may have been read when it was made
     assert check_command(["dry_run=true", f"output_dir={tmp_path}", *arguments]) == 0
     assert told in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
