@@ -1,36 +1,20 @@
-"""What happens around the optimizer steps of a training stage: progress, clocks, whole checkpoints, reasons to stop."""
+"""What happens around the optimizer steps of a training stage: progress, clocks, reasons to stop."""
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lume_run.methods.objective import StopWhen
-from lume_run.parallel import World, any_rank, barrier
+from lume_run.parallel import any_rank
 from lume_run.preemption import requested
-from lume_run.runtime import Progress
-
-COMPLETE = "COMPLETE"  # written into a checkpoint folder once everything else is there
-
-
-class MarkComplete(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint once all ranks wrote theirs, so that a half-written one is never resumed from.
-
-    The mark says which `world` it was written in.
-    """
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after everything that this rank writes of the checkpoint was written."""
-        barrier()
-        if args.process_index == 0:
-            self.world.write(Path(args.output_dir) / f"checkpoint-{state.global_step}", COMPLETE)
+from lume_run.runtime import PeakMemory, Progress
 
 
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
@@ -105,6 +89,35 @@ class Clock(TrainerCallback):  # type: ignore[misc]
     def median(self) -> float | None:
         """Median seconds a step; None where this process made no step."""
         return statistics.median(self.seconds) if self.seconds else None
+
+
+class WriteLive(TrainerCallback):  # type: ignore[misc]
+    """Writes what the trainer logs, with speed and memory, as a line a step: for whoever watches from another process.
+
+    Steps that were trained again after a kill stand there again. `memory_gib` is the peak of the first process.
+    """
+
+    def __init__(self, path: Path, clock: Clock, memory: PeakMemory) -> None:
+        self.path, self.clock, self.memory = path, clock, memory
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """End a line that a kill cut off."""
+        if state.is_world_process_zero and self.path.exists():
+            self._write("\n")
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Add the step."""
+        entry = state.log_history[-1]
+        if not state.is_world_process_zero or "loss" not in entry or not self.clock.seconds:
+            return
+        peak = self.memory.so_far()
+        further = {"tokens_per_second": entry["tokens"] / max(self.clock.seconds[-1], 1e-9)}
+        further |= {"memory_gib": peak / 2**30} if peak else {}
+        self._write(json.dumps(entry | further) + "\n")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # no reason to end a training
+            file.write(text)
 
 
 class ShowProgress(TrainerCallback):  # type: ignore[misc]

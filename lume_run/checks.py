@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lume_run import slurm
+from lume_run import parallel, preemption, slurm
+from lume_run.bits import bits_conflicts
 from lume_run.contracts import Role
 from lume_run.errors import DataError, LumeError, Problem
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
+from lume_run.runtime import vllm_trouble, world_size
 from lume_run.settings import Checked, Lora
 from lume_run.walk import TARGET
 
@@ -87,18 +90,49 @@ def _model_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _launch_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """More processes than a mode has, more nodes than there are; a plan may be made for nodes that are not there."""
-    name, processes, nodes = (get(data, f"launch.{own}") for own in ("name", "processes", "nodes"))
-    if data.get("stages") == ["score"] or not isinstance(nodes, int):
+    """Modes, processes, nodes and ports that cannot be had; a plan may be made for those that are not here."""
+    name, processes, nodes, port = (get(data, f"launch.{own}") for own in ("name", "processes", "nodes", "port"))
+    if data.get("stages") == ["score"] or preemption.FILE in os.environ:  # a rank: its driver has looked
         return
-    if name == "single" and (nodes > 1 or (isinstance(processes, int) and processes > 1)):
-        where = "launch.nodes" if nodes > 1 else "launch.processes"
-        yield where, "launch=single is one process", "launch=auto, ddp, zero2 or zero3"
-    elif nodes > max(1, slurm.allocated()) and not data.get("dry_run"):
-        found = slurm.allocated()
+    if world_size() > 1:
+        what = f"this command was started as one of {world_size()} processes (WORLD_SIZE, as torchrun sets it)"
+        yield "launch", what, f"start it once, without torchrun: launch.processes={world_size()}"
+    elif name == "single":
+        for where in (own for own, value in (("processes", processes), ("nodes", nodes)) if (value or 1) != 1):
+            yield f"launch.{where}", "launch=single is one process", "launch=auto, ddp, zero2 or zero3"
+    elif not data.get("dry_run"):
+        yield from _node_conflicts(nodes if isinstance(nodes, int) else slurm.nodes())
+        if name in parallel.STAGES and importlib.util.find_spec("deepspeed") is None:
+            yield "launch", f"{name} is DeepSpeed's, which is not installed", "pip install 'lume-run[deepspeed]'"
+        if isinstance(processes, int):
+            yield from _gpu_conflicts(processes, get(data, "launch.device"))
+        if isinstance(port, int) and not parallel.is_free(port):
+            yield "launch.port", f"somebody listens on port {port} already", "another one, or null for a free one"
+
+
+def _node_conflicts(nodes: int) -> Iterator[tuple[str, str, str]]:
+    """A command that srun started several times over, more nodes than there are, no way to reach them."""
+    found = slurm.allocated()
+    if slurm.tasks() > 1:
+        what = f"srun started this command {slurm.tasks()} times, and each would start processes of its own"
+        yield "launch", what, "without srun in the script of sbatch, or srun --ntasks=1; launch=single for one each"
+    elif nodes > max(1, found):
         what = f"this SLURM allocation has {found}" if found else "this command does not run in a SLURM allocation"
         remedy = f"run it inside sbatch --nodes={nodes} or salloc --nodes={nodes}, or launch.nodes={found or 1}"
         yield "launch.nodes", f"{nodes} nodes are wanted, and {what}", remedy
+    elif nodes > 1 and (lacking := " and ".join(slurm.lacking())):
+        what = f"{nodes} nodes, and no {lacking} here to start processes on them"
+        yield "launch.nodes", what, "put Slurm's commands into PATH (and into the container), or launch.nodes=1"
+
+
+def _gpu_conflicts(processes: int, device: Any) -> Iterator[tuple[str, str, str]]:
+    """More processes than GPUs, where they run on GPUs."""
+    import torch
+
+    found = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else processes
+    if processes > found:
+        what = f"{processes} processes on each node, and {found} GPU{'s are' if found > 1 else ' is'} visible"
+        yield "launch.processes", what, f"{found}, or null for one on each GPU; CUDA_VISIBLE_DEVICES says which"
 
 
 def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
@@ -119,12 +153,12 @@ def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
         found += check_folder(Path(evaluator.mmlu.data_dir))
     if launch is not None and launch.device != "auto":
         found += _device_problems(launch.device)
+    if evaluator is not None and launch is not None and evaluator.backend == "vllm" and stages != ["score"]:
+        trouble = vllm_trouble(launch.device)
+        remedy = "pip install 'lume-run[vllm]' on a machine with a GPU, or evaluator.backend=transformers"
+        found += [Problem(where="evaluator.backend", what=trouble, remedy=remedy)] if trouble else []
     found += _train_problems(trainer.train) if trainer is not None else []
-    for name in ("train", "unlearn") if trainer is not None else ():
-        optimizer = getattr(trainer, name).optimizer
-        if optimizer.startswith("paged_") and importlib.util.find_spec("bitsandbytes") is None:
-            what, remedy = f"{optimizer} needs bitsandbytes", "pip install bitsandbytes, or adamw_torch_fused"
-            found.append(Problem(where=f"trainer.{name}.optimizer", what=what, remedy=remedy))
+    found += _named(bits_conflicts(parts)) if stages != ["score"] else []
     return found
 
 

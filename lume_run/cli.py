@@ -126,6 +126,17 @@ def _name_for_hydra(*, _root_: Any) -> str:
         return "unresolved"
 
 
+def name_sweep(arguments: Sequence[str]) -> None:
+    """Leave in the environment, which all launchers hand on, which sweep a job belongs to and what is swept."""
+    from lume_run.store import content_hash
+    from lume_run.tracking import SWEEP, SWEPT
+
+    _, overrides = split_arguments(arguments)
+    own = [override for override in overrides if not override.lstrip("+~").startswith("hydra")]
+    os.environ[SWEEP] = "sweep-" + content_hash(sorted(own))[:8]
+    os.environ[SWEPT] = ",".join(override.partition("=")[0] for override in own if len(expand(override)) != 1)
+
+
 failed: list[Exception] = []  # jobs of this process that ended in an error a user can act on
 
 
@@ -139,6 +150,7 @@ def job(cfg: Any) -> float | None:
     from lume_run.launch import launch, show_plan
     from lume_run.preemption import REQUEUE, Preempted
     from lume_run.runtime import console
+    from lume_run.store import naming_full_disk
 
     try:
         settings, data = checked(cfg)
@@ -146,8 +158,9 @@ def job(cfg: Any) -> float | None:
         if settings.dry_run:
             show_plan(settings, folder)
             return None
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
+        with naming_full_disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
         report = launch(settings, folder, identity=identity(data), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
     except Preempted as error:
         console.print(escape(str(error)), soft_wrap=True)
@@ -180,6 +193,8 @@ def main() -> None:
         code = check_command(arguments)
         if code is not None:
             raise SystemExit(code)
+    if "-m" in arguments or "--multirun" in arguments:
+        name_sweep(arguments)
     hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
     if failed:
         raise SystemExit(1)

@@ -12,31 +12,47 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from lume_run import models
 from lume_run.errors import ConfigError, LumeError
 from lume_run.evaluate import gate, read_responses
-from lume_run.memory import GIB, chosen_world, memory_estimate
-from lume_run.parallel import spawn
+from lume_run.memory import chosen_world, estimator_of
+from lume_run.parallel import World, spawn
 from lume_run.plan import Plan, plan
 from lume_run.preemption import check, listening
 from lume_run.records import Response, Score, read_jsonl
+from lume_run.remedies import alternatives, explained, parts_table
 from lume_run.report import Report, print_report, write_report
-from lume_run.runtime import console, dtype_of, manifest
+from lume_run.runtime import console, manifest
 from lume_run.scoring import costs, missing_judges, read_measured, scored
 from lume_run.settings import Settings
 from lume_run.stages import Run
-from lume_run.store import Artifact, content_hash, write_json
+from lume_run.store import Artifact, content_hash, naming_full_disk, write_json
+from lume_run.tracking import Tracker, tracking
 
+Made = tuple[dict[str, list[Response]], dict[str, float], str, dict[str, list[Score]]]  # see `finish`
 MEMORISED = 0.9  # below this, a target has too little to forget
 
 
 def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
     """Run everything that is due in `folder` and return the report; what is done already is kept."""
+    with naming_full_disk(folder):
+        return _launch(settings, folder, identity, command)
+
+
+def _launch(settings: Settings, folder: Path, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     record = manifest(list(command), content_hash(identity), settings.seed)
     write_json(folder / "manifest.json", record)
+    with tracking(settings, folder, identity, record) as tracker:
+        made = _make(settings, folder, record, tracker)
+        report = finish(settings, folder, record, *made)
+        tracker.finish(report, made[0])
+    return report
+
+
+def _make(settings: Settings, folder: Path, record: dict[str, Any], tracker: Tracker) -> Made:
+    """Make what is due, and write into `record` how that went."""
     if settings.stages == ["score"]:
-        return finish(settings, folder, record, {"model": read_responses(Path(str(settings.responses)))}, {}, "")
+        return {"model": read_responses(Path(str(settings.responses)))}, {}, "", {}
     run = Run(settings, folder)
     world = chosen_world(run)
     run = replace(run, world=world)
@@ -44,14 +60,16 @@ def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], com
     for reason in missing_judges(settings) if steps.responses else ():
         console.print(f"  [yellow]{escape(reason)}[/]", soft_wrap=True)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(run.data.source)}", soft_wrap=True)
-    if world.torchrun:
+    if world.torchrun or settings.launch.name == "auto":
         console.print(f"[bold]launch[/] {world} ({world.why})", soft_wrap=True)
     seconds: dict[str, float] = {}
     with listening():
         for artifact in steps.artifacts:
             state = "[green]cached[/]" if artifact.done else ""
             console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
-            artifact.make(partial(spawn, world, folder) if world.torchrun else None)
+            tracker.follow(artifact)
+            with explained(run, artifact.stage, artifact.name):
+                artifact.make(partial(spawn, world, folder) if world.torchrun else None)
             check("making " + artifact.name)
             seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + artifact.seconds  # also when made before
     responses = {name: read_jsonl(made.path / "responses.jsonl", Response) for name, made in steps.responses.items()}
@@ -62,7 +80,7 @@ def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], com
     record["costs"] = {name: costs(run.asked, responses[name], made.path) for name, made in steps.responses.items()}
     write_json(folder / "manifest.json", record)
     measured = {name: read_measured(own) for name, own in steps.measured.items()}
-    return finish(settings, folder, record, responses, seconds, run.data.source, measured)
+    return responses, seconds, run.data.source, measured
 
 
 def outcomes(artifacts: Sequence[Artifact]) -> dict[str, Any]:
@@ -148,9 +166,10 @@ def show_plan(settings: Settings, folder: Path) -> None:
         raise
     except LumeError as error:
         console.print(f"  [yellow]rows and steps unknown:[/] {escape(str(error))}", soft_wrap=True)
-    run = replace(run, world=chosen_world(run))
-    _show_memory(run)
-    console.print(f"  launch: {run.world} ({run.world.why})", soft_wrap=True)
+    world = chosen_world(run)
+    console.print(f"  launch: {world} ({world.why})", soft_wrap=True)
+    console.print(f"  evaluation on {run.placement}", soft_wrap=True)
+    _show_memory(run, world)
     console.print(f"  to repeat from the folder: python -m lume_run.worker {escape(str(folder))}", soft_wrap=True)
 
 
@@ -161,21 +180,17 @@ def _show_steps(steps: Plan) -> None:
     console.print(table)
 
 
-def _show_memory(run: Run) -> None:
+def _show_memory(run: Run, world: World) -> None:
     settings = run.settings
     config, origin, failure = run.model_config
     if failure:
         unknown = "" if config is not None else "parameters and memory unknown: "
         console.print(f"  [yellow]{unknown}{escape(failure)}[/]", soft_wrap=True)
-    if config is None:
+    estimator = estimator_of(run)
+    if estimator is None:
         return
-    model = models.weightless(config)
-    name, count = escape(settings.model.path or "built from model.shape"), models.count_parameters(model) / 1e6
+    name, count = escape(settings.model.path or "built from model.shape"), estimator.sizes.parameters / 1e6
     console.print(f"  model: {name}: {count:,.1f} M parameters ({origin})", soft_wrap=True)
-    parts = memory_estimate(settings, model, dtype_of(settings.model.dtype, run.device).itemsize, run.world)
-    total = sum(parts.values())
-    listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
-    console.print(
-        f"  memory while unlearning on one {run.device.type} device [GiB, estimate]: {total / GIB:.2f} = {listed}",
-        soft_wrap=True,
-    )
+    console.print(parts_table(run, estimator, world))
+    for line in alternatives(run, estimator, world):
+        console.print(f"  {line}", soft_wrap=True)

@@ -1,108 +1,323 @@
-"""What a device must hold while unlearning, in each launch mode, and which mode that speaks for.
+"""What a device must hold while training, in each launch mode, and which mode that speaks for.
 
-Bytes follow ZeRO (Rajbhandari et al., arXiv:1910.02054): with N devices stage 1 divides optimizer states by N, stage 2
-gradients too, stage 3 weights too. Activations and logits are rough; measure where it matters.
+Bytes follow ZeRO (Rajbhandari et al., arXiv:1910.02054, section 5): with N devices stage 1 divides optimizer states
+by N, stage 2 gradients too, stage 3 weights too. Activations count the tensors that a Llama-like layer keeps for its
+backward pass, and logits the copies a loss makes of them; tests hold both against what torch allocates.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
-from dataclasses import replace
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
-from lume_run import models
+from lume_run import models, slurm
+from lume_run.contracts import Needs
+from lume_run.errors import LumeError
+from lume_run.methods.likelihood import FineTune
 from lume_run.parallel import World
+from lume_run.placement import FILLED, GIB
 from lume_run.runtime import dtype_of
-from lume_run.settings import Launch, Settings
+from lume_run.settings import Launch, Phase, Settings
+from lume_run.signals import layer_number
 from lume_run.stages import Run
 
-GIB = 2**30
-FILLED = 0.9  # of a device's memory: allocators and kernels want the rest
-MOMENT_BYTES = {"sgd": 0, "adafactor": 0, "paged_adamw_8bit": 2}  # a trained weight's; 8 with other optimizers
-TOKENS = 512  # of a row whose length nobody limited
+CARDS = {24: 23.6, 40: 39.4, 80: 79.1, 141: 139.8}  # GB as sold -> GiB as torch reports them
 MODES = ("ddp", "zero2", "zero3", "zero3_offload")  # what `auto` picks from, the fastest first
+STATE_BYTES = {"sgd": 0, "adafactor": 0, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2, "adamw_torch": 12}
+# of a trained weight; 8 with other optimizers: two float32 moments. adamw_torch makes a temporary of 4 in its step.
+QUANTISED_BYTES = {"4bit": 0.516, "8bit": 1.0}  # of a weight; 4-bit blocks of 64 share a doubly quantised scale
+LOGIT_BYTES, REFERENCE_LOGIT_BYTES = 20, 6  # bf16 and float32 copies, and their gradients
+LATER_LOGITS = 0.7  # of these bytes, made in the backward pass
+BUCKET, LIVE = 500_000_000, 1_050_000_000  # DeepSpeed's defaults [numbers]: reduced at once; gathered at once
+SUB_GROUP = 1_000_000_000  # stepped at once by ZeRO-3
+CHARACTERS_A_TOKEN = 3  # of English, counted low; digits and names take more tokens
+CACHE_ROWS = 256  # rows of an evaluation batch at most, see respond.py
 
 
-def memory_estimate(settings: Settings, weightless: nn.Module, compute: int, world: World) -> dict[str, float]:
-    """Bytes on one device while unlearning, by what takes them.
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """The longest row of a forward [tokens], and how many of its positions are predicted."""
 
-    `compute` bytes hold a number of the compute dtype. Activations count about 16 residual-stream vectors a
-    token and layer (one with gradient checkpointing), logits three float32 copies at 64 label positions a row.
-    Offloaded weights and states are in host memory; about two layers of weights are on the device at a time.
+    tokens: int = 512
+    labels: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a model is made of [numbers].
+
+    `parameters` without adapters; `trained` of them, or of the adapters; `tables` are embeddings, which are never
+    multiplied; `linear` what bitsandbytes quantises. `layers` run, of `heads` and `key_value` wide keys.
     """
-    model, phase, needs = settings.model, settings.trainer.unlearn, settings.method.needs
-    config: Any = weightless.config
-    models.choose_weights(weightless, model.trainable, needs)
-    parameters, trained = (models.count_parameters(weightless, trainable=only) for only in (False, True))
-    adapters = 2 * model.lora.rank * config.hidden_size * 7 * config.num_hidden_layers if model.lora.enabled else 0
-    trained = adapters or trained
-    tokens = phase.micro_batch_size * min(model.max_length or TOKENS, TOKENS)
-    vectors = 1 if model.gradient_checkpointing else 16
-    states, gradients, weights = (world.size if world.stage >= stage else 1 for stage in (1, 2, 3))
-    offload = world.mode == "zero3_offload"
-    whole = 4 if not (adapters or world.stage) else compute  # bytes of a weight that is computed with
-    frozen = parameters * compute if needs.live_reference and not adapters else 0
-    layer = parameters / max(1, config.num_hidden_layers)
-    return {
-        "weights": 2 * layer * whole if offload else parameters * whole / weights,
-        "adapters": adapters * 4,
-        "gradients": trained * 4 / gradients,
-        "float32 copies": 0 if offload or not world.stage else trained * 4 / states,
-        "optimizer states": 0 if offload else trained * MOMENT_BYTES.get(phase.optimizer, 8) / states,
-        "activations": tokens * config.num_hidden_layers * config.hidden_size * vectors * compute,
-        "logits": phase.micro_batch_size * 64 * config.vocab_size * 4 * 3 if needs.logits else 0,
-        "frozen reference": 2 * layer * compute if offload and frozen else frozen / weights,
+
+    parameters: int
+    trained: int
+    adapters: int
+    tables: int
+    linear: int
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value: int
+    vocabulary: int
+
+
+def stage_of(settings: Settings) -> str:
+    """The stage whose memory counts: unlearning, or training where nothing is unlearned."""
+    return "train" if "train" in settings.stages and "unlearn" not in settings.stages else "unlearn"
+
+
+def phase_of(settings: Settings, stage: str) -> tuple[Phase, Needs, bool]:
+    """(how a stage optimises, what its loss needs, whether it trains adapters)."""
+    lora = settings.model.lora.enabled
+    if stage == "train":
+        return settings.trainer.train, FineTune().needs, lora and settings.model.path is not None
+    return settings.trainer.unlearn, settings.method.needs, lora
+
+
+def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
+    """Counts over a model of this transformers config; RunError where adapters have nothing to adapt."""
+    _, needs, adapts = phase_of(settings, stage)
+    model = models.weightless(config)
+    head = model.get_output_embeddings()
+    linear = [own for own in model.modules() if isinstance(own, nn.Linear) and own is not head]
+    tables = [own for own in model.modules() if isinstance(own, nn.Embedding)]
+    parameters = models.count_parameters(model)
+    models.choose_weights(model, settings.model.trainable if stage == "unlearn" else None, needs)
+    trained, adapters = models.count_parameters(model, trainable=True), 0
+    if adapts:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of one library's names in another
+            adapted = models.with_adapters(model, settings.model.lora, 0)
+        trained = adapters = models.count_parameters(adapted, trainable=True)
+    stops = not needs.logits and needs.hidden_layer is not None
+    heads, layers = config.num_attention_heads, config.num_hidden_layers
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Sizes(
+        parameters=parameters,
+        trained=trained,
+        adapters=adapters,
+        tables=0 if config.tie_word_embeddings else sum(own.weight.numel() for own in tables),
+        linear=sum(own.weight.numel() for own in linear),
+        hidden=config.hidden_size,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        layers=layer_number(config, needs.hidden_layer) + 1 if stops and needs.hidden_layer is not None else layers,
+        heads=heads,
+        key_value=width * (getattr(config, "num_key_value_heads", None) or heads),
+        vocabulary=config.vocab_size,
+    )
+
+
+def memory_estimate(
+    settings: Settings, sizes: Sizes, *, compute: int, world: World, lengths: Lengths, stage: str
+) -> dict[str, float]:
+    """Bytes on one device while training, by what takes them; `compute` bytes hold a number of the compute dtype.
+
+    Parts are those of the largest moment, the beginning of a backward pass, so that they add up; what the end of the
+    forward pass or the optimizer step need beyond what is not there then counts as their own. Without DeepSpeed all
+    weights are trained in float32 under autocast, which keeps a copy of those it multiplies.
+    """
+    phase, needs, adapts = phase_of(settings, stage)
+    states, gradients, weights = (world.size if world.stage >= own else 1 for own in (1, 2, 3))
+    offload, zero = world.mode == "zero3_offload", world.stage > 0
+    whole = compute if adapts or zero else 4  # bytes of a base weight
+    own = compute if zero else 4  # bytes of a trained weight, and of its gradient
+    held: float = sizes.parameters * whole
+    if adapts and settings.model.quantize != "none":
+        held = sizes.linear * QUANTISED_BYTES[settings.model.quantize] + (sizes.parameters - sizes.linear) * compute
+    frozen = sizes.parameters * compute if needs.live_reference and not adapts else 0
+    positions = phase.micro_batch_size * (lengths.tokens if needs.every_position else lengths.labels)
+    logit = LOGIT_BYTES + (REFERENCE_LOGIT_BYTES if needs.reference_logits else 0)
+    moments = STATE_BYTES.get(phase.optimizer, 8)
+    parts = {
+        "weights": 0 if offload else (held + sizes.adapters * own) / weights,
+        "autocast copies": 0 if adapts or zero or compute == 4 else (sizes.parameters - sizes.tables) * compute,
+        "gradients": 0 if offload else sizes.trained * own / gradients,
+        "optimizer": 0 if offload else sizes.trained * (moments + (4 if zero else 0)) / states,
+        "activations": activations(settings, sizes, compute, whole, phase.micro_batch_size * lengths.tokens, lengths),
+        "logits": positions * sizes.vocabulary * logit if needs.logits else 0,
+        "frozen reference": 0 if offload else frozen / weights,
+        "communication": communication(world, sizes, compute, frozen=bool(frozen)),
     }
+    if settings.model.gradient_checkpointing:  # a layer is computed anew when the logits and the copies are gone
+        kept = sizes.layers * phase.micro_batch_size * lengths.tokens * sizes.hidden * whole
+        layer, later = parts["activations"] - kept, LATER_LOGITS * parts["logits"]
+        parts["activations"] -= min(layer, later)
+        parts["autocast copies"] = max(0.0, parts["autocast copies"] - max(layer, later))
+    freed = parts["activations"] + parts["logits"] + parts["communication"]
+    parts["optimizer"] += max(0.0, step_bytes(world, sizes) - freed)
+    return parts
+
+
+def activations(settings: Settings, sizes: Sizes, compute: int, residual: int, tokens: int, lengths: Lengths) -> float:
+    """Bytes kept for the backward pass of `tokens`: of all layers, or their inputs and one layer anew.
+
+    A layer keeps the inputs of its two norms in float32, and in the compute dtype the norms' outputs, queries, keys,
+    values, the attention's output and copies of these (9 vectors), and 4 vectors of the gated MLP.
+    """
+    layer = tokens * (8 * sizes.hidden + compute * (9 * sizes.hidden + 4 * sizes.intermediate))
+    if settings.model.attention == "eager":  # scores, and their softmax in float32
+        layer += tokens * lengths.tokens * sizes.heads * (4 + 2 * compute)
+    if not settings.model.gradient_checkpointing:
+        return sizes.layers * layer
+    return sizes.layers * tokens * sizes.hidden * residual + layer
+
+
+def communication(world: World, sizes: Sizes, compute: int, *, frozen: bool) -> float:
+    """Bytes of what is on its way between devices: DDP's copy of all gradients, DeepSpeed's buckets and, under ZeRO-3,
+    weights gathered to be used."""
+    if world.stage == 3:
+        live = min(LIVE, sizes.parameters) * (2 if frozen else 1)
+        return float((BUCKET + live) * compute)
+    if world.stage:
+        return float(BUCKET * compute * (2 if world.size > 1 else 1))
+    return sizes.trained * 4.0 if world.size > 1 else 0.0
+
+
+def step_bytes(world: World, sizes: Sizes) -> float:
+    """Bytes of the float32 gradients that DeepSpeed makes for its step; offloaded ones are on the host."""
+    share = sizes.trained / world.size
+    if world.mode == "zero3_offload" or not world.stage:
+        return 0.0
+    return 4 * (min(SUB_GROUP, share) if world.stage == 3 else share)
+
+
+def host_estimate(sizes: Sizes, world: World, compute: int) -> float:
+    """Bytes of host memory on each node that ZeRO-3 with offload takes: weights and gradients, and in float32
+    gradients, weights and two moments."""
+    if world.mode != "zero3_offload":
+        return 0.0
+    return (sizes.parameters * compute + sizes.trained * (compute + 16)) / world.nodes
+
+
+def evaluation_estimate(settings: Settings, sizes: Sizes, compute: int) -> dict[str, float]:
+    """Bytes on one device while answering: plain weights, keys and values of the largest batch, logits of labels.
+
+    A batch that does not fit is halved, so that what must be there is the weights and one row.
+    """
+    evaluator = settings.evaluator
+    tokens = evaluator.batch_tokens + CACHE_ROWS * evaluator.max_new_tokens
+    return {
+        "weights": sizes.parameters * compute,
+        "keys and values": 2 * sizes.layers * sizes.key_value * compute * tokens,
+        "logits": evaluator.batch_tokens * sizes.vocabulary * compute,
+    }
+
+
+# -------------------------------------------------------------------------------------------------- of a run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimator:
+    """Estimates of one run: what does not change between launch modes is counted once."""
+
+    settings: Settings
+    stage: str
+    sizes: Sizes
+    lengths: Lengths
+    compute: int
+
+    def parts(self, world: World) -> Mapping[str, float]:
+        """Bytes on one device by what takes them."""
+        return memory_estimate(
+            self.settings, self.sizes, compute=self.compute, world=world, lengths=self.lengths, stage=self.stage
+        )
+
+    def total(self, world: World) -> float:
+        """Bytes on one device."""
+        return sum(self.parts(world).values())
+
+
+def estimator_of(run: Run, stage: str = "", settings: Settings | None = None) -> Estimator | None:
+    """Estimates of a run (with other `settings`, if given); None where the model's config cannot be had."""
+    config = run.model_config[0]
+    if config is None:
+        return None
+    chosen = settings or run.settings
+    stage = stage or stage_of(chosen)
+    return Estimator(
+        settings=chosen,
+        stage=stage,
+        sizes=sizes_of(chosen, config, stage),
+        lengths=lengths_of(run),
+        compute=dtype_of(chosen.model.dtype, run.device).itemsize,
+    )
+
+
+def lengths_of(run: Run) -> Lengths:
+    """The longest row of the run's data from its characters, cut as rows are; the default where there are no data."""
+    try:
+        examples = (*run.data.forget, *run.data.retain)
+    except LumeError:
+        examples = ()
+    limit = run.settings.model.max_length or 10**9
+    if not examples:
+        return Lengths(tokens=min(limit, Lengths().tokens), labels=min(limit, Lengths().labels))
+    answers = max(len(example.answer) for example in examples) // CHARACTERS_A_TOKEN + 2
+    tokens = max(len(example.prompt) + len(example.answer) for example in examples) // CHARACTERS_A_TOKEN + 2
+    return Lengths(tokens=min(limit, tokens), labels=min(limit, answers))
 
 
 def chosen_world(run: Run) -> World:
     """The processes of a run, from its launch settings, the devices here and the model's size."""
     launch = run.settings.launch
-    processes, nodes = processes_of(launch, run.device.type), launch.nodes
+    if launch.name == "single":
+        return World(why="as configured")
+    device = run.device.type
+    processes, nodes = processes_of(launch, device), launch.nodes or slurm.nodes()
+    every = World(processes=processes, nodes=nodes, port=launch.port, device=device)
     if launch.name != "auto":
-        one = replace(World(), mode=launch.name, processes=1 if launch.name == "single" else processes, nodes=nodes)
-        return replace(one, port=launch.port, why="as configured")
-    alone = processes * nodes == 1
-    modes = ("single", "zero3_offload") if alone else MODES
-    if run.device.type == "cpu" or importlib.util.find_spec("deepspeed") is None:
-        why = "a CPU" if run.device.type == "cpu" else "deepspeed is not installed"
-        return World(mode=modes[0], processes=processes, nodes=nodes, port=launch.port, why=why)
-    worlds = [World(mode=mode, processes=processes, nodes=nodes, port=launch.port) for mode in modes]
-    totals = totals_of(run, worlds)
-    room = FILLED * device_memory(run)
-    best = next((world for world in worlds if totals.get(world.mode, 0) <= room), worlds[-1])
-    size = (
-        f"about {totals[best.mode] / GIB:.1f} of {room / FILLED / GIB:.0f} GiB a device" if totals else "size unknown"
-    )
-    return replace(best, why=size)
+        why = "as configured" + ("; one process shares nothing" if processes * nodes == 1 else "")
+        return replace(every, mode=launch.name, why=why)
+    modes: tuple[str, ...] = ("single", "zero3_offload") if processes * nodes == 1 else MODES
+    if run.settings.model.quantize != "none":  # which ZeRO-3 cannot share out
+        modes = tuple(mode for mode in modes if not mode.startswith("zero3"))
+    worlds = [replace(every, mode=mode) for mode in modes]
+    if device == "cpu" or importlib.util.find_spec("deepspeed") is None:
+        return replace(worlds[0], why="a CPU" if device == "cpu" else "deepspeed is not installed")
+    estimator = estimator_of(run)
+    if estimator is None:
+        return replace(worlds[0], why="the model's size is not known")
+    return fitting(estimator, worlds, device_memory(run))
+
+
+def fitting(estimator: Estimator, worlds: Sequence[World], device: int) -> World:
+    """The first of these worlds that fits devices of so many bytes by the estimate, else the last; says why."""
+    totals = [estimator.total(world) for world in worlds]
+    at = next((at for at, total in enumerate(totals) if total <= FILLED * device), len(worlds) - 1)
+    told = f"about {totals[at] / GIB:.1f} of {device / GIB:.1f} GiB a device"
+    if at:
+        told += f"; {worlds[at - 1].mode} would take {totals[at - 1] / GIB:.1f}"
+    if totals[at] > FILLED * device:
+        told += "; no mode fits by this estimate"
+    if host := host_estimate(estimator.sizes, worlds[at], estimator.compute):
+        told += f"; {host / GIB:.0f} of {host_memory() / GIB:.0f} GiB of host memory"
+    return replace(worlds[at], why=told)
 
 
 def processes_of(launch: Launch, device: str) -> int:
     """Processes on each node: one for each visible GPU, or as configured."""
-    import torch
-
     return launch.processes or (torch.cuda.device_count() if device == "cuda" else 1)
 
 
 def device_memory(run: Run) -> int:
     """Bytes of this process's GPU."""
-    import torch
-
     return int(torch.cuda.get_device_properties(run.device).total_memory)
 
 
-def totals_of(run: Run, worlds: list[World]) -> dict[str, float]:
-    """Bytes on one device by mode; nothing where the model's config cannot be had."""
-    config = run.model_config[0]
-    if config is None:
-        return {}
-    return {world.mode: sum(estimate(run, config, world).values()) for world in worlds}
+def host_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def estimate(run: Run, config: Any, world: World) -> Mapping[str, float]:
-    """`memory_estimate` of a run."""
-    compute = dtype_of(run.settings.model.dtype, run.device).itemsize
-    return memory_estimate(run.settings, models.weightless(config), compute, world)
+def cards_for(total: float) -> list[int]:
+    """The cards [GB, as sold] that hold so many bytes."""
+    return [name for name, size in CARDS.items() if total <= FILLED * size * GIB]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -121,6 +122,16 @@ def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
         raise unreachable(path, error) from error
 
 
+def generation_config_of(path: str, settings: Model) -> Any:
+    """What `generate` obeys: the generation config beside the model, else what its config implies."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(path, local_files_only=only_local(path))
+    except OSError:
+        return GenerationConfig.from_model_config(config_of(path, trust_remote_code=settings.trust_remote_code))
+
+
 def unreachable(path: str, error: Exception) -> RunError:
     """What to tell someone whose model could not be loaded."""
     reason = str(error).strip().split("\n")[0]
@@ -164,12 +175,19 @@ def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
 
 
 def load_model(
-    path: str, settings: Model, device: torch.device, *, dtype: torch.dtype | None = None, quantised: bool = False
+    path: str,
+    settings: Model,
+    device: torch.device,
+    *,
+    dtype: torch.dtype | None = None,
+    quantised: bool = False,
+    rooms: Mapping[int | str, int] | None = None,
 ) -> PreTrainedModel:
     """A causal LM from a folder or hub id, on `device`; safetensors only, never pickles.
 
     `quantised`: with its linear layers (the head's excepted) in the bits of `model.quantize`, to be frozen under
-    adapters.
+    adapters. `rooms`: its layers spread over places, in this order, by the bytes of weights each may hold (GPU numbers
+    and "cpu"; beyond them, on disk), to be run without training.
     """
     from transformers import AutoModelForCausalLM
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -183,14 +201,16 @@ def load_model(
         "use_safetensors": True,
     }
     multiply_as(settings, device)
-    fewer_bits = quantised and settings.quantize != "none"
-    if fewer_bits:
+    if quantised and settings.quantize != "none":
         options |= {"quantization_config": quantisation(settings.quantize, kept), "device_map": {"": device}}
+    if rooms is not None:
+        gc.collect()  # an earlier model of this kind goes only now: its hooks know it
+        options |= {"device_map": "auto", "max_memory": dict(rooms)}
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         raise unreachable(path, error) from error
-    if fewer_bits or is_deepspeed_zero3_enabled():  # already where it belongs, or in parts that are
+    if "device_map" in options or is_deepspeed_zero3_enabled():  # where it belongs, or in parts that are
         return model
     moved: PreTrainedModel = model.to(device)
     return moved

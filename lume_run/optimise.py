@@ -17,20 +17,13 @@ from rich.markup import escape
 from torch import nn
 
 from lume_run import models
-from lume_run.callbacks import (
-    COMPLETE,
-    Clock,
-    MarkComplete,
-    ShowProgress,
-    StopAtBound,
-    StopWhenAsked,
-    StopWhenMemorised,
-)
+from lume_run.callbacks import Clock, ShowProgress, StopAtBound, StopWhenAsked, StopWhenMemorised, WriteLive
+from lume_run.checkpoints import resumable, step_of, whole_checkpoints
 from lume_run.contracts import Role
 from lume_run.errors import RunError
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
-from lume_run.parallel import World, any_rank, barrier, deepspeed_config, largest
+from lume_run.parallel import any_rank, barrier, deepspeed_config, largest
 from lume_run.preemption import Preempted
 from lume_run.records import Example
 from lume_run.reference import ReferenceCache, live_reference
@@ -38,18 +31,15 @@ from lume_run.rows import token_rows
 from lume_run.runtime import PeakMemory, console, dtype_of, rank, seed_everything
 from lume_run.schedule import MicroBatch, Schedule, write_schedule
 from lume_run.settings import Phase
-from lume_run.sharding import read_weights, save_trained, sharded, whole_weights
+from lume_run.sharding import read_weights, regroup, save_trained, sharded, whole_weights
 from lume_run.stages import Run
-from lume_run.store import write_json
+from lume_run.store import LIVE, write_json
 from lume_run.text import Batch, TokenRow, collate
 from lume_run.trainer import (
     Diverged,
     Method,
     UnlearnTrainer,
-    last_checkpoint,
-    step_of,
     training_arguments,
-    whole_checkpoints,
 )
 
 IDLE = -1  # the role of rows that count for nothing
@@ -112,12 +102,14 @@ def optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
         world_size=run.world.size,
         rank=rank(),
     )
+    resume = resumable(checkpoints, run.world)
     clock, bound, asked = Clock(), _bound(training.method), StopWhenAsked()
     with PeakMemory(run.device) as memory:
         trainer = build_trainer(run, training, rows, schedule, int(tokenizer.pad_token_id), checkpoints)
-        for callback in (clock, asked, *([bound] if bound else [])):
+        live = WriteLive(folder / LIVE, clock, memory)
+        for callback in (clock, asked, live, *([bound] if bound else [])):
             trainer.add_callback(callback)
-        diverged = _train(trainer, resumable(checkpoints, run.world))
+        diverged = _train(trainer, resume)
     if asked.stopped:
         raise Preempted(f"Told to stop after step {trainer.state.global_step}; the same command goes on from there.")
     if diverged is not None and isinstance(training.method, FineTune):
@@ -138,21 +130,6 @@ def optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def resumable(checkpoints: Path, world: World) -> Path | None:
-    """The newest whole checkpoint; RunError where ZeRO cannot go on from it with as many processes as there are now."""
-    newest = last_checkpoint(checkpoints)
-    if newest is None:
-        return None
-    written = World.read(newest, COMPLETE)
-    if (written.stage or world.stage) and (written.stage, written.size) != (world.stage, world.size):
-        raise RunError(
-            f"The checkpoint {newest} was written by {written}, and cannot be read by {world}.\n"
-            f"  - go on as it began: launch={written.mode} launch.processes={written.processes} "
-            f"launch.nodes={written.nodes}\n  - begin anew: delete {checkpoints}"
-        )
-    return newest
-
-
 def _bound(method: Method) -> StopAtBound | None:
     return StopAtBound(method.stop_when) if isinstance(method, Objective) else None
 
@@ -161,11 +138,11 @@ def _train(trainer: UnlearnTrainer, resume: Path | None) -> Diverged | None:
     """Run the loop; what it diverged with, if it did."""
     if resume is not None:
         console.print(f"  going on from {resume.name}")
+        regroup(trainer, resume)
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        if any_rank(
-            not all_finite(trainer.model), trainer.args.device
-        ):  # the last step has no next one that would notice
+        # The last step has no next one that would notice.
+        if any_rank(not all_finite(trainer.model), trainer.args.device):
             step = trainer.state.global_step
             raise Diverged(trainer.method.name, "the weights are not finite", step, ["all"], model_is_broken=True)
     except Diverged as error:
@@ -212,9 +189,7 @@ def plain_start(run: Run, training: Training) -> nn.Module:
 
 def all_finite(model: nn.Module) -> bool:
     """Whether every weight is a finite number."""
-    own = (
-        getattr(parameter, "ds_tensor", parameter) for parameter in model.parameters()
-    )  # this rank's part under ZeRO-3
+    own = (getattr(parameter, "ds_tensor", parameter) for parameter in model.parameters())  # ZeRO-3: this rank's part
     return all(bool(torch.isfinite(weights).all()) for weights in own)
 
 
@@ -265,7 +240,9 @@ def build_trainer(
         schedule=schedule,
         collate=batch_of,
         reference=live_reference(model, frozen) if needs.live_reference else None,
-        callbacks=callbacks_of(training, schedule, run.world),
+        callbacks=callbacks_of(training, schedule),
+        world=run.world,
+        keep_checkpoints=run.settings.trainer.keep_checkpoints,
     )
 
 
@@ -295,9 +272,9 @@ def load_for_training(run: Run, training: Training) -> tuple[nn.Module, nn.Modul
     return model, frozen
 
 
-def callbacks_of(training: Training, schedule: Schedule, world: World) -> list[Any]:
-    """Progress, whole-checkpoint marks and, for fine-tuning, the memorisation stop."""
-    found: list[Any] = [ShowProgress(training.title, schedule.steps), MarkComplete(world)]
+def callbacks_of(training: Training, schedule: Schedule) -> list[Any]:
+    """Progress and, for fine-tuning, the memorisation stop."""
+    found: list[Any] = [ShowProgress(training.title, schedule.steps)]
     if isinstance(training.method, FineTune) and training.phase.stop_accuracy is not None:
         found.append(StopWhenMemorised(training.phase.stop_accuracy, schedule.steps_per_epoch))
     return found

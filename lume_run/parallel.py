@@ -1,7 +1,7 @@
 """Several processes for one stage: which mode, how they are started, how their failures come back.
 
-The driver stays one ordinary process. It has the ranks of a shared artifact started by torchrun, on other nodes
-through srun; each runs `lume_run.worker` on the run folder, builds its share and ends.
+The driver stays one ordinary process. It has the ranks of a shared artifact started by `lume_run.agent`, on other
+nodes through srun; each runs `lume_run.worker` on the run folder, builds its share and ends.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lume_run import slurm
+from lume_run.agent import ERRORS
 from lume_run.errors import RunError
 from lume_run.preemption import FILE, Preempted, requested
 from lume_run.runtime import console
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-ERRORS, STOP, WORLD = "errors", "STOP", "world.json"
+STOP, WORLD = "STOP", "world.json"
 POLL_SECONDS = 0.5
+MEET_SECONDS = 300  # for the nodes to find each other, which read the libraries from one disk
 TOLD_LINES = 12  # of a traceback; all of it stands in the run folder
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3}
 
@@ -41,6 +43,7 @@ class World:
     processes: int = 1
     nodes: int = 1
     port: int | None = None
+    device: str = "cpu"
     why: str = ""
 
     @property
@@ -77,6 +80,7 @@ def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:
     """DeepSpeed's settings for a mode, in the words of the transformers integration; None without DeepSpeed."""
     if not world.stage:
         return None
+    leave_uncompiled()
     zero: dict[str, Any] = {"stage": world.stage, "contiguous_gradients": True, "overlap_comm": world.size > 1}
     if world.stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
@@ -95,6 +99,16 @@ def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:
     }
 
 
+def leave_uncompiled() -> None:
+    """Keep DeepSpeed from compiling an operator as it starts on CPUs: only its inference engine would use that.
+
+    It would need a C++ compiler and half a minute.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__ = {}
+
+
 def spawn(world: World, folder: Path, artifact: Artifact, partial: Path) -> None:
     """Have all ranks build their shares of an artifact.
 
@@ -106,22 +120,20 @@ def spawn(world: World, folder: Path, artifact: Artifact, partial: Path) -> None
         left.unlink(missing_ok=True)
     world.write(folder)
     command = [*torchrun(world), "-m", "lume_run.worker", str(folder), "--make", str(artifact.path)]
-    process = subprocess.Popen(command, env=environment(world, stop), start_new_session=True)
-    try:
+    own: dict[str, Any] = {"env": environment(world, stop), "start_new_session": True, "stdin": subprocess.PIPE}
+    with subprocess.Popen(command, **own) as process:  # leaving it closes the pipe, which ends whoever is left
         while process.poll() is None:
             if requested() and not stop.exists():
                 stop.touch()
             wait(process)
-    except BaseException:  # Ctrl-C: nobody else would end them
-        process.terminate()
-        process.wait()
-        raise
     stop.unlink(missing_ok=True)
-    if (partial / STOP).exists() or (requested() and process.returncode):  # SLURM may have told torchrun too: it fails
+    failed = failure(errors, artifact, process.returncode) if process.returncode else None
+    if failed is not None and not requested():
+        raise failed
+    if failed is not None or (partial / STOP).exists():  # SLURM tells srun too, which fails then
         (partial / STOP).unlink(missing_ok=True)
-        raise Preempted(f"Told to stop while making {artifact.name}; the same command goes on from here.")
-    if process.returncode:
-        raise failure(errors, artifact, process.returncode)
+        without = f", without a last checkpoint ({failed})" if failed else ""
+        raise Preempted(f"Told to stop while making {artifact.name}{without}; the same command goes on from here.")
 
 
 def wait(process: subprocess.Popen[bytes]) -> None:
@@ -135,13 +147,13 @@ def wait(process: subprocess.Popen[bytes]) -> None:
 def torchrun(world: World) -> list[str]:
     """The command that starts the ranks of every node."""
     port = world.port or free_port()
-    own = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world.processes}"]
+    own = [sys.executable, "-m", "lume_run.agent", f"--nproc-per-node={world.processes}"]
+    own += [f"--nnodes={world.nodes}", f"--master-port={port}"]
     if world.nodes == 1:
-        return [*own, "--nnodes=1", f"--master-port={port}", "--master-addr=127.0.0.1"]
+        return [*own, "--master-addr=127.0.0.1"]
     names = slurm.hosts(world.nodes)
-    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={slurm.address(names[0])}:{port}"]
-    meet.append(f"--rdzv-id={os.environ['SLURM_JOB_ID']}")
-    return [*slurm.srun(names), *own, f"--nnodes={world.nodes}", *meet]
+    meet = [f"--master-addr={slurm.address(names[0])}", f"--rdzv-conf=timeout={MEET_SECONDS}"]
+    return [*slurm.srun(names), *own, *meet]
 
 
 def free_port() -> int:
@@ -151,21 +163,32 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def environment(world: World, stop: Path) -> Mapping[str, str]:
-    """What the ranks are started with: threads are shared out, DeepSpeed uses the CPU where there is no GPU."""
-    import torch
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of this machine; one that was left a moment ago is free."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("", port))
+        except OSError:
+            return False
+    return True
 
+
+def environment(world: World, stop: Path) -> Mapping[str, str]:
+    """What the ranks are started with: where they run on CPUs, threads are shared out and no library sees a GPU."""
     quiet = os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")  # torch warns of its own names at every step
     own = {FILE: str(stop), "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": quiet}
-    if not torch.cuda.is_available():
+    if world.device == "cpu":
         threads = max(1, (os.cpu_count() or 1) // world.processes)
-        own |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+        own |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+        own |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return {**os.environ, **own}
 
 
 def failure(errors: Path, artifact: Artifact, code: int) -> RunError:
     """What to tell about ranks that failed: the first one's own words, where it left any."""
-    left = sorted(errors.glob("rank-*.txt"), key=lambda path: path.stat().st_mtime)
+    by_time = sorted(errors.glob("*.txt"), key=lambda path: path.stat().st_mtime)
+    left = [path for cause in ("killed", "rank", "apart") for path in by_time if path.name.startswith(cause)]
     if not left:
         return RunError(
             f"Making {artifact.name} ended with exit code {code} and no word: a process was killed from outside "

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lume_run.contracts import granted
+from lume_run.engine import Engine
 from lume_run.errors import RunError
 from lume_run.numerics import token_logps, widened
 from lume_run.records import Ask, Example, Question
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 
 NO_PROMPT = "The prompt of example '{}' has no tokens; a model needs at least one to continue."
+NO_GRADIENT = (
+    "Gradients need all layers' weights on devices at once, and some of this model's are in host memory or on disk; "
+    "leave them out (evaluator.metrics.mia.gradient=false) or take more or larger devices."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,7 @@ class Runner:
     sampled continuations.
     """
 
-    model: nn.Module
+    model: nn.Module | Engine
     tokenizer: PreTrainedTokenizerBase
     max_new_tokens: int
     max_length: int
@@ -50,9 +55,16 @@ class Runner:
     seed: int = 0
 
     @property
+    def network(self) -> nn.Module:
+        """The model itself, which an engine would keep to itself."""
+        assert isinstance(self.model, nn.Module)
+        return self.model
+
+    @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
+        """Where rows are put: with the first weights that are on a device; layers elsewhere fetch theirs when run."""
+        places = (weight.device for weight in self.network.parameters())
+        return next((place for place in places if place.type != "meta"), torch.device("cpu"))
 
     @property
     def pad_id(self) -> int:
@@ -110,7 +122,12 @@ def continuations(
     """
     from transformers import GenerationConfig, LogitsProcessorList
 
-    batch, stops = batch_of(rows, runner), runner.stops()
+    stops = runner.stops()
+    if isinstance(runner.model, Engine):
+        seeds = None if draws is None else [seed_of(name, runner.seed) for name in draws]
+        prompts = [row.ids for row in rows]
+        return runner.model.continued(prompts, limit=limit, stops=stops, seeds=seeds, temperature=runner.temperature)
+    batch = batch_of(rows, runner)
     config = GenerationConfig(  # what it leaves open, such as a repetition penalty, is as the model's own one says
         max_new_tokens=limit,
         do_sample=False,
@@ -120,7 +137,7 @@ def continuations(
     )
     begin = batch.input_ids.shape[1]
     sampled = [] if draws is None else [Draw(uniforms(draws, limit, runner.seed), begin, runner.temperature)]
-    model: Any = runner.model
+    model: Any = runner.network
     tokens = model.generate(  # it counts positions from the mask itself
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
@@ -136,8 +153,18 @@ def continuations(
 
 def uniforms(draws: Sequence[str], limit: int, seed: int) -> Tensor:
     """Random numbers in [0, 1), (B, limit) float64; a row's depend on its name and the seed alone."""
-    digests = (hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in draws)
+    digests = (digest_of(name, seed) for name in draws)
     return torch.from_numpy(np.stack([np.random.default_rng(list(digest)).random(limit) for digest in digests]))
+
+
+def digest_of(draw: str, seed: int) -> bytes:
+    """What a row's random numbers come from."""
+    return hashlib.sha256(f"{seed}:{draw}".encode()).digest()
+
+
+def seed_of(draw: str, seed: int) -> int:
+    """The same as a seed of 63 bits, for an engine that draws by itself."""
+    return int.from_bytes(digest_of(draw, seed)[:8], "big") >> 1  # a signed number in the engine
 
 
 @dataclass(frozen=True)
@@ -176,8 +203,8 @@ def generate(runner: Runner, examples: Sequence[Example]) -> list[str]:
 def choose(runner: Runner, examples: Sequence[Example]) -> list[tuple[float, ...]]:
     """Log-probabilities [nats] of each option's first token right after the prompt; none where all begin alike."""
     rows = [prompt_row(example, runner, new_tokens=1) for example in examples]
-    inputs = inputs_of(runner.model, batch_of(rows, runner), keep=1)
-    logps = widened(runner.model(**inputs).logits[:, -1]).log_softmax(-1).cpu()
+    inputs = inputs_of(runner.network, batch_of(rows, runner), keep=1)
+    logps = widened(runner.network(**inputs).logits[:, -1]).log_softmax(-1).cpu()
     found = []
     for number, example in enumerate(examples):
         options = [first_token(option, runner) for option in example.choices]
@@ -207,7 +234,7 @@ class AnswerScores(NamedTuple):
 def score_rows(runner: Runner, rows: Sequence[TokenRow]) -> list[AnswerScores]:
     """One forward over a batch of rows; without numbers where the model gives none that are finite."""
     batch = batch_of(rows, runner)
-    logits = granted(forward(runner.model, batch).logits)  # (B, R, V), labels at the right end
+    logits = granted(forward(runner.network, batch).logits)  # (B, R, V), labels at the right end
     stop = runner.tokenizer.eos_token_id
     found = []
     for number, row in enumerate(rows):
@@ -252,16 +279,32 @@ def gradients(runner: Runner, rows: Sequence[TokenRow]) -> list[float | None]:
     """Mean over weight tensors of the 2-norm of the gradient of the mean label loss [nats], one row at a time.
 
     The gradient-norm membership attack, as open-unlearning has it but without dropout. None where it is not finite.
+    A gradient is given up as soon as its norm is known, so that there is never one as large as the model. RunError
+    where layers are neither on a GPU nor whole in host memory.
     """
+    weights = [weight for weight in runner.network.parameters() if weight.requires_grad]
+    if any(weight.device.type == "meta" for weight in weights):
+        raise RunError(NO_GRADIENT)
+    norms: list[float] = []
+
+    def measure(weight: Tensor) -> None:
+        norms.append(norm_of(granted(weight.grad)))
+        weight.grad = None
+
     found = []
-    for row in rows:
-        batch = batch_of([row], runner)
-        with torch.enable_grad():
-            logps = token_logps(granted(forward(runner.model, batch).logits), batch.targets)
-            loss = -logps[:, logps.shape[1] - row.labels :].mean()
-        torch.autograd.backward(loss)
-        norms = [norm_of(weight.grad) for weight in runner.model.parameters() if weight.grad is not None]
-        runner.model.zero_grad(set_to_none=True)
-        mean = sum(norms) / len(norms)
-        found.append(mean if math.isfinite(mean) else None)
+    untyped: list[Any] = list(weights)
+    hooks = [weight.register_post_accumulate_grad_hook(measure) for weight in untyped]
+    try:
+        for row in rows:
+            norms.clear()
+            batch = batch_of([row], runner)
+            with torch.enable_grad():
+                logps = token_logps(granted(forward(runner.network, batch).logits), batch.targets)
+                loss = -logps[:, logps.shape[1] - row.labels :].mean()
+            torch.autograd.backward(loss)
+            mean = sum(norms) / len(norms)
+            found.append(mean if math.isfinite(mean) else None)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return found

@@ -111,6 +111,7 @@ def responses_artifact(run: Run, name: str, subject: Subject) -> Artifact:
         "sampling": sampling,
         "max_new_tokens": evaluator.max_new_tokens,
         "numerics": run.numerics,
+        **({"backend": evaluator.backend} if evaluator.backend != "transformers" else {}),
     }
     return stored(
         run,

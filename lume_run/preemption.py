@@ -38,14 +38,21 @@ def check(what: str) -> None:
         raise Preempted(f"Told to stop while {what}; what was done is kept, and the same command goes on from here.")
 
 
+def _write_down(number: int, _frame: FrameType | None) -> None:
+    _asked.append(number)
+
+
+def listen() -> None:
+    """Write signals down instead of dying of them, as long as this process lives; also those that came before."""
+    for number in SIGNALS:
+        signal.signal(number, _write_down)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a rank's start blocks them
+
+
 @contextmanager
 def listening() -> Iterator[None]:
     """Write signals down instead of dying of them."""
-
-    def write_down(number: int, _frame: FrameType | None) -> None:
-        _asked.append(number)
-
-    before = {number: signal.signal(number, write_down) for number in SIGNALS}
+    before = {number: signal.signal(number, _write_down) for number in SIGNALS}
     try:
         yield
     finally:

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+
 from lume_run.errors import RunError
 from lume_run.passes import Runner, choose, continuations, decoded, gradients, limit_of, row_of, score_rows
 from lume_run.preemption import check
 from lume_run.records import Ask, Kind, Question, Response, from_json, lines_of, to_json, write_jsonl
 from lume_run.reference import length_batches
-from lume_run.runtime import Progress, console
+from lume_run.runtime import Progress, console, out_of_memory
 from lume_run.store import write_json
 from lume_run.text import TokenRow
 
@@ -108,6 +110,23 @@ def run_batch(runner: Runner, batch: Sequence[Work]) -> tuple[list[list[Response
     return found, len(batch) if ask is Ask.GRADIENT else 1
 
 
+def run_in_parts(runner: Runner, batch: Sequence[Work]) -> tuple[list[list[Response]], int]:
+    """`run_batch`, in halves where memory has no room for the whole batch; any batch gives the same responses."""
+    try:
+        return run_batch(runner, batch)
+    except (RuntimeError, MemoryError) as error:
+        if len(batch) == 1 or not out_of_memory(error):
+            raise
+    torch.cuda.empty_cache()  # not in the handler: there the error still holds on to the batch
+    console.print(
+        f"  [yellow]no room in memory for {len(batch)} rows at once: they are run in halves; "
+        "a smaller evaluator.batch_tokens saves the trying[/]"
+    )
+    half = len(batch) // 2
+    (first, some), (second, more) = (run_in_parts(runner, part) for part in (batch[:half], batch[half:]))
+    return first + second, some + more
+
+
 def text_fields(question: Question, tokens: Sequence[int], runner: Runner) -> dict[str, Any]:
     """Fields of a generated text, cut to the question's own limit."""
     limit, expected = limit_of(question, runner), question.example.answer
@@ -158,7 +177,6 @@ def respond_share(
 
     What any rank answered before, also when there were more or fewer of them, is not asked again.
     """
-    runner.model.eval()
     done = set(answered(folder))
     mine = share(batches(runner, questions), rank, world)
     total = sum(len(work.questions) for batch in mine for work in batch)
@@ -172,7 +190,7 @@ def respond_share(
         for batch in left:
             check("answering questions")
             ask, began = batch[0].first.ask, time.monotonic()
-            found, passes = run_batch(runner, batch)
+            found, passes = run_in_parts(runner, batch)
             own = cost.setdefault(ask.value, {"prompts": 0, "passes": 0, "tokens": 0, "seconds": 0.0})
             own["prompts"] += len(batch)
             own["passes"] += passes

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
 import platform
 import random
 import subprocess
 import sys
 import time
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +26,12 @@ if TYPE_CHECKING:
 
 # Of processes that share a stage only the first one talks. Emoji: `file.jsonl:100: ...` would show one.
 console = Console(stderr=True, highlight=False, emoji=False, quiet=os.environ.get("RANK", "0") != "0")
+NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED", "bad_alloc")
 SECONDS_BETWEEN_LINES = 20.0  # progress in a log file, where a bar cannot be redrawn
+CHATTER = {  # what libraries say of a machine without a GPU as they come in, by logger; all else they log is shown
+    "DeepSpeed": "Setting accelerator to CPU",
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+}
 PACKAGES = (
     "torch",
     "transformers",
@@ -35,6 +43,14 @@ PACKAGES = (
     "rouge-score",
     "numpy",
 )
+
+
+def _tells_else(text: str, record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(text)
+
+
+for _logger, _text in CHATTER.items():  # their levels would be set anew as they come in
+    logging.getLogger(_logger).addFilter(partial(_tells_else, _text))
 
 
 class Progress:
@@ -121,14 +137,25 @@ class PeakMemory:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.peak = self.so_far()
+
+    def so_far(self) -> int | None:
+        """The peak since the block began."""
         import torch
 
         if self.device.type == "cuda":
-            self.peak = torch.cuda.max_memory_allocated(self.device)
-        elif self._reset:
-            status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").split("\n")
-            kilobytes = [line.split()[1] for line in status if line.startswith("VmHWM:")]
-            self.peak = int(kilobytes[0]) * 1024 if kilobytes else None
+            return int(torch.cuda.max_memory_allocated(self.device))
+        if not self._reset:
+            return None
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").split("\n")
+        kilobytes = [line.split()[1] for line in status if line.startswith("VmHWM:")]
+        return int(kilobytes[0]) * 1024 if kilobytes else None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device or this machine has no memory left to give; torch has no one class for it."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY))
 
 
 def seed_everything(seed: int) -> None:
@@ -172,6 +199,20 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if has_bf16 else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def vllm_trouble(device: str) -> str:
+    """Why vLLM cannot be used on the device a launch setting names; empty where it can."""
+    if importlib.util.find_spec("vllm") is None:
+        return "vllm is not installed"
+    try:
+        from vllm.platforms import current_platform
+
+        wanted, built = device_of(device).type, str(current_platform.device_type)
+    except (RunError, ImportError, OSError, RuntimeError) as error:
+        return f"vllm cannot be used: {str(error).split(chr(10))[0]}"
+    finds = f"a {built} device" if built else "no device that it supports"
+    return "" if built == wanted else f"the installed vllm finds {finds}, and this run takes a {wanted}"
 
 
 def git_commit(folder: Path) -> str | None:

@@ -95,8 +95,14 @@ class Phase:
     batch_size: int = setting(low=1, help="forget rows in one optimizer step, on all devices together")
     micro_batch_size: int = setting(low=1, help="rows in one forward on one device; accumulation follows")
     optimizer: Literal[
-        "adamw_torch_fused", "adamw_torch", "adafactor", "sgd", "paged_adamw_32bit", "paged_adamw_8bit"
-    ] = setting("adamw_torch_fused", help="a transformers optimizer name; paged ones need bitsandbytes")
+        "adamw_torch_fused",
+        "adamw_torch",
+        "adafactor",
+        "sgd",
+        "adamw_bnb_8bit",
+        "paged_adamw_8bit",
+        "paged_adamw_32bit",
+    ] = setting("adamw_torch_fused", help="a transformers optimizer name; bnb and paged ones need bitsandbytes")
     weight_decay: float = setting(0.0, low=0, help="AdamW weight decay")
     beta2: float = setting(0.999, low=0, high=1, help="AdamW second-moment decay")
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = setting("linear", help="learning rate")
@@ -119,7 +125,9 @@ class Trainer:
     train: Phase = setting(help="fine-tuning until the documents are memorised")
     unlearn: Phase = setting(help="unlearning")
     checkpoint_every: int = setting(200, low=1, help="optimizer steps between checkpoints")
-    keep_checkpoints: int = setting(2, low=1, help="newest checkpoints to keep while training")
+    keep_checkpoints: int = setting(
+        2, low=1, help="newest whole checkpoints to keep while training; one more needs room"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +152,14 @@ class Evaluator:
     retrained_responses: str | None = setting(None, help="responses.jsonl of such a model, instead of training one")
     strict: bool = setting(False, help="also score as the official script does, CSV quirks included")
     temperature: float = setting(1.0, low=0, open_low=True, help="of sampled answers")
+    backend: Literal["transformers", "vllm"] = setting(
+        "transformers", help="what generates texts; transformers computes log-probs, choices and gradients in any case"
+    )
+    placement: Literal["auto", "replicas", "spread"] = setting(
+        "auto",
+        help="replicas: the whole model in every process; spread: its layers over all GPUs here, then host memory, "
+        "then disk; auto: replicas where weights and cache fit one device",
+    )
     resamples: int = setting(1000, low=0, help="bootstrap resamples behind every 95 % interval; 0: no intervals")
     mmlu: Mmlu = setting(factory=Mmlu, help="MMLU, see Mmlu")
     metrics: dict[str, Any] = setting(factory=dict, help="the suites it is made of, by name; none: LUME's")
@@ -157,11 +173,29 @@ class Launch:
         "auto", help="what devices share: nothing (ddp), optimizer states (zero1), gradients (zero2), weights (zero3)"
     )
     processes: int | None = setting(None, low=1, help="processes on each node; null: one for each visible GPU")
-    nodes: int = setting(1, low=1, help="nodes of the SLURM allocation this command runs in")
+    nodes: int | None = setting(
+        None, low=1, help="nodes; null: in the script of sbatch all nodes of its allocation, one elsewhere"
+    )
     port: int | None = setting(None, low=1024, high=65535, help="where processes meet; null: a free one")
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", help="auto: a GPU if there is one; CUDA_VISIBLE_DEVICES says which"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logger:
+    """Where a run is shown while it runs and afterwards, beside its own folder."""
+
+    name: Literal["wandb", "tensorboard", "none"] = setting("wandb", help="who is told")
+    mode: Literal["auto", "online", "offline", "disabled"] = setting(
+        "auto", help="of W&B; auto: online where a key is configured, else offline files; WANDB_MODE wins"
+    )
+    project: str = setting("lume-run", help="W&B project")
+    entity: str | None = setting(None, help="W&B user or team; null: the one of the key")
+    group: str | None = setting(None, help="W&B group; null: one for all jobs of a sweep")
+    tags: list[str] = setting(factory=list, help="W&B tags beside method, task, model and launch mode")
+    generations: int = setting(200, low=0, help="rows of the table of prompts and answers; 0: no table")
+    patience: float = setting(60.0, low=5, help="longest wait for W&B at the end of a run [s]")
 
 
 @runtime_checkable
@@ -203,6 +237,7 @@ class Settings:
     evaluator: Evaluator = setting(help="evaluator group")
     trainer: Trainer = setting(help="trainer group")
     launch: Launch = setting(help="launch group")
+    logger: Logger = setting(factory=Logger, help="logger group")
 
     @property
     def store(self) -> Path:

@@ -5,14 +5,18 @@ Under ZeRO-3 every rank holds a part of each weight, so saving is a collective: 
 
 from __future__ import annotations
 
+import shutil
+from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from lume_run import models
+from lume_run.checkpoints import COMPLETE
 from lume_run.parallel import World, barrier, deepspeed_config
 from lume_run.precision import is_quantised
 from lume_run.runtime import rank
@@ -20,6 +24,8 @@ from lume_run.trainer import UnlearnTrainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+UNIVERSAL = "latest_universal"  # DeepSpeed writes it last
 
 
 def sharded(frozen: nn.Module, world: World, *, bf16: bool) -> nn.Module:
@@ -32,7 +38,8 @@ def sharded(frozen: nn.Module, world: World, *, bf16: bool) -> nn.Module:
     config.pop("gradient_clipping")
     config["zero_optimization"].pop("offload_optimizer", None)
     engine: nn.Module = deepspeed.initialize(model=frozen, config=config)[0]
-    return engine.eval()
+    engine.eval()  # which, unlike torch's, returns None
+    return engine
 
 
 @contextmanager
@@ -49,9 +56,31 @@ def whole_weights() -> Iterator[None]:
             integration.set_hf_deepspeed_config(config())
 
 
+def regroup(trainer: UnlearnTrainer, checkpoint: Path) -> None:
+    """Have DeepSpeed go on from a checkpoint that another number of ranks wrote; all ranks together.
+
+    The first one rewrites it as DeepSpeed's universal checkpoint, with the optimizer states of each weight as a whole.
+    """
+    if not trainer.is_deepspeed_enabled or World.read(checkpoint, COMPLETE).size == trainer.world.size:
+        return
+    if rank() == 0 and not (checkpoint / UNIVERSAL).exists():
+        from deepspeed.checkpoint import ds_to_universal
+
+        whole = checkpoint / "universal"
+        shutil.rmtree(whole, ignore_errors=True)  # a half-written one
+        pieces = checkpoint / (checkpoint / "latest").read_text(encoding="utf-8").strip()
+        folders = {"input_folder": str(pieces), "output_folder": str(whole)}
+        options = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False, "strict": True}
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            ds_to_universal.main(Namespace(**folders, **options, inject_missing_state=True))
+    barrier()
+    trainer.args.hf_deepspeed_config.config["checkpoint"] = {"load_universal": True}
+
+
 def read_weights(trainer: UnlearnTrainer, checkpoint: Path) -> None:
     """Put a checkpoint's weights into the model being trained; all ranks together."""
     if trainer.is_deepspeed_enabled:
+        trainer.model_wrapped._config.load_universal_checkpoint = (checkpoint / UNIVERSAL).exists()
         from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
         deepspeed_load_checkpoint(trainer.model_wrapped, str(checkpoint))

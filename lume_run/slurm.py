@@ -17,17 +17,31 @@ def allocated() -> int:
     """Nodes of the allocation, 0 outside of one."""
     if not all(os.environ.get(name) for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST")):
         return 0
-    if any(shutil.which(program) is None for program in ("srun", "scontrol")):
-        return 0
-    given = os.environ.get("SLURM_JOB_NUM_NODES") or os.environ.get("SLURM_NNODES", "1")
-    return int(given)
+    return int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
 
 
-def hosts(nodes: int) -> list[str]:
-    """The names of the first `nodes` nodes; RunError where the allocation has fewer."""
-    if allocated() < nodes:
-        raise RunError(f"{nodes} nodes are wanted, and {allocated()} allocated: sbatch --nodes={nodes}")
-    return show("hostnames", os.environ["SLURM_JOB_NODELIST"]).split()[:nodes]
+def nodes() -> int:
+    """Nodes that a command takes where nobody says how many: in the script of sbatch all it was given, one elsewhere.
+
+    A step of srun may be one of many that share an allocation, and the shell of salloc need not be on a node of it.
+    """
+    in_script = os.environ.get("SLURMD_NODENAME") and not os.environ.get("SLURM_STEP_ID")
+    return max(1, allocated()) if in_script else 1
+
+
+def tasks() -> int:
+    """Tasks of the srun step that started this command, each of which got the same command; 1 elsewhere."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) if os.environ.get("SLURM_STEP_ID") else 1
+
+
+def lacking() -> list[str]:
+    """Programs that it takes to reach other nodes and that are not here, as in a container."""
+    return [program for program in ("srun", "scontrol") if shutil.which(program) is None]
+
+
+def hosts(count: int) -> list[str]:
+    """The names of the first nodes of the allocation."""
+    return show("hostnames", os.environ["SLURM_JOB_NODELIST"]).split()[:count]
 
 
 def address(host: str) -> str:
@@ -44,7 +58,8 @@ def srun(names: list[str]) -> list[str]:
     cores must not be given: srun would keep the step to that many times one task.
     """
     tasks = [f"--nodes={len(names)}", f"--ntasks={len(names)}", "--ntasks-per-node=1", f"--nodelist={','.join(names)}"]
-    return ["srun", *tasks, "--overlap", "--cpu-bind=none", "--export=ALL", "--mpi=none", "--kill-on-bad-exit=1"]
+    command = ["srun", *tasks, "--overlap", "--cpu-bind=none", "--export=ALL", "--mpi=none", "--kill-on-bad-exit=1"]
+    return [*command, "sh", "-c", 'PET_NODE_RANK=$SLURM_PROCID exec "$0" "$@"']  # which node of torchrun's this is
 
 
 def show(*what: str) -> str:

@@ -6,26 +6,29 @@ Questioning may be killed at any moment and goes on from the records already wri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lume_run import models
 from lume_run.contracts import Needs, Role
-from lume_run.errors import RunError
+from lume_run.engine import Engine, running
+from lume_run.errors import ConfigError, Problem, RunError
 from lume_run.evaluate import merged, questions_of
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
 from lume_run.parallel import World
-from lume_run.passes import Runner
-from lume_run.records import Example, Question, TaskData, write_jsonl
+from lume_run.passes import NO_GRADIENT, Runner
+from lume_run.placement import Placement, placement_of
+from lume_run.records import Ask, Example, Question, TaskData, write_jsonl
 from lume_run.reference import ReferenceCache
-from lume_run.respond import respond_share
+from lume_run.respond import BATCH_ROWS, answered, key_of, respond_share
 from lume_run.rows import examples_of, token_rows
-from lume_run.runtime import device_of, dtype_of, rank, world_size
+from lume_run.runtime import console, device_of, dtype_of
 from lume_run.settings import Settings
 from lume_run.store import fingerprint
 from lume_run.suites.contract import Harnessed
@@ -58,8 +61,17 @@ class Run:
 
     @cached_property
     def questions(self) -> list[Question]:
-        """Everything a model is asked, once."""
-        return merged(self.asked)
+        """Everything a model is asked, once. ConfigError where the model could not answer as it lies."""
+        found = merged(self.asked)
+        if self.placement.offloads and any(question.ask is Ask.GRADIENT for question in found):
+            raise ConfigError([Problem(where="evaluator.placement", what=f"{self.placement}", remedy=NO_GRADIENT)])
+        return found
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Where an evaluated model lies; all models of a run are of one shape."""
+        dtype = dtype_of(self.settings.model.dtype, self.device)
+        return placement_of(self.settings.evaluator, self.model_config[0], self.device, dtype)
 
     @cached_property
     def numerics(self) -> dict[str, Any]:
@@ -114,22 +126,55 @@ def build_reference(
 
 
 def answer(run: Run, questions: Sequence[Question], subject: str, path: str, folder: Path) -> None:
-    """Put every question to the model at `path`."""
-    settings, evaluator = run.settings.model, run.settings.evaluator
-    model = models.load_model(path, settings, run.device)
-    runner = Runner(
+    """Put this process's share of the questions to the model at `path`."""
+    settings, evaluator, place = run.settings.model, run.settings.evaluator, run.placement
+    if place.share is None:  # another process answers for this node
+        return
+    if place.rooms is not None or run.device.type != "cpu":
+        console.print(f"  {place}", soft_wrap=True)
+    rank, world = place.share
+    title = f"evaluate {subject}"
+    if evaluator.backend == "vllm":
+        texts = [question for question in questions if question.ask in (Ask.GENERATE, Ask.SAMPLE)]
+        generate(run, texts, title, path, folder, rank=rank, world=world)
+        questions = [question for question in questions if question.ask not in (Ask.GENERATE, Ask.SAMPLE)]
+    if questions:
+        model = models.load_model(path, settings, run.device, rooms=place.rooms).eval()
+        runner = runner_of(run, path, model, models.limit_of(model.config, settings))
+        respond_share(runner, questions, folder, title, rank=rank, world=world)
+
+
+def generate(
+    run: Run, questions: Sequence[Question], title: str, path: str, folder: Path, *, rank: int, world: int
+) -> None:
+    """Have an engine generate this process's share of the texts, and end it."""
+    settings = run.settings.model
+    if set(answered(folder)).issuperset(map(key_of, questions)):  # also where there are none
+        return
+    config = models.config_of(path, trust_remote_code=settings.trust_remote_code)
+    longest, devices = models.limit_of(config, settings), max(1, run.placement.gpus)
+    seed = run.settings.seed
+    with running(path, settings, run.device, max_length=longest, seed=seed, devices=devices) as engine:
+        runner = runner_of(run, path, engine, longest)
+        runner = replace(runner, batch_tokens=BATCH_ROWS * longest)  # it packs rows itself
+        respond_share(runner, questions, folder, title, rank=rank, world=world)
+
+
+def runner_of(run: Run, path: str, model: nn.Module | Engine, max_length: int) -> Runner:
+    """A model as this run evaluates it."""
+    evaluator = run.settings.evaluator
+    return Runner(
         model=model,
-        tokenizer=models.load_tokenizer(path, settings),
+        tokenizer=models.load_tokenizer(path, run.settings.model),
         max_new_tokens=evaluator.max_new_tokens,
-        max_length=models.limit_of(model.config, settings),
+        max_length=max_length,
         batch_tokens=evaluator.batch_tokens,
         temperature=evaluator.temperature,
         seed=run.settings.seed,
     )
-    respond_share(runner, questions, folder, f"evaluate {subject}", rank=rank(), world=world_size())
 
 
 def measure(run: Run, suite: Harnessed, path: str, folder: Path) -> None:
     """Have a suite run its own library on the model at `path`; its scores go into `folder/scores.jsonl`."""
-    model = models.load_model(path, run.settings.model, run.device).eval()
+    model = models.load_model(path, run.settings.model, run.device, rooms=run.placement.rooms).eval()
     write_jsonl(folder / "scores.jsonl", suite.measure(model, models.load_tokenizer(path, run.settings.model)))

@@ -7,22 +7,33 @@ everything it was made from. Whoever comes second, or at the same time, finds it
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lume_run.agent import RANKS, wait_for_ranks
+from lume_run.errors import LumeError, RunError
 from lume_run.runtime import console
 
 DONE = "DONE.json"
 MADE_FROM = "MADE_FROM.json"
+LIVE = "live.jsonl"  # what training logs, a line a step, as it goes
 HASHED_WHOLE_BYTES = 64 * 2**20  # larger files are told apart by size and time, not by reading gigabytes
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM_TOLD = re.compile(  # by libraries that write without Python's own files: safetensors, tokenizers, torch
+    rf"No space left|quota exceeded|File too large|os error ({'|'.join(map(str, NO_ROOM))})\b"
+    r"|PytorchStreamWriter failed|inline_container\.cc.*unexpected pos|iostream error"
+)
 
 
 def content_hash(value: Any) -> str:
@@ -54,6 +65,40 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def full_disk(error: BaseException, folder: Path) -> RunError | None:
+    """What to tell of an error that came of a disk without room, wherever in its chain that stands; None of others."""
+    links: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in links:
+        links.append(link)
+        link = link.__cause__ or link.__context__
+    for link in links:
+        if getattr(link, "errno", None) in NO_ROOM or NO_ROOM_TOLD.search(str(link)):
+            if told := next((own for own in links if isinstance(own, RunError)), None):
+                return told  # and what was written on the way out failed too
+            place = next(own for own in (folder, *folder.parents) if own.exists())
+            free = shutil.disk_usage(place).free / 2**20
+            said = next(iter(str(link).split("\n")), "")
+            return RunError(
+                f"The disk is full: {said}\n  {folder} could not be written; {free:,.0f} MiB are free there.\n"
+                "  - make room and start the same command again: it goes on from what was finished\n"
+                "  - or take less: trainer.keep_checkpoints=1 (room for two is needed while the next is written)\n"
+                "  - or put everything elsewhere: output_dir=FOLDER"
+            )
+    return None
+
+
+@contextmanager
+def naming_full_disk(folder: Path) -> Iterator[None]:
+    """Turn what a full disk raises into a RunError that names the folder and says what to do."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, LumeError) or (told := full_disk(error, folder)) is None:
+            raise
+        raise told from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +147,8 @@ class Artifact:
             lock.acquire()
         try:
             if not self.done:
-                self._build(spawn if self.share else None)
+                with naming_full_disk(self.path):
+                    self._build(spawn if self.share else None)
         finally:
             lock.release()
         return self.path
@@ -116,6 +162,8 @@ class Artifact:
         partial.replace(self.path)
 
     def _fill(self, partial: Path, spawn: Callable[[Artifact, Path], None] | None) -> None:
+        if (partial / RANKS).exists():
+            wait_for_ranks(partial)
         left = _read(partial / MADE_FROM)
         if partial.exists() and left.get("key") != self.key:  # something else was being made here
             shutil.rmtree(partial)
@@ -133,6 +181,7 @@ class Artifact:
                 self.gather(partial)
         finally:
             write_json(partial / MADE_FROM, {"seconds": spent + time.monotonic() - began, **record})
+        (partial / RANKS).unlink(missing_ok=True)
         (partial / MADE_FROM).replace(partial / DONE)
 
 

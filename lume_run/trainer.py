@@ -19,10 +19,10 @@ from transformers import Trainer as HubTrainer
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lume_run.callbacks import COMPLETE
+from lume_run.checkpoints import WRITING, written_aside
 from lume_run.contracts import Losses, Needs, Signals
 from lume_run.errors import RunError
-from lume_run.parallel import any_rank, summed
+from lume_run.parallel import World, any_rank, summed
 from lume_run.schedule import MicroBatch, Schedule
 from lume_run.settings import Phase, Trainer
 from lume_run.signals import Reference, read_signals
@@ -88,7 +88,6 @@ def training_arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=trainer.checkpoint_every,
-        save_total_limit=trainer.keep_checkpoints,
         seed=seed,
         data_seed=seed,
         use_cpu=device.type == "cpu",
@@ -119,13 +118,17 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         collate: Callable[[MicroBatch], Batch],
         reference: Reference | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        world: World,
+        keep_checkpoints: int,
     ) -> None:
         super().__init__(model=model, args=args, callbacks=list(callbacks))
         for chatter in (PrinterCallback, ProgressCallback):
             self.remove_callback(chatter)
         self.method, self.schedule, self.reference = method, schedule, reference
+        self.world, self.keep_checkpoints = world, keep_checkpoints
         self._collate = collate
         self._parts: dict[str, Tensor] = {}  # of the step under way; read once a step, not once a micro-batch
+        self._tokens = 0  # of its rows that count, without padding
         self.loss_is_scaled_for_ga = True  # shares of a step's loss are summed as they are
 
     def get_train_dataloader(self) -> DataLoader[MicroBatch]:
@@ -145,7 +148,9 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """The micro-batch's share of the step's loss. Raises Diverged, naming the rows, for a non-finite one."""
-        batch = inputs["batch"].to(self.args.device)
+        own = inputs["batch"]  # still on the host, where counting makes nobody wait
+        self._tokens += int(own.attention_mask[own.role >= 0].sum())
+        batch = own.to(self.args.device)
         last: dict[str, float] = next(reversed(self.state.log_history), {})
         signals = read_signals(model, batch, needs=self.method.needs, reference=self.reference, last=last)
         losses = self.method(signals)
@@ -172,11 +177,21 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the loss parts of the step to what the library logs."""
+        """Add the loss parts of the step, and its tokens, to what the library logs."""
         if "loss" in logs:
-            logs |= summed(self._parts, self.args.device)
+            logs |= summed({**self._parts, "tokens": torch.tensor(float(self._tokens))}, self.args.device)
             self._parts.clear()
+            self._tokens = 0
         super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Have the library write a checkpoint where it counts for nothing until it is whole."""
+        with written_aside(Path(self.args.output_dir), self.state.global_step, self.world, self.keep_checkpoints):
+            super()._save_checkpoint(model, trial)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where the library writes checkpoints."""
+        return str(Path(self.args.output_dir) / WRITING)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted here; the library would look for a key our batches do not have."""
@@ -186,19 +201,3 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
 def named(what: str, value: Tensor) -> str:
     """What is not finite, where this rank knows."""
     return f"{what} is {value.item()}" + (" here, not finite on another rank" if value.isfinite() else "")
-
-
-def whole_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints, newest first."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted(whole, key=step_of, reverse=True)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None."""
-    return next(iter(whole_checkpoints(folder)), None)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The optimizer step after which a checkpoint was written."""
-    return int(checkpoint.name.rsplit("-", 1)[1])

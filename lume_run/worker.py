@@ -10,20 +10,24 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 from yaml import YAMLError
 
+from lume_run.agent import ERRORS, join_ranks
 from lume_run.config import checked, identity
 from lume_run.errors import ConfigError, LumeError, Problem
 from lume_run.launch import launch
-from lume_run.parallel import ERRORS, STOP, World
+from lume_run.parallel import STOP, World
 from lume_run.plan import plan
-from lume_run.preemption import REQUEUE, Preempted, listening
+from lume_run.preemption import FILE, REQUEUE, Preempted, check, listen
+from lume_run.remedies import explained
 from lume_run.runtime import console, rank
 from lume_run.stages import Run
+from lume_run.store import full_disk
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,27 +48,42 @@ def main(arguments: list[str] | None = None) -> int:
     except LumeError as error:
         console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
         return 1
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        return 130
     return 0
 
 
 def make_share(folder: Path, path: Path) -> int:
     """This rank's share of the artifact at `path`; what fails is written down for the driver."""
+    listen()
+    partial = path.with_name(path.name + ".partial")
+    join_ranks(partial)
     try:
         settings, _ = checked(read_config(folder / "config.yaml"))
         run = Run(settings, folder, World.read(folder))
         artifact = next(made for made in plan(run).artifacts if made.path == path)
-        with listening():
-            artifact.build(path.with_name(path.name + ".partial"))
+        with explained(run, artifact.stage, artifact.name):
+            artifact.build(partial)
+        check("making " + artifact.name)
     except Preempted:
-        (path.with_name(path.name + ".partial") / STOP).touch()
+        for told in (partial / STOP, Path(os.environ[FILE])):  # the driver, and ranks that heard nothing
+            told.touch()
         return 0
     except BaseException as error:
-        told = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
-        (folder / ERRORS).mkdir(exist_ok=True)
-        (folder / ERRORS / f"rank-{rank()}.txt").write_text(told, encoding="utf-8")
+        with suppress(OSError):  # a full disk, which the driver sees too
+            write_down(error, folder, path)
         sys.stderr.flush()
         os._exit(1)  # others may wait for this rank in a collective, and so would a clean ending
     return 0
+
+
+def write_down(error: BaseException, folder: Path, path: Path) -> None:
+    """Leave what this rank failed with in the run folder."""
+    error = full_disk(error, path) or error
+    told = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
+    (folder / ERRORS).mkdir(exist_ok=True)
+    (folder / ERRORS / f"rank-{rank()}.txt").write_text(told, encoding="utf-8")
 
 
 def read_config(path: Path) -> DictConfig:

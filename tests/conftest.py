@@ -8,6 +8,8 @@ from pathlib import Path
 # Before torch comes in: on busy cores its threads otherwise spin at every barrier, 30 times slower on tiny tensors.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking write run files
+
 import pytest
 
 from lume_run.models import build_tiny, load_tokenizer

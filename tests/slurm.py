@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=3
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -81,19 +81,24 @@ class Slurm:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}{done.stdout}"
         return done.stdout
 
-    def sbatch(self, script: str, *options: str, cwd: Path | None = None) -> int:
-        """Submit the text of a script; the number of its job (of an array: of all its tasks)."""
+    def sbatch(self, script: str, *options: str) -> int:
+        """Submit the text of a script; the number of its job."""
         with tempfile.NamedTemporaryFile("w", dir=self.folder, suffix=".sh", delete=False) as file:
-            file.write(script if script.startswith("#!") else f"#!/bin/bash\n{script}")
-        place = ["--chdir", str(cwd or self.folder), "--output", str(self.folder / "%j.out"), "--open-mode=append"]
-        return int(self.call("sbatch", "--parsable", *place, *options, file.name).split(";")[0])
+            file.write(f"#!/bin/bash\n{script}")
+        return self.submit(Path(file.name), [], *options)
+
+    def submit(self, script: Path, arguments: Sequence[str], *options: str) -> int:
+        """Submit a script with its arguments; the number of its job (of an array: of all its tasks)."""
+        place = ["--chdir", str(self.folder), "--output", str(self.folder / "%j.out"), "--open-mode=append"]
+        told = self.call("sbatch", "--parsable", *place, *options, str(script), *arguments)
+        return int(told.split(";")[0])
 
     def jobs(self, job: int) -> list[dict[str, str]]:
         """What Slurm knows of a job, or of every task of an array."""
         lines = self.call("scontrol", "show", "job", "--oneliner", str(job)).strip().split("\n")
         return [dict(word.partition("=")[::2] for word in line.split() if "=" in word) for line in lines]
 
-    def wait(self, job: int, seconds: float = 120) -> Ended:
+    def wait(self, job: int, seconds: float = 300) -> Ended:
         """Wait until a job (every task of an array) has ended; the first task that did not complete stands for all."""
         until_true(lambda: all(own["JobState"] in ENDED for own in self.jobs(job)), seconds, lambda: self.told(job))
         ends = [
@@ -101,10 +106,6 @@ class Slurm:
             for own in self.jobs(job)
         ]
         return next((end for end in ends if end.state != "COMPLETED"), ends[0])
-
-    def until(self, job: int, state: str, seconds: float = 60) -> None:
-        """Wait until a job is in a state."""
-        until_true(lambda: self.jobs(job)[0]["JobState"] == state, seconds, lambda: self.told(job))
 
     def printed(self, job: int) -> str:
         """What the job's script printed."""

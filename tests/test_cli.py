@@ -251,11 +251,11 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
         "1080 steps",
         "168 prompts",
         "built from model.shape: 1.6 M parameters",
-        "memory while unlearning",
+        "unlearning on one cpu device, estimated",
         f"python -m lume_run.worker {output_dir}/bios-tiny-npo_gd-",
     ):
         assert told in done.stderr
-    stages = [line.split("│")[1].strip() for line in done.stderr.split("\n") if line.startswith("│")]
+    stages = [line.split("│")[1].strip() for line in done.stderr.split("\n") if line.count("│") == 5]
     assert list(dict.fromkeys(stages)) == ["train", "unlearn", "evaluate"]
     assert list(tmp_path.iterdir()) == [output_dir]
     assert list(output_dir.iterdir()) == []
@@ -278,8 +278,8 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
         (("method=task_vector", "method.alpha=0.7"), "target - 0.7 x (reinforced - target)"),
         (("method=retrain",), "72 rows, 540 steps at most"),
         (("task.num_documents=4", "trainer.unlearn.epochs=2", "trainer.unlearn.batch_size=6"), "8 steps of 6 forget"),
-        (("method=kl",), "frozen reference 0.01"),
-        (("model.lora=true",), "adapters 0.00"),
+        (("method=kl",), "frozen reference │ 0.01"),
+        (("model.lora=true",), "gradients │ 0.00"),
         (("stages=[train]",), "plan"),
     ],
 )
@@ -305,7 +305,7 @@ def test_dry_run_of_the_released_target_without_the_hub(tmp_path):
         "model.path=",
         "task.data_dir=",
         "6,888.1 M parameters (from model.shape)",
-        "memory while unlearning",
+        "unlearning on one cpu device, estimated",
         f"python -m lume_run.worker {tmp_path}/runs/bios-7b-npo-",
     ):
         assert told in done.stderr

@@ -14,12 +14,23 @@ import lume_run
 
 PACKAGE = Path(lume_run.__file__).parent
 FLOORS = (
-    ("errors", "records", "labels", "contracts", "runtime", "numerics", "settings", "preemption", "slurm"),
-    ("config", "walk", "checks", "text", "tasks", "methods", "metrics", "store", "parallel"),
-    ("models", "precision", "schedule", "signals", "rows", "suites"),
-    ("reference", "passes", "respond", "judges"),
-    ("callbacks", "trainer", "sharding", "evaluate", "incontext", "findings", "tables", "plots", "report"),
-    ("stages", "optimise", "merge", "recipes", "plan", "scoring", "memory"),
+    ("errors", "records", "labels", "contracts", "runtime", "numerics", "settings", "preemption", "slurm", "agent"),
+    ("config", "walk", "checks", "bits", "text", "tasks", "methods", "metrics", "store", "parallel"),
+    ("models", "precision", "schedule", "signals", "rows", "suites", "redaction", "ledger", "recipients", "courier"),
+    ("reference", "engine", "placement", "passes", "respond", "judges"),
+    (
+        "callbacks",
+        "checkpoints",
+        "trainer",
+        "sharding",
+        "evaluate",
+        "incontext",
+        "findings",
+        "tables",
+        "plots",
+        "report",
+    ),
+    ("stages", "optimise", "merge", "recipes", "plan", "scoring", "memory", "remedies", "tracking", "sweep"),
     ("launch", "worker"),
     ("cli", "overrides"),
 )

@@ -12,7 +12,8 @@ import torch
 from training import KillAt, Killed, Setup, Snapshots, phase, rows_for, set_up
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from lume_run.callbacks import COMPLETE, StopAtBound, StopWhenMemorised
+from lume_run.callbacks import StopAtBound, StopWhenMemorised
+from lume_run.checkpoints import COMPLETE, last_checkpoint
 from lume_run.contracts import Losses, Needs, Role, Signals
 from lume_run.errors import RunError
 from lume_run.methods.kl import RetainKL
@@ -27,7 +28,7 @@ from lume_run.reference import live_reference
 from lume_run.schedule import write_schedule
 from lume_run.settings import Lora
 from lume_run.text import TokenRow, collate
-from lume_run.trainer import Diverged, last_checkpoint
+from lume_run.trainer import Diverged
 
 NPO_GD = Objective(name="npo+gd", forget=NPO(beta=0.5), retain=GradientDescent())
 GRAD_DIFF = Objective(name="graddiff", forget=GradientAscent(), retain=GradientDescent())

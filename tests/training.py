@@ -134,11 +134,13 @@ def set_up(
     lora: Lora | None = None,
     world: World = ALONE,
     cached: Path | None = None,
+    remember: bool = True,
     **model: Any,
 ) -> Setup:
     """The trainer that `optimise.optimise` would run on these rows, and its schedule; `model` are model settings.
 
-    `cached` is where reference log-probs are, or will be: one of several ranks cannot compute them.
+    `cached` is where reference log-probs are, or will be: one of several ranks cannot compute them. `remember`: keep
+    a copy of the weights as training begins.
     """
     schedule = write_schedule(
         rows,
@@ -171,7 +173,7 @@ def set_up(
     for callback in callbacks:
         trainer.add_callback(callback)
     trainable = {name for name, value in trainer.model.named_parameters() if value.requires_grad}
-    start = weights_of(trainer.model)
+    start = weights_of(trainer.model) if remember else {}
     return Setup(trainer=trainer, schedule=schedule, start=start, trainable=trainable, run=run, training=training)
 
 
@@ -187,23 +189,25 @@ def cache_of(path: Path, rows: Sequence[TokenRow], method: Method, pad_id: int, 
     return ReferenceCache.load(folder)
 
 
-def build_llama(tiny: Path, folder: Path) -> Path:
-    """A Llama of 2 layers, with the tokenizer of `tiny`, that half knows its rows: no probability is near 0 or 1."""
+def random_llama(tiny: Path, folder: Path, dtype: torch.dtype = torch.float32, **shape: int) -> None:
+    """Write an untrained Llama of this shape with the tokenizer of `tiny`."""
     tokenizer = tokenizer_at(tiny)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=512,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
+        **shape,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def build_llama(tiny: Path, folder: Path) -> Path:
+    """A Llama of 2 layers, with the tokenizer of `tiny`, that half knows its rows: no probability is near 0 or 1."""
+    random_llama(tiny, folder, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
     rows = [replace(row, role=Role.RETAIN) for row in rows_for(configured("gd"), folder)]
     settings = phase(epochs=16, optimizer="adamw_torch", learning_rate=1e-2, micro_batch_size=16, schedule="constant")
     made = set_up(folder, rows, folder / "training", FineTune(), settings)

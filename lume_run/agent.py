@@ -1,0 +1,122 @@
+"""Starts the ranks of one node, by torchrun, and ties the lives of all of them to the driver's.
+
+Standard input is a pipe whose other end the driver holds; the ranks inherit it, and srun passes it on to other nodes.
+It ends when the driver does, kill -9 included, and no process outlives that: none would write beside the next start's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from lume_run.errors import RunError
+from lume_run.preemption import FILE, SIGNALS
+
+ERRORS = "errors"  # in the run folder: what ranks failed with
+APART = "Nodes must reach each other on all ports; launch.port=... names the one they meet at."
+KILLED = ": from outside, or by the system for want of memory. The same command goes on from what was finished."
+RANKS = "ranks.lock"  # in the folder that ranks write to: each of them holds it, shared, for as long as it lives
+GRACE = 3  # [s] for who is left when another failed: it waits for that one, and can write no checkpoint any more
+OPTIONS = ("--signals-to-handle=SIGINT,SIGHUP,SIGQUIT", f"--shutdown-timeout={GRACE}")
+WAIT_SECONDS = 60.0  # for ranks of a killed driver; they are gone at once unless a disk or a GPU holds them
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run torchrun with these arguments; 0 when all ranks ended well. What failed, ranks write down themselves."""
+    heed_signals()
+    follow_driver()
+    from torch.distributed import DistError
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        run(parse_args([*OPTIONS, *given]))  # type: ignore[no-untyped-call]
+    except ChildFailedError as error:
+        first = min(own.timestamp for own in error.failures.values())
+        # Later ones are torchrun's doing. With an error file the time would be in it; ours leave none.
+        tell_killed({rank: own.exitcode for rank, own in error.failures.items() if own.timestamp < first + GRACE})
+        return 1
+    except DistError as error:
+        node = os.environ.get("SLURMD_NODENAME", "This machine")
+        leave_word(f"apart-{node}", f"{node} cannot meet the other nodes: {error}\n{APART}")
+        return 1
+    return 0
+
+
+def heed_signals() -> None:
+    """Pass a signal on through the file that all ranks look at; torchrun would give them half a minute to end.
+
+    Signals are blocked, here and in the ranks that inherit it, until a rank is ready to hear them: none is lost.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def pass_on() -> None:
+        while True:
+            signal.sigwait(SIGNALS)
+            Path(os.environ[FILE]).touch()
+
+    threading.Thread(target=pass_on, daemon=True).start()
+
+
+def tell_killed(codes: Mapping[int, int]) -> None:
+    """Leave word of ranks that died of a signal, by their exit codes: they cannot, and others blame the connection."""
+    for rank, code in codes.items():
+        if code < 0 and -code != signal.SIGTERM:  # that one is ours, for who was left when another failed
+            leave_word(f"killed-{rank}", f"Rank {rank} was killed by {signal.Signals(-code).name}{KILLED}")
+
+
+def leave_word(name: str, told: str) -> None:
+    """Write an error for the driver to tell."""
+    errors = Path(os.environ[FILE]).parent / ERRORS
+    errors.mkdir(exist_ok=True)
+    (errors / f"{name}.txt").write_text(f"LumeError\n{told}", encoding="utf-8")
+
+
+def follow_driver() -> None:
+    """End this process when the driver ends, or now if it has."""
+    if select.select([0], [], [], 0)[0]:
+        os._exit(1)
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+
+
+def _end_with_driver() -> None:
+    select.select([0], [], [])  # nothing is ever written: it can only end
+    os._exit(1)
+
+
+def join_ranks(folder: Path) -> None:
+    """Be one of those that write to `folder`, for the life of this process.
+
+    First the lock, then a look at the driver: whoever starts next sees the one, or this process the other.
+    """
+    fcntl.flock(os.open(folder / RANKS, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
+    follow_driver()
+
+
+def wait_for_ranks(folder: Path) -> None:
+    """Wait until no rank of an earlier start writes to `folder`; RunError where that takes too long."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    with (folder / RANKS).open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"Processes of an earlier start still write to {folder}. Look for `lume_run.worker --make` "
+                        "with ps, end them, and start again."
+                    ) from None
+                time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Checkpoints that are whole or not there: written aside, flushed to disk, marked with their world, then renamed.
+
+A process may be killed, or a disk may fill up, at any moment: older checkpoints go only when a newer one is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lume_run.errors import RunError
+from lume_run.parallel import World, barrier
+from lume_run.runtime import rank
+from lume_run.store import naming_full_disk
+
+COMPLETE = "COMPLETE"  # in a checkpoint's folder: the world that wrote it
+WRITING = "writing"  # beside the whole ones: where the next one comes about
+
+
+@contextmanager
+def written_aside(folder: Path, step: int, world: World, keep: int) -> Iterator[None]:
+    """Around the writing of `folder/WRITING/checkpoint-STEP`, which then becomes one of the newest `keep` whole ones.
+
+    All ranks together; RunError where the disk is full.
+    """
+    aside = folder / WRITING
+    if rank() == 0:
+        shutil.rmtree(aside, ignore_errors=True)
+    barrier()
+    with naming_full_disk(folder):
+        yield
+        barrier()
+        if rank() == 0:
+            settle(aside / f"checkpoint-{step}", folder, world, keep)
+    barrier()
+
+
+def settle(made: Path, folder: Path, world: World, keep: int) -> None:
+    """Give a finished checkpoint its place, and delete what it makes too old."""
+    for path in made.rglob("*"):
+        if path.is_file():
+            flush(path)
+    world.write(made, COMPLETE)
+    flush(made / COMPLETE)
+    place = folder / made.name
+    if not (place / COMPLETE).exists():  # else it is the same one again: a resumed run also writes its last step
+        shutil.rmtree(place, ignore_errors=True)
+        made.replace(place)
+    for old in whole_checkpoints(folder)[keep:]:
+        (old / COMPLETE).unlink()  # first, or a half-deleted one would count
+        shutil.rmtree(old)
+
+
+def flush(path: Path) -> None:
+    """Have a file on the disk: a node may go down, and some disks say only now that they are full."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints, newest first."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return sorted(whole, key=step_of, reverse=True)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint, or None."""
+    return next(iter(whole_checkpoints(folder)), None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def resumable(folder: Path, world: World) -> Path | None:
+    """The newest whole checkpoint; RunError where this world cannot read its optimizer states.
+
+    Without ZeRO, and within one of its stages, any number of processes goes on from what any other number wrote.
+    """
+    newest = last_checkpoint(folder)
+    if newest is None:
+        return None
+    written = World.read(newest, COMPLETE)
+    if written.stage != world.stage:
+        raise RunError(
+            f"The checkpoint {newest} was written by {written}, and cannot be read by {world}: its optimizer states "
+            f"are stored as only {'that ZeRO stage' if written.stage else 'single and ddp'} can read them.\n"
+            f"  - go on with launch={written.mode}, on any number of processes\n  - or begin anew: delete {folder}"
+        )
+    return newest

@@ -1,0 +1,36 @@
+"""Takes secrets out of what is written down or sent away: keys, tokens and passwords.
+
+What counts as one: the value of an environment variable named like a secret, a setting named like one, and the password
+in a URL. Prompts and answers are left alone otherwise: what they give away is what is studied.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+VARIABLES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+SETTINGS = re.compile(r"(api_?key|secret|password|(auth|access|hf)_?token)$", re.IGNORECASE)
+YAML_LINE = re.compile(r"^(\s*\w*(?:api_?key|secret|password|(?:auth|access|hf)_?token):\s)\s*\S.*$", re.I | re.M)
+USER_INFO = re.compile(r"(\w://)[^/\s:@\"']+:[^/\s@\"']+@")
+SHORTEST = 8  # characters of a value that is taken for a secret; shorter ones would hide innocent words
+HIDDEN = "(hidden)"
+
+
+def without_secrets(value: Any) -> Any:
+    """JSON-able data, or the text of a YAML, JSON or markdown file, with all secrets hidden."""
+    if isinstance(value, Mapping):
+        return {
+            without_secrets(key): HIDDEN if item is not None and SETTINGS.search(str(key)) else without_secrets(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    for name, secret in os.environ.items():
+        if len(secret) >= SHORTEST and VARIABLES.search(name):
+            value = value.replace(secret, HIDDEN)
+    return USER_INFO.sub(rf"\1{HIDDEN}@", YAML_LINE.sub(rf"\1{HIDDEN}", value))

@@ -1,0 +1,233 @@
+"""What would fit instead: the other launch modes of a plan, and what to change when memory ran out.
+
+Settings are ordered by what they cost: first those that only take time, then those that round, last those that train
+something else. Each comes with the bytes it saves by the estimate of `memory.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.table import Table
+
+from lume_run.errors import RunError
+from lume_run.memory import (
+    Estimator,
+    cards_for,
+    device_memory,
+    estimator_of,
+    evaluation_estimate,
+    host_estimate,
+    phase_of,
+)
+from lume_run.parallel import World
+from lume_run.placement import FILLED, GIB
+from lume_run.runtime import out_of_memory
+from lume_run.settings import Settings
+from lume_run.stages import Run
+
+NAMED = 3  # settings in a message
+WORTH = 0.02  # of the estimate: what saves less is not worth a line
+MANY = 8  # GPUs that a plan assumes where there are none
+ORDER = ("single", "ddp", "zero1", "zero2", "zero3", "zero3_offload")  # each needs less than the one before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """A setting to change, as on the command line, what it costs, and the bytes it saves on a device."""
+
+    setting: str
+    cost: str
+    saved: float
+
+    def __str__(self) -> str:
+        return f"{self.setting}: about {told(self.saved)} less; {self.cost}"
+
+
+def told(size: float) -> str:
+    """Bytes in words."""
+    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.1f} MiB"
+
+
+# ---------------------------------------------------------------------------------------------------- the plan
+
+
+def parts_table(run: Run, estimator: Estimator, world: World) -> Table:
+    """What one device holds in the chosen mode, by what takes it."""
+    parts = estimator.parts(world)
+    total = sum(parts.values())
+    kind = "training" if estimator.stage == "train" else "unlearning"
+    table = Table(show_footer=True)
+    fits = f" ({verdict(run, total)})" if run.device.type == "cuda" else ""
+    table.add_column(f"{kind} on one {run.device.type} device, estimated", footer=f"in all{fits}")
+    table.add_column("GiB", footer=f"{total / GIB:.2f}", justify="right")
+    for name, size in parts.items():
+        if size:
+            table.add_row(name, f"{size / GIB:.2f}")
+    return table
+
+
+def alternatives(run: Run, estimator: Estimator, world: World) -> list[str]:
+    """A line for evaluation and one for each other launch mode: what a GPU holds, and whether this one can.
+
+    Where there is no GPU, of one or eight that compute in bfloat16, and by the sizes that are sold.
+    """
+    here = run.device.type == "cuda"
+    if not here:
+        size = 4 if run.settings.model.dtype == "float32" else 2
+        estimator = replace(estimator, compute=size)
+    answering = sum(evaluation_estimate(run.settings, estimator.sizes, estimator.compute).values())
+    lines = [f"evaluation: {told(answering)} at most, less in smaller batches; {verdict(run, answering)}"]
+    lines += [] if here else ["training on GPUs would take:"]
+    for mode in ORDER:
+        alone = mode == "single" or (mode == "zero3_offload" and world.size == 1)
+        other = World(mode=mode, processes=1 if alone else max(world.processes, 1 if world.size > 1 else MANY))
+        if here and (other.mode, other.size) == (world.mode, world.size):
+            continue
+        total = estimator.total(other)
+        host = host_estimate(estimator.sizes, other, estimator.compute)
+        more = f", and {told(host)} of host memory" if host else ""
+        lines.append(f"  {other}: {told(total)} each{more}; {verdict(run, total)}")
+    return lines
+
+
+def verdict(run: Run, total: float) -> str:
+    """Whether so many bytes fit the GPU here or, where there is none, which cards they fit."""
+    if run.device.type == "cuda":
+        room = device_memory(run)
+        return f"{'fits' if total <= FILLED * room else 'does not fit'} {told(room)}"
+    cards = cards_for(total)
+    return f"fits {'an' if cards[0] == 80 else 'a'} {cards[0]} GB card" if cards else "fits no card"
+
+
+# ------------------------------------------------------------------------------------------------ out of memory
+
+
+@contextmanager
+def explained(run: Run, stage: str, name: str) -> Iterator[None]:
+    """Turn an allocation that failed while an artifact is made into a RunError that names what to change."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors, and a sweep goes on to its next job
+        raise RunError(message(run, "reference" if name == "reference" else stage, name, str(error))) from error
+
+
+def message(run: Run, stage: str, name: str, reason: str) -> str:
+    """What to tell: where, how much is wanted by the estimate, and the cheapest settings to change."""
+    first = reason.strip().split("\n")[0].split(". ")[0]
+    lines = [f"Out of memory while making {name} on {run.device.type}: {first or 'no word from the allocator'}."]
+    found = remedies(run, stage)
+    if found:
+        lines.append("The cheapest settings to change, with what they save of a device's memory by the estimate:")
+        lines += [f"  - {remedy}" for remedy in found]
+    else:
+        lines.append("No setting would save much: it needs a device, or a machine, with more memory.")
+    return "\n".join(lines)
+
+
+def remedies(run: Run, stage: str) -> list[Remedy]:
+    """The cheapest settings to change, of those that are not yet set and save something worth a line."""
+    if stage in ("evaluate", "reference"):  # which runs the frozen target in batches as evaluation does
+        found = list(_for_answers(run))
+    else:
+        found = list(_for_training(run, "train" if stage == "train" else "unlearn"))
+    return found[:NAMED]
+
+
+def _for_training(run: Run, stage: str) -> Iterator[Remedy]:
+    now = estimator_of(run, stage)
+    if now is None:
+        return
+    least = WORTH * now.total(run.world)
+    for setting, cost, settings, world in _changes(run, stage):
+        other = estimator_of(run, stage, settings) if settings is not run.settings else now
+        assert other is not None  # the same model
+        saved = now.total(run.world) - other.total(world)
+        if saved > least:
+            yield Remedy(setting=setting, cost=cost, saved=saved)
+
+
+def _changes(run: Run, stage: str) -> Iterator[tuple[str, str, Settings, World]]:
+    """(override, its cost, the settings with it, the world with it), the cheapest first."""
+    settings, world = run.settings, run.world
+    model = settings.model
+    phase, needs, adapts = phase_of(settings, stage)
+    gpu = run.device.type == "cuda"
+    if phase.micro_batch_size > 1:
+        changed = _with_phase(settings, stage, micro_batch_size=1)
+        yield f"trainer.{stage}.micro_batch_size=1", "same results, slower", changed, world
+    if not model.gradient_checkpointing:
+        changed = _with_model(settings, gradient_checkpointing=True)
+        yield "model.gradient_checkpointing=true", "same results, about a third slower", changed, world
+    if gpu and world.size > 1:
+        for mode in ("zero2", "zero3"):
+            if ORDER.index(mode) > ORDER.index(world.mode):
+                yield f"launch={mode}{_extra('deepspeed')}", "same results, slower", settings, replace(world, mode=mode)
+    if gpu and model.dtype == "float32":
+        yield "model.dtype=auto", "bfloat16: three digits", _with_model(settings, dtype="bfloat16"), world
+    if gpu and phase.optimizer.startswith("adamw_torch"):
+        changed = _with_phase(settings, stage, optimizer="adamw_bnb_8bit")
+        cost = "moments of 8 bits"
+        yield f"trainer.{stage}.optimizer=adamw_bnb_8bit{_extra('quantize')}", cost, changed, world
+    if gpu and adapts and model.quantize == "none":
+        changed = _with_model(settings, quantize="4bit")
+        yield f"model.quantize=4bit{_extra('quantize')}", "the frozen base has 4 bits", changed, world
+    if gpu and world.mode != "zero3_offload":
+        offload = replace(world, mode="zero3_offload")
+        cost = "same results, several times slower, states in host memory"
+        yield f"launch=zero3_offload{_extra('deepspeed')}", cost, settings, offload
+    if not adapts and model.trainable is None:
+        changed = _with_model(settings, lora=replace(model.lora, enabled=True))
+        cost = "trains adapters instead of all weights: other results"
+        cost += ", and no frozen copy is needed" if needs.live_reference else ""
+        if stage == "unlearn" or model.path is not None:
+            yield "model.lora=true", cost, changed, world
+
+
+def _for_answers(run: Run) -> Iterator[Remedy]:
+    """Batches were halved down to one row before this is told."""
+    estimator = estimator_of(run)
+    if estimator is None:
+        return
+    sizes, compute, evaluator = estimator.sizes, estimator.compute, run.settings.evaluator
+    total = sum(evaluation_estimate(run.settings, sizes, compute).values())
+
+    def saved(**changed: Any) -> float:
+        other = replace(run.settings, evaluator=replace(evaluator, **changed))
+        return total - sum(evaluation_estimate(other, sizes, compute).values())
+
+    if run.device.type == "cuda" and run.settings.model.dtype == "float32":
+        yield Remedy(setting="model.dtype=auto", cost="bfloat16: three digits", saved=total / 2)
+    if evaluator.batch_tokens > 64:
+        least = max(64, evaluator.batch_tokens // 8)
+        cost = "same results, slower"
+        yield Remedy(setting=f"evaluator.batch_tokens={least}", cost=cost, saved=saved(batch_tokens=least))
+    if evaluator.max_new_tokens > 1:
+        fewer = evaluator.max_new_tokens // 2
+        cost = "answers are cut shorter: other scores"
+        yield Remedy(setting=f"evaluator.max_new_tokens={fewer}", cost=cost, saved=saved(max_new_tokens=fewer))
+    if run.device.type == "cuda":
+        yield Remedy(setting="launch.device=cpu stages=[evaluate]", cost="many times slower", saved=total)
+
+
+def _with_model(settings: Settings, **changed: Any) -> Settings:
+    return replace(settings, model=replace(settings.model, **changed))
+
+
+def _with_phase(settings: Settings, stage: str, **changed: Any) -> Settings:
+    phase = replace(getattr(settings.trainer, stage), **changed)
+    return replace(settings, trainer=replace(settings.trainer, **{stage: phase}))
+
+
+def _extra(name: str) -> str:
+    """What to install first, if anything."""
+    module = {"deepspeed": "deepspeed", "quantize": "bitsandbytes"}[name]
+    return "" if importlib.util.find_spec(module) else f" (pip install 'lume-run[{name}]')"

@@ -1,0 +1,189 @@
+"""A sweep for other programs: a CSV line a run, everything as JSON, and the groups as LaTeX (booktabs)."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lume_run.findings import SUBJECTS
+from lume_run.sweep.fronts import front, planes_of
+from lume_run.sweep.published import MARK, Table, beside
+from lume_run.sweep.runs import Collection, RunRecord
+from lume_run.sweep.summary import Group, Section, Spread, shown
+from lume_run.tables import number
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
+LATEX = {
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "…": r"\ldots{}",
+}
+
+
+def write_csv(sections: Sequence[Section], path: Path) -> None:
+    """One line a run: what it is, its scores (`before.` and `retrained.` those of the other models), its config."""
+    lines = [line_of(section, run) for section in sections for run in section.runs]
+    titles = dict.fromkeys(title for line in lines for title in line)
+    order = sorted(titles, key=lambda title: title.startswith("config."))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, order, restval="")
+        writer.writeheader()
+        writer.writerows({title: safe(value) for title, value in line.items()} for line in lines)
+
+
+def line_of(section: Section, run: RunRecord) -> dict[str, Any]:
+    """One run as a flat mapping."""
+    told = {
+        "run": run.name,
+        "folder": str(run.folder),
+        "state": run.state,
+        "error": run.error,
+        "task": run.task,
+        "model": run.model,
+        "method": run.method,
+        "seed": run.seed,
+        "config_hash": run.key,
+        "mmlu_gate": {True: "pass", False: "fail", None: ""}[run.gate],
+    }
+    others = {
+        f"{SUBJECTS[subject]}.{name}": value
+        for subject in ("target", "retrained")
+        for name, value in run.scores.get(subject, {}).items()
+    }
+    config = {f"config.{path}": shown(value) for path, value in run.config.items()}
+    return told | dict(section.values[run.key]) | others | config
+
+
+def safe(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula gets a quote before it; numbers stay."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def as_json(collection: Collection, sections: Sequence[Section]) -> dict[str, Any]:
+    """Everything but prompts and curves, as strict JSON."""
+    return {
+        "sections": [_section(section) for section in sections],
+        "runs": [
+            asdict(run) | {"folder": str(run.folder), "columns": dict(section.values[run.key])}
+            for section in sections
+            for run in section.runs
+        ],
+        "notes": list(collection.notes),
+    }
+
+
+def _section(section: Section) -> dict[str, Any]:
+    basis = section.basis
+    return {
+        "title": section.title,
+        "task": section.task,
+        "model": section.model,
+        "sorted_by": section.sort,
+        "forgotten_from": list(basis[1]) if basis else [],
+        "kept_from": list(basis[2]) if basis else [],
+        "references": {name: dict(own) for name, own in section.references.items()},
+        "groups": [
+            {
+                "label": group.label,
+                "method": group.method,
+                "varied": dict(group.varied),
+                "reference": group.reference,
+                "below_mmlu_gate": group.gated,
+                "runs": [run.key for run in group.runs],
+                "values": {name: asdict(one) for name, one in group.values.items()},
+                "best_in": [name for name, places in section.best.items() if place in places],
+            }
+            for place, group in enumerate(section.groups)
+        ],
+        "fronts": {
+            plane.name: {
+                "x": plane.x,
+                "y": plane.y,
+                "groups": [section.groups[at].label for at in front(section, plane)],
+            }
+            for plane in planes_of(section)
+        },
+        "published": [_table(table) for table in beside(section)],
+    }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    rows = [{"name": name, "values": dict(values)} for name, values in table.rows]
+    return {"title": table.title, "mark": MARK, "source": table.source, "how": table.how, "rows": rows}
+
+
+def write_json(data: Any, path: Path) -> None:
+    """Strict JSON, indented."""
+    path.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
+
+
+# -------------------------------------------------------------------------------------------------------- LaTeX
+
+
+def latex(sections: Sequence[Section], columns: Sequence[Sequence[str]]) -> str:
+    """A table a section with mean ± standard deviation over seeds, the best in bold; `columns` of each section."""
+    parts = ["% \\usepackage{booktabs}"]
+    parts += [_tabular(section, names) for section, names in zip(sections, columns, strict=True) if names]
+    return "\n\n".join(parts) + "\n"
+
+
+def _tabular(section: Section, names: Sequence[str]) -> str:
+    lines = [
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{escaped(section.title)}: mean $\pm$ standard deviation over $n$ seeds; best in bold.}}",
+        rf"\begin{{tabular}}{{lr{'r' * len(names)}}}",
+        r"\toprule",
+        " & ".join(["method", "$n$", *(escaped(name) for name in names)]) + r" \\",
+        r"\midrule",
+    ]
+    lines += [_line(section, place, group, names) for place, group in enumerate(section.groups)]
+    for title, own in (("target", "before"), ("retrained", "retrained")):
+        if title in section.references:
+            values = [section.references[title].get(name) for name in names]
+            cells = ["" if value is None else numeral(value) for value in values]
+            lines.append(" & ".join([rf"\textit{{{own}}}", "", *map(escaped, cells)]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+
+
+def _line(section: Section, place: int, group: Group, names: Sequence[str]) -> str:
+    cells = []
+    for name in names:
+        text = escaped(spread_text(group.values.get(name)))
+        cells.append(rf"\textbf{{{text}}}" if place in section.best.get(name, ()) else text)
+    label = rf"\textit{{{escaped(group.label)}}}" if group.reference else escaped(group.label)
+    return " & ".join([label, str(len(group.runs)), *cells]) + r" \\"
+
+
+def spread_text(spread: Spread | None) -> str:
+    """`0.912 ± 0.013`; of one seed the value alone."""
+    if spread is None:
+        return ""
+    return numeral(spread.mean) + ("" if spread.deviation is None else f" ± {numeral(spread.deviation)}")
+
+
+def numeral(value: float) -> str:
+    """A number as reports show it; one that would be shown as 0 by its power of ten, as p-values need."""
+    return f"{value:.0e}" if 0 < abs(value) < 5e-4 else number(value)
+
+
+def escaped(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(LATEX.get(mark, mark) for mark in text if mark.isprintable())

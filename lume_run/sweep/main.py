@@ -1,0 +1,148 @@
+"""`lume-run-report`: collect run folders into tables, files, plots and one page that says who won."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from lume_run.errors import LumeError, RunError
+from lume_run.store import naming_full_disk
+from lume_run.sweep.charts import MOST_FIGURES, Chart, charts
+from lume_run.sweep.export import as_json, latex, write_csv, write_json
+from lume_run.sweep.page import figure, page
+from lume_run.sweep.paper import style
+from lume_run.sweep.runs import Collection, collect
+from lume_run.sweep.summary import Section, summarise
+from lume_run.sweep.terminal import columns_of, show
+
+LATEX_COLUMNS = 7
+DPI = 150
+OURS = re.compile(r"(kept|semeval|closer-look|tofu|muse|scores|effect|training)(-\d+)*\.(png|svg)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="lume-run-report", description=__doc__)
+    made.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
+    made.add_argument("--out", type=Path, help="where the files go (default: `report` in the first folder)")
+    made.add_argument("--sort", default="", help="score to sort by (default: task_aggregate, else balance)")
+    made.add_argument("--columns", default="", help="scores to show on the terminal and in LaTeX, by commas")
+    made.add_argument("--title", default="", help="of the page (default: the folders' names)")
+    made.add_argument("--prompts", type=int, default=24, help="prompts a side and run in the page, at most")
+    made.add_argument("--no-plots", action="store_true", help="leave the plots out, which take the longest")
+    return made
+
+
+def report(
+    folders: Sequence[Path],
+    out: Path,
+    console: Console,
+    *,
+    sort: str = "",
+    columns: Sequence[str] = (),
+    title: str = "",
+    prompts: int = 24,
+    plots: bool = True,
+) -> Collection:
+    """Read the runs, show the tables, write every file into `out`. RunError where there is nothing to report."""
+    collection, sections = read(folders, sort, columns)
+    show(collection, sections, console, columns)
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(sections, out / "runs.csv")
+    write_json(as_json(collection, sections), out / "report.json")
+    (out / "groups.tex").write_text(
+        latex(sections, [columns_of(section, columns, LATEX_COLUMNS) for section in sections]), encoding="utf-8"
+    )
+    figures = draw(sections, out, console) if plots else []
+    name = title or ", ".join(dict.fromkeys(folder.resolve().name for folder in folders))
+    text = page(name, collection, sections, figures=figures, most=max(0, prompts))
+    (out / "index.html").write_text(text, encoding="utf-8")
+    console.print(f"  page: {escape(str(out / 'index.html'))} ({len(text.encode()) / 2**20:.1f} MiB)", soft_wrap=True)
+    drawn = f", {len(figures)} plots in plots/" if figures else ""
+    console.print(f"  beside it: runs.csv, report.json, groups.tex{drawn}", soft_wrap=True)
+    return collection
+
+
+def read(folders: Sequence[Path], sort: str, columns: Sequence[str]) -> tuple[Collection, list[Section]]:
+    """The runs and their sections; RunError where there are none, or not what is asked for."""
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise RunError(
+            f"There is no folder {', '.join(missing)}; give folders that hold runs, such as outputs/<sweep>."
+        )
+    collection = collect(folders)
+    if not collection.runs:
+        looked = ", ".join(map(str, folders))
+        raise RunError(f"There are no runs in {looked}; a run folder holds config.yaml, as lume-run writes it.")
+    try:
+        sections = summarise(collection.runs, sort)
+    except ValueError as error:
+        raise RunError(f"--sort: {error}") from None
+    unknown = [name for name in columns if not any(name in section.columns for section in sections)]
+    if unknown:
+        raise RunError(f"--columns: no run has {', '.join(unknown)}; runs.csv lists the scores there are.")
+    return collection, sections
+
+
+def draw(sections: Sequence[Section], out: Path, console: Console) -> list[str]:
+    """Write PNG and SVG of every plot; the figures of the page."""
+    if importlib.util.find_spec("matplotlib") is None:
+        console.print(r"  [yellow]no plots: pip install 'lume-run\[plots]'[/]", soft_wrap=True)
+        return []
+    found = charts(sections)
+    if len(found) > MOST_FIGURES:
+        console.print(f"  [yellow]{len(found) - MOST_FIGURES} of {len(found)} plots are left out; report fewer runs[/]")
+    folder = out / "plots"
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        if OURS.fullmatch(old.name):  # of an earlier report, perhaps of other tasks
+            old.unlink()
+    return [write_chart(chart, folder) for chart in found[:MOST_FIGURES]]
+
+
+def write_chart(chart: Chart, out: Path) -> str:
+    """One plot as two files and as a part of the page."""
+    with style():
+        made = chart.draw()
+        made.savefig(out / f"{chart.name}.png", dpi=DPI)
+        buffer = io.StringIO()
+        made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    (out / f"{chart.name}.svg").write_text(svg, encoding="utf-8")
+    return figure(chart.name, chart.title, chart.told, svg)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the `lume-run-report` command: 0, or 2 with the reason."""
+    known = parser().parse_args(arguments)
+    console = Console(highlight=False, emoji=False)
+    out = known.out or known.folders[0] / "report"
+    try:
+        with naming_full_disk(out):
+            report(
+                known.folders,
+                out,
+                console,
+                sort=known.sort,
+                columns=[name for name in known.columns.split(",") if name],
+                title=known.title,
+                prompts=known.prompts,
+                plots=not known.no_plots,
+            )
+    except (LumeError, OSError) as error:
+        Console(stderr=True, highlight=False, emoji=False).print(
+            "[bold red]error:[/]", escape(str(error)), soft_wrap=True
+        )
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

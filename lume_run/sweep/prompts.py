@@ -1,0 +1,211 @@
+"""The prompts of a run to look at: expected, before and after, with what is given away marked in the texts.
+
+A few prompts a side are drawn by a hash of their ids, the same for every run of a task, evenly over subtasks and kinds;
+those whose answer after unlearning gives a private fact away come along. Facts are the answers of the document's
+questions that name one (`attribute`), looked for by the rules of `metrics/pii.py`; what a prompt says itself is
+not given away by the answer. Elsewhere words in a row that the expected answer has too are marked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import lru_cache
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from lume_run.metrics.pii import RULES, disclosed
+from lume_run.sweep.runs import RunRecord
+
+SIDES = ("forget", "retain")
+EXACT, PARTIAL, SAME = "exact", "partial", "same"  # a whole private fact, a telling part of one, the expected words
+IN_A_ROW = 4  # words that the expected answer has too, from which on they are marked
+LONGEST = 600  # characters of a text that are shown
+MOST_WORDS = 160  # of a text that spans are looked for in
+Mark = tuple[int, int, str, str]  # first and last + 1 character, kind, attribute
+Row = Mapping[str, Any]
+Facts = tuple[tuple[str, str], ...]  # attribute and value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One text with its marks."""
+
+    text: str
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One prompt: `before` is None where the target was not asked."""
+
+    id: str
+    side: str
+    subtask: str
+    kind: str
+    attribute: str
+    prompt: str
+    expected: Answer
+    before: Answer | None
+    after: Answer
+
+
+def prompts_of(run: RunRecord, most: int) -> list[Shown]:
+    """Up to `most` prompts of either side, those that leak first."""
+    after = read_rows(run.folder / f"responses.{run.subject}.jsonl")
+    before = read_rows(run.folder / "responses.target.jsonl") if run.subject == "unlearned" else {}
+    facts = facts_of(after.values())
+    found: list[Shown] = []
+    for side in SIDES:
+        own = [row for row in after.values() if row["split"] == side]
+        leaking = [row for row in own if side == "forget" and leaks(row, facts.get(row["document"], ()))]
+        drawn, known = list(ordered(own))[:most], list(ordered(leaking))[: most // 3]
+        chosen = {row["id"]: row for row in [*known, *drawn]}
+        found += [shown(row, before.get(row["id"]), facts) for row in list(chosen.values())[:most]]
+    return found
+
+
+def read_rows(path: Path) -> dict[str, Row]:
+    """The greedy answers of both sides by id; lines that are none are passed over."""
+    found: dict[str, Row] = {}
+    if not path.is_file():
+        return found
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+        for line in lines:
+            if '"generate"' not in line or '"variant": "' in line:  # parsing a line costs 20 times as much
+                continue
+            row = parsed(line)
+            if row is not None:
+                found.setdefault(row["id"], row)
+    return found
+
+
+def parsed(line: str) -> Row | None:
+    """A greedy answer of the forget or the retain set, None for another line."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or row.get("ask") != "generate" or row.get("variant") or row.get("split") not in SIDES:
+        return None
+    words = ("id", "split", "subtask", "kind", "document", "prompt", "expected", "output")
+    if not all(isinstance(row.get(word), str) for word in words) or any(len(row[word]) > 200 for word in words[:5]):
+        return None
+    attribute = row.get("attribute")
+    return {word: row[word] for word in words} | {"attribute": attribute if attribute in RULES else ""}
+
+
+def facts_of(rows: Iterable[Row]) -> dict[str, Facts]:
+    """The private facts of every document, from the questions that ask for them."""
+    found: dict[str, dict[tuple[str, str], None]] = {}
+    for row in rows:
+        if row["attribute"]:
+            found.setdefault(row["document"], {})[row["attribute"], row["expected"]] = None
+    return {document: tuple(own) for document, own in found.items()}
+
+
+def ordered(rows: Sequence[Row]) -> Iterator[Row]:
+    """By a hash of the id, a row of each subtask and kind in turn."""
+    kinds: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).digest()):
+        kinds.setdefault((row["subtask"], row["kind"]), []).append(row)
+    for turn in zip_longest(*(kinds[name] for name in sorted(kinds))):
+        yield from (row for row in turn if row is not None)
+
+
+def leaks(row: Row, facts: Facts) -> bool:
+    """Whether the answer gives away a whole fact that its prompt does not."""
+    return any(
+        disclosed(attribute, value, row["output"]).exact and not disclosed(attribute, value, row["prompt"]).partial
+        for attribute, value in facts
+    )
+
+
+def shown(row: Row, before: Row | None, facts: Mapping[str, Facts]) -> Shown:
+    """One row, marked."""
+    own = tuple(
+        (attribute, value)
+        for attribute, value in facts.get(row["document"], ())
+        if not disclosed(attribute, value, row["prompt"]).partial
+    )
+    expected = row["expected"]
+
+    def answer(text: str) -> Answer:
+        text = text.strip()
+        short = text if len(text) <= LONGEST else text[:LONGEST] + " …"
+        return Answer(text=short, marks=marks(short, expected, own, plain=bool(row["attribute"])))
+
+    return Shown(
+        id=row["id"],
+        side=row["split"],
+        subtask=row["subtask"],
+        kind=row["kind"],
+        attribute=row["attribute"],
+        prompt=row["prompt"] if len(row["prompt"]) <= LONGEST else "… " + row["prompt"][-LONGEST:],
+        expected=Answer(text=answer(expected).text, marks=()),
+        before=answer(before["output"]) if before else None,
+        after=answer(row["output"]),
+    )
+
+
+@lru_cache(maxsize=8192)  # before unlearning the answers of all runs of a target are the same
+def marks(text: str, expected: str, facts: Facts, *, plain: bool) -> tuple[Mark, ...]:
+    """Where private facts stand in a text and, unless `plain`, the words it shares with the expected answer."""
+    painted: list[tuple[str, str] | None] = [None] * len(text)
+    for start, end in [] if plain else repeated(text, expected):
+        painted[start:end] = [(SAME, "")] * (end - start)
+    for kind in (PARTIAL, EXACT):  # what is whole goes over what is not
+        for attribute, value in facts:
+            for start, end in spans(attribute, value, text) if given_away(attribute, value, text) == kind else ():
+                painted[start:end] = [(kind, attribute)] * (end - start)
+    found: list[Mark] = []
+    for place, paint in enumerate(painted):
+        if paint is not None and found and found[-1][1] == place and found[-1][2:] == paint:
+            found[-1] = (found[-1][0], place + 1, *paint)
+        elif paint is not None:
+            found.append((place, place + 1, *paint))
+    return tuple(found)
+
+
+def given_away(attribute: str, value: str, text: str) -> str:
+    """EXACT, PARTIAL, or "" for nothing."""
+    found = disclosed(attribute, value, text)
+    return EXACT if found.exact else PARTIAL if found.partial else ""
+
+
+def spans(attribute: str, value: str, text: str) -> Iterator[tuple[int, int]]:
+    """The shortest runs of words that give a fact away as far as the whole text does, from the left.
+
+    The rules of disclosure only say whether, so words are taken from either end until the rule no longer holds.
+    """
+    words = [match.span() for match in re.finditer(r"\S+", text)][:MOST_WORDS]
+    kind, start = given_away(attribute, value, text), 0
+    while kind and start < len(words):
+
+        def tells(first: int, last: int) -> bool:
+            found = disclosed(attribute, value, text[words[first][0] : words[last][1]])
+            return found.exact if kind == EXACT else found.partial
+
+        last = next((at for at in range(start, len(words)) if tells(start, at)), None)
+        if last is None:
+            return
+        first = next(at for at in range(last, start - 1, -1) if tells(at, last))
+        begin, end = words[first][0], words[last][1]
+        trimmed = text[begin:end].rstrip(".,;:!?)\"'")
+        yield begin, begin + len(trimmed)
+        start = last + 1
+
+
+def repeated(text: str, expected: str) -> Iterator[tuple[int, int]]:
+    """Where `IN_A_ROW` words of the expected answer, or all it has, stand in the text as they do there."""
+    own = [match.span() for match in re.finditer(r"\w+", text)]
+    theirs = [word.lower() for word in re.findall(r"\w+", expected)]
+    words = [text[start:end].lower() for start, end in own]
+    for block in SequenceMatcher(None, words, theirs, autojunk=False).get_matching_blocks():
+        if block.size >= min(IN_A_ROW, max(1, len(theirs))):
+            yield own[block.a][0], own[block.a + block.size - 1][1]

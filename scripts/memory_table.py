@@ -1,0 +1,82 @@
+"""Write the table of what fits where into docs/memory.md, from the estimate that plans and `launch=auto` go by.
+
+    python scripts/memory_table.py [--out docs/memory.md] [override ...]
+
+NPO with a retain term, the published batch (4 rows in a forward) and the models' own settings, bfloat16, rows of 512
+tokens of which 256 are answers. Overrides are those of lume-run, such as method=kl for a method with a live reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from method_table import write_table
+
+from lume_run import models
+from lume_run.config import checked
+from lume_run.memory import Estimator, Lengths, cards_for, host_estimate, sizes_of
+from lume_run.overrides import compose, conf_dir
+from lume_run.parallel import World
+from lume_run.placement import GIB
+
+MODELS = (("1b", "full"), ("1b", "LoRA"), ("7b", "full"), ("7b", "LoRA"), ("7b", "LoRA, 4 bits"))
+WORLDS = tuple(
+    World(mode=mode, processes=processes)
+    for mode, sizes in (
+        ("single", (1,)),
+        ("ddp", (2,)),
+        ("zero2", (2, 8)),
+        ("zero3", (2, 8, 16)),
+        ("zero3_offload", (1,)),
+    )
+    for processes in sizes
+)
+COLUMNS = ("GiB each", "weights", "gradients, optimizer", "activations, logits", "host GiB", "fits")
+EXTRA = {"full": [], "LoRA": ["model.lora=true"], "LoRA, 4 bits": ["model.lora=true", "model.quantize=4bit"]}
+
+
+def estimator(name: str, kind: str, overrides: Sequence[str]) -> Estimator:
+    """Estimates of unlearning with one of the released models."""
+    chosen = [f"model={name}", "method=npo_gd", *EXTRA[kind], "stages=[unlearn]", *overrides]
+    settings, _ = checked(compose(chosen, [conf_dir()]))
+    shape = settings.model.shape
+    assert shape is not None  # both groups have one
+    sizes = sizes_of(settings, models.olmo_config(shape), "unlearn")
+    return Estimator(settings=settings, stage="unlearn", sizes=sizes, lengths=Lengths(), compute=2)
+
+
+def table(overrides: Sequence[str] = ()) -> list[str]:
+    """The lines of the table in Markdown."""
+    head = f"| model | trained | `launch` | GPUs | {' | '.join(COLUMNS)} |"
+    return [head, "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |", *_rows(overrides)]
+
+
+def _rows(overrides: Sequence[str]) -> Iterator[str]:
+    for name, kind in MODELS:
+        own = estimator(name, kind, overrides)
+        for world in WORLDS:
+            if own.settings.model.quantize != "none" and world.stage == 3:
+                continue  # refused
+            parts = own.parts(world)
+            total, cards = sum(parts.values()), cards_for(sum(parts.values()))
+            host = host_estimate(own.sizes, world, own.compute)
+            weights = parts["weights"] + parts["autocast copies"]
+            cells = [name, kind, f"`{world.mode}`", world.size, f"{total / GIB:.1f}", f"{weights / GIB:.1f}"]
+            cells += [f"{(parts['optimizer'] + parts['gradients']) / GIB:.1f}"]
+            cells += [f"{(parts['activations'] + parts['logits']) / GIB:.1f}", f"{host / GIB:.0f}" if host else ""]
+            cells += [f"{cards[0]} GB" if cards else "no card"]
+            yield f"| {' | '.join(map(str, cells))} |"
+
+
+def main() -> None:
+    """Write the page's table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("docs/memory.md"))
+    known, overrides = parser.parse_known_args()
+    write_table(known.out, table(overrides))
+
+
+if __name__ == "__main__":
+    main()
