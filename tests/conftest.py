@@ -26,6 +26,14 @@ TEXTS = (
 )
 
 
+SLOW = ("test_preemption", "test_pipeline", "test_parallel", "test_nodes", "test_slurm_sweep", "test_tracking")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first: one of several test processes would else be left alone with them."""
+    items.sort(key=lambda item: item.path.stem not in SLOW)
+
+
 def tokenizer_at(folder: Path):
     """The tokenizer of a folder as runs load it."""
     return load_tokenizer(str(folder), Model(name="test"))
