@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -151,8 +152,8 @@ def running() -> Iterator[Slurm]:
 
 
 def search_path() -> str:
-    """PATH, and the folders of daemons, which a user's may lack."""
-    return f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    """The commands of the environment that the tests run in, PATH, and the folders of daemons, which may lack there."""
+    return f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
 def write_files(folder: Path) -> None:
