@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except DistError as error:
         node = os.environ.get("SLURMD_NODENAME", "This machine")
-        leave_word(f"apart-{node}", f"{node} cannot meet the other nodes: {error}\n{APART}")
+        tell_driver(f"apart-{node}", f"{node} cannot meet the other nodes: {error}\n{APART}")
         return 1
     return 0
 
@@ -70,14 +70,18 @@ def tell_killed(codes: Mapping[int, int]) -> None:
     """Leave word of ranks that died of a signal, by their exit codes: they cannot, and others blame the connection."""
     for rank, code in codes.items():
         if code < 0 and -code != signal.SIGTERM:  # that one is ours, for who was left when another failed
-            leave_word(f"killed-{rank}", f"Rank {rank} was killed by {signal.Signals(-code).name}{KILLED}")
+            tell_driver(f"killed-{rank}", f"Rank {rank} was killed by {signal.Signals(-code).name}{KILLED}")
 
 
-def leave_word(name: str, told: str) -> None:
-    """Write an error for the driver to tell."""
-    errors = Path(os.environ[FILE]).parent / ERRORS
-    errors.mkdir(exist_ok=True)
-    (errors / f"{name}.txt").write_text(f"LumeError\n{told}", encoding="utf-8")
+def tell_driver(name: str, told: str) -> None:
+    """Leave what users should read."""
+    leave_word(Path(os.environ[FILE]).parent, name, f"LumeError\n{told}")
+
+
+def leave_word(folder: Path, name: str, told: str) -> None:
+    """Write an error into a run folder for the driver to tell: a traceback, or `LumeError` and what users read."""
+    (folder / ERRORS).mkdir(exist_ok=True)
+    (folder / ERRORS / f"{name}.txt").write_text(told, encoding="utf-8")
 
 
 def follow_driver() -> None:

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from lume_run.methods.objective import StopWhen
 from lume_run.parallel import any_rank
 from lume_run.preemption import requested
-from lume_run.runtime import PeakMemory, Progress
+from lume_run.runtime import GIB, PeakMemory, Progress
 
 
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
@@ -112,7 +112,7 @@ class WriteLive(TrainerCallback):  # type: ignore[misc]
             return
         peak = self.memory.so_far()
         further = {"tokens_per_second": entry["tokens"] / max(self.clock.seconds[-1], 1e-9)}
-        further |= {"memory_gib": peak / 2**30} if peak else {}
+        further |= {"memory_gib": peak / GIB} if peak else {}
         self._write(json.dumps(entry | further) + "\n")
 
     def _write(self, text: str) -> None:

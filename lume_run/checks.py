@@ -103,7 +103,7 @@ def _launch_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]
     elif not data.get("dry_run"):
         yield from _node_conflicts(nodes if isinstance(nodes, int) else slurm.nodes())
         if name in parallel.STAGES and importlib.util.find_spec("deepspeed") is None:
-            yield "launch", f"{name} is DeepSpeed's, which is not installed", "pip install 'lume-run[deepspeed]'"
+            yield "launch", f"{name} is DeepSpeed's, which is not installed", "pip install deepspeed"
         if isinstance(processes, int):
             yield from _gpu_conflicts(processes, get(data, "launch.device"))
         if isinstance(port, int) and not parallel.is_free(port):

@@ -1,12 +1,14 @@
 """Reads the files that W&B writes beside a run: which rows they hold, so that a run that goes on sends none twice.
 
 A `.wandb` file is a log of protobuf records in the block format of LevelDB: blocks of 32 KiB, each record in one or
-more chunks of (checksum, length, kind), none of which crosses a block. A kill may leave the last one cut.
+more chunks of (checksum, length, kind), none of which crosses a block. A kill may leave the last one cut, and `wandb
+sync` then takes no later file of the run: `mend` removes such a rest.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,14 @@ def records(path: Path) -> Iterator[Any]:
     """Every whole record of a `.wandb` file, in order."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
-    data = path.read_bytes()
+    for _, whole in _pieces(path.read_bytes()):
+        record = Record()
+        record.ParseFromString(whole)
+        yield record
+
+
+def _pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Where each whole record ends, and its bytes."""
     if not data.startswith(MAGIC):
         return
     at, whole = HEADER_BYTES, b""
@@ -38,9 +47,16 @@ def records(path: Path) -> Iterator[Any]:
             return
         whole = data[start:at] if kind in (FULL, FIRST) else whole + data[start:at]
         if kind in (FULL, LAST):
-            record = Record()
-            record.ParseFromString(whole)
-            yield record
+            yield at, whole
+
+
+def mend(home: Path, run: str) -> None:
+    """Cut off what a kill left of a last record, in the files of all earlier starts of a run."""
+    for path in files_of(home, run):
+        data = path.read_bytes()
+        end = max((at for at, _ in _pieces(data)), default=HEADER_BYTES)
+        if end < len(data):
+            os.truncate(path, end)
 
 
 def history(path: Path) -> list[dict[str, Any]]:

@@ -15,10 +15,9 @@ import psutil
 import torch
 
 from lume_run.models import count_parameters, weightless
-from lume_run.runtime import rank, world_size
+from lume_run.runtime import GIB, rank, world_size
 from lume_run.settings import Evaluator
 
-GIB = 2**30
 FILLED = 0.9  # of a device's memory; activations, logits and the allocator want the rest
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
-from lume_run.ledger import last_place
+from lume_run.ledger import last_place, mend
 from lume_run.redaction import without_secrets
 
 CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # one server under two names
@@ -48,6 +48,7 @@ class WeightsAndBiases:
         import wandb
 
         self.wandb, self.start, self.home = wandb, start, home
+        mend(home, start["init"]["id"])
         self.run, self.online = self._begun()
         self.where = str(self.run.url) if self.online else str(home)
         self.sync = f"wandb sync --include-online {Path(self.run.dir).parent}" if self.online else f"wandb sync {home}"

@@ -26,12 +26,13 @@ from lume_run.memory import (
     phase_of,
 )
 from lume_run.parallel import World
-from lume_run.placement import FILLED, GIB
-from lume_run.runtime import out_of_memory
+from lume_run.placement import FILLED
+from lume_run.runtime import GIB, out_of_memory
 from lume_run.settings import Settings
 from lume_run.stages import Run
 
 NAMED = 3  # settings in a message
+INSTALLED_BY = {"deepspeed": "deepspeed", "bitsandbytes": "'lume-run[quantize]'"}  # what pip takes, by module
 WORTH = 0.02  # of the estimate: what saves less is not worth a line
 MANY = 8  # GPUs that a plan assumes where there are none
 ORDER = ("single", "ddp", "zero1", "zero2", "zero3", "zero3_offload")  # each needs less than the one before
@@ -170,20 +171,25 @@ def _changes(run: Run, stage: str) -> Iterator[tuple[str, str, Settings, World]]
     if gpu and world.size > 1:
         for mode in ("zero2", "zero3"):
             if ORDER.index(mode) > ORDER.index(world.mode):
-                yield f"launch={mode}{_extra('deepspeed')}", "same results, slower", settings, replace(world, mode=mode)
+                yield (
+                    f"launch={mode}{_missing('deepspeed')}",
+                    "same results, slower",
+                    settings,
+                    replace(world, mode=mode),
+                )
     if gpu and model.dtype == "float32":
         yield "model.dtype=auto", "bfloat16: three digits", _with_model(settings, dtype="bfloat16"), world
     if gpu and phase.optimizer.startswith("adamw_torch"):
         changed = _with_phase(settings, stage, optimizer="adamw_bnb_8bit")
         cost = "moments of 8 bits"
-        yield f"trainer.{stage}.optimizer=adamw_bnb_8bit{_extra('quantize')}", cost, changed, world
+        yield f"trainer.{stage}.optimizer=adamw_bnb_8bit{_missing('bitsandbytes')}", cost, changed, world
     if gpu and adapts and model.quantize == "none":
         changed = _with_model(settings, quantize="4bit")
-        yield f"model.quantize=4bit{_extra('quantize')}", "the frozen base has 4 bits", changed, world
+        yield f"model.quantize=4bit{_missing('bitsandbytes')}", "the frozen base has 4 bits", changed, world
     if gpu and world.mode != "zero3_offload":
         offload = replace(world, mode="zero3_offload")
         cost = "same results, several times slower, states in host memory"
-        yield f"launch=zero3_offload{_extra('deepspeed')}", cost, settings, offload
+        yield f"launch=zero3_offload{_missing('deepspeed')}", cost, settings, offload
     if not adapts and model.trainable is None:
         changed = _with_model(settings, lora=replace(model.lora, enabled=True))
         cost = "trains adapters instead of all weights: other results"
@@ -227,7 +233,6 @@ def _with_phase(settings: Settings, stage: str, **changed: Any) -> Settings:
     return replace(settings, trainer=replace(settings.trainer, **{stage: phase}))
 
 
-def _extra(name: str) -> str:
+def _missing(module: str) -> str:
     """What to install first, if anything."""
-    module = {"deepspeed": "deepspeed", "quantize": "bitsandbytes"}[name]
-    return "" if importlib.util.find_spec(module) else f" (pip install 'lume-run[{name}]')"
+    return "" if importlib.util.find_spec(module) else f" (pip install {INSTALLED_BY[module]})"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Of processes that share a stage only the first one talks. Emoji: `file.jsonl:100: ...` would show one.
 console = Console(stderr=True, highlight=False, emoji=False, quiet=os.environ.get("RANK", "0") != "0")
 NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED", "bad_alloc")
+GIB = 2**30  # bytes
 SECONDS_BETWEEN_LINES = 20.0  # progress in a log file, where a bar cannot be redrawn
 CHATTER = {  # what libraries say of a machine without a GPU as they come in, by logger; all else they log is shown
     "DeepSpeed": "Setting accelerator to CPU",

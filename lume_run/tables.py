@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lume_run.findings import SUBJECTS, Report, shown, wanted
 from lume_run.metrics.uncertainty import Interval
+from lume_run.runtime import GIB
 
 MOST_LINES = 40  # of scores on a terminal
 WIDE = 110  # columns of a terminal that has room for intervals
@@ -147,7 +148,7 @@ def _speed(name: str, outcome: Mapping[str, Any]) -> str:
     seconds, peak = outcome["seconds_per_step"], outcome["peak_memory_bytes"]
     if seconds is None:
         return ""
-    memory = f", peak memory {peak / 2**30:.2f} GiB" if peak else ""
+    memory = f", peak memory {peak / GIB:.2f} GiB" if peak else ""
     return f"{name}: {outcome['steps']} steps, {seconds:.3g} s each{memory}"
 
 

@@ -12,12 +12,13 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 from yaml import YAMLError
 
-from lume_run.agent import ERRORS, join_ranks
+from lume_run.agent import join_ranks, leave_word
 from lume_run.config import checked, identity
 from lume_run.errors import ConfigError, LumeError, Problem
 from lume_run.launch import launch
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the folder's stages; 0 when all went well."""
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) == 3 and given[1] == "--make":
-        return make_share(Path(given[0]), Path(given[2]))
+        leave(make_share(Path(given[0]), Path(given[2])))
     if len(given) != 1 or given[0].startswith("-"):
         console.print("usage: python -m lume_run.worker RUN_FOLDER")
         return 2
@@ -73,17 +74,26 @@ def make_share(folder: Path, path: Path) -> int:
     except BaseException as error:
         with suppress(OSError):  # a full disk, which the driver sees too
             write_down(error, folder, path)
-        sys.stderr.flush()
-        os._exit(1)  # others may wait for this rank in a collective, and so would a clean ending
+        return 1
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End this rank at once.
+
+    A clean ending of one that failed would wait for the others in a collective, and Python's way of ending threads that
+    are in C++ now and then aborts one that is done.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def write_down(error: BaseException, folder: Path, path: Path) -> None:
     """Leave what this rank failed with in the run folder."""
     error = full_disk(error, path) or error
     told = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
-    (folder / ERRORS).mkdir(exist_ok=True)
-    (folder / ERRORS / f"rank-{rank()}.txt").write_text(told, encoding="utf-8")
+    leave_word(folder, f"rank-{rank()}", told)
 
 
 def read_config(path: Path) -> DictConfig:

@@ -25,7 +25,9 @@ from typing import Any
 
 from lume_run.cli import run_folder
 from lume_run.config import checked
+from lume_run.metrics.aggregate import harmonic_mean
 from lume_run.overrides import compose, conf_dir
+from lume_run.runtime import GIB
 
 SCORES = (
     "forget.regurgitation",
@@ -62,11 +64,6 @@ def run(method: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
     return report
 
 
-def harmonic(values: Sequence[float]) -> float:
-    """Harmonic mean; 0 when any value is."""
-    return statistics.harmonic_mean(values) if all(value > 0 for value in values) else 0.0
-
-
 def summary(report: dict[str, Any]) -> dict[str, float | None]:
     """The numbers of one row: scores, utility, efficacy, seconds a step, peak memory."""
     scores = {name: report["scores"].get(f"unlearned.{name}") for name in SCORES}
@@ -75,10 +72,10 @@ def summary(report: dict[str, Any]) -> dict[str, float | None]:
     own = [made for name, made in report["training"].items() if name == "unlearned" or name.startswith("adapter")]
     return {
         **scores,
-        "utility": harmonic([value or 0.0 for value in kept]),
+        "utility": harmonic_mean([value or 0.0 for value in kept]),
         "forgotten": 1 - statistics.mean(value or 0.0 for value in known),
         "s/step": max((made["seconds_per_step"] or 0.0 for made in own), default=None),
-        "peak GiB": max(((made["peak_memory_bytes"] or 0) / 2**30 for made in own), default=None),
+        "peak GiB": max(((made["peak_memory_bytes"] or 0) / GIB for made in own), default=None),
     }
 
 
@@ -157,7 +154,7 @@ def plot(rows: dict[str, list[dict[str, float | None]]], path: Path) -> None:
 
 def best_rate(method: str, rates: Sequence[str], found: Sequence[dict[str, float | None]]) -> str:
     """The learning rate with the highest harmonic mean of kept and forgotten; the lower one of equals."""
-    scored = [harmonic([row["utility"] or 0.0, row["forgotten"] or 0.0]) for row in found]
+    scored = [harmonic_mean([row["utility"] or 0.0, row["forgotten"] or 0.0]) for row in found]
     print(method, " ".join(f"{rate}:{value:.3f}" for rate, value in zip(rates, scored, strict=True)), flush=True)
     return rates[scored.index(max(scored))]
 

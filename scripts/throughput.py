@@ -33,9 +33,8 @@ from lume_run.contracts import Role
 from lume_run.memory import Estimator, Lengths, estimator_of
 from lume_run.optimise import Training, build_trainer
 from lume_run.overrides import compose, conf_dir
-from lume_run.placement import GIB
 from lume_run.reference import ReferenceCache
-from lume_run.runtime import PeakMemory, device_of, dtype_of
+from lume_run.runtime import GIB, PeakMemory, device_of, dtype_of
 from lume_run.schedule import Schedule, write_schedule
 from lume_run.stages import Run
 from lume_run.text import TokenRow

@@ -13,7 +13,9 @@ os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking wr
 import pytest
 
 from lume_run.models import build_tiny, load_tokenizer
+from lume_run.records import Example
 from lume_run.settings import Model, Shape
+from lume_run.tasks.lume import LumeTask
 
 SHARED = Path(__file__).parents[2] / "shared"
 TINY_SHAPE = Shape(hidden_size=32, layers=2, heads=2, intermediate_size=64, vocabulary=400)
@@ -45,6 +47,18 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the golden values and models are not at {SHARED}")
     return SHARED
+
+
+def lume_rows(shared: Path, documents: int) -> list[Example]:
+    """Real prompts of all three LUME tasks, those to forget first."""
+    data = LumeTask(
+        name="lume",
+        subtasks=["novels", "bios", "wiki"],
+        source="folder",
+        data_dir=str(shared / "data" / "lume"),
+        num_documents=documents,
+    ).load(0)
+    return [*data.forget, *data.retain]
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 from accelerate import cpu_offload
-from conftest import SHARED
+from conftest import SHARED, lume_rows
 from transformers import GenerationConfig
 
 from lume_run import placement, respond
@@ -26,11 +26,11 @@ from lume_run.errors import ConfigError, RunError
 from lume_run.models import load_model, load_tokenizer, olmo_config, weightless
 from lume_run.overrides import compose, conf_dir
 from lume_run.passes import Runner, prompt_row
-from lume_run.placement import GIB, held_bytes, placement_of
+from lume_run.placement import held_bytes, placement_of
 from lume_run.records import Ask, Example, Kind, Question, Response
+from lume_run.runtime import GIB
 from lume_run.settings import Evaluator, Model, Shape
 from lume_run.stages import Run, answer
-from lume_run.tasks.lume import LumeTask
 
 CPU = torch.device("cpu")
 STORIES = SHARED / "models" / "stories15M"  # a real Llama: 6 layers, heads of 48
@@ -46,14 +46,7 @@ def settings_of(*overrides: str):
 @pytest.fixture(scope="module")
 def examples(shared) -> list[Example]:
     """Real prompts of all three tasks."""
-    data = LumeTask(
-        name="lume",
-        subtasks=["novels", "bios", "wiki"],
-        source="folder",
-        data_dir=str(shared / "data" / "lume"),
-        num_documents=3,
-    ).load(0)
-    return [row for row in (*data.forget, *data.retain) if len(row.prompt) < 300][:12]
+    return [row for row in lume_rows(shared, 3) if len(row.prompt) < 300][:12]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas
 import pytest
 import torch
+from conftest import lume_rows
 from transformers import AutoModelForCausalLM
 
 from lume_run.errors import RunError
@@ -39,14 +40,7 @@ def stories(shared) -> Runner:
 @pytest.fixture(scope="module")
 def rows(shared) -> list[Example]:
     """Real prompts of all three tasks, short and long."""
-    data = LumeTask(
-        name="lume",
-        subtasks=["novels", "bios", "wiki"],
-        source="folder",
-        data_dir=str(shared / "data" / "lume"),
-        num_documents=6,
-    ).load(0)
-    return [*data.forget, *data.retain]
+    return lume_rows(shared, 6)
 
 
 def test_batched_text_equals_one_prompt_at_a_time(stories, rows):

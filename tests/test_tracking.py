@@ -25,7 +25,7 @@ from lume_run.config import checked, identity
 from lume_run.courier import SENT, START, Series
 from lume_run.errors import RunError
 from lume_run.findings import Report
-from lume_run.ledger import files_of, history, last_place, records
+from lume_run.ledger import files_of, history, last_place, mend, records
 from lume_run.overrides import compose, conf_dir
 from lume_run.recipients import in_netrc
 from lume_run.records import Ask, Kind, Response, Score, Split, read_jsonl
@@ -50,6 +50,7 @@ SMALL = (
     "launch=single",
     "logger.tags=[mine]",
 )
+LONG = ("trainer.unlearn.epochs=120", "trainer.checkpoint_every=25", "logger.mode=online")
 UNLEARNED = "unlearn/unlearned"
 SECONDS = 300.0  # far above what anything takes, for machines with much else to do
 
@@ -143,16 +144,17 @@ def offline(place) -> dict[str, str]:
 
 
 def seen(output_dir: Path) -> bool:
-    """Whether rows are in W&B's file, which it writes once a second, and unlearning is between two checkpoints."""
+    """Whether rows are in W&B's file, which it writes once a second, and unlearning is well between two checkpoints."""
+    if not any(history(file) for file in output_dir.glob("bios-*/wandb/*/*.wandb")):
+        return False
     lines = [line for path in output_dir.glob(f"bios-*/unlearned.partial/{LIVE}") for line in path.open("rb")]
-    between = len(lines) > 25 and 3 <= len(lines) % 10 <= 6
-    return between and any(history(file) for file in output_dir.glob("bios-*/wandb/*/*.wandb"))
+    return len(lines) > 25 and 5 <= len(lines) % 25 <= 10
 
 
 @pytest.fixture(scope="module")
 def shown(place, offline) -> Shown:
-    output_dir, long = place / "out", ("trainer.unlearn.epochs=120", "logger.mode=online")
-    command = [sys.executable, "-m", "lume_run.cli", *SMALL, f"output_dir={output_dir}", *long]
+    output_dir = place / "out"
+    command = [sys.executable, "-m", "lume_run.cli", *SMALL, f"output_dir={output_dir}", *LONG]
     with (place / "printed.txt").open("wb") as printed:
         process = subprocess.Popen(command, cwd=place, env=offline, stdout=printed, stderr=printed)
     deadline = time.monotonic() + SECONDS
@@ -162,7 +164,7 @@ def shown(place, offline) -> Shown:
     kill_all(process)
     (folder,) = output_dir.glob("bios-*")
     rows = [row for file in (folder / "wandb").glob("offline-run-*/*.wandb") for row in history(file)]
-    done = lume_run(output_dir, *long, env=offline)
+    done = lume_run(output_dir, *LONG, env=offline)
     assert done.returncode == 0, done.stderr
     return Shown(folder=folder, before=rows, printed=done.stderr)
 
@@ -279,7 +281,7 @@ def test_no_secret_is_written(shown):
 
 def test_a_finished_run_is_not_sent_again(shown, place, offline):
     before = {path: path.stat().st_mtime_ns for path in shown.home.rglob("*")}
-    done = lume_run(place / "out", "trainer.unlearn.epochs=120", env=offline)
+    done = lume_run(place / "out", *LONG, env=offline)
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in shown.home.rglob("*")} == before
     line = f"  W&B, offline: wandb sync {shown.home}"
@@ -298,6 +300,26 @@ def test_wandb_sync_takes_the_files(shown, tmp_path):
         summary = json.loads(server.files["wandb-summary.json"])
         assert summary["after/task_aggregate"] == shown.json("report.json")["scores"]["unlearned.task_aggregate"]
     assert [path.name for path in shown.home.rglob("*.synced")] == [f"{file.name}.synced" for file in shown.files]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.7, 0.999])
+def test_what_a_kill_cut_is_removed_and_nothing_else(shown, tmp_path, share):
+    whole = shown.files[-1].read_bytes()
+    run = shown.start["init"]["id"]
+    (tmp_path / f"offline-run-1-{run}").mkdir()
+    path = tmp_path / f"offline-run-1-{run}" / f"run-{run}.wandb"
+    path.write_bytes(whole[: int(len(whole) * share)])
+    before = list(records(path))
+    mend(tmp_path, run)
+    kept = path.read_bytes()
+    assert list(records(path)) == before == list(records(shown.files[-1]))[: len(before)]
+    assert whole.startswith(kept) and len(kept) < int(len(whole) * share)
+    mend(tmp_path, run)
+    assert path.read_bytes() == kept
+    with serving() as server:
+        done = sync(tmp_path, server, tmp_path)
+        assert "incomplete" not in done.stderr and [*tmp_path.rglob("*.synced")]
+        assert len(server.rows) == len(history(path))
 
 
 # ------------------------------------------------------------------------------------------------ networks

@@ -105,3 +105,10 @@ def test_help_lists_the_options_of_the_wheel(installed, tmp_path):
     assert done.returncode == 0
     assert "method/forget=\n  adaptive_rmu " in done.stdout
     assert "method/retain=\n  ap " in done.stdout
+
+
+def test_the_page_of_the_report_is_inside(installed):
+    kept = (".yaml", ".html", ".css", ".js")
+    own = {name for name in relative(ROOT / "lume_run", "*") if name.endswith(kept)}
+    assert {"sweep/page.html", "sweep/page.css", "sweep/page.js", "sweep/published.yaml"} <= own
+    assert own <= relative(installed / "lume_run", "*")

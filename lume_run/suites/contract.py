@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
+from lume_run.errors import DataError, Problem
 from lume_run.metrics.uncertainty import Bootstrap, Column, Measure, mean_of
 from lume_run.records import Ask, Kind, Question, Response, Score, Split, TaskData
 from lume_run.settings import Evaluator
@@ -54,6 +55,15 @@ class Answers:
         if self.retrained is None:
             raise ValueError(NO_RETRAINED.format(setting=setting))
         return self.retrained
+
+
+def problems_in(load: Callable[[], object]) -> list[Problem]:
+    """What keeps a suite's own files from being loaded; nothing where they can be."""
+    try:
+        load()
+    except DataError as error:
+        return list(error.problems)
+    return []
 
 
 def mean_over(rows: Sequence[Response], value: RowValue, what: str = "rows") -> Measure:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lume_run.errors import DataError, Problem
+from lume_run.errors import Problem
 from lume_run.metrics.choice import chosen
 from lume_run.metrics.hallucination import judgement
 from lume_run.records import Ask, Example, Question, Response, Score, Split, TaskData
 from lume_run.settings import Evaluator, setting
-from lume_run.suites.contract import Answers, RowValue
+from lume_run.suites.contract import Answers, RowValue, problems_in
 from lume_run.tasks.halueval import load_general, load_qa
 
 LIMIT = 16  # longest judgement [tokens]
@@ -51,11 +51,7 @@ class HaluEval:
         if self.instruction and not self.qa_path:
             where, what = "evaluator.metrics.halueval.instruction", "has no effect without QA data"
             return [Problem(where=where, what=what, remedy="give evaluator.metrics.halueval.qa_path=FILE, or drop it")]
-        try:
-            self.examples()
-        except DataError as error:
-            return list(error.problems)
-        return []
+        return problems_in(self.examples)
 
     def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
         """A short greedy text and the two options' log-probs for every row."""

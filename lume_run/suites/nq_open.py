@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lume_run.errors import DataError, Problem
+from lume_run.errors import Problem
 from lume_run.metrics.closed_book import answered
 from lume_run.records import Ask, Example, Question, Score, Split, TaskData
 from lume_run.settings import Evaluator, setting
-from lume_run.suites.contract import Answers
+from lume_run.suites.contract import Answers, problems_in
 from lume_run.tasks.nq_open import load_nq_open
 
 LIMIT = 32  # longest answer [tokens]
@@ -34,11 +34,7 @@ class NqOpen:
 
     def check(self) -> list[Problem]:
         """Whether the file can be read."""
-        try:
-            self.examples()
-        except DataError as error:
-            return list(error.problems)
-        return []
+        return problems_in(self.examples)
 
     def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
         """Short greedy answers to every question."""

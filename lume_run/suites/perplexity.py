@@ -12,12 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lume_run.errors import DataError, Problem
+from lume_run.errors import Problem
 from lume_run.metrics.perplexity import perplexity_of
 from lume_run.metrics.uncertainty import Measure
 from lume_run.records import Ask, Example, Question, Response, Score, Split, TaskData
 from lume_run.settings import Evaluator, setting
-from lume_run.suites.contract import Answers, column_of
+from lume_run.suites.contract import Answers, column_of, problems_in
 from lume_run.tasks.texts import load_texts
 
 REASON = "give evaluator.metrics.perplexity.path=FILE"
@@ -37,11 +37,7 @@ class Perplexity:
 
     def check(self) -> list[Problem]:
         """Whether the file can be read."""
-        try:
-            self.examples()
-        except DataError as error:
-            return list(error.problems)
-        return []
+        return problems_in(self.examples)
 
     def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
         """Log-probs of every piece."""

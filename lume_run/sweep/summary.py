@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lume_run.findings import wanted
+from lume_run.metrics.aggregate import harmonic_mean
 from lume_run.metrics.definitions import Wanted
+from lume_run.runtime import GIB
 from lume_run.sweep.runs import RunRecord
 
 FORGOTTEN, KEPT, BALANCE, AGGREGATE = "forgotten", "kept", "balance", "task_aggregate"
@@ -146,11 +148,6 @@ def best_of(name: str, values: Sequence[float | None]) -> tuple[int, ...]:
     return tuple(place for place, value in known.items() if value == min(known.values()))
 
 
-def harmonic(values: Sequence[float]) -> float:
-    """Harmonic mean of shares; 0 as soon as one is."""
-    return statistics.harmonic_mean(values) if all(value > 0 for value in values) else 0.0
-
-
 def derived(scores: Mapping[str, float], basis: Basis | None) -> dict[str, float]:
     """`forgotten`, `kept` and `balance`, where the scores they need are there."""
     if basis is None:
@@ -158,15 +155,16 @@ def derived(scores: Mapping[str, float], basis: Basis | None) -> dict[str, float
     known, left = ([scores[name] for name in names if name in scores] for names in basis[1:])
     if not known or not left:
         return {}
-    forgotten, kept = 1 - statistics.fmean(known), harmonic(left)
-    return {FORGOTTEN: forgotten, KEPT: kept, BALANCE: harmonic([forgotten, kept])}
+    forgotten = 1 - statistics.fmean(known)
+    kept = harmonic_mean([max(0.0, value) for value in left])
+    return {FORGOTTEN: forgotten, KEPT: kept, BALANCE: harmonic_mean([max(0.0, forgotten), kept])}
 
 
 def costs_of(run: RunRecord) -> dict[str, float]:
     """What unlearning took, as far as the run says."""
     own = [made for name, made in run.training.items() if name == "unlearned" or name.startswith("adapter")]
     step = [float(made["seconds_per_step"]) for made in own if isinstance(made.get("seconds_per_step"), float)]
-    peak = [made["peak_memory_bytes"] / 2**30 for made in own if isinstance(made.get("peak_memory_bytes"), int)]
+    peak = [made["peak_memory_bytes"] / GIB for made in own if isinstance(made.get("peak_memory_bytes"), int)]
     found = {SECONDS: run.seconds.get("unlearn"), STEP: max(step, default=None), PEAK: max(peak, default=None)}
     return {name: value for name, value in found.items() if value}
 
