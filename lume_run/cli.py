@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lume_run.multirun.names import run_folder, run_name
 from lume_run.overrides import (
     compose,
     conf_dir,
@@ -38,6 +39,7 @@ CLOSING = """Any value below can be changed as path=value; lume-run --cfg job sh
 Your own YAML files: lume-run --config-dir FOLDER (same group folders inside).
 Tab completion: eval "$(lume-run -sc install=bash)"   More of Hydra: lume-run --hydra-help
 """
+__all__ = ["main", "run_folder", "run_name"]
 PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc", "--shell-completion", "--run", "-r")
 
 
@@ -90,42 +92,6 @@ def check_command(arguments: Sequence[str]) -> int | None:
     return None
 
 
-def run_name(data: dict[str, Any]) -> str:
-    """`task-model-method-hash`: the same config always has the same folder, so the same command goes on."""
-    from lume_run.config import identity
-    from lume_run.store import content_hash
-
-    def name(group: str) -> str:
-        node = data.get(group)
-        return str(node.get("name", group)) if isinstance(node, dict) else group
-
-    stages = data.get("stages")
-    alone = str(stages[0]) if isinstance(stages, list) and len(stages) == 1 else ""
-    groups = {"score": [], "evaluate": ["task", "model"], "train": ["task", "model"]}.get(
-        alone, ["task", "model", "method"]
-    )
-    return "-".join([*([alone] if alone else []), *map(name, groups), content_hash(identity(data))[:8]])
-
-
-def run_folder(data: dict[str, Any]) -> Path:
-    """Where this config's run lives."""
-    return Path(str(data["output_dir"])) / run_name(data)
-
-
-def _name_for_hydra(*, _root_: Any) -> str:
-    """The resolver behind hydra.run.dir; a config that cannot be resolved is reported by the check, not here."""
-    from omegaconf import OmegaConf
-
-    from lume_run.config import as_data
-    from lume_run.errors import LumeError
-
-    try:
-        masked = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])
-        return run_name(as_data(masked))
-    except LumeError:
-        return "unresolved"
-
-
 def name_sweep(arguments: Sequence[str]) -> None:
     """Leave in the environment, which all launchers hand on, which sweep a job belongs to and what is swept."""
     from lume_run.store import content_hash
@@ -135,44 +101,6 @@ def name_sweep(arguments: Sequence[str]) -> None:
     own = [override for override in overrides if not override.lstrip("+~").startswith("hydra")]
     os.environ[SWEEP] = "sweep-" + content_hash(sorted(own))[:8]
     os.environ[SWEPT] = ",".join(override.partition("=")[0] for override in own if len(expand(override)) != 1)
-
-
-failed: list[Exception] = []  # jobs of this process that ended in an error a user can act on
-
-
-def job(cfg: Any) -> float | None:
-    """One Hydra job: check, write the folder, run; returns the task aggregate for sweepers."""
-    from omegaconf import OmegaConf
-    from rich.markup import escape
-
-    from lume_run.config import checked, identity
-    from lume_run.errors import LumeError
-    from lume_run.launch import launch, show_plan
-    from lume_run.preemption import REQUEUE, Preempted
-    from lume_run.runtime import console
-    from lume_run.store import naming_full_disk
-
-    try:
-        settings, data = checked(cfg)
-        folder = run_folder(data)
-        if settings.dry_run:
-            show_plan(settings, folder)
-            return None
-        with naming_full_disk(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
-        report = launch(settings, folder, identity=identity(data), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
-    except Preempted as error:
-        console.print(escape(str(error)), soft_wrap=True)
-        raise SystemExit(REQUEUE) from None
-    except LumeError as error:
-        console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
-        failed.append(error)  # a sweep goes on to its next job; main() sets the exit code
-        return None
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from here")
-        raise SystemExit(130) from None
-    return report.value("unlearned", "task_aggregate")
 
 
 def main() -> None:
@@ -185,19 +113,22 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    sys.argv[1:] = arguments = ["dry_run=true" if own == "--dry-run" else own for own in arguments]
     import hydra
-    from omegaconf import OmegaConf
 
-    OmegaConf.register_new_resolver("lume_run_name", _name_for_hydra, replace=True)
+    from lume_run.multirun import jobs
+    from lume_run.multirun.plugins import register
+
+    register()
     if not any(argument.partition("=")[0] in PASS_THROUGH for argument in arguments):
         code = check_command(arguments)
         if code is not None:
             raise SystemExit(code)
     if "-m" in arguments or "--multirun" in arguments:
         name_sweep(arguments)
-    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
-    if failed:
-        raise SystemExit(1)
+    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(jobs.job)()
+    if jobs.exit_codes and jobs.exit_codes[-1]:
+        raise SystemExit(jobs.exit_codes[-1])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from lume_run.settings import Settings
 from lume_run.walk import Walk
 
 FOLDERS = ("output_dir", "task.data_dir")  # may still be made, or are checked by the task
-NOT_IDENTITY = ("dry_run", "output_dir", "launch", "logger", "hydra")  # change nothing about what a run computes
+NOT_IDENTITY = ("dry_run", "objective", "output_dir", "launch", "logger", "hydra")  # what a run computes is the same
 
 
 def as_data(cfg: DictConfig) -> dict[str, Any]:

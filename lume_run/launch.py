@@ -34,7 +34,7 @@ MEMORISED = 0.9  # below this, a target has too little to forget
 
 def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
     """Run everything that is due in `folder` and return the report; what is done already is kept."""
-    with naming_full_disk(folder):
+    with naming_full_disk(folder), listening():
         return _launch(settings, folder, identity, command)
 
 
@@ -63,15 +63,14 @@ def _make(settings: Settings, folder: Path, record: dict[str, Any], tracker: Tra
     if world.torchrun or settings.launch.name == "auto":
         console.print(f"[bold]launch[/] {world} ({world.why})", soft_wrap=True)
     seconds: dict[str, float] = {}
-    with listening():
-        for artifact in steps.artifacts:
-            state = "[green]cached[/]" if artifact.done else ""
-            console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
-            tracker.follow(artifact)
-            with explained(run, artifact.stage, artifact.name):
-                artifact.make(partial(spawn, world, folder) if world.torchrun else None)
-            check("making " + artifact.name)
-            seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + artifact.seconds  # also when made before
+    for artifact in steps.artifacts:
+        state = "[green]cached[/]" if artifact.done else ""
+        console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
+        tracker.follow(artifact)
+        with explained(run, artifact.stage, artifact.name):
+            artifact.make(partial(spawn, world, folder) if world.torchrun else None)
+        check("making " + artifact.name)
+        seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + artifact.seconds  # also when made before
     responses = {name: read_jsonl(made.path / "responses.jsonl", Response) for name, made in steps.responses.items()}
     record["training"] = outcomes(steps.artifacts)
     record["artifacts"] = {

@@ -230,6 +230,9 @@ class Settings:
     dry_run: bool = setting(False, help="print the plan and stop")
     output_dir: str = setting("outputs", help="runs and the shared store go here")
     responses: str | None = setting(None, help="stage score: responses.jsonl, or a folder of official CSVs")
+    objective: str | list[str] = setting(
+        "task_aggregate", help="score or scores of the unlearned model that a search is about, as in report.json"
+    )
     allow_external: list[str] = setting(factory=list, help="module prefixes besides lume_run that _target_ may name")
     task: Any = setting(help="task group")
     model: Model = setting(help="model group")

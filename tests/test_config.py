@@ -127,6 +127,7 @@ def own(tmp_path):
 def test_every_yaml_is_an_option():
     """Files that begin with `_` hold shared values and are none; each of them is a default of some option."""
     files = {path.relative_to(CONF).with_suffix("").as_posix(): path for path in CONF.rglob("*.yaml")}
+    files = {name: path for name, path in files.items() if not name.startswith("hydra/")}  # launchers and sweepers
     shared = {name: path for name, path in files.items() if path.name.startswith("_")}
     assert files.keys() - shared == {f"{group}/{name}" for group, name in OPTIONS} | {"config"}
     composed = [

@@ -32,11 +32,11 @@ FLOORS = (
     ),
     ("stages", "optimise", "merge", "recipes", "plan", "scoring", "memory", "remedies", "tracking", "sweep"),
     ("launch", "worker"),
-    ("cli", "overrides"),
+    ("cli", "overrides", "multirun"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 STRANGERS = {"tasks", "methods", "metrics"}  # side by side: none may know another
-KNOW_HYDRA = {"config", "cli", "overrides", "worker"}
+KNOW_HYDRA = {"config", "cli", "overrides", "worker", "multirun"}
 NO_TORCH = {"records", "settings", "errors", "metrics", "tasks"}
 MOST_LINES = 330
 

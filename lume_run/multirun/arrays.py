@@ -1,0 +1,181 @@
+"""Sweeps as SLURM arrays, as a launcher of Hydra on hydra-submitit-launcher.
+
+The jobs are its own: submitit starts them, and has them queued again when they are preempted or out of time. What is
+ours is the waiting. Its launcher gives up at the first job that was cancelled, and learns of that from SLURM's
+accounting only; here every job is waited for, and squeue says which are still there.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+from rich.markup import escape
+
+from lume_run import slurm
+from lume_run.errors import ConfigError, Problem, RunError
+from lume_run.multirun.jobs import lost
+from lume_run.runtime import console
+from lume_run.store import write_json
+
+ACTIVE = "active.json"  # beside the logs: which job of SLURM was submitted last for which overrides
+POLL_SECONDS = 2.0
+GONE = 3  # looks in a row at which a job is neither in the queue nor has left a result: files may come late
+ALONE = ("--nodes=1", "--ntasks=1", "--overlap", "--cpu-bind=none", "--export=ALL")  # of srun: see slurm.py
+COMMON = ("name", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "timeout_min")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """A job in SLURM's hands, by its number (`12`, or `12_3` of an array), and the file it leaves at its end."""
+
+    number: str
+    result: Path
+
+
+class SlurmArray(Launcher):
+    """Submits the jobs of a sweep as one array and waits for all of them."""
+
+    def __init__(self, **params: Any) -> None:
+        self.given = params
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra. Raises ConfigError where it cannot work."""
+        try:
+            from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
+        except ImportError:
+            told = _problem("hydra-submitit-launcher is not installed", "pip install 'lume-run[slurm]'")
+            raise ConfigError([told]) from None
+        if missing := slurm.lacking():
+            raise ConfigError([_problem(f"there is no {' and no '.join(missing)} here", "start it where sbatch works")])
+        self.inner = SlurmLauncher(**self.given)
+        self.inner.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.params = dict(self.inner.params)
+        if self.params.pop("tasks_per_node", 1) != 1:
+            raise ConfigError([_problem("a job is one task, and starts its own ranks", "leave tasks_per_node out")])
+        self.folder = Path(str(self.params.pop("submitit_folder")))
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Submit those of the jobs that are not in the queue still, and wait for all; one that died returns failed."""
+        home = Path(str(self.folder).split("%j")[0])
+        home.mkdir(parents=True, exist_ok=True)
+        given = [self._with_nodes(own) for own in job_overrides]
+        keys = [" ".join(own) for own in given]
+        known = _read(home / ACTIVE)
+        queued = queue([known[key]["number"] for key in keys if key in known]) or set()
+        found = {
+            key: Submitted(number=known[key]["number"], result=Path(known[key]["result"]))
+            for key in keys
+            if key in known and known[key]["number"] in queued
+        }
+        new = [at for at, key in enumerate(keys) if key not in found]
+        if found:
+            console.print(f"  {len(found)} of these jobs are in the queue already", soft_wrap=True)
+        if new:
+            made = self._submit([given[at] for at in new], [initial_job_idx + at for at in new])
+            found |= dict(zip([keys[at] for at in new], made, strict=True))
+        entries = {key: {"number": own.number, "result": str(own.result)} for key, own in found.items()}
+        write_json(home / ACTIVE, known | entries)
+        return wait([found[key] for key in keys])
+
+    def _with_nodes(self, overrides: Sequence[str]) -> list[str]:
+        """A job's overrides; it is one step of srun, which cannot know how many nodes it may take."""
+        nodes, own = int(self.params.get("nodes") or 1), list(overrides)
+        told = any(override.lstrip("+").startswith("launch.nodes=") for override in own)
+        return own if nodes == 1 or told else [*own, f"launch.nodes={nodes}"]
+
+    def _submit(self, overrides: Sequence[list[str]], numbers: Sequence[int]) -> list[Submitted]:
+        import submitit
+
+        params = {key: value for key, value in self.params.items() if value not in (None, [], {})}
+        executor = submitit.AutoExecutor(
+            folder=self.folder, cluster="slurm", slurm_max_num_timeout=params.pop("max_num_timeout", 0)
+        )
+        steps = [*ALONE, *params.pop("srun_args", [])]
+        named = {key if key in COMMON else f"slurm_{key}": value for key, value in params.items()}
+        executor.update_parameters(**named, slurm_srun_args=steps)
+        count, state = len(overrides), Singleton.get_state()
+        keys, ids = ["hydra.sweep.dir"] * count, [f"job_{number}" for number in numbers]
+        try:
+            made = executor.map_array(self.inner, overrides, keys, numbers, ids, [state] * count)
+        except Exception as error:  # submitit's own classes, with sbatch's words in them
+            raise RunError(f"sbatch refused: {error}") from error
+        first = str(made[0].job_id).split("_")[0]
+        console.print(f"[bold]SLURM[/] job {first}: {count} jobs; logs: {escape(str(self.folder))}", soft_wrap=True)
+        return [Submitted(number=str(job.job_id), result=Path(job.paths.result_pickle)) for job in made]
+
+
+def wait(submitted: Sequence[Submitted]) -> list[JobReturn]:
+    """Wait until all jobs have ended, however long they are queued, and queued again."""
+    ended: dict[str, JobReturn] = {}
+    missed: Counter[str] = Counter()
+    try:
+        while waiting := [own for own in submitted if own.number not in ended]:
+            active = queue([own.number for own in waiting])
+            for own in waiting:
+                if own.result.exists():
+                    ended[own.number] = outcome(own)
+                elif active is not None:
+                    missed[own.number] = 0 if own.number in active else missed[own.number] + 1
+                    if missed[own.number] >= GONE:
+                        ended[own.number] = lost(f"SLURM ended job {own.number}: {state_of(own.number)}")
+            time.sleep(POLL_SECONDS if len(ended) < len(submitted) else 0)
+    except KeyboardInterrupt:
+        numbers = " ".join(sorted({own.number.split("_")[0] for own in submitted}))
+        console.print(f"the jobs go on; the same command waits for them again, scancel {numbers} ends them")
+        raise SystemExit(130) from None
+    return [ended[own.number] for own in submitted]
+
+
+def outcome(own: Submitted) -> JobReturn:
+    """What a job left: what Hydra returned in it, or the end of a traceback."""
+    try:
+        word, value = pickle.loads(own.result.read_bytes())
+    except Exception as error:
+        return lost(f"the result of job {own.number} cannot be read: {error}")
+    return value if word == "success" and isinstance(value, JobReturn) else lost(str(value).strip().split("\n")[-1])
+
+
+def queue(numbers: Sequence[str]) -> set[str] | None:
+    """Those of the jobs that wait or run; None where SLURM does not answer."""
+    if not numbers:
+        return set()
+    whole = ",".join(sorted({number.split("_")[0] for number in numbers}))
+    command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={whole}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return None
+    return set(done.stdout.split()) & set(numbers)
+
+
+def state_of(number: str) -> str:
+    """SLURM's word for how a job ended, where it still knows."""
+    try:
+        found = re.search(r"\bJobState=(\S+)", slurm.show("job", number))
+    except (RunError, OSError):
+        return "it no longer knows how"
+    return found[1] if found else "it does not say how"
+
+
+def _problem(what: str, remedy: str) -> Problem:
+    return Problem(where="hydra/launcher=slurm", what=what, remedy=remedy)
+
+
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

@@ -1,0 +1,34 @@
+"""Tells Hydra of our sweepers and of our launcher for SLURM.
+
+Hydra takes plugins from the package `hydra_plugins` only, which it searches as files. Ours are classes of this package
+that also have a name in that one, so that they are there wherever `lume_run` is, an editable checkout included.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+
+from hydra.core.plugins import Plugins
+
+from lume_run.multirun.arrays import SlurmArray
+from lume_run.multirun.search import Search
+from lume_run.multirun.sweeper import Grid
+
+ROOT, NAME = "hydra_plugins", "lume_run"
+
+
+def register() -> None:
+    """Make our plugins known to this process."""
+    known = Plugins.instance()
+    try:
+        root = importlib.import_module(ROOT)
+    except ImportError:  # no other plugin is installed
+        root = sys.modules[ROOT] = ModuleType(ROOT)
+    module = sys.modules[f"{ROOT}.{NAME}"] = ModuleType(f"{ROOT}.{NAME}", __doc__)
+    setattr(root, NAME, module)
+    for plugin in (Grid, Search, SlurmArray):
+        plugin.__module__ = module.__name__
+        setattr(module, plugin.__name__, plugin)
+        known.register(plugin)

@@ -1,0 +1,256 @@
+"""Sweeps over a grid, as a plugin of Hydra: what is missing or failed is run, and a summary says how it ended.
+
+Hydra's own sweeper stops at the first job that raises and starts every job again. Here each job is composed and
+checked before any starts; how it ended is read from its folder, so it does not matter which launcher ran it, where.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.markup import escape
+from rich.table import Table
+
+from lume_run.config import check, identity
+from lume_run.courier import SENT, object_of
+from lume_run.errors import ConfigError, LumeError
+from lume_run.multirun import jobs
+from lume_run.multirun.names import run_folder
+from lume_run.preemption import FILE, REQUEUE, SIGNALS
+from lume_run.runtime import console
+from lume_run.settings import Settings
+from lume_run.store import content_hash
+from lume_run.sweep.runs import ERROR, RunRecord, first_line, read_run
+from lume_run.tracking import mode_of
+
+STATES = ("done", "diverged", "failed", "unfinished")
+SHOWN = 20  # jobs that did not end well, in the summary
+DIED = "The process of this job died without a word: killed from outside, or out of memory."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One combination. `folder` is None where it does not even compose; `problems` are told then too."""
+
+    overrides: tuple[str, ...]
+    folder: Path | None
+    settings: Settings | None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def place(self) -> Path:
+        """The folder of a job that has one."""
+        assert self.folder is not None
+        return self.folder
+
+    @property
+    def record(self) -> RunRecord | None:
+        """What its folder says of it now."""
+        return read_run(self.folder) if self.folder is not None and (self.folder / "config.yaml").exists() else None
+
+    @property
+    def state(self) -> str:
+        """done, diverged, failed or unfinished."""
+        if self.folder is None:
+            return "failed"
+        found = self.record
+        return found.state if found is not None else "unfinished"
+
+    @property
+    def cached(self) -> bool:
+        """Whether a run of this very config has finished, and has been shown where it is to be shown."""
+        found = self.record
+        if found is None or self.settings is None or found.state not in ("done", "diverged"):
+            return False
+        return found.key == content_hash(identity(self.data))[:8] and self._shown
+
+    @property
+    def _shown(self) -> bool:
+        logger = self.settings.logger if self.settings else None
+        if logger is None or logger.name == "none" or (logger.name == "wandb" and mode_of(logger) == "disabled"):
+            return True
+        sent = self.place / logger.name / SENT
+        return sent.exists() and "report" in object_of(sent.read_text(encoding="utf-8"))
+
+
+class Runner:
+    """Composes jobs, has a launcher run those that are due, says how they ended: what all our sweepers share."""
+
+    def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.config = context, config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=task_function, config=config
+        )
+        self.started = 0
+        self.told_to_stop = False
+
+    @property
+    def remote(self) -> bool:
+        """Whether jobs run elsewhere: what stops this process is none of their business."""
+        return "Slurm" in type(self.launcher).__name__
+
+    def compose(self, overrides: Sequence[str]) -> Job:
+        """One job, composed and checked as the launcher's process will do it."""
+        own = tuple(overrides)
+        try:
+            cfg = self.context.config_loader.load_sweep_config(self.config, list(own))
+        except HydraException as refused:
+            return Job(overrides=own, folder=None, settings=None, error=str(refused))
+        with open_dict(cfg):
+            del cfg["hydra"]
+        settings, problems, data = check(cfg)
+        error = str(ConfigError(problems)) if problems else ""
+        return Job(overrides=own, folder=run_folder(data) if data else None, settings=settings, data=data, error=error)
+
+    def run(self, wanted: Sequence[Job]) -> None:
+        """Run these jobs; those that were under way when a process died start again, each alone."""
+        fresh = []
+        for job in {job.folder: job for job in wanted if job.folder is not None}.values():
+            if job.settings is None:
+                jobs.begin(job.place, job.data)
+                jobs.record(job.place, job.error, ["lume-run", *job.overrides])
+            else:
+                fresh.append(job)
+        suspects: list[Job] = []
+        while fresh:
+            left, taken = self._launch(fresh)
+            suspects += taken
+            fresh = left if taken else []  # else the launcher itself does not work, and has said so
+        for job in suspects:
+            if any(self._launch([job])):
+                jobs.record(job.place, DIED, ["lume-run", *job.overrides])
+
+    def _launch(self, due: Sequence[Job]) -> tuple[list[Job], list[Job]]:
+        """Hand jobs to the launcher; the jobs it did not come to, and those under way, where a process of it died."""
+        if self.told_to_stop:
+            return [], []
+        began = time.time() - 1
+        with self._stoppable():
+            try:
+                returned = self.launcher.launch([list(job.overrides) for job in due], initial_job_idx=self.started)
+            except Exception as error:
+                name, told = ("error", str(error)) if isinstance(error, LumeError) else (type(error).__name__, "")
+                console.print(f"[bold red]{name}:[/] {escape(told or first_line(str(error)))}", soft_wrap=True)
+            else:
+                for job, one in zip(due, returned, strict=True):
+                    if one.status == JobStatus.FAILED and job.state == "unfinished":
+                        jobs.record(job.place, one._return_value, ["lume-run", *job.overrides])
+                return [], []
+            finally:
+                self.started += len(due)
+        if self.told_to_stop:
+            return [], []
+        touched = [job for job in due if since(job.place / "config.yaml", began)]
+        ended = [job for job in touched if job.state in ("done", "diverged") or since(job.place / ERROR, began)]
+        return [job for job in due if job not in touched], [job for job in touched if job not in ended]
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Let jobs on this machine hear, through a file, that this process is told to stop."""
+        if self.remote:
+            yield
+            return
+        with tempfile.TemporaryDirectory(prefix="lume-run-") as folder:
+            file = Path(folder) / "STOP"
+
+            def write_down(_number: int, _frame: Any) -> None:
+                file.touch()
+
+            before = {number: signal.signal(number, write_down) for number in SIGNALS}
+            os.environ |= {FILE: str(file), jobs.SWEEPER: str(os.getpid())}
+            try:
+                yield
+            finally:
+                self.told_to_stop |= file.exists()
+                for name in (FILE, jobs.SWEEPER):
+                    del os.environ[name]
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def summarise(self, wanted: Sequence[Job], cached: int) -> None:
+        """How many jobs ended in which way, and of those that did not end well why. Sets the exit code."""
+        states = [job.state for job in wanted]
+        counts = Counter(states)
+        rest = "preempted" if self.told_to_stop else "unfinished"
+        made = Table("jobs", "done", "of them cached", "diverged", "failed", rest)
+        made.add_row(*map(str, (len(wanted), counts["done"], cached, *(counts[name] for name in STATES[1:]))))
+        console.print(made)
+        ill = [(job, state) for job, state in zip(wanted, states, strict=True) if state in ("diverged", "failed")]
+        for job, state in ill[:SHOWN]:
+            found = job.record
+            why = first_line((found.error if found else "") or job.error)
+            what = job.folder.name if job.folder else " ".join(jobs.swept(job.overrides))
+            console.print(f"  [red]{state}[/] {escape(what)}: {escape(why)}", soft_wrap=True)
+        if len(ill) > SHOWN:
+            console.print(f"  and {len(ill) - SHOWN} more; lume-run-report lists them all")
+        if counts["failed"] or counts["unfinished"]:
+            console.print("  the same command runs only what is missing or failed", soft_wrap=True)
+        jobs.exit_codes.append(REQUEUE if self.told_to_stop else 1 if counts["failed"] or counts["unfinished"] else 0)
+
+
+def since(path: Path, when: float) -> bool:
+    """Whether a file was written after a time [s]."""
+    return path.exists() and path.stat().st_mtime >= when
+
+
+class Grid(Sweeper):
+    """Every combination of what is swept."""
+
+    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra."""
+        self.context, self.composed = hydra_context, config
+        with jobs.telling():
+            self.runner = Runner(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the jobs of these overrides, and say how that went."""
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        (combinations,) = BasicSweeper.split_arguments(parser.parse_overrides(given), None)
+        wanted = [self.runner.compose(own) for own in combinations]
+        if any(job.data.get("dry_run") for job in wanted):
+            from lume_run.multirun.preview import show_sweep
+
+            show_sweep(wanted)
+            return
+        folder = Path(str(self.composed.hydra.sweep.dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.composed, folder / "multirun.yaml")
+        run_all(self.runner, wanted, self.max_batch_size)
+
+
+def run_all(runner: Runner, wanted: Sequence[Job], most: int | None) -> None:
+    """Run what is not cached, at most so many jobs at once; whatever happens, say how it ended."""
+    cached = [job for job in wanted if job.cached]
+    due = [job for job in wanted if job not in cached]
+    for job in cached:
+        console.print(f"[bold]{escape(job.place.name)}[/]  [green]cached[/]", soft_wrap=True)
+    try:
+        for start in range(0, len(due), most or max(1, len(due))):
+            runner.run(due[start : start + (most or len(due))])
+    except (KeyboardInterrupt, SystemExit):
+        runner.summarise(wanted, len(cached))
+        raise
+    runner.summarise(wanted, len(cached))
