@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lume_run.multirun.names import run_folder, run_name
 from lume_run.overrides import (
     compose,
     conf_dir,
@@ -39,7 +38,6 @@ CLOSING = """Any value below can be changed as path=value; lume-run --cfg job sh
 Your own YAML files: lume-run --config-dir FOLDER (same group folders inside).
 Tab completion: eval "$(lume-run -sc install=bash)"   More of Hydra: lume-run --hydra-help
 """
-__all__ = ["main", "run_folder", "run_name"]
 PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc", "--shell-completion", "--run", "-r")
 
 
@@ -62,6 +60,7 @@ def check_command(arguments: Sequence[str]) -> int | None:
 
     from lume_run.config import check
     from lume_run.errors import ConfigError
+    from lume_run.multirun.names import hydra_folder
     from lume_run.runtime import console
 
     flags, overrides = split_arguments(arguments)
@@ -75,7 +74,7 @@ def check_command(arguments: Sequence[str]) -> int | None:
     if any(refusal(job, folders) is not None for job in jobs):
         problems, good = override_problems(good, folders)
     for job in jobs:
-        settings, found, data = check(compose([override for override in job if override in good], folders))
+        settings, found, _ = check(compose([override for override in job if override in good], folders))
         problems += [problem for problem in found if problem not in problems]
     if problems:
         console.print("[bold red]error:[/]", escape(str(ConfigError(problems))), soft_wrap=True)
@@ -84,7 +83,7 @@ def check_command(arguments: Sequence[str]) -> int | None:
         from lume_run.launch import show_plan
 
         try:
-            show_plan(settings, run_folder(data))
+            show_plan(settings, hydra_folder(compose(overrides, folders, whole=True), sweeping=False))
         except ConfigError as error:
             console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
             return 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Protocol
 
 from torch import Tensor
 
@@ -191,3 +192,21 @@ class Losses:
 
     total: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """Signals in, losses out."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        ...
+
+    @property
+    def needs(self) -> Needs:
+        """What must be computed for it."""
+        ...
+
+    def __call__(self, s: Signals) -> Losses:
+        """The micro-batch's share of the step's loss."""
+        ...

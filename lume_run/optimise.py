@@ -7,7 +7,6 @@ weights and says so in `outcome.json`, so that a collapse is measured like every
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,49 +18,24 @@ from torch import nn
 from lume_run import models
 from lume_run.callbacks import Clock, ShowProgress, StopAtBound, StopWhenAsked, StopWhenMemorised, WriteLive
 from lume_run.checkpoints import resumable, step_of, whole_checkpoints
-from lume_run.contracts import Role
+from lume_run.contracts import Method
 from lume_run.errors import RunError
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
 from lume_run.parallel import any_rank, barrier, deepspeed_config, largest
 from lume_run.preemption import Preempted
-from lume_run.records import Example
-from lume_run.reference import ReferenceCache, live_reference
+from lume_run.reference import live_reference
 from lume_run.rows import token_rows
 from lume_run.runtime import PeakMemory, console, dtype_of, rank, seed_everything
 from lume_run.schedule import MicroBatch, Schedule, write_schedule
-from lume_run.settings import Phase
 from lume_run.sharding import read_weights, regroup, save_trained, sharded, whole_weights
 from lume_run.stages import Run
 from lume_run.store import LIVE, write_json
 from lume_run.text import Batch, TokenRow, collate
-from lume_run.trainer import (
-    Diverged,
-    Method,
-    UnlearnTrainer,
-    training_arguments,
-)
+from lume_run.trainer import Diverged, UnlearnTrainer, training_arguments
+from lume_run.training import Training
 
 IDLE = -1  # the role of rows that count for nothing
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """One optimisation: what it is called, where it starts, how it steps, what it minimises over which rows.
-
-    `adapters`: train LoRA adapters, and save them alone with `keep_adapters`, merged otherwise. `trainable`: name
-    patterns of the weights to train (None: all).
-    """
-
-    title: str
-    start: str
-    phase: Phase
-    method: Method
-    adapters: bool
-    examples: Sequence[tuple[Role, Example]]
-    cache: ReferenceCache | None = None
-    trainable: Sequence[str] | None = None
-    keep_adapters: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 TAKE_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging", "hydra/output")
 REMEDY = """write it as path=value; a value with special characters needs quotes inside quotes: 'path="~/x"'"""
 
 
@@ -52,12 +53,12 @@ def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tupl
         if error is None:
             good.append(override)
         else:
-            problems.append(explain(override, error, folders))
+            problems.append(explain(override, error, folders, good))
     return problems, good
 
 
-def compose(overrides: Sequence[str], folders: Sequence[Path]) -> Any:
-    """The composed config with Hydra's own node (sweeps are not expanded)."""
+def compose(overrides: Sequence[str], folders: Sequence[Path], *, whole: bool = False) -> Any:
+    """The composed config (sweeps are not expanded); `whole`: with Hydra's own node."""
     import hydra
 
     extra = (
@@ -66,11 +67,11 @@ def compose(overrides: Sequence[str], folders: Sequence[Path]) -> Any:
         else []
     )
     with hydra.initialize_config_dir(str(folders[0]), version_base="1.3"):
-        return hydra.compose("config", overrides=[*overrides, *extra])
+        return hydra.compose("config", overrides=[*overrides, *extra], return_hydra_config=whole)
 
 
-def explain(override: str, error: str, folders: Sequence[Path]) -> Any:
-    """One problem: what is wrong with an override, and the nearest thing that would work."""
+def explain(override: str, error: str, folders: Sequence[Path], beside: Sequence[str] = ()) -> Any:
+    """One problem: what is wrong with an override, and the nearest thing that would work; `beside`: good ones."""
     from omegaconf import OmegaConf
 
     from lume_run.errors import Problem
@@ -84,13 +85,19 @@ def explain(override: str, error: str, folders: Sequence[Path]) -> Any:
         return Problem(where=key, what=f"several values: {value}", remedy="add -m to sweep over them, or write [a,b]")
     if key in groups and value not in groups[key]:
         return Problem(where=key, what=f"there is no {key} '{value}'", remedy=nearest(value, groups[key]))
+    if key.startswith("hydra/") and "Available options" in error:
+        listed = error.partition("Available options")[2].partition("Config search path")[0].split("\n")[1:]
+        choices = [line.strip() for line in listed if line.strip()]
+        return Problem(where=key, what=f"there is no {key} '{value}'", remedy=nearest(value, choices))
     if key in groups and "No match in the defaults list" in error:
         parent, _, leaf = key.rpartition("/")
         remedy = f"drop it, or choose a {parent} that has one"
         return Problem(where=key, what=f"the chosen {parent} has no {leaf} part", remedy=remedy)
-    data: Any = OmegaConf.to_container(compose([], folders), resolve=False)
-    known = [*groups, *_keys(data)]
-    if key not in known and not key.startswith("hydra.") and "=" in override:
+    hydra = key.startswith("hydra.")
+    chosen = [own for own in beside if hydra and own.startswith("hydra/") and own != override]
+    data: Any = OmegaConf.to_container(compose(chosen, folders, whole=hydra), resolve=False)
+    known = [*groups, *_keys(data), *(HYDRA_GROUPS if key.startswith("hydra/") else ())]
+    if key not in known and "=" in override:
         close = nearest(key, known)
         remedy = (
             close

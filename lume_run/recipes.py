@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lume_run import models
-from lume_run.contracts import Needs, Role
+from lume_run.contracts import Method, Needs, Role
 from lume_run.incontext import context_of, with_context
 from lume_run.merge import merge_adapters, subtract
 from lume_run.methods.baselines import InContext, Member, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.likelihood import FineTune
-from lume_run.optimise import Training, optimise
 from lume_run.records import Example, Question, to_json
 from lume_run.reference import ReferenceCache
 from lume_run.schedule import count_steps
@@ -24,7 +23,7 @@ from lume_run.settings import Phase
 from lume_run.stages import Run, build_reference
 from lume_run.store import Artifact, content_hash, fingerprint
 from lume_run.text import joined
-from lume_run.trainer import Method
+from lume_run.training import Training
 
 FORMAT = 2  # raise it when a change makes stored artifacts wrong
 
@@ -103,6 +102,13 @@ def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
     return _fine_tuned(run, "retrained", run.data.retain, start, run.settings.trainer.train)
 
 
+def _optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
+    """Train. The Trainer takes seconds to import: plans, cached runs and the driver of several ranks do without."""
+    from lume_run.optimise import optimise
+
+    optimise(run, training, folder, out)
+
+
 def _fine_tuned(
     run: Run, kind: str, examples: Sequence[Example], start: Subject, phase: Phase, stage: str = "train"
 ) -> Artifact:
@@ -126,7 +132,7 @@ def _fine_tuned(
     )
     note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
     return stored(
-        run, stage, kind, made_from, lambda folder: optimise(run, training, folder, folder), note=note, share=True
+        run, stage, kind, made_from, lambda folder: _optimise(run, training, folder, folder), note=note, share=True
     )
 
 
@@ -250,7 +256,7 @@ def optimised(run: Run, method: Method, target: Subject) -> list[Artifact]:
     phase, cached = run.settings.trainer.unlearn, reference_artifact(run, method, target)
 
     def build(folder: Path) -> None:
-        optimise(run, _training(run, method, target, phase, cached), folder, folder / "model")
+        _optimise(run, _training(run, method, target, phase, cached), folder, folder / "model")
 
     unlearned = in_run(run, _identity(run, method, target, phase), build, _note(run, method, phase), share=True)
     return [*([cached] if cached else []), unlearned]
@@ -303,7 +309,7 @@ def _adapter(run: Run, member: Member, number: int, target: Subject, cached: Art
 
     def build(folder: Path) -> None:
         training = _training(run, method, target, phase, cached)
-        optimise(run, replace(training, keep_adapters=True), folder, folder / "adapter")
+        _optimise(run, replace(training, keep_adapters=True), folder, folder / "adapter")
 
     made_from = {"seed": run.settings.seed, **_identity(run, method, target, phase)}
     note = f"{method.name}: {_note(run, method, phase)}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,31 +20,13 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lume_run.checkpoints import WRITING, written_aside
-from lume_run.contracts import Losses, Needs, Signals
+from lume_run.contracts import Method
 from lume_run.errors import RunError
 from lume_run.parallel import World, any_rank, summed
 from lume_run.schedule import MicroBatch, Schedule
 from lume_run.settings import Phase, Trainer
 from lume_run.signals import Reference, read_signals
 from lume_run.text import Batch
-
-
-class Method(Protocol):
-    """Signals in, losses out."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in tables."""
-        ...
-
-    @property
-    def needs(self) -> Needs:
-        """What must be computed for it."""
-        ...
-
-    def __call__(self, s: Signals) -> Losses:
-        """The micro-batch's share of the step's loss."""
-        ...
 
 
 class Diverged(RunError):

@@ -31,13 +31,14 @@ from lume_run.callbacks import Clock
 from lume_run.config import checked
 from lume_run.contracts import Role
 from lume_run.memory import Estimator, Lengths, estimator_of
-from lume_run.optimise import Training, build_trainer
+from lume_run.optimise import build_trainer
 from lume_run.overrides import compose, conf_dir
 from lume_run.reference import ReferenceCache
 from lume_run.runtime import GIB, PeakMemory, device_of, dtype_of
 from lume_run.schedule import Schedule, write_schedule
 from lume_run.stages import Run
 from lume_run.text import TokenRow
+from lume_run.training import Training
 
 # Dense bf16 FLOPs a second, from NVIDIA's data sheets of the H100, H200 and A100 (which print H100's and H200's with
 # sparsity, twice that); the first name that is part of the device's counts.

@@ -12,13 +12,13 @@ import yaml
 from conftest import SHARED
 from omegaconf import OmegaConf
 
-from lume_run.cli import run_name
 from lume_run.config import as_data, check, checked, identity
 from lume_run.contracts import MIDDLE, Needs, Role
 from lume_run.errors import ConfigError, Problem
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientAscent, GradientDescent
 from lume_run.methods.npo import NPO
+from lume_run.multirun.names import run_name
 from lume_run.overrides import compose, conf_dir, options, override_problems
 from lume_run.settings import Lora, Settings
 

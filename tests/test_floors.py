@@ -22,6 +22,7 @@ FLOORS = (
         "callbacks",
         "checkpoints",
         "trainer",
+        "training",
         "sharding",
         "evaluate",
         "incontext",

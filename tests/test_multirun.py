@@ -15,8 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lume_run.errors import ConfigError
 from lume_run.multirun import jobs
 from lume_run.multirun.jobs import objective
+from lume_run.multirun.names import hydra_folder
+from lume_run.overrides import compose, conf_dir
 from lume_run.preemption import REQUEUE
 from lume_run.sweep.runs import collect
 
@@ -142,8 +145,12 @@ def together(tmp_path_factory) -> tuple[Path, Ended]:
     """Two jobs at once that share everything but unlearning."""
     output_dir = tmp_path_factory.mktemp("together")
     pytest.importorskip("joblib")
-    ended = lume_run(output_dir, "hydra/launcher=joblib", "method=npo_gd,npo", "objective=forget.probability")
-    return output_dir, ended
+    own = ("hydra/launcher=joblib", "method=npo_gd,npo", "objective=forget.probability", in_folder(output_dir))
+    return output_dir, lume_run(output_dir, *own)
+
+
+def in_folder(output_dir: Path) -> str:
+    return f"hydra.sweep.dir={output_dir}/mine"
 
 
 def test_jobs_at_once_make_what_they_share_once(together):
@@ -152,15 +159,15 @@ def test_jobs_at_once_make_what_they_share_once(together):
     assert counted(ended.text)["done"] == 2
     kinds = {kind: len(stored(output_dir, kind)) for kind in ("base", "target", "reference", "responses")}
     assert kinds == {"base": 1, "target": 1, "reference": 1, "responses": 3}
-    assert "waiting for another process that is making" in ended.text
-    config = next(output_dir.glob("bios-*-npo-*/config.yaml")).read_text(encoding="utf-8")
+    assert "Warning" not in ended.text
+    config = next((output_dir / "mine").glob("bios-*-npo-*/config.yaml")).read_text(encoding="utf-8")
     assert "lume_run_name" not in config
 
 
 def test_the_plan_of_a_sweep_says_what_is_shared(together):
     output_dir, _ = together
     before = sorted(path for path in output_dir.rglob("*"))
-    done = lume_run(output_dir, "method=npo_gd,npo,ga", "--dry-run")
+    done = lume_run(output_dir, "method=npo_gd,npo,ga", "--dry-run", in_folder(output_dir))
     assert done.code == 0, done.text
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.text.split("\n") if line.startswith("│")]
     shared = {row[0]: row[1:] for row in rows if row[1].endswith(" jobs")}
@@ -198,21 +205,37 @@ def test_jobs_at_once_that_are_told_to_stop_all_leave_a_checkpoint(started, tmp_
     text, _ = started.communicate(timeout=120)
     assert started.returncode == REQUEUE, text
     assert counted(text)["preempted"] == 2
-    assert text.count("Told to stop after step") == 2
+    assert text.count("Told to stop ") == 2
     assert not list(tmp_path.glob("*/error.json"))
 
 
 def test_a_job_whose_process_is_killed_runs_again(started, tmp_path):
+    made = len(stored(tmp_path, "target"))  # that began much earlier than the other
     workers = [own for own in psutil.Process(started.pid).children() if "loky" in " ".join(own.cmdline())]
     next(own for own in workers if own.memory_info().rss > 2**28).kill()  # not joblib's own, which is small
     text, _ = started.communicate(timeout=280)
     assert started.returncode == 0, text
     assert "TerminatedWorkerError" in text
     assert counted(text)["done"] == 2
-    assert text.count("going on from checkpoint-") == 2  # the one beside it was taken along
+    assert text.count("going on from checkpoint-") >= 2 - made >= 1  # the one beside it was taken along
 
 
-# ------------------------------------------------------------------------------------------------------- objectives
+# --------------------------------------------------------------------------------------------- folders, objectives
+
+
+def test_hydra_says_where_runs_go():
+    def folder(*overrides: str, sweeping: bool) -> str:
+        found = hydra_folder(compose([*overrides, "seed=1"], [conf_dir()], whole=True), sweeping=sweeping)
+        return str(found.relative_to(Path.cwd()))
+
+    name = folder(sweeping=False).removeprefix("outputs/")
+    assert name.startswith("bios-tiny-npo_gd-")
+    assert folder(sweeping=True) == f"outputs/{name}"
+    assert folder("hydra.run.dir=here", sweeping=False) == "here"
+    assert folder("hydra.sweep.dir=there", sweeping=True) == f"there/{name}"
+    assert folder("hydra.sweep.subdir=${hydra.job.override_dirname}", sweeping=True) == "outputs/seed=1"
+    with pytest.raises(ConfigError, match=r"hydra\.sweep\.subdir.*hydra\.job\.num"):
+        folder("hydra.sweep.subdir=${hydra.job.num}", sweeping=True)
 
 
 def test_objectives_are_one_score_or_several():

@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from lume_run.config import checked
-from lume_run.contracts import Role
+from lume_run.contracts import Method, Role
 from lume_run.methods.likelihood import FineTune
-from lume_run.optimise import Training, build_trainer
+from lume_run.optimise import build_trainer
 from lume_run.overrides import compose, conf_dir
 from lume_run.parallel import World
 from lume_run.records import Example, Kind, Split
@@ -29,7 +29,8 @@ from lume_run.runtime import rank
 from lume_run.schedule import Schedule, write_schedule
 from lume_run.settings import Lora, Model, Phase, Trainer
 from lume_run.text import TokenRow
-from lume_run.trainer import Method, UnlearnTrainer
+from lume_run.trainer import UnlearnTrainer
+from lume_run.training import Training
 
 gc.freeze()  # the library collects garbage whenever training begins, which over all imported modules takes 0.3 s
 CPU = torch.device("cpu")

@@ -2,13 +2,13 @@
 
 The jobs are its own: submitit starts them, and has them queued again when they are preempted or out of time. What is
 ours is the waiting. Its launcher gives up at the first job that was cancelled, and learns of that from SLURM's
-accounting only; here every job is waited for, and squeue says which are still there.
+accounting only; here every job is waited for, and squeue says which are still there. Run folders say how jobs ended:
+what submitit leaves is a pickle, which nobody reads.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import subprocess
 import time
@@ -45,6 +45,13 @@ class Submitted:
     number: str
     result: Path
 
+    @property
+    def last_words(self) -> str:
+        """The end of what it printed as errors."""
+        log = Path(str(self.result).replace("_result.pkl", "_log.err"))
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().split("\n") if log.exists() else [""]
+        return f"job {self.number} of SLURM ended without a report; {log} ends with: {lines[-1].strip()}"
+
 
 class SlurmArray(Launcher):
     """Submits the jobs of a sweep as one array and waits for all of them."""
@@ -69,7 +76,10 @@ class SlurmArray(Launcher):
         self.folder = Path(str(self.params.pop("submitit_folder")))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Submit those of the jobs that are not in the queue still, and wait for all; one that died returns failed."""
+        """Submit those of the jobs that are not in the queue still, and wait for all.
+
+        Every job returns as lost, with why it would be: whoever asks looks into its run folder first.
+        """
         home = Path(str(self.folder).split("%j")[0])
         home.mkdir(parents=True, exist_ok=True)
         given = [self._with_nodes(own) for own in job_overrides]
@@ -127,7 +137,7 @@ def wait(submitted: Sequence[Submitted]) -> list[JobReturn]:
             active = queue([own.number for own in waiting])
             for own in waiting:
                 if own.result.exists():
-                    ended[own.number] = outcome(own)
+                    ended[own.number] = lost(own.last_words)
                 elif active is not None:
                     missed[own.number] = 0 if own.number in active else missed[own.number] + 1
                     if missed[own.number] >= GONE:
@@ -138,15 +148,6 @@ def wait(submitted: Sequence[Submitted]) -> list[JobReturn]:
         console.print(f"the jobs go on; the same command waits for them again, scancel {numbers} ends them")
         raise SystemExit(130) from None
     return [ended[own.number] for own in submitted]
-
-
-def outcome(own: Submitted) -> JobReturn:
-    """What a job left: what Hydra returned in it, or the end of a traceback."""
-    try:
-        word, value = pickle.loads(own.result.read_bytes())
-    except Exception as error:
-        return lost(f"the result of job {own.number} cannot be read: {error}")
-    return value if word == "success" and isinstance(value, JobReturn) else lost(str(value).strip().split("\n")[-1])
 
 
 def queue(numbers: Sequence[str]) -> set[str] | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -25,11 +26,12 @@ from rich.markup import escape
 from lume_run import slurm
 from lume_run.config import as_data, check, identity
 from lume_run.errors import ConfigError, LumeError, RunError
-from lume_run.multirun.names import run_folder, run_name
+from lume_run.multirun.names import run_name
 from lume_run.preemption import FILE, REQUEUE, Preempted, requested
 from lume_run.runtime import console
 from lume_run.store import naming_full_disk, write_json
 from lume_run.sweep.runs import ERROR
+from lume_run.tracking import SWEPT
 
 SWEEPER = "LUME_RUN_SWEEPER"  # environment variable: the process that a local sweep's launcher runs in
 SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"  # environment variable: the signal that submitit listens to, where not USR2
@@ -57,8 +59,8 @@ def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     settings, problems, data = check(cfg)
     if not data or (problems and not sweeping()):
         raise ConfigError(problems)
-    folder = run_folder(data)
-    if settings is not None and settings.dry_run:
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if settings is not None and settings.dry_run:  # of another sweeper than ours
         from lume_run.launch import show_plan
 
         show_plan(settings, folder)
@@ -163,3 +165,8 @@ def lost(why: str) -> JobReturn:
 def swept(overrides: Sequence[str]) -> list[str]:
     """Overrides as they tell jobs apart: without Hydra's own, and where things go."""
     return [own for own in overrides if not own.lstrip("+~").startswith(("hydra", "output_dir", "logger", "launch"))]
+
+
+def name_by(overrides: Sequence[Override]) -> None:
+    """Have jobs named by what is swept, here or in `hydra.sweeper.params`, which the command line does not show."""
+    os.environ[SWEPT] = ",".join(own.get_key_element() for own in overrides if own.is_sweep_override())

@@ -1,12 +1,17 @@
 """What a config's run is called and where it lives: the same config always has the same folder.
 
-Neither Hydra nor torch is imported here, so that `lume-run --help` stays quick.
+torch is not imported here, so that shell completion stays quick.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from lume_run.errors import ConfigError, Problem
 
 
 def run_name(data: dict[str, Any]) -> str:
@@ -27,5 +32,20 @@ def run_name(data: dict[str, Any]) -> str:
 
 
 def run_folder(data: dict[str, Any]) -> Path:
-    """Where this config's run lives."""
+    """Where this config's run lives unless `hydra.run.dir` or `hydra.sweep.dir` says otherwise."""
     return Path(str(data["output_dir"])) / run_name(data)
+
+
+def hydra_folder(cfg: DictConfig, *, sweeping: bool) -> Path:
+    """Where Hydra puts the run of a composed config that has Hydra's own node, as an absolute path.
+
+    Raises ConfigError where that depends on the job's number: a sweep that goes on could not find its runs.
+    """
+    own = cfg.hydra.sweep if sweeping else cfg.hydra.run
+    try:
+        return Path(str(own.dir), *([str(own.subdir)] if sweeping else [])).absolute()
+    except OmegaConfBaseException as error:
+        what = " ".join(str(error).split())
+        remedy = "a name that a job has by its config: ${lume_run_name:} or ${hydra.job.override_dirname}"
+        where = "hydra.sweep.subdir" if sweeping else "hydra.run.dir"
+        raise ConfigError([Problem(where=where, what=what, remedy=remedy)]) from None

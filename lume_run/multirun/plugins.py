@@ -10,6 +10,7 @@ import importlib
 import sys
 from types import ModuleType
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from lume_run.multirun.arrays import SlurmArray
@@ -20,8 +21,9 @@ ROOT, NAME = "hydra_plugins", "lume_run"
 
 
 def register() -> None:
-    """Make our plugins known to this process."""
+    """Make our plugins known to this process, and have our YAML stand for another's."""
     known = Plugins.instance()
+    ConfigStore.instance().repo.get("hydra", {}).get("launcher", {}).pop("joblib.yaml", None)  # or Hydra warns of two
     try:
         root = importlib.import_module(ROOT)
     except ImportError:  # no other plugin is installed

@@ -59,6 +59,7 @@ class Search(Sweeper):
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = parser.parse_overrides(given)
+        jobs.name_by(overrides)
         fixed = [str(own.input_line) for own in overrides if not own.is_sweep_override()]
         space = {own.get_key_element(): distribution(own) for own in overrides if own.is_sweep_override()}
         chosen = OmegaConf.to_container(OmegaConf.create({"own": self.composed.objective}))

@@ -33,7 +33,7 @@ from lume_run.config import check, identity
 from lume_run.courier import SENT, object_of
 from lume_run.errors import ConfigError, LumeError
 from lume_run.multirun import jobs
-from lume_run.multirun.names import run_folder
+from lume_run.multirun.names import hydra_folder
 from lume_run.preemption import FILE, REQUEUE, SIGNALS
 from lume_run.runtime import console
 from lume_run.settings import Settings
@@ -115,11 +115,13 @@ class Runner:
             cfg = self.context.config_loader.load_sweep_config(self.config, list(own))
         except HydraException as refused:
             return Job(overrides=own, folder=None, settings=None, error=str(refused))
+        with jobs.telling():
+            folder = hydra_folder(cfg, sweeping=True)
         with open_dict(cfg):
             del cfg["hydra"]
         settings, problems, data = check(cfg)
         error = str(ConfigError(problems)) if problems else ""
-        return Job(overrides=own, folder=run_folder(data) if data else None, settings=settings, data=data, error=error)
+        return Job(overrides=own, folder=folder if data else None, settings=settings, data=data, error=error)
 
     def run(self, wanted: Sequence[Job]) -> None:
         """Run these jobs; those that were under way when a process died start again, each alone."""
@@ -228,7 +230,9 @@ class Grid(Sweeper):
         """Run the jobs of these overrides, and say how that went."""
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        (combinations,) = BasicSweeper.split_arguments(parser.parse_overrides(given), None)
+        overrides = parser.parse_overrides(given)
+        jobs.name_by(overrides)
+        (combinations,) = BasicSweeper.split_arguments(overrides, None)
         wanted = [self.runner.compose(own) for own in combinations]
         if any(job.data.get("dry_run") for job in wanted):
             from lume_run.multirun.preview import show_sweep

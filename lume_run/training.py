@@ -1,0 +1,30 @@
+"""What one optimisation is asked to do: plans are made of it, `optimise.py` carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lume_run.contracts import Method, Role
+from lume_run.records import Example
+from lume_run.reference import ReferenceCache
+from lume_run.settings import Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One optimisation: what it is called, where it starts, how it steps, what it minimises over which rows.
+
+    `adapters`: train LoRA adapters, and save them alone with `keep_adapters`, merged otherwise. `trainable`: name
+    patterns of the weights to train (None: all).
+    """
+
+    title: str
+    start: str
+    phase: Phase
+    method: Method
+    adapters: bool
+    examples: Sequence[tuple[Role, Example]]
+    cache: ReferenceCache | None = None
+    trainable: Sequence[str] | None = None
+    keep_adapters: bool = False
