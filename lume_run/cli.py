@@ -94,7 +94,7 @@ def check_command(arguments: Sequence[str]) -> int | None:
 def name_sweep(arguments: Sequence[str]) -> None:
     """Leave in the environment, which all launchers hand on, which sweep a job belongs to and what is swept."""
     from lume_run.store import content_hash
-    from lume_run.tracking import SWEEP, SWEPT
+    from lume_run.tracking.tracker import SWEEP, SWEPT
 
     _, overrides = split_arguments(arguments)
     own = [override for override in overrides if not override.lstrip("+~").startswith("hydra")]

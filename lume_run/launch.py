@@ -26,7 +26,7 @@ from lume_run.scoring import costs, missing_judges, read_measured, scored
 from lume_run.settings import Settings
 from lume_run.stages import Run
 from lume_run.store import Artifact, content_hash, naming_full_disk, write_json
-from lume_run.tracking import Tracker, tracking
+from lume_run.tracking.tracker import Tracker, tracking
 
 Made = tuple[dict[str, list[Response]], dict[str, float], str, dict[str, list[Score]]]  # see `finish`
 MEMORISED = 0.9  # below this, a target has too little to forget

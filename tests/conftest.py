@@ -28,12 +28,13 @@ TEXTS = (
 )
 
 
-SLOW = ("test_preemption", "test_pipeline", "test_parallel", "test_nodes", "test_slurm_sweep", "test_tracking")
+SLOW = ("parallel", "pipeline", "preemption", "nodes", "tracking", "multirun", "slurm_sweep", "cli", "optuna")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes come first: one of several test processes would else be left alone with them."""
-    items.sort(key=lambda item: item.path.stem not in SLOW)
+    order = {f"test_{name}": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(SLOW)))
 
 
 def tokenizer_at(folder: Path):

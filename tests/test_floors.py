@@ -16,7 +16,7 @@ PACKAGE = Path(lume_run.__file__).parent
 FLOORS = (
     ("errors", "records", "labels", "contracts", "runtime", "numerics", "settings", "preemption", "slurm", "agent"),
     ("config", "walk", "checks", "bits", "text", "tasks", "methods", "metrics", "store", "parallel"),
-    ("models", "precision", "schedule", "signals", "rows", "suites", "redaction", "ledger", "recipients", "courier"),
+    ("models", "precision", "schedule", "signals", "rows", "suites"),
     ("reference", "engine", "placement", "passes", "respond", "judges"),
     (
         "callbacks",

@@ -14,11 +14,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from sweeps import config, scores, write_run
 
-from lume_run.errors import ConfigError
+from lume_run.config import checked
+from lume_run.errors import ConfigError, RunError
 from lume_run.multirun import jobs
 from lume_run.multirun.jobs import objective
 from lume_run.multirun.names import hydra_folder
+from lume_run.multirun.sweeper import Job, Runner
 from lume_run.overrides import compose, conf_dir
 from lume_run.preemption import REQUEUE
 from lume_run.sweep.runs import collect
@@ -182,6 +186,57 @@ def test_the_plan_of_a_sweep_says_what_is_shared(together):
 # ------------------------------------------------------------------------------------------------------ killed, told
 
 
+class Dies:
+    """A launcher whose process is killed after its first job had ended, and again before the next one had begun."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self.jobs, self.launched = jobs, []
+
+    def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+        self.launched.append(len(job_overrides))
+        due = [job for job in self.jobs if list(job.overrides) in job_overrides]
+        for job in due[:1] if len(self.launched) == 1 else due:
+            if len(self.launched) != 2:
+                write_run(job.place.parent, config("npo"), scores(0.1, 0.9), name=job.place.name)
+        if len(self.launched) < 3:
+            raise RuntimeError("terminated")
+        return [JobReturn(status=JobStatus.COMPLETED) for _ in due]
+
+
+def runner_of(launcher) -> Runner:
+    runner = Runner.__new__(Runner)
+    runner.launcher, runner.started, runner.told_to_stop = launcher, 0, False
+    return runner
+
+
+def jobs_in(folder: Path) -> list[Job]:
+    settings, _ = checked(compose([], [conf_dir()]))
+    return [Job(overrides=(f"seed={n}",), folder=folder / f"run{n}", settings=settings) for n in range(3)]
+
+
+def test_a_process_killed_between_two_jobs_does_not_end_a_sweep(tmp_path):
+    wanted = jobs_in(tmp_path)
+    launcher = Dies(wanted)
+    runner_of(launcher).run(wanted)
+    assert launcher.launched == [3, 2, 2]
+    assert [job.state for job in wanted] == ["done", "done", "done"]
+
+
+@pytest.mark.parametrize(("error", "times"), [(RuntimeError("no workers"), 2), (RunError("sbatch refused"), 1)])
+def test_a_launcher_that_does_not_work_is_not_asked_for_ever(tmp_path, capsys, error, times):
+    class Broken:
+        launched = 0
+
+        def launch(self, *_: object, **__: object) -> None:
+            self.launched += 1
+            raise error
+
+    launcher = Broken()
+    runner_of(launcher).run(jobs_in(tmp_path))
+    assert launcher.launched == times
+    assert str(error) in capsys.readouterr().err
+
+
 LONG = ("trainer.train.epochs=60", "trainer.checkpoint_every=5")
 
 
@@ -210,14 +265,15 @@ def test_jobs_at_once_that_are_told_to_stop_all_leave_a_checkpoint(started, tmp_
 
 
 def test_a_job_whose_process_is_killed_runs_again(started, tmp_path):
-    made = len(stored(tmp_path, "target"))  # that began much earlier than the other
     workers = [own for own in psutil.Process(started.pid).children() if "loky" in " ".join(own.cmdline())]
     next(own for own in workers if own.memory_info().rss > 2**28).kill()  # not joblib's own, which is small
+    time.sleep(1.0)  # joblib ends the other worker
+    made = len(stored(tmp_path, "target"))  # by a job that began much earlier than the other
     text, _ = started.communicate(timeout=280)
     assert started.returncode == 0, text
     assert "TerminatedWorkerError" in text
     assert counted(text)["done"] == 2
-    assert text.count("going on from checkpoint-") >= 2 - made >= 1  # the one beside it was taken along
+    assert text.count("going on from checkpoint-") >= 2 - made >= 1, text  # the one beside it was taken along
 
 
 # --------------------------------------------------------------------------------------------- folders, objectives

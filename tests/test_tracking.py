@@ -22,17 +22,17 @@ from wandb_server import KEY, Server, serving
 
 from lume_run.cli import name_sweep
 from lume_run.config import checked, identity
-from lume_run.courier import SENT, START, Series
 from lume_run.errors import RunError
 from lume_run.findings import Report
-from lume_run.ledger import files_of, history, last_place, mend, records
 from lume_run.overrides import compose, conf_dir
-from lume_run.recipients import in_netrc
 from lume_run.records import Ask, Kind, Response, Score, Split, read_jsonl
-from lume_run.redaction import HIDDEN, without_secrets
 from lume_run.settings import Settings
 from lume_run.store import LIVE, Artifact, content_hash
-from lume_run.tracking import SWEEP, SWEPT, beginning, generation_table, mode_of, tracking
+from lume_run.tracking.courier import SENT, START, Series
+from lume_run.tracking.ledger import files_of, history, last_place, mend, records
+from lume_run.tracking.recipients import in_netrc
+from lume_run.tracking.redaction import HIDDEN, without_secrets
+from lume_run.tracking.tracker import SWEEP, SWEPT, beginning, generation_table, mode_of, tracking
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -472,7 +472,7 @@ def test_a_driver_that_dies_leaves_whole_files_and_no_process(stage):
     start = beginning(own.settings, own.folder, own.data, {"config_hash": "x"})
     (own.home / START).write_text(json.dumps(start), encoding="utf-8")
     message = {"series": UNLEARNED, "partial": str(partial), "path": str(own.folder / "unlearned"), "made": False}
-    command = [sys.executable, "-m", "lume_run.courier", str(own.home)]
+    command = [sys.executable, "-m", "lume_run.tracking.courier", str(own.home)]
     done = subprocess.run(command, input=json.dumps(message), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sync"] == f"wandb sync {own.home}"

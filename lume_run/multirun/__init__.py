@@ -1,1 +1,7 @@
 """Many runs from one command: sweeps over a grid, searches with Optuna, arrays of SLURM jobs."""
+
+from omegaconf import OmegaConf
+
+from lume_run.multirun.names import name_for_hydra
+
+OmegaConf.register_new_resolver("lume_run_name", name_for_hydra, replace=True)  # in every process that has jobs

@@ -24,31 +24,18 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from lume_run import slurm
-from lume_run.config import as_data, check, identity
+from lume_run.config import check, identity
 from lume_run.errors import ConfigError, LumeError, RunError
-from lume_run.multirun.names import run_name
 from lume_run.preemption import FILE, REQUEUE, Preempted, requested
 from lume_run.runtime import console
 from lume_run.store import naming_full_disk, write_json
 from lume_run.sweep.runs import ERROR
-from lume_run.tracking import SWEPT
+from lume_run.tracking.tracker import SWEPT
 
 SWEEPER = "LUME_RUN_SWEEPER"  # environment variable: the process that a local sweep's launcher runs in
 SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"  # environment variable: the signal that submitit listens to, where not USR2
 
 exit_codes: list[int] = []  # of what ran in this process: a run that failed, sweeps
-
-
-def name_for_hydra(*, _root_: Any) -> str:
-    """The resolver behind hydra.run.dir; a config that cannot be resolved is reported by the check, not here."""
-    try:
-        masked = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])
-        return run_name(as_data(masked))
-    except LumeError:
-        return "unresolved"
-
-
-OmegaConf.register_new_resolver("lume_run_name", name_for_hydra, replace=True)  # here: for every process with jobs
 
 
 def job(cfg: DictConfig) -> float | tuple[float, ...] | None:

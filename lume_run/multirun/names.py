@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lume_run.errors import ConfigError, Problem
+from lume_run.errors import ConfigError, LumeError, Problem
 
 
 def run_name(data: dict[str, Any]) -> str:
@@ -49,3 +49,13 @@ def hydra_folder(cfg: DictConfig, *, sweeping: bool) -> Path:
         remedy = "a name that a job has by its config: ${lume_run_name:} or ${hydra.job.override_dirname}"
         where = "hydra.sweep.subdir" if sweeping else "hydra.run.dir"
         raise ConfigError([Problem(where=where, what=what, remedy=remedy)]) from None
+
+
+def name_for_hydra(*, _root_: Any) -> str:
+    """The resolver behind hydra.run.dir; a config that cannot be resolved is reported by the check, not here."""
+    from lume_run.config import as_data
+
+    try:
+        return run_name(as_data(OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])))
+    except LumeError:
+        return "unresolved"

@@ -209,7 +209,7 @@ def tell(study: optuna.Study, trial: optuna.Trial, job: Job, names: Sequence[str
         raise RunError(
             f"objective: {record.name} has no score {', '.join(missing)}, so there is nothing to search for.\n"
             f"  - objective=NAME or objective=[NAME,NAME] with what it has: {', '.join(known)}\n"
-            "  - task_aggregate needs MMLU: evaluator.mmlu.data_dir=FOLDER"
+            "  - task_aggregate is one of evaluator=lume; aggregate takes MMLU besides: evaluator.mmlu.data_dir=FOLDER"
         )
     study.tell(trial, [known[name] for name in names])
     return True

@@ -30,7 +30,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from lume_run.config import check, identity
-from lume_run.courier import SENT, object_of
 from lume_run.errors import ConfigError, LumeError
 from lume_run.multirun import jobs
 from lume_run.multirun.names import hydra_folder
@@ -39,7 +38,7 @@ from lume_run.runtime import console
 from lume_run.settings import Settings
 from lume_run.store import content_hash
 from lume_run.sweep.runs import ERROR, RunRecord, first_line, read_run
-from lume_run.tracking import mode_of
+from lume_run.tracking.tracker import handed_over
 
 STATES = ("done", "diverged", "failed", "unfinished")
 SHOWN = 20  # jobs that did not end well, in the summary
@@ -81,15 +80,7 @@ class Job:
         found = self.record
         if found is None or self.settings is None or found.state not in ("done", "diverged"):
             return False
-        return found.key == content_hash(identity(self.data))[:8] and self._shown
-
-    @property
-    def _shown(self) -> bool:
-        logger = self.settings.logger if self.settings else None
-        if logger is None or logger.name == "none" or (logger.name == "wandb" and mode_of(logger) == "disabled"):
-            return True
-        sent = self.place / logger.name / SENT
-        return sent.exists() and "report" in object_of(sent.read_text(encoding="utf-8"))
+        return found.key == content_hash(identity(self.data))[:8] and handed_over(self.settings.logger, self.place)
 
 
 class Runner:
@@ -133,10 +124,12 @@ class Runner:
             else:
                 fresh.append(job)
         suspects: list[Job] = []
-        while fresh:
+        vain = 0  # launches in a row that came to no job
+        while fresh and vain < 2:
             left, taken = self._launch(fresh)
+            vain = 0 if len(left) < len(fresh) else vain + 1
             suspects += taken
-            fresh = left if taken else []  # else the launcher itself does not work, and has said so
+            fresh = left
         for job in suspects:
             if any(self._launch([job])):
                 jobs.record(job.place, DIED, ["lume-run", *job.overrides])
@@ -149,9 +142,12 @@ class Runner:
         with self._stoppable():
             try:
                 returned = self.launcher.launch([list(job.overrides) for job in due], initial_job_idx=self.started)
+            except LumeError as error:  # it cannot work, or not for these jobs
+                console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+                return [], []
             except Exception as error:
-                name, told = ("error", str(error)) if isinstance(error, LumeError) else (type(error).__name__, "")
-                console.print(f"[bold red]{name}:[/] {escape(told or first_line(str(error)))}", soft_wrap=True)
+                told = f"[bold red]{type(error).__name__}:[/] {escape(first_line(str(error)))}"
+                console.print(told, soft_wrap=True)
             else:
                 for job, one in zip(due, returned, strict=True):
                     if one.status == JobStatus.FAILED and job.state == "unfinished":

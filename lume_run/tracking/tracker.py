@@ -21,14 +21,14 @@ from typing import Any
 
 from rich.markup import escape
 
-from lume_run.courier import CLOSING, SENT, START, object_of
 from lume_run.findings import SUBJECTS, Report, group_of, wanted
 from lume_run.preemption import Preempted
 from lume_run.records import Ask, Kind, Response
-from lume_run.redaction import without_secrets
 from lume_run.runtime import console
 from lume_run.settings import Logger, Settings
 from lume_run.store import Artifact, content_hash, write_json
+from lume_run.tracking.courier import CLOSING, SENT, START, object_of
+from lume_run.tracking.redaction import without_secrets
 
 SWEEP = "LUME_RUN_SWEEP"  # environment variable: the name of the sweep that a job belongs to
 SWEPT = "LUME_RUN_SWEPT"  # and the config paths in which its jobs differ, joined by commas
@@ -54,6 +54,16 @@ def mode_of(logger: Logger) -> str:
     return OLD_MODES.get(named, named)
 
 
+def shows(logger: Logger) -> bool:
+    """Whether runs are shown to anybody."""
+    return logger.name != "none" and not (logger.name == "wandb" and mode_of(logger) == "disabled")
+
+
+def handed_over(logger: Logger, folder: Path) -> bool:
+    """Whether nothing of a finished run is left to show."""
+    return not shows(logger) or "report" in _read(folder / logger.name / SENT)
+
+
 @contextmanager
 def tracking(
     settings: Settings,
@@ -62,9 +72,8 @@ def tracking(
     record: Mapping[str, Any],
 ) -> Iterator[Tracker]:
     """A tracker for the life of a run. What ends the run early is told too."""
-    logger = settings.logger
-    off = logger.name == "none" or (logger.name == "wandb" and mode_of(logger) == "disabled")
-    tracker = Tracker(settings, folder, None if off else beginning(settings, folder, identity, record))
+    start = beginning(settings, folder, identity, record) if shows(settings.logger) else None
+    tracker = Tracker(settings, folder, start)
     try:
         yield tracker
     except BaseException as error:
@@ -152,7 +161,7 @@ class Tracker:
             write_json(self.home / START, without_secrets(self.start))
             with (self.home / "messages.log").open("a", encoding="utf-8") as log:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "lume_run.courier", str(self.home)],
+                    [sys.executable, "-m", "lume_run.tracking.courier", str(self.home)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
