@@ -34,13 +34,14 @@ from lume_run.errors import ConfigError, LumeError
 from lume_run.multirun import jobs
 from lume_run.multirun.names import hydra_folder
 from lume_run.preemption import FILE, REQUEUE, SIGNALS
-from lume_run.runtime import console
+from lume_run.runtime import Progress, console
 from lume_run.settings import Settings
 from lume_run.store import content_hash
 from lume_run.sweep.runs import ERROR, RunRecord, first_line, read_run
 from lume_run.tracking.tracker import handed_over
 
 STATES = ("done", "diverged", "failed", "unfinished")
+QUICK = 50  # jobs that are composed without a word
 SHOWN = 20  # jobs that did not end well, in the summary
 DIED = "The process of this job died without a word: killed from outside, or out of memory."
 
@@ -113,6 +114,17 @@ class Runner:
         settings, problems, data = check(cfg)
         error = str(ConfigError(problems)) if problems else ""
         return Job(overrides=own, folder=folder if data else None, settings=settings, data=data, error=error)
+
+    def compose_all(self, combinations: Sequence[Sequence[str]]) -> list[Job]:
+        """All jobs of a sweep; hundreds take a while."""
+        if len(combinations) <= QUICK:
+            return [self.compose(own) for own in combinations]
+        made = []
+        with Progress("checking", len(combinations), "job") as progress:
+            for own in combinations:
+                made.append(self.compose(own))
+                progress.advance()
+        return made
 
     def run(self, wanted: Sequence[Job]) -> None:
         """Run these jobs; those that were under way when a process died start again, each alone."""
@@ -229,7 +241,7 @@ class Grid(Sweeper):
         overrides = parser.parse_overrides(given)
         jobs.name_by(overrides)
         (combinations,) = BasicSweeper.split_arguments(overrides, None)
-        wanted = [self.runner.compose(own) for own in combinations]
+        wanted = self.runner.compose_all(combinations)
         if any(job.data.get("dry_run") for job in wanted):
             from lume_run.multirun.preview import show_sweep
 
