@@ -16,7 +16,7 @@ demo: install
 	$(VENV)/bin/lume-run
 
 test: install lint
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --dist loadfile --numprocesses \
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses \
 		$$($(VENV)/bin/python -c 'import os; print(min(8, 1 + os.cpu_count()))')  # one more: many tests wait for others
 
 lint: install

@@ -7,7 +7,6 @@ kernel's to drop.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import traceback
@@ -20,6 +19,7 @@ from training import configured, phase, rows_for, set_up
 from lume_run import optimise, sharding
 from lume_run.parallel import World, deepspeed_config
 from lume_run.runtime import rank, world_size
+from lume_run.worker import leave
 
 METHOD = "kl"  # reads whole distributions of a live reference
 
@@ -103,4 +103,5 @@ if __name__ == "__main__":
         main(sys.argv[1], *map(Path, sys.argv[2:]))
     except BaseException:
         print(f"rank {rank()}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-        os._exit(1)  # the others may wait for this one in a collective
+        leave(1)
+    leave(0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import pickle
 import sys
 import traceback
@@ -23,6 +22,7 @@ from lume_run import optimise
 from lume_run.parallel import World, deepspeed_config
 from lume_run.runtime import rank, world_size
 from lume_run.sharding import save_trained
+from lume_run.worker import leave
 
 STEPS = 3
 METHODS = [*OBJECTIVES, *MEMBERS]
@@ -113,9 +113,10 @@ def main(mode: str, model: Path, prepared: Path, out: Path) -> None:
             train(case, world, model, prepared, out)
         except BaseException:
             print(f"{case}, rank {rank()}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-            os._exit(1)  # the others may wait for this one in a collective
+            leave(1)
         gc.freeze()  # what was imported on the way, see training.py
 
 
 if __name__ == "__main__":
     main(sys.argv[1], *map(Path, sys.argv[2:]))
+    leave(0)

@@ -25,6 +25,7 @@ from lume_run.preemption import listening
 from lume_run.runtime import rank, world_size
 from lume_run.settings import Lora
 from lume_run.sharding import regroup, save_trained
+from lume_run.worker import leave
 
 STEPS, STOPPED_AT = 5, 3
 CASES = {"full": Lora(), "lora": Lora(enabled=True, rank=4), "dropout": Lora(enabled=True, rank=4, dropout=0.1)}
@@ -106,3 +107,4 @@ def main(mode: str, model: Path, out: Path, *only: str) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])
+    leave(0)
