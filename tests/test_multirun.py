@@ -127,6 +127,18 @@ def test_the_same_command_runs_only_what_failed(swept):
     assert len(stored(output_dir, "target")) == 1
 
 
+def test_a_diverging_job_is_listed_and_not_started_again(swept):
+    """On the target of the sweep above; the loss of the second job is infinite."""
+    output_dir, _, _ = swept
+    jobs = ("method.retain_weight=2,1e39",)
+    for cached in (0, 2):
+        ended = lume_run(output_dir, *jobs)
+        summary = counted(ended.text)
+        assert ended.code == 0, ended.text
+        assert (summary["done"], summary["diverged"], summary["of them cached"]) == (1, 1, cached)
+        assert "unlearned diverged: the loss is inf at step 1" in ended.text
+
+
 def test_a_sweep_of_what_is_not_there_starts_no_job(tmp_path):
     ended = lume_run(tmp_path / "runs", "stages=[evaluate]", "model=hf", f"model.path={tmp_path}/model", "seed=0,1")
     assert ended.code == 2, ended.text
