@@ -252,6 +252,12 @@ def test_a_launcher_that_does_not_work_is_not_asked_for_ever(tmp_path, capsys, e
 LONG = ("trainer.train.epochs=60", "trainer.checkpoint_every=5")
 
 
+def begun(output_dir: Path) -> set[Path]:
+    """Targets that have a checkpoint, or are done."""
+    under_way = {path.parents[2] for path in output_dir.glob("store/target/*/checkpoints/checkpoint-*/COMPLETE")}
+    return {path.with_suffix("") for path in under_way} | {path.parent for path in stored(output_dir, "target")}
+
+
 @pytest.fixture
 def started(tmp_path) -> Iterator[subprocess.Popen[str]]:
     """Two long jobs at once, both under way: each trains a target of its own."""
@@ -260,7 +266,7 @@ def started(tmp_path) -> Iterator[subprocess.Popen[str]]:
         command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     deadline = time.monotonic() + 240
-    while len(list(tmp_path.glob("store/target/*/checkpoints/checkpoint-*"))) < 2 and time.monotonic() < deadline:
+    while len(begun(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
     yield process
     for own in (*psutil.Process(process.pid).children(recursive=True), process) if process.poll() is None else ():
