@@ -223,6 +223,8 @@ def test_a_sweep_with_a_bad_choice_starts_no_job(tmp_path):
         (("model=tiny,7b", "task.source=builtin"), ["task.source: the released target never saw"]),
         (("model=7b,tiny", "task.source=builtin"), ["task.source: the released target never saw"]),
         (("method=ga,nppo", "sede=1,2"), ["no method 'nppo'", "sede: unknown key"]),
+        (("hydra/launcher=slrm", "hydra/swepper=grid"), ["did you mean 'slurm'?", "did you mean 'hydra/sweeper'?"]),
+        (("hydra/launcher=slurm", "hydra.launcher.partitoin=gpu"), ["did you mean 'hydra.launcher.partition'?"]),
     ],
 )
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
