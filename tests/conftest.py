@@ -37,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.stem, len(SLOW)))
 
 
+def shape(hidden_size: int, heads: int, intermediate_size: int) -> tuple[str, ...]:
+    """Overrides that make the built-in model smaller still."""
+    sizes = {"hidden_size": hidden_size, "heads": heads, "intermediate_size": intermediate_size, "vocabulary": 400}
+    return tuple(f"model.shape.{name}={size}" for name, size in sizes.items())
+
+
 def tokenizer_at(folder: Path):
     """The tokenizer of a folder as runs load it."""
     return load_tokenizer(str(folder), Model(name="test"))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from conftest import shape
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
@@ -24,10 +25,7 @@ from lume_run.overrides import compose, conf_dir
 
 SMALL = (
     "task.num_documents=4",
-    "model.shape.hidden_size=32",
-    "model.shape.heads=2",
-    "model.shape.intermediate_size=64",
-    "model.shape.vocabulary=400",
+    *shape(32, 2, 64),
     "trainer.train.epochs=2",
     "trainer.train.stop_accuracy=null",
     "trainer.unlearn.epochs=20",  # of three steps each

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from conftest import shape
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
@@ -34,10 +35,7 @@ from lume_run.store import content_hash
 
 SMALL = (
     "task.num_documents=1",
-    "model.shape.hidden_size=96",
-    "model.shape.heads=4",
-    "model.shape.intermediate_size=288",
-    "model.shape.vocabulary=400",
+    *shape(96, 4, 288),
     "trainer.unlearn.epochs=6",  # of one step each
     "trainer.unlearn.batch_size=6",
     "evaluator.max_new_tokens=48",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import shape
 from hydra.core.utils import JobReturn, JobStatus
 from sweeps import config, scores, write_run
 
@@ -29,10 +30,7 @@ from lume_run.sweep.runs import collect
 
 SMALL = (
     "task.num_documents=2",
-    "model.shape.hidden_size=64",
-    "model.shape.heads=2",
-    "model.shape.intermediate_size=128",
-    "model.shape.vocabulary=400",
+    *shape(64, 2, 128),
     "trainer.train.epochs=2",
     "trainer.unlearn.epochs=2",
     "trainer.unlearn.batch_size=4",

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import shape
 from safetensors.numpy import load_file
 from slurm import cluster, until_true  # noqa: F401 (a fixture)
 
@@ -26,10 +27,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "slurm_requeue.sbatch"
 SMALL = (
     "task.num_documents=2",
-    "model.shape.hidden_size=64",
-    "model.shape.heads=2",
-    "model.shape.intermediate_size=128",
-    "model.shape.vocabulary=400",
+    *shape(64, 2, 128),
     "trainer.train.epochs=40",
     "trainer.unlearn.epochs=12",
     "trainer.unlearn.batch_size=4",

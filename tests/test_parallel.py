@@ -27,7 +27,7 @@ import psutil
 import pytest
 import ranks
 import torch
-from conftest import tokenizer_at
+from conftest import shape, tokenizer_at
 from omegaconf import OmegaConf
 from ranks import FRUGAL, PLAIN, STEPS, Case, cases_of
 from safetensors.torch import load_file
@@ -183,10 +183,7 @@ def test_zero3_never_loads_a_whole_copy(held):
 
 SMALL = (
     "task.num_documents=1",
-    "model.shape.hidden_size=96",
-    "model.shape.heads=4",
-    "model.shape.intermediate_size=288",
-    "model.shape.vocabulary=400",
+    *shape(96, 4, 288),
     "trainer.unlearn.epochs=6",
     "trainer.unlearn.batch_size=6",
     "evaluator.max_new_tokens=48",

@@ -11,14 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import shape
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "task.num_documents=3",
-    "model.shape.hidden_size=48",
-    "model.shape.heads=4",
-    "model.shape.intermediate_size=96",
-    "model.shape.vocabulary=400",
+    *shape(48, 4, 96),
     "trainer.train.epochs=12",
     "trainer.unlearn.epochs=8",
     "trainer.checkpoint_every=7",

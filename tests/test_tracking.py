@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from conftest import shape
 from wandb_server import KEY, Server, serving
 
 from lume_run.cli import name_sweep
@@ -38,10 +39,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 TOKEN = "hf_" + "s3cr3t" * 5
 SMALL = (
     "task.num_documents=2",
-    "model.shape.hidden_size=32",
-    "model.shape.heads=2",
-    "model.shape.intermediate_size=64",
-    "model.shape.vocabulary=400",
+    *shape(32, 2, 64),
     "trainer.train.epochs=2",
     "trainer.train.stop_accuracy=null",
     "trainer.checkpoint_every=10",
