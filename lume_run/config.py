@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lume_run.checks import MAYBE_PATHS, PATHS, combination_problems, part_problems, path_problems
 from lume_run.errors import ConfigError, Problem
 from lume_run.settings import Settings
-from lume_run.walk import Walk
+from lume_run.walk import OWN_PREFIX, TARGET, Walk
 
 FOLDERS = ("output_dir", "task.data_dir")  # may still be made, or are checked by the task
 NOT_IDENTITY = ("dry_run", "objective", "output_dir", "launch", "logger", "hydra")  # what a run computes is the same
@@ -74,7 +74,19 @@ def _resolve_source(data: dict[str, Any]) -> None:
 
 def identity(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the config that decides what a run computes."""
-    return {key: value for key, value in data.items() if key not in NOT_IDENTITY}
+    return {key: without_modules(value) for key, value in data.items() if key not in NOT_IDENTITY}
+
+
+def class_name(path: str) -> str:
+    """What a `_target_` counts as in hashes: the class's own name for lume_run's, the whole path for others'."""
+    return path.rpartition(".")[2] if path.startswith(OWN_PREFIX + ".") else path
+
+
+def without_modules(node: Any) -> Any:
+    """A part of the config with class names in place of the paths of lume_run's classes."""
+    if isinstance(node, Mapping):
+        return {key: class_name(str(value)) if key == TARGET else without_modules(value) for key, value in node.items()}
+    return [without_modules(item) for item in node] if isinstance(node, list) else node
 
 
 def check(cfg: DictConfig) -> tuple[Settings | None, list[Problem], dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lume_run import models
+from lume_run.config import class_name
 from lume_run.contracts import Method, Needs, Role
 from lume_run.incontext import context_of, with_context
 from lume_run.merge import merge_adapters, subtract
@@ -42,10 +43,13 @@ class Subject:
 
 
 def plain(node: Any) -> Any:
-    """A method or setting as JSON-able data with its class name, for hashing."""
+    """A method or setting as JSON-able data with its class name, for hashing.
+
+    Classes of lume_run go by their own names, so that one may move to another module and artifacts stay valid.
+    """
     if is_dataclass(node) and not isinstance(node, type):
         fields = {name: plain(getattr(node, name)) for name in node.__dataclass_fields__}
-        return {"class": f"{type(node).__module__}.{type(node).__qualname__}", **fields}
+        return {"class": class_name(f"{type(node).__module__}.{type(node).__qualname__}"), **fields}
     return node
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -12,7 +14,7 @@ import yaml
 from conftest import SHARED
 from omegaconf import OmegaConf
 
-from lume_run.config import as_data, check, checked, identity
+from lume_run.config import as_data, check, checked, class_name, identity
 from lume_run.contracts import MIDDLE, Needs, Role
 from lume_run.errors import ConfigError, Problem
 from lume_run.methods.kl import RetainKL
@@ -268,6 +270,24 @@ def test_identity_leaves_out_what_computes_nothing(tmp_path):
     assert name.startswith("bios-tiny-npo_gd-")
     assert names[-1].startswith("train-bios-tiny-") and "npo" not in names[-1]  # no method takes part
     assert not {"dry_run", "output_dir", "launch", "hydra"} & identity(data_of()).keys()
+
+
+def test_identity_survives_a_class_that_moves_to_another_module():
+    data = data_of()
+    elsewhere = copy.deepcopy(data)
+    elsewhere["method"]["_target_"] = elsewhere["method"]["_target_"].replace("lume_run.", "lume_run.elsewhere.")
+    assert identity(elsewhere) == identity(data)
+    elsewhere["method"]["_target_"] = "mine.Objective"  # of somebody else: another class
+    assert identity(elsewhere) != identity(data)
+
+
+def test_no_two_classes_that_configs_name_share_a_name():
+    paths = {
+        match[1]
+        for path in conf_dir().rglob("*.yaml")
+        for match in re.finditer(r"_target_: (lume_run\.[\w.]+)", path.read_text(encoding="utf-8"))
+    }
+    assert len({class_name(path) for path in paths}) == len(paths) > 40
 
 
 def test_the_written_config_checks_to_the_same_run(tmp_path):
