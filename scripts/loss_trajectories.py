@@ -1,4 +1,4 @@
-"""Show that a change leaves losses and scores alone: six small runs, recorded before and after, compared digit by digit.
+"""Show that a change leaves losses and scores alone: six small runs before and after it, compared digit by digit.
 
     python scripts/loss_trajectories.py record before --checkout ../other-checkout
     python scripts/loss_trajectories.py record after
