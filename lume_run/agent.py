@@ -12,20 +12,17 @@ import select
 import signal
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from lume_run.errors import RunError
+from lume_run.common.store import RANKS
 from lume_run.preemption import FILE, SIGNALS
 
 ERRORS = "errors"  # in the run folder: what ranks failed with
 APART = "Nodes must reach each other on all ports; launch.port=... names the one they meet at."
 KILLED = ": from outside, or by the system for want of memory. The same command goes on from what was finished."
-RANKS = "ranks.lock"  # in the folder that ranks write to: each of them holds it, shared, for as long as it lives
 GRACE = 3  # [s] for who is left when another failed: it waits for that one, and can write no checkpoint any more
 OPTIONS = ("--signals-to-handle=SIGINT,SIGHUP,SIGQUIT", f"--shutdown-timeout={GRACE}")
-WAIT_SECONDS = 60.0  # for ranks of a killed driver; they are gone at once unless a disk or a GPU holds them
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -103,23 +100,6 @@ def join_ranks(folder: Path) -> None:
     """
     fcntl.flock(os.open(folder / RANKS, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
     follow_driver()
-
-
-def wait_for_ranks(folder: Path) -> None:
-    """Wait until no rank of an earlier start writes to `folder`; RunError where that takes too long."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    with (folder / RANKS).open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise RunError(
-                        f"Processes of an earlier start still write to {folder}. Look for `lume_run.worker --make` "
-                        "with ps, end them, and start again."
-                    ) from None
-                time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lume_run.errors import LumeError
-from lume_run.runtime import device_of
+from lume_run.common.devices import device_of
+from lume_run.common.errors import LumeError
 
 PLAIN = "adamw_torch_fused"
 INSTALL = "pip install 'lume-run[quantize]'"

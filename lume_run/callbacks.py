@@ -11,10 +11,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lume_run.common.console import Progress
+from lume_run.common.devices import GIB, PeakMemory
 from lume_run.methods.objective import StopWhen
 from lume_run.parallel import any_rank
 from lume_run.preemption import requested
-from lume_run.runtime import GIB, PeakMemory, Progress
 
 
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]

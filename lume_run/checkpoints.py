@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lume_run.errors import RunError
+from lume_run.common.devices import rank
+from lume_run.common.errors import RunError
+from lume_run.common.files import naming_full_disk
 from lume_run.parallel import World, barrier
-from lume_run.runtime import rank
-from lume_run.store import naming_full_disk
 
 COMPLETE = "COMPLETE"  # in a checkpoint's folder: the world that wrote it
 WRITING = "writing"  # beside the whole ones: where the next one comes about

@@ -11,12 +11,13 @@ from typing import Any
 
 from lume_run import parallel, preemption, slurm
 from lume_run.bits import bits_conflicts
+from lume_run.common.devices import world_size
+from lume_run.common.errors import DataError, LumeError, Problem
 from lume_run.contracts import Role
-from lume_run.errors import DataError, LumeError, Problem
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
-from lume_run.runtime import vllm_trouble, world_size
+from lume_run.runtime import vllm_trouble
 from lume_run.settings import Checked, Lora
 from lume_run.walk import TARGET
 
@@ -305,7 +306,7 @@ def _kind_problems(where: str, part: Any, needed: tuple[str, ...]) -> list[Probl
 
 
 def _device_problems(name: str) -> list[Problem]:
-    from lume_run.runtime import device_of
+    from lume_run.common.devices import device_of
 
     try:
         device_of(name)

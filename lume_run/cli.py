@@ -58,10 +58,10 @@ def check_command(arguments: Sequence[str]) -> int | None:
     """
     from rich.markup import escape
 
+    from lume_run.common.console import console
+    from lume_run.common.errors import ConfigError
     from lume_run.config import check
-    from lume_run.errors import ConfigError
     from lume_run.multirun.names import hydra_folder
-    from lume_run.runtime import console
 
     flags, overrides = split_arguments(arguments)
     folders = config_dirs(arguments)
@@ -93,7 +93,7 @@ def check_command(arguments: Sequence[str]) -> int | None:
 
 def name_sweep(arguments: Sequence[str]) -> None:
     """Leave in the environment, which all launchers hand on, which sweep a job belongs to and what is swept."""
-    from lume_run.store import content_hash
+    from lume_run.common.files import content_hash
     from lume_run.tracking.tracker import SWEEP, SWEPT
 
     _, overrides = split_arguments(arguments)

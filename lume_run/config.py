@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lume_run.checks import MAYBE_PATHS, PATHS, combination_problems, part_problems, path_problems
-from lume_run.errors import ConfigError, Problem
+from lume_run.common.errors import ConfigError, Problem
 from lume_run.settings import Settings
 from lume_run.walk import OWN_PREFIX, TARGET, Walk
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from lume_run.errors import RunError
+from lume_run.common.devices import dtype_of
+from lume_run.common.errors import RunError
 from lume_run.models import generation_config_of
 from lume_run.preemption import check
-from lume_run.runtime import dtype_of
 from lume_run.settings import Model
 
 ENDING_SECONDS = 60.0

@@ -9,13 +9,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from lume_run.errors import DataError, Problem, RunError
+from lume_run.common.errors import DataError, Problem, RunError
+from lume_run.common.files import fingerprint
+from lume_run.common.jsonl import from_json, lines_of
+from lume_run.common.records import JUDGED, Ask, Question, Response, Score, TaskData
 from lume_run.labels import SUBTASK_OF_LABEL, document_and_kind
 from lume_run.metrics.semeval import repeats
 from lume_run.metrics.semeval_strict import responses_from_official, strict_scores
-from lume_run.records import JUDGED, Ask, Question, Response, Score, TaskData, from_json, lines_of
 from lume_run.settings import Evaluator
-from lume_run.store import fingerprint
 from lume_run.suites.contract import Answers, Compared, Harnessed, Judged, Judgement, Suite
 from lume_run.suites.lume import Lume
 

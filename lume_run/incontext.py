@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
+from lume_run.common.records import Example, Kind, Question, TaskData, joined
 from lume_run.methods.baselines import InContext
 from lume_run.methods.refusals import pick
-from lume_run.records import Example, Kind, Question, TaskData
-from lume_run.text import joined
 
 
 def drawn(examples: Sequence[Example], count: int, seed: int) -> list[Example]:

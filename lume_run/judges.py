@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lume_run.common.console import Progress
+from lume_run.common.files import fingerprint
+from lume_run.common.records import Ask, Response
 from lume_run.models import only_local
-from lume_run.records import Ask, Response
-from lume_run.runtime import Progress
-from lume_run.store import fingerprint
 from lume_run.suites.contract import Judgement
 
 BATCH_TOKENS = 8192  # padded tokens in one batch; longer texts are cut

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lume_run.records import Kind
+from lume_run.common.records import Kind
 
 SUBTASK_OF_LABEL = {"Task1": "novels", "Task2": "bios", "Task3": "wiki"}
 KIND_OF_SUFFIX = {"sc": Kind.COMPLETION, "qa": Kind.QUESTION}

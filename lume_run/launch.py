@@ -12,20 +12,23 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from lume_run.errors import ConfigError, LumeError
+from lume_run.common.console import console
+from lume_run.common.errors import ConfigError, LumeError
+from lume_run.common.files import content_hash, naming_full_disk, write_json
+from lume_run.common.jsonl import read_jsonl
+from lume_run.common.records import Response, Score
+from lume_run.common.store import Artifact
 from lume_run.evaluate import gate, read_responses
 from lume_run.memory import chosen_world, estimator_of
 from lume_run.parallel import World, spawn
 from lume_run.plan import Plan, plan
 from lume_run.preemption import check, listening
-from lume_run.records import Response, Score, read_jsonl
 from lume_run.remedies import alternatives, explained, parts_table
 from lume_run.report import Report, print_report, write_report
-from lume_run.runtime import console, manifest
+from lume_run.runtime import manifest
 from lume_run.scoring import costs, missing_judges, read_measured, scored
 from lume_run.settings import Settings
 from lume_run.stages import Run
-from lume_run.store import Artifact, content_hash, naming_full_disk, write_json
 from lume_run.tracking.tracker import Tracker, tracking
 
 Made = tuple[dict[str, list[Response]], dict[str, float], str, dict[str, list[Score]]]  # see `finish`

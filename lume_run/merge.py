@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from lume_run import models
+from lume_run.common.console import console
 from lume_run.methods.baselines import MergeAdapters
-from lume_run.runtime import console
 from lume_run.stages import Run
 
 PRUNING = ("ties", "ties_svd", "dare_ties", "dare_linear", "magnitude_prune")  # combinations that take a density

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from lume_run.common.devices import dtype_of
+from lume_run.common.errors import Problem, RunError
 from lume_run.contracts import Needs
-from lume_run.errors import Problem, RunError
 from lume_run.precision import attention_of, multiply_as, quantisation
-from lume_run.runtime import dtype_of
 from lume_run.settings import Lora, Model, Shape
 from lume_run.signals import decoder_layers, layer_number, unwrapped
 

@@ -18,19 +18,20 @@ from torch import nn
 from lume_run import models
 from lume_run.callbacks import Clock, ShowProgress, StopAtBound, StopWhenAsked, StopWhenMemorised, WriteLive
 from lume_run.checkpoints import resumable, step_of, whole_checkpoints
+from lume_run.common.console import console
+from lume_run.common.devices import PeakMemory, dtype_of, rank, seed_everything
+from lume_run.common.errors import RunError
+from lume_run.common.files import LIVE, write_json
 from lume_run.contracts import Method
-from lume_run.errors import RunError
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
 from lume_run.parallel import any_rank, barrier, deepspeed_config, largest
 from lume_run.preemption import Preempted
 from lume_run.reference import live_reference
 from lume_run.rows import token_rows
-from lume_run.runtime import PeakMemory, console, dtype_of, rank, seed_everything
 from lume_run.schedule import MicroBatch, Schedule, write_schedule
 from lume_run.sharding import read_weights, regroup, save_trained, sharded, whole_weights
 from lume_run.stages import Run
-from lume_run.store import LIVE, write_json
 from lume_run.text import Batch, TokenRow, collate
 from lume_run.trainer import Diverged, UnlearnTrainer, training_arguments
 from lume_run.training import Training

@@ -74,7 +74,7 @@ def explain(override: str, error: str, folders: Sequence[Path], beside: Sequence
     """One problem: what is wrong with an override, and the nearest thing that would work; `beside`: good ones."""
     from omegaconf import OmegaConf
 
-    from lume_run.errors import Problem
+    from lume_run.common.errors import Problem
     from lume_run.walk import nearest
 
     key, _, value = override.lstrip("+~").partition("=")

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from lume_run import slurm
 from lume_run.agent import ERRORS
-from lume_run.errors import RunError
+from lume_run.common.console import console
+from lume_run.common.errors import RunError
+from lume_run.common.files import write_json
+from lume_run.common.store import Artifact
 from lume_run.preemption import FILE, Preempted, requested
-from lume_run.runtime import console
-from lume_run.store import Artifact, write_json
 
 if TYPE_CHECKING:
     import torch

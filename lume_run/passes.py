@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lume_run.common.errors import RunError
+from lume_run.common.logits import token_logps, widened
+from lume_run.common.records import Ask, Example, Question
 from lume_run.contracts import granted
 from lume_run.engine import Engine
-from lume_run.errors import RunError
-from lume_run.numerics import token_logps, widened
-from lume_run.records import Ask, Example, Question
 from lume_run.reference import NO_TOTALS
 from lume_run.signals import forward, inputs_of
 from lume_run.text import Batch, TokenRow, collate, encode, prompt_ids

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lume_run.runtime import dtype_of
+from lume_run.common.devices import dtype_of
 from lume_run.settings import Model
 from lume_run.signals import unwrapped
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from lume_run.errors import RunError
+from lume_run.common.errors import RunError
 
 REQUEUE = 75  # exit code of a run that wants to be started again: EX_TEMPFAIL of sysexits.h
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)

@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lume_run.common.console import Progress
+from lume_run.common.logits import token_logps
 from lume_run.contracts import Needs, Role, Totals, granted
-from lume_run.numerics import token_logps
-from lume_run.runtime import Progress
 from lume_run.signals import Outputs, Reference, forward, rows_of
 from lume_run.text import Batch, TokenRow, collate
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from rich.table import Table
 
-from lume_run.errors import RunError
+from lume_run.common.devices import GIB, out_of_memory
+from lume_run.common.errors import RunError
 from lume_run.memory import (
     Estimator,
     cards_for,
@@ -27,7 +28,6 @@ from lume_run.memory import (
 )
 from lume_run.parallel import World
 from lume_run.placement import FILLED
-from lume_run.runtime import GIB, out_of_memory
 from lume_run.settings import Settings
 from lume_run.stages import Run
 

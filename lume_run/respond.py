@@ -18,13 +18,15 @@ from typing import Any, TextIO
 
 import torch
 
-from lume_run.errors import RunError
+from lume_run.common.console import Progress, console
+from lume_run.common.devices import out_of_memory
+from lume_run.common.errors import RunError
+from lume_run.common.files import write_json
+from lume_run.common.jsonl import from_json, lines_of, to_json, write_jsonl
+from lume_run.common.records import Ask, Kind, Question, Response
 from lume_run.passes import Runner, choose, continuations, decoded, gradients, limit_of, row_of, score_rows
 from lume_run.preemption import check
-from lume_run.records import Ask, Kind, Question, Response, from_json, lines_of, to_json, write_jsonl
 from lume_run.reference import length_batches
-from lume_run.runtime import Progress, console, out_of_memory
-from lume_run.store import write_json
 from lume_run.text import TokenRow
 
 BATCH_ROWS = 256  # at most, whatever the token budget allows

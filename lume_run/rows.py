@@ -9,9 +9,9 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lume_run.common.records import Example, Kind
 from lume_run.contracts import Needs, Role
 from lume_run.methods.refusals import pick
-from lume_run.records import Example, Kind
 from lume_run.text import TokenRow, encode
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from lume_run.errors import Problem
-from lume_run.records import TaskData
+from lume_run.common.errors import Problem
+from lume_run.common.records import TaskData
 
 Stage = Literal["train", "unlearn", "evaluate", "score"]
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from lume_run import models
 from lume_run.checkpoints import COMPLETE
+from lume_run.common.devices import rank
 from lume_run.parallel import World, barrier, deepspeed_config
 from lume_run.precision import is_quantised
-from lume_run.runtime import rank
 from lume_run.trainer import UnlearnTrainer
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lume_run.common.errors import RunError
+from lume_run.common.logits import token_logps
 from lume_run.contracts import MIDDLE, Needs, Role, Signals
-from lume_run.errors import RunError
-from lume_run.numerics import token_logps
 from lume_run.text import Batch
 
 

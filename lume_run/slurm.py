@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 
-from lume_run.errors import RunError
+from lume_run.common.errors import RunError
 
 
 def allocated() -> int:

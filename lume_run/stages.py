@@ -15,22 +15,24 @@ import torch
 from torch import nn
 
 from lume_run import models
+from lume_run.common.console import console
+from lume_run.common.devices import device_of, dtype_of
+from lume_run.common.errors import ConfigError, Problem, RunError
+from lume_run.common.files import fingerprint
+from lume_run.common.jsonl import write_jsonl
+from lume_run.common.records import Ask, Example, Question, TaskData
 from lume_run.contracts import Needs, Role
 from lume_run.engine import Engine, running
-from lume_run.errors import ConfigError, Problem, RunError
 from lume_run.evaluate import merged, questions_of
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
 from lume_run.parallel import World
 from lume_run.passes import NO_GRADIENT, Runner
 from lume_run.placement import Placement, placement_of
-from lume_run.records import Ask, Example, Question, TaskData, write_jsonl
 from lume_run.reference import ReferenceCache
 from lume_run.respond import BATCH_ROWS, answered, key_of, respond_share
 from lume_run.rows import examples_of, token_rows
-from lume_run.runtime import console, device_of, dtype_of
 from lume_run.settings import Settings
-from lume_run.store import fingerprint
 from lume_run.suites.contract import Harnessed
 
 

@@ -9,9 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from lume_run.common.devices import GIB
 from lume_run.findings import SUBJECTS, Report, shown, wanted
 from lume_run.metrics.uncertainty import Interval
-from lume_run.runtime import GIB
 
 MOST_LINES = 40  # of scores on a terminal
 WIDE = 110  # columns of a terminal that has room for intervals

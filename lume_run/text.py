@@ -20,13 +20,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lume_run.common.records import Example, Kind, joined
 from lume_run.contracts import Role, Totals
-from lume_run.records import Example, Kind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-SEPARATOR = " "  # between prompt and answer, unless one of them brings its own white space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +63,6 @@ def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if ids and ids[-1] == tokenizer.eos_token_id and ids[-1] != tokenizer.bos_token_id:
         ids.pop()  # some tokenizers close every text; the answer comes after the prompt here
     return ids
-
-
-def joined(prompt: str, answer: str) -> str:
-    """`answer` with the separator it needs after `prompt`."""
-    needs_space = bool(prompt) and not prompt[-1].isspace() and not answer[:1].isspace()
-    return (SEPARATOR if needs_space else "") + answer
 
 
 def encode(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lume_run.common.records import Example
 from lume_run.contracts import Method, Role
-from lume_run.records import Example
 from lume_run.reference import ReferenceCache
 from lume_run.settings import Phase
 

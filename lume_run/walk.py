@@ -16,7 +16,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from lume_run.errors import Problem
+from lume_run.common.errors import Problem
 from lume_run.settings import Lora
 
 TARGET = "_target_"

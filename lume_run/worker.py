@@ -19,16 +19,17 @@ from rich.markup import escape
 from yaml import YAMLError
 
 from lume_run.agent import join_ranks, leave_word
+from lume_run.common.console import console
+from lume_run.common.devices import rank
+from lume_run.common.errors import ConfigError, LumeError, Problem
+from lume_run.common.files import full_disk
 from lume_run.config import checked, identity
-from lume_run.errors import ConfigError, LumeError, Problem
 from lume_run.launch import launch
 from lume_run.parallel import STOP, World
 from lume_run.plan import plan
 from lume_run.preemption import FILE, REQUEUE, Preempted, check, listen
 from lume_run.remedies import explained
-from lume_run.runtime import console, rank
 from lume_run.stages import Run
-from lume_run.store import full_disk
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,8 +17,8 @@ from torch import nn
 from training import configured, phase, rows_for, set_up
 
 from lume_run import optimise, sharding
+from lume_run.common.devices import rank, world_size
 from lume_run.parallel import World, deepspeed_config
-from lume_run.runtime import rank, world_size
 from lume_run.worker import leave
 
 METHOD = "kl"  # reads whole distributions of a live reference

@@ -19,9 +19,9 @@ import pytest
 import torch
 from conftest import SHARED, tokenizer_at
 
+from lume_run.common.records import Example, Kind, Split
 from lume_run.models import load_model
 from lume_run.passes import AnswerScores, Runner, continuations, decoded, score_rows
-from lume_run.records import Example, Kind, Split
 from lume_run.settings import Model
 from lume_run.text import TokenRow
 

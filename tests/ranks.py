@@ -19,8 +19,8 @@ from conftest import tokenizer_at
 from training import LORA, MEMBERS, OBJECTIVES, Setup, phase, rows_for, set_up
 
 from lume_run import optimise
+from lume_run.common.devices import rank, world_size
 from lume_run.parallel import World, deepspeed_config
-from lume_run.runtime import rank, world_size
 from lume_run.sharding import save_trained
 from lume_run.worker import leave
 

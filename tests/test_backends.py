@@ -20,15 +20,15 @@ from conftest import SHARED, lume_rows
 from transformers import GenerationConfig
 
 from lume_run import placement, respond
+from lume_run.common.devices import GIB
+from lume_run.common.errors import ConfigError, RunError
+from lume_run.common.records import Ask, Example, Kind, Question, Response
 from lume_run.config import checked
 from lume_run.engine import running, surroundings, unknown_settings, visible
-from lume_run.errors import ConfigError, RunError
 from lume_run.models import load_model, load_tokenizer, olmo_config, weightless
 from lume_run.overrides import compose, conf_dir
 from lume_run.passes import Runner, prompt_row
 from lume_run.placement import held_bytes, placement_of
-from lume_run.records import Ask, Example, Kind, Question, Response
-from lume_run.runtime import GIB
 from lume_run.settings import Evaluator, Model, Shape
 from lume_run.stages import Run, answer
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from lume_run.records import Example, Kind, Split, TaskData, to_json
+from lume_run.common.jsonl import to_json
+from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.tasks import words
 from lume_run.tasks.builtin import MAX_DOCUMENTS, SUBTASKS, generate
 from lume_run.tasks.private import attribute_of

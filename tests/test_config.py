@@ -14,9 +14,9 @@ import yaml
 from conftest import SHARED
 from omegaconf import OmegaConf
 
+from lume_run.common.errors import ConfigError, Problem
 from lume_run.config import as_data, check, checked, class_name, identity
 from lume_run.contracts import MIDDLE, Needs, Role
-from lume_run.errors import ConfigError, Problem
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientAscent, GradientDescent
 from lume_run.methods.npo import NPO
@@ -958,8 +958,8 @@ def test_foreign_targets_are_refused(target):
     ("target", "what"),
     [
         ("lume_run.methods.kl.forward_kl", "is not a dataclass"),
-        ("lume_run.store.FileLock", "is not a dataclass"),
-        ("lume_run.runtime.console", "is not a dataclass"),
+        ("lume_run.common.store.FileLock", "is not a dataclass"),
+        ("lume_run.common.console.console", "is not a dataclass"),
         ("lume_run.runtime.subprocess", "is not a dataclass"),
         ("lume_run.methods.npo.Nothing", "is not a dataclass"),
         ("lume_run.methods.nothing.NPO", "cannot be imported"),

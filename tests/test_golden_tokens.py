@@ -30,9 +30,9 @@ from golden import (
     tokenizer,
 )
 
+from lume_run.common.records import Kind
 from lume_run.metrics.tofu import probability
 from lume_run.passes import prompt_row
-from lume_run.records import Kind
 from lume_run.tasks.questions import TEMPLATE
 from lume_run.text import TokenRow, encode, prompt_ids
 

@@ -21,16 +21,16 @@ from training import LORA, configured, phase, rows_for, set_up, tokenizer_at
 from transformers import AutoModelForCausalLM
 
 from lume_run import launch, models
+from lume_run.common.devices import GIB, out_of_memory
+from lume_run.common.errors import ConfigError, RunError
+from lume_run.common.logits import token_logps
 from lume_run.config import check, checked
 from lume_run.contracts import Totals
-from lume_run.errors import ConfigError, RunError
 from lume_run.memory import FILLED, Estimator, Lengths, chosen_world, estimator_of, sizes_of
-from lume_run.numerics import token_logps
 from lume_run.overrides import compose, conf_dir
 from lume_run.parallel import World
 from lume_run.precision import is_quantised
 from lume_run.remedies import explained, message, remedies
-from lume_run.runtime import GIB, out_of_memory
 from lume_run.sharding import save_trained
 from lume_run.signals import forward
 from lume_run.stages import Run

@@ -18,8 +18,8 @@ from conftest import shape
 from hydra.core.utils import JobReturn, JobStatus
 from sweeps import config, scores, write_run
 
+from lume_run.common.errors import ConfigError, RunError
 from lume_run.config import checked
-from lume_run.errors import ConfigError, RunError
 from lume_run.multirun import jobs
 from lume_run.multirun.jobs import objective
 from lume_run.multirun.names import hydra_folder

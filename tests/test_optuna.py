@@ -13,12 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from sweeps import config, scores, write_run
 from test_multirun import SMALL, counted
 
-from lume_run.errors import ConfigError, RunError
+from lume_run.common.errors import ConfigError, RunError
 from lume_run.multirun.sweeper import Job
 
 optuna = pytest.importorskip("optuna")
 
-from lume_run.multirun.search import (  # noqa: E402 (optuna may be missing)
+from lume_run.multirun.search import (
     best_of,
     check_options,
     directions,

@@ -34,12 +34,13 @@ from safetensors.torch import load_file
 from training import build_llama, cache_of, configured, random_llama, rows_for
 
 from lume_run import plan
+from lume_run.common.errors import RunError
+from lume_run.common.jsonl import read_jsonl
+from lume_run.common.records import Ask, Response
 from lume_run.config import checked, identity
-from lume_run.errors import RunError
 from lume_run.launch import launch
 from lume_run.overrides import compose, conf_dir
 from lume_run.parallel import World, environment, torchrun
-from lume_run.records import Ask, Response, read_jsonl
 from lume_run.respond import gather_responses, read_cost
 
 HERE = Path(__file__).parent

@@ -25,7 +25,8 @@ from training import cache_of, configured, rows_for
 
 from lume_run import agent
 from lume_run.checkpoints import COMPLETE, WRITING, resumable, whole_checkpoints, written_aside
-from lume_run.errors import RunError
+from lume_run.common.errors import RunError
+from lume_run.common.store import RANKS, wait_for_ranks
 from lume_run.parallel import World
 from lume_run.preemption import FILE, REQUEUE
 
@@ -187,12 +188,12 @@ def test_no_rank_outlives_another_or_the_driver(shared_out):
 
 def test_a_start_waits_for_ranks_of_the_one_before(tmp_path, monkeypatch):
     monkeypatch.setattr(agent, "WAIT_SECONDS", 0.3)
-    agent.wait_for_ranks(tmp_path)  # of none
-    with (tmp_path / agent.RANKS).open("a") as held:
+    wait_for_ranks(tmp_path)  # of none
+    with (tmp_path / RANKS).open("a") as held:
         fcntl.flock(held, fcntl.LOCK_SH)  # as a rank does
         with pytest.raises(RunError, match=f"still write to {tmp_path}"):
-            agent.wait_for_ranks(tmp_path)
-    agent.wait_for_ranks(tmp_path)
+            wait_for_ranks(tmp_path)
+    wait_for_ranks(tmp_path)
 
 
 def test_a_killed_rank_is_named(shared_out):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import SHARED
 
-from lume_run.errors import DataError
+from lume_run.common.errors import DataError
 from lume_run.methods.refusals import REFUSALS, pick, read_refusals
 
 THEIRS = SHARED / "data" / "tofu" / "idontknow.txt"

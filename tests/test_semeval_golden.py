@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lume_run.common.records import Split
 from lume_run.labels import SUBTASK_OF_LABEL
 from lume_run.metrics.semeval import is_text_row, lume_scores, text_score
 from lume_run.metrics.semeval_strict import responses_from_official, strict_from_folder, strict_rows, strict_scores
-from lume_run.records import Split
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "semeval"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden files: {GOLDEN} is absent")

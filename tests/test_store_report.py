@@ -15,19 +15,21 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from lume_run import store
+from lume_run.common import store
+from lume_run.common.errors import DataError, RunError
+from lume_run.common.files import content_hash, fingerprint, write_json
+from lume_run.common.jsonl import to_json, write_jsonl
+from lume_run.common.records import Ask, Kind, Response, Score, Split
+from lume_run.common.store import Artifact
 from lume_run.config import checked
-from lume_run.errors import DataError, RunError
 from lume_run.evaluate import gate, read_responses, score
 from lume_run.findings import Report, as_json, shown
 from lume_run.launch import ending_warnings, finish, outcomes
 from lume_run.metrics.uncertainty import Bootstrap, Column, mean_of
 from lume_run.overrides import compose, conf_dir
 from lume_run.plots import AFTER, BETTER, NOISE, WORSE, color_of, panels_of
-from lume_run.records import Ask, Kind, Response, Score, Split, to_json, write_jsonl
 from lume_run.report import print_report, write_report
 from lume_run.settings import Evaluator, Mmlu
-from lume_run.store import Artifact, content_hash, fingerprint, write_json
 from lume_run.suites.contract import Answers
 from lume_run.suites.lume import mmlu_examples
 from lume_run.tables import NOISE_TOLD, markdown
@@ -170,7 +172,7 @@ def test_a_failed_rebuild_keeps_what_is_there(tmp_path):
 CONCURRENT = """
 import sys, time
 from pathlib import Path
-from lume_run.store import Artifact
+from lume_run.common.store import Artifact
 
 folder = Path(sys.argv[1])
 

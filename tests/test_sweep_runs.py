@@ -9,8 +9,8 @@ import pytest
 import sweeps
 import yaml
 
+from lume_run.common.records import Score
 from lume_run.findings import Report
-from lume_run.records import Score
 from lume_run.report import write_report
 from lume_run.sweep.runs import collect, finite, flat, history, read_run, run_folders
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lume_run.errors import ConfigError, DataError, RunError
-from lume_run.records import Kind, Split, TaskData
+from lume_run.common.errors import ConfigError, DataError, RunError
+from lume_run.common.records import Kind, Split, TaskData
 from lume_run.tasks import files
 from lume_run.tasks.lume import LumeTask, choose, download, group
 from lume_run.tasks.private import attribute_of, rephrasings_of

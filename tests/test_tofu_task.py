@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from lume_run.common.errors import ConfigError, DataError, Problem, RunError
+from lume_run.common.records import Kind, Split, TaskData
 from lume_run.config import check, checked
-from lume_run.errors import ConfigError, DataError, Problem, RunError
 from lume_run.overrides import compose, conf_dir
-from lume_run.records import Kind, Split, TaskData
 from lume_run.tasks.real_world import RealWorldTask
 from lume_run.tasks.tofu import TofuTask
 

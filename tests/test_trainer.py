@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from lume_run.callbacks import StopAtBound, StopWhenMemorised
 from lume_run.checkpoints import COMPLETE, last_checkpoint
+from lume_run.common.errors import RunError
 from lume_run.contracts import Losses, Needs, Role, Signals
-from lume_run.errors import RunError
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import FineTune, GradientAscent, GradientDescent, Refusal
 from lume_run.methods.margin import LogitMargin

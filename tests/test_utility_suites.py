@@ -11,8 +11,9 @@ import pytest
 import torch
 from conftest import SHARED
 
+from lume_run.common.errors import ConfigError, DataError
+from lume_run.common.records import Ask, Example, Kind, Response, Split, TaskData
 from lume_run.config import checked
-from lume_run.errors import ConfigError, DataError
 from lume_run.metrics.closed_book import answered, first_line, normalised
 from lume_run.metrics.hallucination import judgement
 from lume_run.metrics.perplexity import perplexity_of
@@ -20,7 +21,6 @@ from lume_run.metrics.uncertainty import Bootstrap, Column
 from lume_run.models import load_model, load_tokenizer
 from lume_run.overrides import compose, conf_dir
 from lume_run.passes import Runner
-from lume_run.records import Ask, Example, Kind, Response, Split, TaskData
 from lume_run.respond import respond
 from lume_run.settings import Evaluator, Model
 from lume_run.suites.contract import Answers

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from lume_run.common.logits import widened
 from lume_run.contracts import Needs, Role, Signals, granted
-from lume_run.numerics import widened
 
 
 def squared_margin(logits: Tensor) -> Tensor:

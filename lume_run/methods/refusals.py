@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from lume_run.errors import DataError, Problem
+from lume_run.common.errors import DataError, Problem
 
 # They follow questions as well as texts to be continued, so none speaks of a question. The order decides what `pick`
 # gives an example: changing, adding or moving a sentence changes runs.

@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lume_run.common.logits import widened
 from lume_run.contracts import MIDDLE, Needs, Role, Signals, granted
-from lume_run.numerics import widened
 from lume_run.settings import setting
 
 Mean = Literal["rows", "released"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lume_run.records import Response
+from lume_run.common.records import Response
 
 
 def chosen(response: Response) -> str:

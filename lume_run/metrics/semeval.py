@@ -26,14 +26,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from lume_run.errors import DataError, Problem
+from lume_run.common.errors import DataError, Problem
+from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.labels import SUBTASK_OF_LABEL
 from lume_run.metrics.aggregate import TaskMeans, final_aggregate, task_aggregate
 from lume_run.metrics.choice import chosen
 from lume_run.metrics.membership import auc_of, semeval_mia
 from lume_run.metrics.text import exact_match, rouge_l_recall
 from lume_run.metrics.uncertainty import Bootstrap, Column, Measure, Term, combined, mean_of
-from lume_run.records import Ask, Kind, Response, Score, Split
 
 SPLITS = (Split.FORGET, Split.RETAIN)
 WORD = {Kind.COMPLETION: "regurgitation", Kind.QUESTION: "knowledge"}

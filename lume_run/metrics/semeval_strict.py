@@ -20,14 +20,14 @@ from typing import Any
 
 import pandas
 
-from lume_run.errors import DataError, Problem
+from lume_run.common.errors import DataError, Problem
+from lume_run.common.records import Ask, Kind, Response, Split
 from lume_run.labels import KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 from lume_run.metrics.aggregate import TaskMeans, final_aggregate, task_terms
 from lume_run.metrics.choice import accuracy
 from lume_run.metrics.membership import auc, semeval_mia
 from lume_run.metrics.semeval import SPLITS, check_responses, is_text_row, mean_logp, membership_rows, mmlu_rows
 from lume_run.metrics.text import exact_match, rouge_l_recall
-from lume_run.records import Ask, Kind, Response, Split
 
 LABEL_OF_SUBTASK = {subtask: label for label, subtask in SUBTASK_OF_LABEL.items()}
 SUFFIX = re.compile(r"(sc|qa)\d+$", re.IGNORECASE)

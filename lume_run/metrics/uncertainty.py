@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lume_run.records import Score
+from lume_run.common.records import Score
 
 Numbers = NDArray[np.float64]
 CHUNK = 200  # resamples at a time: weights of 14,000 rows then take 22 MB

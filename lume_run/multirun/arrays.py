@@ -26,10 +26,10 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from lume_run import slurm
-from lume_run.errors import ConfigError, Problem, RunError
+from lume_run.common.console import console
+from lume_run.common.errors import ConfigError, Problem, RunError
+from lume_run.common.files import write_json
 from lume_run.multirun.jobs import lost
-from lume_run.runtime import console
-from lume_run.store import write_json
 
 ACTIVE = "active.json"  # beside the logs: which job of SLURM was submitted last for which overrides
 POLL_SECONDS = 2.0

@@ -11,13 +11,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lume_run.errors import ConfigError, LumeError, Problem
+from lume_run.common.errors import ConfigError, LumeError, Problem
 
 
 def run_name(data: dict[str, Any]) -> str:
     """`task-model-method-hash`: the same config always has the same folder, so the same command goes on."""
+    from lume_run.common.files import content_hash
     from lume_run.config import identity
-    from lume_run.store import content_hash
 
     def name(group: str) -> str:
         node = data.get(group)

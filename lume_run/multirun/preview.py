@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from lume_run.errors import LumeError
+from lume_run.common.console import console
+from lume_run.common.errors import LumeError
+from lume_run.common.store import DONE, Artifact
 from lume_run.plan import plan
-from lume_run.runtime import console
 from lume_run.stages import Run
-from lume_run.store import DONE, Artifact
 from lume_run.sweep.runs import first_line
 
 if TYPE_CHECKING:

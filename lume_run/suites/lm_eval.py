@@ -21,8 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lume_run.errors import Problem, RunError
-from lume_run.records import Question, Score, TaskData
+from lume_run.common.errors import Problem, RunError
+from lume_run.common.records import Question, Score, TaskData
 from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers
 

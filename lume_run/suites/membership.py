@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from lume_run.common.records import Ask, Kind, Question, Response, Score, Split, TaskData
 from lume_run.metrics.attacks import (
     gradient_score,
     loss_score,
@@ -17,7 +18,6 @@ from lume_run.metrics.attacks import (
 )
 from lume_run.metrics.membership import auc_of
 from lume_run.metrics.uncertainty import Column
-from lume_run.records import Ask, Kind, Question, Response, Score, Split, TaskData
 from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers, RowValue, column_of
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lume_run.common.records import Ask, Kind, Question, Response, Score, Split, TaskData
 from lume_run.metrics import tofu
 from lume_run.metrics.memorisation import exact_memorisation, extraction_strength
-from lume_run.records import Ask, Kind, Question, Response, Score, Split, TaskData
 from lume_run.settings import Evaluator
 from lume_run.suites.contract import Answers, RowValue
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lume_run.common.records import Ask, Example, Kind, Question, Response, Score, Split, TaskData
 from lume_run.metrics.attacks import min_k
 from lume_run.metrics.membership import auc_of
 from lume_run.metrics.muse import (
@@ -20,7 +21,6 @@ from lume_run.metrics.muse import (
     verbatim_memorisation,
 )
 from lume_run.metrics.uncertainty import Measure, combined
-from lume_run.records import Ask, Example, Kind, Question, Response, Score, Split, TaskData
 from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers
 from lume_run.suites.membership import documents, sides, token_logps

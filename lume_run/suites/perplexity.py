@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lume_run.errors import Problem
+from lume_run.common.errors import Problem
+from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
 from lume_run.metrics.perplexity import perplexity_of
 from lume_run.metrics.uncertainty import Measure
-from lume_run.records import Ask, Example, Question, Response, Score, Split, TaskData
 from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers, column_of, problems_in
 from lume_run.tasks.texts import load_texts

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
 from lume_run.metrics.pii import Disclosure, by_chance, completed, disclosed, hint_of, leak_at
 from lume_run.metrics.uncertainty import Bootstrap, Column, Measure, mean_of
-from lume_run.records import Ask, Example, Question, Response, Score, Split, TaskData
 from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers
 
@@ -89,7 +89,7 @@ class Pii:
 
     def probes(self, example: Example) -> Iterator[Question]:
         """Every further question about one private fact."""
-        from lume_run.text import joined  # late: it brings torch
+        from lume_run.common.records import joined  # late: it brings torch
 
         for number, wording in enumerate(example.rephrasings if self.rephrased else ()):
             reworded = replace(example, prompt=wording)

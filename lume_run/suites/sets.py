@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
 from lume_run.metrics import tofu
 from lume_run.metrics.text import rouge_l_recall
 from lume_run.metrics.uncertainty import Column, Measure, Term, combined, mean_of
-from lume_run.records import Ask, Example, Kind, Question, Response, Split, TaskData
 from lume_run.suites.contract import column_of, mean_over
 
 SPLITS = (Split.FORGET, Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS)

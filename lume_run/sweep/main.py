@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from lume_run.errors import LumeError, RunError
-from lume_run.store import naming_full_disk
+from lume_run.common.errors import LumeError, RunError
+from lume_run.common.files import naming_full_disk
 from lume_run.sweep.charts import MOST_FIGURES, Chart, charts
 from lume_run.sweep.export import as_json, latex, write_csv, write_json
 from lume_run.sweep.page import figure, page

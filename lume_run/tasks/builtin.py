@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from lume_run.records import Example, Kind, Split, TaskData
+from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.tasks import words
 from lume_run.tasks.cast import SLOTS, Cast, Registry, private_facts, stranger
 from lume_run.tasks.private import ATTRIBUTE_OF_FACT

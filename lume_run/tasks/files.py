@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from lume_run.errors import DataError, Problem, RunError
+from lume_run.common.errors import DataError, Problem, RunError
+from lume_run.common.jsonl import lines_of
+from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.labels import ID, KIND_OF_SUFFIX, SUBTASK_OF_LABEL
-from lume_run.records import Example, Kind, Split, TaskData, lines_of
 from lume_run.tasks.private import attribute_of, rephrasings_of
 
 ROW_FIELDS = ("id", "input", "output", "task")

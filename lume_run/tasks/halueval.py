@@ -15,8 +15,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from lume_run.errors import DataError, Problem
-from lume_run.records import Example, Kind, Split
+from lume_run.common.errors import DataError, Problem
+from lume_run.common.records import Example, Kind, Split
 from lume_run.tasks.files import field_problems, jsonl_rows, refuse
 from lume_run.tasks.texts import read_text, require_file
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from lume_run.errors import ConfigError, Problem
+from lume_run.common.errors import ConfigError, Problem
+from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.labels import SUBTASK_OF_LABEL
-from lume_run.records import Example, Kind, Split, TaskData
 from lume_run.tasks.files import PAGE_SUBTASK, page_example, read_files, refuse, unfetched
 
 BUILTIN_DOCUMENTS = 12  # per split: enough for every subtask, small enough for a laptop

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lume_run.errors import DataError, Problem, RunError
-from lume_run.records import Example, Kind, Split
+from lume_run.common.errors import DataError, Problem, RunError
+from lume_run.common.records import Example, Kind, Split
 
 LETTERS = ("A", "B", "C", "D")
 Row = tuple[str, tuple[str, ...], str]  # question, options, letter

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lume_run.errors import DataError, Problem
-from lume_run.records import Example, Kind, Split
+from lume_run.common.errors import DataError, Problem
+from lume_run.common.records import Example, Kind, Split
 from lume_run.tasks.files import field_problems, jsonl_rows, refuse
 from lume_run.tasks.texts import require_file
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lume_run.errors import Problem
-from lume_run.records import Example, Kind, Split
+from lume_run.common.errors import Problem
+from lume_run.common.records import Example, Kind, Split
 from lume_run.tasks.files import field_problems, jsonl_rows, refuse, unfetched
 from lume_run.tasks.lume import group, shuffled
 

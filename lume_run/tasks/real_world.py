@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lume_run.errors import ConfigError, Problem
-from lume_run.records import Split, TaskData
+from lume_run.common.errors import ConfigError, Problem
+from lume_run.common.records import Split, TaskData
 from lume_run.settings import setting
 from lume_run.tasks.files import refuse
 from lume_run.tasks.questions import (

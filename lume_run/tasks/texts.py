@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lume_run.errors import DataError, Problem
-from lume_run.records import Example, Kind, Split
+from lume_run.common.errors import DataError, Problem
+from lume_run.common.records import Example, Kind, Split
 
 BREAK = "<|endoftext|>"  # on a line of its own it ends a document, as in the released TinyStories files
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lume_run.errors import ConfigError, Problem
-from lume_run.records import Example, Split, TaskData
+from lume_run.common.errors import ConfigError, Problem
+from lume_run.common.records import Example, Split, TaskData
 from lume_run.settings import setting
 from lume_run.tasks.files import page_example, refuse
 from lume_run.tasks.questions import (
@@ -172,7 +172,7 @@ def _digest(row: Row) -> str:
 
 def whole(examples: Iterable[Example], split: Split) -> tuple[Example, ...]:
     """Prompt and answer as one text, as a target was trained on it."""
-    from lume_run.text import joined  # late: it brings torch
+    from lume_run.common.records import joined  # late: it brings torch
 
     found = []
     for example in examples:

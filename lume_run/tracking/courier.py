@@ -25,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from lume_run.store import LIVE, write_json
+from lume_run.common.files import LIVE, write_json
 from lume_run.tracking.recipients import Recipient, TensorBoard, WeightsAndBiases, first_line, tell
 
 HISTORY = "history.json"  # in an artifact's folder, once it is trained

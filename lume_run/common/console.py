@@ -1,0 +1,89 @@
+"""What users see while they wait: the console, progress bars, and quiet libraries."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+# Of processes that share a stage only the first one talks. Emoji: `file.jsonl:100: ...` would show one.
+console = Console(stderr=True, highlight=False, emoji=False, quiet=os.environ.get("RANK", "0") != "0")
+SECONDS_BETWEEN_LINES = 20.0  # progress in a log file, where a bar cannot be redrawn
+CHATTER = {  # what libraries say of a machine without a GPU as they come in, by logger; all else they log is shown
+    "DeepSpeed": "Setting accelerator to CPU",
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+}
+
+
+def _tells_else(text: str, record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(text)
+
+
+for _logger, _text in CHATTER.items():  # their levels would be set anew as they come in
+    logging.getLogger(_logger).addFilter(partial(_tells_else, _text))
+
+
+class Progress:
+    """A bar on a terminal, a line now and then in a log file; both with rate and time left."""
+
+    def __init__(self, title: str, total: int, unit: str = "it") -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.done = self.first = 0
+        self.began = self.printed = time.monotonic()
+        self.bar: RichProgress | None = None
+        self.task: Any = None
+
+    def start(self, done: int = 0) -> None:
+        """Begin, or go on, at `done`."""
+        self.done = self.first = done
+        self.began = self.printed = time.monotonic()
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            self.bar = RichProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+            self.bar.start()
+            self.task = self.bar.add_task(self.title, total=self.total, completed=done, note="")
+
+    def rate(self) -> float:
+        """Units a second since the start."""
+        return (self.done - self.first) / max(1e-9, time.monotonic() - self.began)
+
+    def advance(self, by: int = 1, *, to: int | None = None, note: str = "") -> None:
+        """Count `by` more (or set the count), and show `note`."""
+        self.done = self.done + by if to is None else to
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, note=f"{self.rate():.1f} {self.unit}/s  {note}")
+        elif time.monotonic() - self.printed > SECONDS_BETWEEN_LINES:
+            self._line(note)
+
+    def stop(self) -> None:
+        """Finish the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+        else:
+            self._line("done" if self.done >= self.total else "stopped early")
+
+    def _line(self, note: str) -> None:
+        self.printed = time.monotonic()
+        left = (self.total - self.done) / max(1e-9, self.rate())
+        console.print(
+            f"  {self.title}: {self.done}/{self.total} {self.unit}s, {self.rate():.1f}/s, "
+            + (f"{left:.0f} s left  {note}" if note not in ("done", "stopped early") else note)
+        )
+
+    def __enter__(self) -> Progress:
+        self.start(self.done)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -1,0 +1,104 @@
+"""Devices, number formats, memory and seeds of this process, and its rank among others."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lume_run.common.errors import RunError
+
+if TYPE_CHECKING:
+    import torch
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED", "bad_alloc")
+GIB = 2**30  # bytes
+
+
+class PeakMemory:
+    """Peak memory [bytes] of a block of work: the device's allocations on a GPU, this process's resident set on a CPU.
+
+    `peak` is None where a CPU's mark cannot be reset (anything but Linux): an older peak would be reported.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.peak: int | None = None
+
+    def __enter__(self) -> PeakMemory:
+        import torch
+
+        self._reset = True
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # 5: resets VmHWM
+            except OSError:
+                self._reset = False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.peak = self.so_far()
+
+    def so_far(self) -> int | None:
+        """The peak since the block began."""
+        import torch
+
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        if not self._reset:
+            return None
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").split("\n")
+        kilobytes = [line.split()[1] for line in status if line.startswith("VmHWM:")]
+        return int(kilobytes[0]) * 1024 if kilobytes else None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device or this machine has no memory left to give; torch has no one class for it."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def rank() -> int:
+    """The number of this process among those that share a stage, 0 where it is alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes share a stage."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def device_of(name: str) -> torch.device:
+    """The device a launch setting names; `auto` takes this process's GPU."""
+    import torch
+
+    if name == "auto":
+        found = torch.cuda.is_available()
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if found else torch.device("cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RunError(f"launch.device={name}, but torch sees no CUDA device; use launch.device=cpu")
+    return device
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """float32 on CPU, bfloat16 on GPUs that have it, unless the config says otherwise."""
+    import torch
+
+    if name == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bf16 else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]

@@ -1,0 +1,88 @@
+"""Files and their content: hashes, JSON replaced in one step, and a disk that is full."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lume_run.common.errors import LumeError, RunError
+
+LIVE = "live.jsonl"  # what training logs, a line a step, as it goes
+HASHED_WHOLE_BYTES = 64 * 2**20  # larger files are told apart by size and time, not by reading gigabytes
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM_TOLD = re.compile(  # by libraries that write without Python's own files: safetensors, tokenizers, torch
+    rf"No space left|quota exceeded|File too large|os error ({'|'.join(map(str, NO_ROOM))})\b"
+    r"|PytorchStreamWriter failed|inline_container\.cc.*unexpected pos|iostream error"
+)
+
+
+def content_hash(value: Any) -> str:
+    """16 hex digits over the canonical JSON of `value`."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint(path: str, *, deep: bool = False) -> str:
+    """What identifies a model: the content of a local folder, or the name of a hub id.
+
+    With `deep` that of the folders within counts too: a sentence embedder has parts of itself there.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return f"hub:{path}"
+    seen: dict[str, str] = {}
+    for file in sorted(entry for entry in (folder.rglob("*") if deep else folder.iterdir()) if entry.is_file()):
+        status, name = file.stat(), file.relative_to(folder).as_posix()
+        if status.st_size <= HASHED_WHOLE_BYTES:
+            seen[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        else:
+            seen[name] = f"{status.st_size}:{status.st_mtime_ns}"
+    return content_hash(seen)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` in one step."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def full_disk(error: BaseException, folder: Path) -> RunError | None:
+    """What to tell of an error that came of a disk without room, wherever in its chain that stands; None of others."""
+    links: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in links:
+        links.append(link)
+        link = link.__cause__ or link.__context__
+    for link in links:
+        if getattr(link, "errno", None) in NO_ROOM or NO_ROOM_TOLD.search(str(link)):
+            if told := next((own for own in links if isinstance(own, RunError)), None):
+                return told  # and what was written on the way out failed too
+            place = next(own for own in (folder, *folder.parents) if own.exists())
+            free = shutil.disk_usage(place).free / 2**20
+            said = next(iter(str(link).split("\n")), "")
+            return RunError(
+                f"The disk is full: {said}\n  {folder} could not be written; {free:,.0f} MiB are free there.\n"
+                "  - make room and start the same command again: it goes on from what was finished\n"
+                "  - or take less: trainer.keep_checkpoints=1 (room for two is needed while the next is written)\n"
+                "  - or put everything elsewhere: output_dir=FOLDER"
+            )
+    return None
+
+
+@contextmanager
+def naming_full_disk(folder: Path) -> Iterator[None]:
+    """Turn what a full disk raises into a RunError that names the folder and says what to do."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, LumeError) or (told := full_disk(error, folder)) is None:
+            raise
+        raise told from error
