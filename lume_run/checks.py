@@ -13,22 +13,14 @@ from lume_run import parallel, preemption, slurm
 from lume_run.bits import bits_conflicts
 from lume_run.common.devices import world_size
 from lume_run.common.errors import DataError, LumeError, Problem
+from lume_run.config.build import TARGET
+from lume_run.config.resolve import FILES, MAYBE_PATHS
+from lume_run.config.settings import Checked, Lora
 from lume_run.contracts import Role
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
 from lume_run.runtime import vllm_trouble
-from lume_run.settings import Checked, Lora
-from lume_run.walk import TARGET
-
-FILES = ("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses", "method.idk_file")
-PATHS = (  # suites look into theirs themselves
-    *FILES,
-    *(f"evaluator.metrics.{name}" for name in ("perplexity.path", "nq_open.path", "lm_eval.include_path")),
-    *(f"evaluator.metrics.halueval.{name}" for name in ("qa_path", "general_path", "instruction")),
-)
-JUDGES = ("evaluator.metrics.closer_look.embedder", "evaluator.metrics.closer_look.entailment")
-MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer", *JUDGES)  # a folder, or a hub id
 
 
 def get(data: Mapping[str, Any], path: str) -> Any:

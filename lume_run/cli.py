@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lume_run.overrides import (
+from lume_run.config.overrides import (
     compose,
     conf_dir,
     config_dirs,
@@ -60,8 +60,8 @@ def check_command(arguments: Sequence[str]) -> int | None:
 
     from lume_run.common.console import console
     from lume_run.common.errors import ConfigError
-    from lume_run.config import check
     from lume_run.multirun.names import hydra_folder
+    from lume_run.pipeline.checks import check
 
     flags, overrides = split_arguments(arguments)
     folders = config_dirs(arguments)

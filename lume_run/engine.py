@@ -21,9 +21,9 @@ import torch
 
 from lume_run.common.devices import dtype_of
 from lume_run.common.errors import RunError
+from lume_run.config.settings import Model
 from lume_run.models import generation_config_of
 from lume_run.preemption import check
-from lume_run.settings import Model
 
 ENDING_SECONDS = 60.0
 TOLD_CHARACTERS = 400  # of the engine's error

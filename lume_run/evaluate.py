@@ -13,10 +13,10 @@ from lume_run.common.errors import DataError, Problem, RunError
 from lume_run.common.files import fingerprint
 from lume_run.common.jsonl import from_json, lines_of
 from lume_run.common.records import JUDGED, Ask, Question, Response, Score, TaskData
+from lume_run.config.settings import Evaluator
 from lume_run.labels import SUBTASK_OF_LABEL, document_and_kind
 from lume_run.metrics.semeval import repeats
 from lume_run.metrics.semeval_strict import responses_from_official, strict_scores
-from lume_run.settings import Evaluator
 from lume_run.suites.contract import Answers, Compared, Harnessed, Judged, Judgement, Suite
 from lume_run.suites.lume import Lume
 

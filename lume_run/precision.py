@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lume_run.common.devices import dtype_of
-from lume_run.settings import Model
+from lume_run.config.settings import Model
 from lume_run.signals import unwrapped
 
 

@@ -15,7 +15,8 @@ from lume_run.common.files import content_hash, fingerprint
 from lume_run.common.jsonl import to_json
 from lume_run.common.records import Example, Question, joined
 from lume_run.common.store import Artifact
-from lume_run.config import class_name
+from lume_run.config.resolve import class_name
+from lume_run.config.settings import Phase
 from lume_run.contracts import Method, Needs, Role
 from lume_run.incontext import context_of, with_context
 from lume_run.merge import merge_adapters, subtract
@@ -23,7 +24,6 @@ from lume_run.methods.baselines import InContext, Member, MergeAdapters, NoOp, R
 from lume_run.methods.likelihood import FineTune
 from lume_run.reference import ReferenceCache
 from lume_run.schedule import count_steps
-from lume_run.settings import Phase
 from lume_run.stages import Run, build_reference
 from lume_run.training import Training
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from lume_run.common.devices import GIB, out_of_memory
 from lume_run.common.errors import RunError
+from lume_run.config.settings import Settings
 from lume_run.memory import (
     Estimator,
     cards_for,
@@ -28,7 +29,6 @@ from lume_run.memory import (
 )
 from lume_run.parallel import World
 from lume_run.placement import FILLED
-from lume_run.settings import Settings
 from lume_run.stages import Run
 
 NAMED = 3  # settings in a message

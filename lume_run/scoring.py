@@ -15,10 +15,10 @@ from lume_run.common.files import content_hash, fingerprint
 from lume_run.common.jsonl import read_jsonl, to_json, write_jsonl
 from lume_run.common.records import Ask, Response, Score
 from lume_run.common.store import Artifact
+from lume_run.config.settings import Evaluator, Settings
 from lume_run.evaluate import harnesses, read_responses, score, suites_of, to_judge, write_scores
 from lume_run.judges import available, judge, verdict
 from lume_run.respond import read_cost
-from lume_run.settings import Evaluator, Settings
 from lume_run.suites.contract import Answers, Judged, Judgement
 
 FORMAT = 2  # raise it when a change of `judges.py` makes stored judgements wrong

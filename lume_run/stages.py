@@ -21,6 +21,7 @@ from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import fingerprint
 from lume_run.common.jsonl import write_jsonl
 from lume_run.common.records import Ask, Example, Question, TaskData
+from lume_run.config.settings import Settings
 from lume_run.contracts import Needs, Role
 from lume_run.engine import Engine, running
 from lume_run.evaluate import merged, questions_of
@@ -32,7 +33,6 @@ from lume_run.placement import Placement, placement_of
 from lume_run.reference import ReferenceCache
 from lume_run.respond import BATCH_ROWS, answered, key_of, respond_share
 from lume_run.rows import examples_of, token_rows
-from lume_run.settings import Settings
 from lume_run.suites.contract import Harnessed
 
 

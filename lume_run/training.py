@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lume_run.common.records import Example
+from lume_run.config.settings import Phase
 from lume_run.contracts import Method, Role
 from lume_run.reference import ReferenceCache
-from lume_run.settings import Phase
 
 
 @dataclass(frozen=True, kw_only=True)

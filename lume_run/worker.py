@@ -14,18 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
-from yaml import YAMLError
 
 from lume_run.agent import join_ranks, leave_word
 from lume_run.common.console import console
 from lume_run.common.devices import rank
-from lume_run.common.errors import ConfigError, LumeError, Problem
+from lume_run.common.errors import LumeError
 from lume_run.common.files import full_disk
-from lume_run.config import checked, identity
+from lume_run.config.resolve import identity, read_config
 from lume_run.launch import launch
 from lume_run.parallel import STOP, World
+from lume_run.pipeline.checks import checked
 from lume_run.plan import plan
 from lume_run.preemption import FILE, REQUEUE, Preempted, check, listen
 from lume_run.remedies import explained
@@ -95,19 +94,6 @@ def write_down(error: BaseException, folder: Path, path: Path) -> None:
     error = full_disk(error, path) or error
     told = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
     leave_word(folder, f"rank-{rank()}", told)
-
-
-def read_config(path: Path) -> DictConfig:
-    """The resolved config that lume-run wrote; raises ConfigError where there is none to read."""
-    try:
-        cfg = OmegaConf.load(path)
-    except (OSError, YAMLError) as error:
-        what = " ".join(str(error).split()) if path.exists() else "no config.yaml here"
-        where = str(path if path.exists() else path.parent)
-        raise ConfigError([Problem(where=where, what=what, remedy="give a folder that lume-run made")]) from error
-    if not isinstance(cfg, DictConfig):
-        raise ConfigError([Problem(where=str(path), what="not a mapping", remedy="give a folder that lume-run made")])
-    return cfg
 
 
 if __name__ == "__main__":

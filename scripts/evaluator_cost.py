@@ -20,12 +20,12 @@ from typing import Any
 from lume_run.common.console import console
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Response
-from lume_run.config import checked
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import Settings
 from lume_run.evaluate import score, suites_of
-from lume_run.overrides import compose, conf_dir
+from lume_run.pipeline.checks import checked
 from lume_run.plan import plan
 from lume_run.respond import gather_responses, read_cost
-from lume_run.settings import Settings
 from lume_run.stages import Run, answer
 from lume_run.suites.contract import Answers
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from lume_run.common.devices import GIB
-from lume_run.config import checked
+from lume_run.config.overrides import compose, conf_dir
 from lume_run.metrics.aggregate import harmonic_mean
 from lume_run.multirun.names import run_folder
-from lume_run.overrides import compose, conf_dir
+from lume_run.pipeline.checks import checked
 
 SCORES = (
     "forget.regurgitation",

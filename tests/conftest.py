@@ -13,8 +13,8 @@ os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking wr
 import pytest
 
 from lume_run.common.records import Example
+from lume_run.config.settings import Model, Shape
 from lume_run.models import build_tiny, load_tokenizer
-from lume_run.settings import Model, Shape
 from lume_run.tasks.lume import LumeTask
 
 SHARED = Path(__file__).parents[2] / "shared"

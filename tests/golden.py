@@ -20,9 +20,9 @@ import torch
 from conftest import SHARED, tokenizer_at
 
 from lume_run.common.records import Example, Kind, Split
+from lume_run.config.settings import Model
 from lume_run.models import load_model
 from lume_run.passes import AnswerScores, Runner, continuations, decoded, score_rows
-from lume_run.settings import Model
 from lume_run.text import TokenRow
 
 GOLDEN: Path = SHARED / "golden"

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lume_run.checkpoints import last_checkpoint, step_of
-from lume_run.config import checked
-from lume_run.overrides import compose, conf_dir
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.pipeline.checks import checked
 
 SMALL = (
     "task.num_documents=4",

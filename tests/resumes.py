@@ -20,10 +20,10 @@ from transformers import TrainerCallback
 from lume_run.callbacks import StopWhenAsked
 from lume_run.checkpoints import last_checkpoint, resumable
 from lume_run.common.devices import rank, world_size
+from lume_run.config.settings import Lora
 from lume_run.optimise import plain_start
 from lume_run.parallel import World
 from lume_run.preemption import listening
-from lume_run.settings import Lora
 from lume_run.sharding import regroup, save_trained
 from lume_run.worker import leave
 

@@ -23,13 +23,13 @@ from lume_run import placement, respond
 from lume_run.common.devices import GIB
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.records import Ask, Example, Kind, Question, Response
-from lume_run.config import checked
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import Evaluator, Model, Shape
 from lume_run.engine import running, surroundings, unknown_settings, visible
 from lume_run.models import load_model, load_tokenizer, olmo_config, weightless
-from lume_run.overrides import compose, conf_dir
 from lume_run.passes import Runner, prompt_row
+from lume_run.pipeline.checks import checked
 from lume_run.placement import held_bytes, placement_of
-from lume_run.settings import Evaluator, Model, Shape
 from lume_run.stages import Run, answer
 
 CPU = torch.device("cpu")
@@ -304,7 +304,7 @@ def test_a_killed_run_leaves_no_engine(stand_in, tiny):
     script = """if __name__ == "__main__":
         import multiprocessing, sys, torch
         from lume_run.engine import running
-        from lume_run.settings import Model
+        from lume_run.config.settings import Model
         with running(sys.argv[1], Model(name="tiny"), torch.device("cpu"), max_length=64, seed=0) as engine:
             print(multiprocessing.active_children()[0].pid, flush=True)
             engine.continued([[5]], limit=1000, stops=[0], seeds=None, temperature=1.0)"""

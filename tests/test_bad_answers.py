@@ -21,13 +21,13 @@ import pytest
 from lume_run.common.errors import DataError
 from lume_run.common.jsonl import to_json, write_jsonl
 from lume_run.common.records import JUDGED, Ask, Example, Kind, Question, Response, Score, Split, TaskData
-from lume_run.config import checked
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import Evaluator
 from lume_run.evaluate import merged, questions_of, read_responses, score, to_judge
 from lume_run.metrics.catalogue import definition_of
 from lume_run.metrics.semeval_strict import responses_from_official
-from lume_run.overrides import compose, conf_dir
+from lume_run.pipeline.checks import checked
 from lume_run.respond import response_of
-from lume_run.settings import Evaluator
 from lume_run.suites.contract import Answers
 from lume_run.tasks.lume import LumeTask
 

@@ -15,7 +15,7 @@ import yaml
 from lume_run import worker
 from lume_run.cli import check_command
 from lume_run.common.console import console
-from lume_run.overrides import conf_dir, expand, options, split_arguments
+from lume_run.config.overrides import conf_dir, expand, options, split_arguments
 
 OPTIONS = options([conf_dir()])
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port: the hub is out of reach wherever this runs

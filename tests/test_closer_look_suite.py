@@ -13,10 +13,10 @@ from conftest import SHARED
 from tokenizers import Tokenizer
 
 from lume_run.common.records import Ask, Example, Kind, Response, Score, Split, TaskData
-from lume_run.config import checked
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import Evaluator
 from lume_run.metrics.uncertainty import Column, mean_of
-from lume_run.overrides import compose, conf_dir
-from lume_run.settings import Evaluator
+from lume_run.pipeline.checks import checked
 from lume_run.suites.closer_look import CloserLook, aggregates
 from lume_run.suites.contract import Answers, Judged
 from lume_run.suites.tofu import Tofu

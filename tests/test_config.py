@@ -15,14 +15,15 @@ from conftest import SHARED
 from omegaconf import OmegaConf
 
 from lume_run.common.errors import ConfigError, Problem
-from lume_run.config import as_data, check, checked, class_name, identity
+from lume_run.config.overrides import compose, conf_dir, options, override_problems
+from lume_run.config.resolve import as_data, class_name, identity
+from lume_run.config.settings import Lora, Settings
 from lume_run.contracts import MIDDLE, Needs, Role
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientAscent, GradientDescent
 from lume_run.methods.npo import NPO
 from lume_run.multirun.names import run_name
-from lume_run.overrides import compose, conf_dir, options, override_problems
-from lume_run.settings import Lora, Settings
+from lume_run.pipeline.checks import check, checked
 
 CONF = conf_dir()
 OPTIONS = [(group, name) for group, names in options([CONF]).items() for name in names]
@@ -581,9 +582,9 @@ def test_parts_in_the_wrong_place(own):
     [
         ("task/mine.yaml", "lume_run.methods.npo.NPO", "task", "name, load, check"),
         ("method/mine.yaml", "lume_run.methods.npo.NPO", "method", "name"),
-        ("method/mine.yaml", "lume_run.settings.Lora", "method", "name, needs, __call__"),
-        ("method/forget/mine.yaml", "lume_run.settings.Lora", "method.forget", "needs, __call__"),
-        ("method/retain/mine.yaml", "lume_run.settings.Launch", "method.retain", "needs, __call__"),
+        ("method/mine.yaml", "lume_run.config.settings.Lora", "method", "name, needs, __call__"),
+        ("method/forget/mine.yaml", "lume_run.config.settings.Lora", "method.forget", "needs, __call__"),
+        ("method/retain/mine.yaml", "lume_run.config.settings.Launch", "method.retain", "needs, __call__"),
     ],
 )
 def test_a_class_of_another_kind(own, path, target, where, lacking):

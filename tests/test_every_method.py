@@ -23,9 +23,9 @@ from training import (
     set_up,
 )
 
+from lume_run.config.settings import Lora
 from lume_run.methods.baselines import BASELINES
 from lume_run.methods.objective import Objective
-from lume_run.settings import Lora
 
 CLOSE = 1e-5  # relative, in float32
 

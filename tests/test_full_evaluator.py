@@ -22,12 +22,13 @@ from conftest import SHARED
 from lume_run import models, scoring
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import JUDGED, Ask, Response
-from lume_run.config import checked, identity
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.resolve import identity
+from lume_run.config.settings import Settings
 from lume_run.launch import launch
 from lume_run.metrics.catalogue import definition_of
 from lume_run.metrics.definitions import Group
-from lume_run.overrides import compose, conf_dir
-from lume_run.settings import Settings
+from lume_run.pipeline.checks import checked
 
 DATA = SHARED / "data"
 NLI = SHARED / "models" / "nli-minilm-local"

@@ -33,6 +33,7 @@ from golden import (
     token_row,
 )
 
+from lume_run.config.settings import Evaluator
 from lume_run.metrics import tofu
 from lume_run.metrics.attacks import (
     gradient_score,
@@ -48,7 +49,6 @@ from lume_run.metrics.muse import privacy_leakage, relative_difference, rouge_l_
 from lume_run.metrics.text import rouge_l_recall
 from lume_run.metrics.tofu import OPEN_UNLEARNING_EPSILON, UtilityTerms
 from lume_run.passes import decoded, gradients
-from lume_run.settings import Evaluator
 from lume_run.suites.contract import Answers
 from lume_run.suites.tofu import Tofu
 from lume_run.text import TokenRow

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from lume_run.common.records import Ask, Kind, Response, Split
-from lume_run.config import checked
+from lume_run.config.overrides import compose, conf_dir
 from lume_run.judges import available, judge, pooled
 from lume_run.models import only_local
-from lume_run.overrides import compose, conf_dir
+from lume_run.pipeline.checks import checked
 from lume_run.scoring import judged
 from lume_run.suites.contract import Answers, Judgement
 

@@ -23,15 +23,16 @@ from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.files import content_hash
 from lume_run.common.jsonl import read_jsonl, to_json
 from lume_run.common.records import Ask, Response
-from lume_run.config import checked, identity
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.resolve import identity
+from lume_run.config.settings import Settings
 from lume_run.contracts import Losses, Needs, Role, Signals
 from lume_run.incontext import context_of
 from lume_run.launch import launch
 from lume_run.methods.likelihood import FineTune, GradientAscent, mean_nll
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, pick
-from lume_run.overrides import compose, conf_dir
-from lume_run.settings import Settings
+from lume_run.pipeline.checks import checked
 from lume_run.stages import Run
 
 SMALL = (

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lume_run.common.logits import token_logps, widened
+from lume_run.config.overrides import conf_dir
 from lume_run.contracts import MIDDLE, Count, Losses, Needs, Role, Signals, Totals
 from lume_run.methods.baselines import Member, MergeAdapters
 from lume_run.methods.distillation import CEU, UNDIAL, UNDIALCompat
@@ -30,7 +31,6 @@ from lume_run.methods.objective import Dual, Objective, StopWhen, Sum, Term
 from lume_run.methods.preference import DPO, AnswerPreservation
 from lume_run.methods.representation import RMU, AdaptiveRMU, EmbeddingDistance, direction
 from lume_run.methods.reweighted import SaturationImportance, WeightedAscent
-from lume_run.overrides import conf_dir
 from lume_run.schedule import totals_of
 from lume_run.signals import read_signals
 from lume_run.text import TokenRow, collate

@@ -9,8 +9,8 @@ import pytest
 from conftest import SHARED
 
 from lume_run.common.records import Ask, Example, Kind, Response, Score, Split, TaskData
+from lume_run.config.settings import Evaluator
 from lume_run.metrics.muse import NEWS_RETRAINED_AUC
-from lume_run.settings import Evaluator
 from lume_run.suites.contract import Answers, Compared
 from lume_run.suites.membership import Membership
 from lume_run.suites.muse import Muse

@@ -10,8 +10,8 @@ import pytest
 
 from lume_run.common.errors import ConfigError, DataError
 from lume_run.common.records import Kind, Split, TaskData
-from lume_run.config import check, checked
-from lume_run.overrides import compose, conf_dir
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.pipeline.checks import check, checked
 from lume_run.tasks.muse import MuseTask
 
 DATA = (Path(__file__).parents[2] / "shared" / "data" / "muse").resolve()

@@ -37,10 +37,11 @@ from lume_run import plan
 from lume_run.common.errors import RunError
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Ask, Response
-from lume_run.config import checked, identity
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.resolve import identity
 from lume_run.launch import launch
-from lume_run.overrides import compose, conf_dir
 from lume_run.parallel import World, environment, torchrun
+from lume_run.pipeline.checks import checked
 from lume_run.respond import gather_responses, read_cost
 
 HERE = Path(__file__).parent

@@ -15,10 +15,10 @@ import pytest
 from conftest import SHARED
 
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
-from lume_run.config import checked
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import Evaluator
 from lume_run.metrics.pii import RULES, Disclosure, by_chance, completed, disclosed, hint_of, leak_at
-from lume_run.overrides import compose, conf_dir
-from lume_run.settings import Evaluator
+from lume_run.pipeline.checks import checked
 from lume_run.suites.contract import Answers
 from lume_run.suites.pii import Pii
 from lume_run.tasks.builtin import generate

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lume_run.config.overrides import conf_dir, options
 from lume_run.methods.baselines import BASELINES
-from lume_run.overrides import conf_dir, options
 
 ROOT = Path(__file__).parents[1]
 

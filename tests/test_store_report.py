@@ -21,15 +21,15 @@ from lume_run.common.files import content_hash, fingerprint, write_json
 from lume_run.common.jsonl import to_json, write_jsonl
 from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.common.store import Artifact
-from lume_run.config import checked
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import Evaluator, Mmlu
 from lume_run.evaluate import gate, read_responses, score
 from lume_run.findings import Report, as_json, shown
 from lume_run.launch import ending_warnings, finish, outcomes
 from lume_run.metrics.uncertainty import Bootstrap, Column, mean_of
-from lume_run.overrides import compose, conf_dir
+from lume_run.pipeline.checks import checked
 from lume_run.plots import AFTER, BETTER, NOISE, WORSE, color_of, panels_of
 from lume_run.report import print_report, write_report
-from lume_run.settings import Evaluator, Mmlu
 from lume_run.suites.contract import Answers
 from lume_run.suites.lume import mmlu_examples
 from lume_run.tables import NOISE_TOLD, markdown

@@ -16,11 +16,11 @@ import torch
 from lume_run.common.errors import RunError
 from lume_run.common.jsonl import from_json, to_json
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
-from lume_run.config import checked
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import Evaluator
 from lume_run.evaluate import merged, questions_of, score, suites_of
-from lume_run.overrides import compose, conf_dir
 from lume_run.passes import AnswerScores, token_scores
-from lume_run.settings import Evaluator
+from lume_run.pipeline.checks import checked
 from lume_run.suites.contract import Answers
 from lume_run.suites.membership import Membership
 from lume_run.suites.memorisation import Memorisation

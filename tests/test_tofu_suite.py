@@ -12,11 +12,11 @@ from conftest import SHARED
 from scipy.stats import ks_2samp
 
 from lume_run.common.records import Ask, Kind, Response, Score, Split
-from lume_run.config import checked
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import Evaluator
 from lume_run.metrics.tofu import forget_quality_of, log_truth_ratio, truth_ratio
 from lume_run.metrics.uncertainty import Column
-from lume_run.overrides import compose, conf_dir
-from lume_run.settings import Evaluator
+from lume_run.pipeline.checks import checked
 from lume_run.suites.contract import Answers, Compared
 from lume_run.suites.tofu import Tofu
 

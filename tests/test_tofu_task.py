@@ -12,8 +12,8 @@ import pytest
 
 from lume_run.common.errors import ConfigError, DataError, Problem, RunError
 from lume_run.common.records import Kind, Split, TaskData
-from lume_run.config import check, checked
-from lume_run.overrides import compose, conf_dir
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.pipeline.checks import check, checked
 from lume_run.tasks.real_world import RealWorldTask
 from lume_run.tasks.tofu import TofuTask
 

@@ -27,10 +27,11 @@ from lume_run.common.files import LIVE, content_hash
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.common.store import Artifact
-from lume_run.config import checked, identity
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.resolve import identity
+from lume_run.config.settings import Settings
 from lume_run.findings import Report
-from lume_run.overrides import compose, conf_dir
-from lume_run.settings import Settings
+from lume_run.pipeline.checks import checked
 from lume_run.tracking.courier import SENT, START, Series
 from lume_run.tracking.ledger import files_of, history, last_place, mend, records
 from lume_run.tracking.recipients import in_netrc

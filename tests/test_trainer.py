@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from lume_run.callbacks import StopAtBound, StopWhenMemorised
 from lume_run.checkpoints import COMPLETE, last_checkpoint
 from lume_run.common.errors import RunError
+from lume_run.config.settings import Lora
 from lume_run.contracts import Losses, Needs, Role, Signals
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import FineTune, GradientAscent, GradientDescent, Refusal
@@ -26,7 +27,6 @@ from lume_run.methods.representation import RMU, EmbeddingDistance
 from lume_run.models import with_adapters
 from lume_run.reference import live_reference
 from lume_run.schedule import write_schedule
-from lume_run.settings import Lora
 from lume_run.text import TokenRow, collate
 from lume_run.trainer import Diverged
 

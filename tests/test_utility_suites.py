@@ -13,16 +13,16 @@ from conftest import SHARED
 
 from lume_run.common.errors import ConfigError, DataError
 from lume_run.common.records import Ask, Example, Kind, Response, Split, TaskData
-from lume_run.config import checked
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import Evaluator, Model
 from lume_run.metrics.closed_book import answered, first_line, normalised
 from lume_run.metrics.hallucination import judgement
 from lume_run.metrics.perplexity import perplexity_of
 from lume_run.metrics.uncertainty import Bootstrap, Column
 from lume_run.models import load_model, load_tokenizer
-from lume_run.overrides import compose, conf_dir
 from lume_run.passes import Runner
+from lume_run.pipeline.checks import checked
 from lume_run.respond import respond
-from lume_run.settings import Evaluator, Model
 from lume_run.suites.contract import Answers
 from lume_run.suites.halueval import HaluEval
 from lume_run.suites.nq_open import NqOpen

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from lume_run.config.settings import setting
 from lume_run.contracts import Needs
 from lume_run.methods.objective import Objective
-from lume_run.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)

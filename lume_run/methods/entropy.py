@@ -13,8 +13,8 @@ from typing import Literal
 from torch import Tensor
 
 from lume_run.common.logits import widened
+from lume_run.config.settings import setting
 from lume_run.contracts import Needs, Role, Signals, granted
-from lume_run.settings import setting
 
 SMALLEST = 1e-12  # added to probabilities by the released code
 

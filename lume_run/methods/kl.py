@@ -11,8 +11,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from lume_run.common.logits import widened
+from lume_run.config.settings import setting
 from lume_run.contracts import Needs, Role, Signals, granted
-from lume_run.settings import setting
 
 
 def forward_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from lume_run.config.settings import setting
 from lume_run.contracts import Losses, Needs, Role, Signals, granted
-from lume_run.settings import setting
 
 
 def mean_nll(s: Signals, role: Role) -> Tensor:

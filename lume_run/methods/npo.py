@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from lume_run.config.settings import setting
 from lume_run.contracts import Needs, Role, Signals
-from lume_run.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)

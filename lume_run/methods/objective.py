@@ -13,9 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lume_run.config.settings import setting
 from lume_run.contracts import Losses, Needs, Role, Signals
 from lume_run.methods.likelihood import mean_nll
-from lume_run.settings import setting
 
 
 class Part(Protocol):

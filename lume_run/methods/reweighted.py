@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from lume_run.config.settings import setting
 from lume_run.contracts import Needs, Role, Signals
-from lume_run.settings import setting
 
 
 def ascent(s: Signals, weights: Tensor) -> Tensor:

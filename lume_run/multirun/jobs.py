@@ -27,7 +27,8 @@ from lume_run import slurm
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, LumeError, RunError
 from lume_run.common.files import naming_full_disk, write_json
-from lume_run.config import check, identity
+from lume_run.config.resolve import identity
+from lume_run.pipeline.checks import check
 from lume_run.preemption import FILE, REQUEUE, Preempted, requested
 from lume_run.sweep.runs import ERROR
 from lume_run.tracking.tracker import SWEPT

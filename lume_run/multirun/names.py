@@ -17,7 +17,7 @@ from lume_run.common.errors import ConfigError, LumeError, Problem
 def run_name(data: dict[str, Any]) -> str:
     """`task-model-method-hash`: the same config always has the same folder, so the same command goes on."""
     from lume_run.common.files import content_hash
-    from lume_run.config import identity
+    from lume_run.config.resolve import identity
 
     def name(group: str) -> str:
         node = data.get(group)
@@ -53,7 +53,7 @@ def hydra_folder(cfg: DictConfig, *, sweeping: bool) -> Path:
 
 def name_for_hydra(*, _root_: Any) -> str:
     """The resolver behind hydra.run.dir; a config that cannot be resolved is reported by the check, not here."""
-    from lume_run.config import as_data
+    from lume_run.config.resolve import as_data
 
     try:
         return run_name(as_data(OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])))

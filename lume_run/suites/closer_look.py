@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lume_run.common.records import JUDGED, Ask, Question, Response, Score, Split, TaskData
+from lume_run.config.settings import Evaluator, setting
 from lume_run.metrics import closer_look
 from lume_run.metrics.closer_look import SetMeans
 from lume_run.metrics.tofu import truth_ratio
 from lume_run.metrics.uncertainty import Measure, Term
-from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers, Judgement, mean_over
 from lume_run.suites.sets import SPLITS, EvaluatedSet, Losses, aggregate, evaluated_set, recall, set_questions
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Ask, Kind, Question, Response, Score, Split, TaskData
+from lume_run.config.settings import Evaluator
 from lume_run.metrics.uncertainty import Bootstrap, Column, Measure, mean_of
-from lume_run.settings import Evaluator
 
 RowValue = Callable[[Response], float | None]
 

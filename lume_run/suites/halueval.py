@@ -14,9 +14,9 @@ from pathlib import Path
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
+from lume_run.config.settings import Evaluator, setting
 from lume_run.metrics.choice import chosen
 from lume_run.metrics.hallucination import judgement
-from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers, RowValue, problems_in
 from lume_run.tasks.halueval import load_general, load_qa
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from lume_run.common.errors import Problem, RunError
 from lume_run.common.records import Question, Score, TaskData
-from lume_run.settings import Evaluator, setting
+from lume_run.config.settings import Evaluator, setting
 from lume_run.suites.contract import Answers
 
 WHERE = "evaluator.metrics.lm_eval"

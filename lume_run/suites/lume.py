@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lume_run.common.records import Ask, Example, Question, Score, TaskData
+from lume_run.config.settings import Evaluator
 from lume_run.metrics.semeval import lume_scores
-from lume_run.settings import Evaluator
 from lume_run.suites.contract import Answers
 from lume_run.tasks.mmlu import load_mmlu
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lume_run.common.records import Ask, Kind, Question, Response, Score, Split, TaskData
+from lume_run.config.settings import Evaluator, setting
 from lume_run.metrics.attacks import (
     gradient_score,
     loss_score,
@@ -18,7 +19,6 @@ from lume_run.metrics.attacks import (
 )
 from lume_run.metrics.membership import auc_of
 from lume_run.metrics.uncertainty import Column
-from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers, RowValue, column_of
 
 SIDES = {Split.MEMBER: "member documents", Split.NONMEMBER: "nonmember documents"}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lume_run.common.records import Ask, Kind, Question, Response, Score, Split, TaskData
+from lume_run.config.settings import Evaluator
 from lume_run.metrics import tofu
 from lume_run.metrics.memorisation import exact_memorisation, extraction_strength
-from lume_run.settings import Evaluator
 from lume_run.suites.contract import Answers, RowValue
 
 SPLITS = (Split.FORGET, Split.RETAIN)

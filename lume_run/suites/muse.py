@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Score, Split, TaskData
+from lume_run.config.settings import Evaluator, setting
 from lume_run.metrics.attacks import min_k
 from lume_run.metrics.membership import auc_of
 from lume_run.metrics.muse import (
@@ -21,7 +22,6 @@ from lume_run.metrics.muse import (
     verbatim_memorisation,
 )
 from lume_run.metrics.uncertainty import Measure, combined
-from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers
 from lume_run.suites.membership import documents, sides, token_logps
 

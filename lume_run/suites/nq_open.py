@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Ask, Example, Question, Score, Split, TaskData
+from lume_run.config.settings import Evaluator, setting
 from lume_run.metrics.closed_book import answered
-from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers, problems_in
 from lume_run.tasks.nq_open import load_nq_open
 

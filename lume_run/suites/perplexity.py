@@ -14,9 +14,9 @@ from pathlib import Path
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
+from lume_run.config.settings import Evaluator, setting
 from lume_run.metrics.perplexity import perplexity_of
 from lume_run.metrics.uncertainty import Measure
-from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers, column_of, problems_in
 from lume_run.tasks.texts import load_texts
 

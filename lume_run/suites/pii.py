@@ -22,9 +22,9 @@ from functools import partial
 from typing import Literal
 
 from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
+from lume_run.config.settings import Evaluator, setting
 from lume_run.metrics.pii import Disclosure, by_chance, completed, disclosed, hint_of, leak_at
 from lume_run.metrics.uncertainty import Bootstrap, Column, Measure, mean_of
-from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers
 
 Side = Literal["forget", "retain"]

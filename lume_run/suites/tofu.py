@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from lume_run.common.records import Question, Score, Split, TaskData
+from lume_run.config.settings import Evaluator, setting
 from lume_run.metrics import tofu
 from lume_run.metrics.uncertainty import Column, Measure, Term
-from lume_run.settings import Evaluator, setting
 from lume_run.suites.contract import Answers
 from lume_run.suites.sets import SPLITS, EvaluatedSet, Losses, aggregate, evaluated_set, set_questions
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
-from lume_run.settings import setting
+from lume_run.config.settings import setting
 from lume_run.tasks.files import field_problems, refuse
 from lume_run.tasks.questions import Examples, chosen, counted, folder_problems
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Split, TaskData
-from lume_run.settings import setting
+from lume_run.config.settings import setting
 from lume_run.tasks.files import refuse
 from lume_run.tasks.questions import (
     COUNT_HELP,

@@ -25,9 +25,9 @@ from lume_run.common.console import console
 from lume_run.common.files import content_hash, write_json
 from lume_run.common.records import Ask, Kind, Response
 from lume_run.common.store import Artifact
+from lume_run.config.settings import Logger, Settings
 from lume_run.findings import SUBJECTS, Report, group_of, wanted
 from lume_run.preemption import Preempted
-from lume_run.settings import Logger, Settings
 from lume_run.tracking.courier import CLOSING, SENT, START, object_of
 from lume_run.tracking.redaction import without_secrets
 

@@ -6,18 +6,25 @@
 from __future__ import annotations
 
 import copy
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from lume_run.checks import MAYBE_PATHS, PATHS, combination_problems, part_problems, path_problems
 from lume_run.common.errors import ConfigError, Problem
-from lume_run.settings import Settings
-from lume_run.walk import OWN_PREFIX, TARGET, Walk
+from lume_run.config.build import OWN_PREFIX, TARGET
+
+FILES = ("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses", "method.idk_file")
+PATHS = (  # suites look into theirs themselves
+    *FILES,
+    *(f"evaluator.metrics.{name}" for name in ("perplexity.path", "nq_open.path", "lm_eval.include_path")),
+    *(f"evaluator.metrics.halueval.{name}" for name in ("qa_path", "general_path", "instruction")),
+)
+JUDGES = ("evaluator.metrics.closer_look.embedder", "evaluator.metrics.closer_look.entailment")
+MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer", *JUDGES)  # a folder, or a hub id
 
 FOLDERS = ("output_dir", "task.data_dir")  # may still be made, or are checked by the task
 NOT_IDENTITY = ("dry_run", "objective", "output_dir", "launch", "logger", "hydra")  # what a run computes is the same
@@ -89,30 +96,14 @@ def without_modules(node: Any) -> Any:
     return [without_modules(item) for item in node] if isinstance(node, list) else node
 
 
-def check(cfg: DictConfig) -> tuple[Settings | None, list[Problem], dict[str, Any]]:
-    """(settings or None, all problems, the resolved config as data). No model is touched."""
+def read_config(path: Path) -> DictConfig:
+    """The resolved config that lume-run wrote; raises ConfigError where there is none to read."""
     try:
-        data, unresolved = _resolved(cfg)
-    except ConfigError as error:
-        return None, list(error.problems), {}
-    given = data.get("allow_external")
-    allowed = [entry for entry in given if isinstance(entry, str)] if isinstance(given, list) else []
-    walk = Walk(allowed)
-    settings = walk.record(Settings, data, "")
-    groups = typing.get_type_hints(Settings)
-    parts = {  # each alone, so that one group's mistake does not hide another's
-        name: Walk(allowed).value(groups[name], data.get(name), name)
-        for name in ("task", "model", "method", "evaluator", "trainer", "launch")
-    }
-    found = walk.problems + combination_problems(data) + path_problems(data) + part_problems(parts, data.get("stages"))
-    known = {problem.where for problem in unresolved}
-    problems = unresolved + [problem for problem in found if problem.where not in known]
-    return (None if problems else settings), problems, data
-
-
-def checked(cfg: DictConfig) -> tuple[Settings, dict[str, Any]]:
-    """Settings and the resolved config; raises ConfigError with every problem."""
-    settings, problems, data = check(cfg)
-    if settings is None:
-        raise ConfigError(problems)
-    return settings, data
+        cfg = OmegaConf.load(path)
+    except (OSError, YAMLError) as error:
+        what = " ".join(str(error).split()) if path.exists() else "no config.yaml here"
+        where = str(path if path.exists() else path.parent)
+        raise ConfigError([Problem(where=where, what=what, remedy="give a folder that lume-run made")]) from error
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError([Problem(where=str(path), what="not a mapping", remedy="give a folder that lume-run made")])
+    return cfg

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from lume_run.common.errors import Problem
-from lume_run.settings import Lora
+from lume_run.config.settings import Lora
 
 TARGET = "_target_"
 OWN_PREFIX = "lume_run"

@@ -17,7 +17,7 @@ REMEDY = """write it as path=value; a value with special characters needs quotes
 def conf_dir() -> Path:
     """The configuration folder: inside the package when installed from a wheel, beside it in a checkout."""
     inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def config_dirs(arguments: Sequence[str]) -> list[Path]:
@@ -75,7 +75,7 @@ def explain(override: str, error: str, folders: Sequence[Path], beside: Sequence
     from omegaconf import OmegaConf
 
     from lume_run.common.errors import Problem
-    from lume_run.walk import nearest
+    from lume_run.config.build import nearest
 
     key, _, value = override.lstrip("+~").partition("=")
     groups = options(folders)

@@ -1,0 +1,1 @@
+"""What can be set, and how YAML files and overrides become it."""

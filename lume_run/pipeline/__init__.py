@@ -1,0 +1,1 @@
+"""Train, unlearn, evaluate: each stage's artifacts, in order, made once and shared."""
