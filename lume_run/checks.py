@@ -17,10 +17,10 @@ from lume_run.config.build import TARGET
 from lume_run.config.resolve import FILES, MAYBE_PATHS
 from lume_run.config.settings import Checked, Lora
 from lume_run.contracts import Role
+from lume_run.evaluation.inference.vllm import vllm_trouble
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
-from lume_run.runtime import vllm_trouble
 
 
 def get(data: Mapping[str, Any], path: str) -> Any:
@@ -141,7 +141,7 @@ def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
         found += _kind_problems(f"evaluator.metrics.{name}", suite, ("asks", "scores"))
         found += suite.check() if isinstance(suite, Checked) and stages != ["score"] else []
     if evaluator is not None and evaluator.mmlu.data_dir and Path(evaluator.mmlu.data_dir).exists():
-        from lume_run.tasks.mmlu import check_folder
+        from lume_run.evaluation.datasets.mmlu import check_folder
 
         found += check_folder(Path(evaluator.mmlu.data_dir))
     if launch is not None and launch.device != "auto":

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lume_run.common.records import Score
-from lume_run.metrics.catalogue import definition_of
-from lume_run.metrics.definitions import Group, Wanted
-from lume_run.metrics.uncertainty import Interval, difference
+from lume_run.evaluation.catalogue import definition_of
+from lume_run.evaluation.definitions import Group, Wanted
+from lume_run.evaluation.metrics.bootstrap import Interval, difference
 
 SUBJECTS = {"model": "model", "target": "before", "unlearned": "after", "retrained": "retrained"}
 BY_TASK = "<side>.<task>."  # patterns of scores of one task on one side

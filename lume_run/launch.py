@@ -19,7 +19,8 @@ from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Response, Score
 from lume_run.common.store import Artifact
 from lume_run.config.settings import Settings
-from lume_run.evaluate import gate, read_responses
+from lume_run.evaluation.saved_responses import read_responses
+from lume_run.evaluation.scoring import costs, gate, missing_judges, read_measured, scored
 from lume_run.memory import chosen_world, estimator_of
 from lume_run.parallel import World, spawn
 from lume_run.plan import Plan, plan
@@ -27,7 +28,6 @@ from lume_run.preemption import check, listening
 from lume_run.remedies import alternatives, explained, parts_table
 from lume_run.report import Report, print_report, write_report
 from lume_run.runtime import manifest
-from lume_run.scoring import costs, missing_judges, read_measured, scored
 from lume_run.stages import Run
 from lume_run.tracking.tracker import Tracker, tracking
 

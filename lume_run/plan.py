@@ -16,12 +16,12 @@ from lume_run.common.files import content_hash, fingerprint
 from lume_run.common.jsonl import to_json
 from lume_run.common.records import Ask
 from lume_run.common.store import Artifact
-from lume_run.evaluate import harnesses, wants_retrained
+from lume_run.evaluation.inference.respond import gather_responses
+from lume_run.evaluation.questions import harnesses, wants_retrained
+from lume_run.evaluation.suites.base import Harnessed
 from lume_run.models import pattern_problems, weightless
 from lume_run.recipes import Subject, base_artifact, plain, retrained_artifact, stored, train_artifact, unlearn
-from lume_run.respond import gather_responses
 from lume_run.stages import Run, answer, measure
-from lume_run.suites.contract import Harnessed
 
 RECORDS = 3  # raise it when responses hold more than they did
 

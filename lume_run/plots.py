@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lume_run.evaluation.catalogue import definition_of
+from lume_run.evaluation.definitions import Wanted
 from lume_run.findings import SUBJECTS, Report, shown, wanted
-from lume_run.metrics.catalogue import definition_of
-from lume_run.metrics.definitions import Wanted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

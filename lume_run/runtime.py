@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import subprocess
 import sys
@@ -10,9 +9,6 @@ import time
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from lume_run.common.devices import device_of
-from lume_run.common.errors import RunError
 
 if TYPE_CHECKING:
     pass
@@ -28,20 +24,6 @@ PACKAGES = (
     "rouge-score",
     "numpy",
 )
-
-
-def vllm_trouble(device: str) -> str:
-    """Why vLLM cannot be used on the device a launch setting names; empty where it can."""
-    if importlib.util.find_spec("vllm") is None:
-        return "vllm is not installed"
-    try:
-        from vllm.platforms import current_platform
-
-        wanted, built = device_of(device).type, str(current_platform.device_type)
-    except (RunError, ImportError, OSError, RuntimeError) as error:
-        return f"vllm cannot be used: {str(error).split(chr(10))[0]}"
-    finds = f"a {built} device" if built else "no device that it supports"
-    return "" if built == wanted else f"the installed vllm finds {finds}, and this run takes a {wanted}"
 
 
 def git_commit(folder: Path) -> str | None:

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from lume_run.common.devices import GIB
+from lume_run.evaluation.metrics.bootstrap import Interval
 from lume_run.findings import SUBJECTS, Report, shown, wanted
-from lume_run.metrics.uncertainty import Interval
 
 MOST_LINES = 40  # of scores on a terminal
 WIDE = 110  # columns of a terminal that has room for intervals

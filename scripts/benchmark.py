@@ -27,11 +27,12 @@ from lume_run.common.devices import device_of
 from lume_run.common.records import Example
 from lume_run.config.settings import Model
 from lume_run.contracts import Role
+from lume_run.evaluation.inference.generation import generate
+from lume_run.evaluation.inference.runner import Runner
 from lume_run.methods.likelihood import GradientDescent
 from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Objective
 from lume_run.models import limit_of, load_model, load_tokenizer
-from lume_run.passes import Runner, generate
 from lume_run.reference import ReferenceCache, length_batches, row_logps
 from lume_run.schedule import totals_of, write_schedule
 from lume_run.signals import read_signals

@@ -22,12 +22,13 @@ from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Settings
-from lume_run.evaluate import score, suites_of
+from lume_run.evaluation.inference.respond import gather_responses, read_cost
+from lume_run.evaluation.questions import suites_of
+from lume_run.evaluation.scoring import score
+from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import checked
 from lume_run.plan import plan
-from lume_run.respond import gather_responses, read_cost
 from lume_run.stages import Run, answer
-from lume_run.suites.contract import Answers
 
 COLUMNS = ("prompts", "passes", "tokens", "seconds")
 

@@ -21,8 +21,10 @@ from conftest import SHARED, tokenizer_at
 
 from lume_run.common.records import Example, Kind, Split
 from lume_run.config.settings import Model
+from lume_run.evaluation.inference.generation import continuations
+from lume_run.evaluation.inference.logprobs import AnswerScores, score_rows
+from lume_run.evaluation.inference.runner import Runner, decoded
 from lume_run.models import load_model
-from lume_run.passes import AnswerScores, Runner, continuations, decoded, score_rows
 from lume_run.text import TokenRow
 
 GOLDEN: Path = SHARED / "golden"

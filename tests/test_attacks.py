@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from lume_run.metrics.attacks import (
+from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column
+from lume_run.evaluation.metrics.membership import (
+    auc,
+    auc_of,
     gradient_score,
     loss_score,
     min_k,
@@ -16,8 +19,6 @@ from lume_run.metrics.attacks import (
     tpr_at_fpr,
     zlib_score,
 )
-from lume_run.metrics.membership import auc, auc_of
-from lume_run.metrics.uncertainty import Bootstrap, Column
 
 LOGPS = [-1.0, -4.0, -2.0, -0.5, -2.5]  # mean -2
 

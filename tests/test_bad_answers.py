@@ -23,12 +23,14 @@ from lume_run.common.jsonl import to_json, write_jsonl
 from lume_run.common.records import JUDGED, Ask, Example, Kind, Question, Response, Score, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Evaluator
-from lume_run.evaluate import merged, questions_of, read_responses, score, to_judge
-from lume_run.metrics.catalogue import definition_of
-from lume_run.metrics.semeval_strict import responses_from_official
+from lume_run.evaluation.catalogue import definition_of
+from lume_run.evaluation.inference.respond import response_of
+from lume_run.evaluation.metrics.semeval_official import responses_from_official
+from lume_run.evaluation.questions import merged, questions_of, to_judge
+from lume_run.evaluation.saved_responses import read_responses
+from lume_run.evaluation.scoring import score
+from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import checked
-from lume_run.respond import response_of
-from lume_run.suites.contract import Answers
 from lume_run.tasks.lume import LumeTask
 
 Rows = list[Response]

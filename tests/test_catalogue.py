@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lume_run.metrics.catalogue import BEGIN, END, definition_of, main, table, with_table
-from lume_run.metrics.definitions import CATALOGUE, PLACEHOLDERS, Group, Wanted
+from lume_run.evaluation.catalogue import BEGIN, END, definition_of, main, table, with_table
+from lume_run.evaluation.definitions import CATALOGUE, PLACEHOLDERS, Group, Wanted
 
 DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
 SETS = ("forget", "retain", "real_authors", "world_facts")
@@ -100,7 +100,7 @@ def test_bounds_and_detail_are_sound():
 
 def test_the_docs_hold_the_table():
     page = DOCS.read_text(encoding="utf-8")
-    assert with_table(page) == page, "run python -m lume_run.metrics.catalogue docs/metrics.md"
+    assert with_table(page) == page, "run python -m lume_run.evaluation.catalogue docs/metrics.md"
 
 
 def test_the_table_is_written_between_its_marks(tmp_path, capsys):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from lume_run.metrics.closer_look import (
+from lume_run.evaluation.metrics.closer_look import (
     SetMeans,
     cosine_score,
     entailment_pair,

@@ -15,11 +15,11 @@ from tokenizers import Tokenizer
 from lume_run.common.records import Ask, Example, Kind, Response, Score, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Evaluator
-from lume_run.metrics.uncertainty import Column, mean_of
+from lume_run.evaluation.metrics.bootstrap import Column, mean_of
+from lume_run.evaluation.suites.base import Answers, Judged
+from lume_run.evaluation.suites.closer_look import CloserLook, aggregates
+from lume_run.evaluation.suites.tofu import Tofu
 from lume_run.pipeline.checks import checked
-from lume_run.suites.closer_look import CloserLook, aggregates
-from lume_run.suites.contract import Answers, Judged
-from lume_run.suites.tofu import Tofu
 from lume_run.tasks.real_world import RealWorldTask
 from lume_run.tasks.tofu import TofuTask
 

@@ -19,15 +19,16 @@ from typing import Any
 import pytest
 from conftest import SHARED
 
-from lume_run import models, scoring
+from lume_run import models
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import JUDGED, Ask, Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import identity
 from lume_run.config.settings import Settings
+from lume_run.evaluation import scoring
+from lume_run.evaluation.catalogue import definition_of
+from lume_run.evaluation.definitions import Group
 from lume_run.launch import launch
-from lume_run.metrics.catalogue import definition_of
-from lume_run.metrics.definitions import Group
 from lume_run.pipeline.checks import checked
 
 DATA = SHARED / "data"

@@ -34,8 +34,12 @@ from golden import (
 )
 
 from lume_run.config.settings import Evaluator
-from lume_run.metrics import tofu
-from lume_run.metrics.attacks import (
+from lume_run.evaluation.inference.logprobs import gradients
+from lume_run.evaluation.inference.runner import decoded
+from lume_run.evaluation.metrics import tofu
+from lume_run.evaluation.metrics.answers import rouge_l_recall
+from lume_run.evaluation.metrics.membership import (
+    auc,
     gradient_score,
     loss_score,
     min_k,
@@ -43,14 +47,11 @@ from lume_run.metrics.attacks import (
     reference_score,
     zlib_score,
 )
-from lume_run.metrics.membership import auc
-from lume_run.metrics.memorisation import compat_exact_memorisation, compat_extraction_strength
-from lume_run.metrics.muse import privacy_leakage, relative_difference, rouge_l_f1
-from lume_run.metrics.text import rouge_l_recall
-from lume_run.metrics.tofu import OPEN_UNLEARNING_EPSILON, UtilityTerms
-from lume_run.passes import decoded, gradients
-from lume_run.suites.contract import Answers
-from lume_run.suites.tofu import Tofu
+from lume_run.evaluation.metrics.memorisation import compat_exact_memorisation, compat_extraction_strength
+from lume_run.evaluation.metrics.muse import privacy_leakage, relative_difference, rouge_l_f1
+from lume_run.evaluation.metrics.tofu import OPEN_UNLEARNING_EPSILON, UtilityTerms
+from lume_run.evaluation.suites.base import Answers
+from lume_run.evaluation.suites.tofu import Tofu
 from lume_run.text import TokenRow
 
 pytestmark = needs_golden

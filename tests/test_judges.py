@@ -14,11 +14,11 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, P
 
 from lume_run.common.records import Ask, Kind, Response, Split
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.judges import available, judge, pooled
+from lume_run.evaluation.judges import available, judge, pooled
+from lume_run.evaluation.scoring import judged
+from lume_run.evaluation.suites.base import Answers, Judgement
 from lume_run.models import only_local
 from lume_run.pipeline.checks import checked
-from lume_run.scoring import judged
-from lume_run.suites.contract import Answers, Judgement
 
 CPU = torch.device("cpu")
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "off")
@@ -221,7 +221,7 @@ def test_another_judge_is_asked_again(bert, tmp_path, monkeypatch):
 
     mean = cosine()
     assert mean == pytest.approx(*expected(folder, [("the cat", "a dog")], "mean"), abs=1e-6)
-    monkeypatch.setattr("lume_run.scoring.judge", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr("lume_run.evaluation.scoring.judge", lambda *_: pytest.fail("asked again"))
     assert cosine() == mean
     monkeypatch.undo()
     embedder(folder, {OLD["mean"]: False, OLD["cls"]: True})

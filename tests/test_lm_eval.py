@@ -15,10 +15,10 @@ from conftest import SHARED
 from lume_run.common.errors import RunError
 from lume_run.common.records import Score, TaskData
 from lume_run.config.settings import Evaluator, Model
+from lume_run.evaluation.scoring import scored
+from lume_run.evaluation.suites.base import Answers, Harnessed
+from lume_run.evaluation.suites.lm_eval import LmEval, scores_of
 from lume_run.models import load_model, load_tokenizer
-from lume_run.scoring import scored
-from lume_run.suites.contract import Answers, Harnessed
-from lume_run.suites.lm_eval import LmEval, scores_of
 
 MODEL = SHARED / "models" / "stories260K"
 needs_harness = pytest.mark.skipif(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lume_run.metrics.memorisation import (
+from lume_run.evaluation.metrics.memorisation import (
     compat_exact_memorisation,
     compat_extraction_strength,
     exact_memorisation,

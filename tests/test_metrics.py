@@ -7,13 +7,12 @@ import pytest
 
 from lume_run.common.errors import DataError
 from lume_run.common.records import Ask, Kind, Response, Score, Split
-from lume_run.metrics.aggregate import TaskMeans, final_aggregate, harmonic_mean, task_aggregate, task_terms
-from lume_run.metrics.choice import accuracy, chosen
-from lume_run.metrics.membership import auc, semeval_mia
-from lume_run.metrics.semeval import lume_scores
-from lume_run.metrics.semeval_strict import responses_from_official, strict_from_folder, strict_scores
-from lume_run.metrics.text import exact_match, rouge_l_recall
-from lume_run.metrics.uncertainty import Bootstrap
+from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, harmonic_mean, task_aggregate, task_terms
+from lume_run.evaluation.metrics.answers import accuracy, chosen, exact_match, rouge_l_recall
+from lume_run.evaluation.metrics.bootstrap import Bootstrap
+from lume_run.evaluation.metrics.membership import auc, semeval_mia
+from lume_run.evaluation.metrics.semeval import lume_scores
+from lume_run.evaluation.metrics.semeval_official import responses_from_official, strict_from_folder, strict_scores
 
 SUFFIX = {Kind.COMPLETION: "sc1", Kind.QUESTION: "qa0"}
 

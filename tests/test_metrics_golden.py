@@ -25,18 +25,17 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from lume_run.metrics import closer_look
-from lume_run.metrics.attacks import min_k, reference_score, zlib_score
-from lume_run.metrics.membership import auc
-from lume_run.metrics.memorisation import (
+from lume_run.evaluation.metrics import closer_look
+from lume_run.evaluation.metrics.answers import rouge_l_recall
+from lume_run.evaluation.metrics.membership import auc, min_k, reference_score, zlib_score
+from lume_run.evaluation.metrics.memorisation import (
     compat_exact_memorisation,
     compat_extraction_strength,
     exact_memorisation,
     extraction_strength,
 )
-from lume_run.metrics.muse import privacy_leakage, relative_difference, rouge_l_f1
-from lume_run.metrics.text import rouge_l_recall
-from lume_run.metrics.tofu import (
+from lume_run.evaluation.metrics.muse import privacy_leakage, relative_difference, rouge_l_f1
+from lume_run.evaluation.metrics.tofu import (
     OPEN_UNLEARNING_EPSILON,
     UtilityTerms,
     closer_to_1_better,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lume_run.metrics.muse import (
+from lume_run.evaluation.metrics.muse import (
     BOOKS_RETRAINED_AUC,
     NEWS_RETRAINED_AUC,
     cut_answer,

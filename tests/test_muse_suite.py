@@ -10,10 +10,10 @@ from conftest import SHARED
 
 from lume_run.common.records import Ask, Example, Kind, Response, Score, Split, TaskData
 from lume_run.config.settings import Evaluator
-from lume_run.metrics.muse import NEWS_RETRAINED_AUC
-from lume_run.suites.contract import Answers, Compared
-from lume_run.suites.membership import Membership
-from lume_run.suites.muse import Muse
+from lume_run.evaluation.metrics.muse import NEWS_RETRAINED_AUC
+from lume_run.evaluation.suites.base import Answers, Compared
+from lume_run.evaluation.suites.mia import Membership
+from lume_run.evaluation.suites.muse import Muse
 
 GOLDEN = SHARED / "golden" / "open_unlearning_metrics" / "metrics.json"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_file(), reason=f"the golden metrics are not at {GOLDEN}")

@@ -17,10 +17,10 @@ from conftest import SHARED
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Evaluator
-from lume_run.metrics.pii import RULES, Disclosure, by_chance, completed, disclosed, hint_of, leak_at
+from lume_run.evaluation.metrics.pii import RULES, Disclosure, by_chance, completed, disclosed, hint_of, leak_at
+from lume_run.evaluation.suites.base import Answers
+from lume_run.evaluation.suites.pii import Pii
 from lume_run.pipeline.checks import checked
-from lume_run.suites.contract import Answers
-from lume_run.suites.pii import Pii
 from lume_run.tasks.builtin import generate
 from lume_run.tasks.lume import LumeTask
 from lume_run.tasks.private import ATTRIBUTE_OF_FACT

@@ -15,10 +15,13 @@ from lume_run.common.errors import RunError
 from lume_run.common.jsonl import read_jsonl, to_json
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split
 from lume_run.config.settings import Model
-from lume_run.metrics.semeval import lume_scores
+from lume_run.evaluation.inference.generation import continuations, generate
+from lume_run.evaluation.inference.logprobs import choose, gradients, norm_of, score_rows
+from lume_run.evaluation.inference.requests import work_of
+from lume_run.evaluation.inference.respond import read_cost, respond, run_batch
+from lume_run.evaluation.inference.runner import Runner, prompt_row, row_of
+from lume_run.evaluation.metrics.semeval import lume_scores
 from lume_run.models import load_model, load_tokenizer
-from lume_run.passes import Runner, choose, continuations, generate, gradients, norm_of, prompt_row, row_of, score_rows
-from lume_run.respond import read_cost, respond, run_batch, work_of
 from lume_run.tasks.lume import LumeTask
 from lume_run.text import encode
 

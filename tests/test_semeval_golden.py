@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from lume_run.common.records import Split
+from lume_run.evaluation.metrics.semeval import is_text_row, lume_scores, text_score
+from lume_run.evaluation.metrics.semeval_official import (
+    responses_from_official,
+    strict_from_folder,
+    strict_rows,
+    strict_scores,
+)
 from lume_run.labels import SUBTASK_OF_LABEL
-from lume_run.metrics.semeval import is_text_row, lume_scores, text_score
-from lume_run.metrics.semeval_strict import responses_from_official, strict_from_folder, strict_rows, strict_scores
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "semeval"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden files: {GOLDEN} is absent")

@@ -23,17 +23,18 @@ from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.common.store import Artifact
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Evaluator, Mmlu
-from lume_run.evaluate import gate, read_responses, score
+from lume_run.evaluation.datasets.mmlu import check_folder, load_mmlu
+from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, mean_of
+from lume_run.evaluation.saved_responses import read_responses
+from lume_run.evaluation.scoring import gate, score
+from lume_run.evaluation.suites.base import Answers
+from lume_run.evaluation.suites.lume import mmlu_examples
 from lume_run.findings import Report, as_json, shown
 from lume_run.launch import ending_warnings, finish, outcomes
-from lume_run.metrics.uncertainty import Bootstrap, Column, mean_of
 from lume_run.pipeline.checks import checked
 from lume_run.plots import AFTER, BETTER, NOISE, WORSE, color_of, panels_of
 from lume_run.report import print_report, write_report
-from lume_run.suites.contract import Answers
-from lume_run.suites.lume import mmlu_examples
 from lume_run.tables import NOISE_TOLD, markdown
-from lume_run.tasks.mmlu import check_folder, load_mmlu
 
 MMLU = Path(__file__).parents[2] / "shared" / "data" / "mmlu"
 MANIFEST = {"config_hash": "0123456789abcdef", "seed": 3, "versions": {"python": "3.11"}}

@@ -18,12 +18,13 @@ from lume_run.common.jsonl import from_json, to_json
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Evaluator
-from lume_run.evaluate import merged, questions_of, score, suites_of
-from lume_run.passes import AnswerScores, token_scores
+from lume_run.evaluation.inference.logprobs import AnswerScores, token_scores
+from lume_run.evaluation.questions import merged, questions_of, suites_of
+from lume_run.evaluation.scoring import score
+from lume_run.evaluation.suites.base import Answers
+from lume_run.evaluation.suites.memorisation import Memorisation
+from lume_run.evaluation.suites.mia import Membership
 from lume_run.pipeline.checks import checked
-from lume_run.suites.contract import Answers
-from lume_run.suites.membership import Membership
-from lume_run.suites.memorisation import Memorisation
 
 # ------------------------------------------------------------------------------------------------ by hand
 

@@ -10,7 +10,7 @@ import pytest
 import sweeps
 from conftest import SHARED
 
-from lume_run.metrics.catalogue import definition_of
+from lume_run.evaluation.catalogue import definition_of
 from lume_run.sweep.fronts import PLANES, front, planes_of
 from lume_run.sweep.lines import effects
 from lume_run.sweep.published import beside, tables

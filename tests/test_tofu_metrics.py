@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lume_run.metrics.tofu import (
+from lume_run.evaluation.metrics.tofu import (
     OPEN_UNLEARNING_EPSILON,
     UtilityTerms,
     arithmetic_truth_ratio,

@@ -14,11 +14,11 @@ from scipy.stats import ks_2samp
 from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Evaluator
-from lume_run.metrics.tofu import forget_quality_of, log_truth_ratio, truth_ratio
-from lume_run.metrics.uncertainty import Column
+from lume_run.evaluation.metrics.bootstrap import Column
+from lume_run.evaluation.metrics.tofu import forget_quality_of, log_truth_ratio, truth_ratio
+from lume_run.evaluation.suites.base import Answers, Compared
+from lume_run.evaluation.suites.tofu import Tofu
 from lume_run.pipeline.checks import checked
-from lume_run.suites.contract import Answers, Compared
-from lume_run.suites.tofu import Tofu
 
 GOLDEN = SHARED / "golden" / "open_unlearning_metrics"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the golden metrics are not at {GOLDEN}")

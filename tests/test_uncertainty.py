@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from lume_run.metrics import uncertainty
-from lume_run.metrics.uncertainty import (
+from lume_run.evaluation.metrics import bootstrap
+from lume_run.evaluation.metrics.bootstrap import (
     Bootstrap,
     Column,
     Measure,
@@ -112,9 +112,9 @@ def test_nothing_hinges_on_the_size_of_a_chunk(monkeypatch):
     values = normal(30, seed=5)
     whole = scored(values, resamples=450).drawn  # two whole chunks and a part
     assert len(whole) == 450
-    monkeypatch.setattr(uncertainty, "CHUNK", 7)
+    monkeypatch.setattr(bootstrap, "CHUNK", 7)
     assert scored(values, resamples=450).drawn == pytest.approx(whole, abs=1e-12)
-    monkeypatch.setattr(uncertainty, "CHUNK", 450)
+    monkeypatch.setattr(bootstrap, "CHUNK", 450)
     assert scored(values, resamples=450).drawn == pytest.approx(whole, abs=1e-12)
 
 

@@ -15,21 +15,20 @@ from lume_run.common.errors import ConfigError, DataError
 from lume_run.common.records import Ask, Example, Kind, Response, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Evaluator, Model
-from lume_run.metrics.closed_book import answered, first_line, normalised
-from lume_run.metrics.hallucination import judgement
-from lume_run.metrics.perplexity import perplexity_of
-from lume_run.metrics.uncertainty import Bootstrap, Column
+from lume_run.evaluation.datasets.halueval import GENERAL, is_hallucinated, load_general, load_qa
+from lume_run.evaluation.datasets.nq_open import load_nq_open
+from lume_run.evaluation.datasets.plain_text import load_texts, pieces
+from lume_run.evaluation.inference.respond import respond
+from lume_run.evaluation.inference.runner import Runner
+from lume_run.evaluation.metrics.answers import answered, first_line, judgement, normalised
+from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column
+from lume_run.evaluation.metrics.perplexity import perplexity_of
+from lume_run.evaluation.suites.base import Answers
+from lume_run.evaluation.suites.halueval import HaluEval
+from lume_run.evaluation.suites.nq_open import NqOpen
+from lume_run.evaluation.suites.perplexity import Perplexity
 from lume_run.models import load_model, load_tokenizer
-from lume_run.passes import Runner
 from lume_run.pipeline.checks import checked
-from lume_run.respond import respond
-from lume_run.suites.contract import Answers
-from lume_run.suites.halueval import HaluEval
-from lume_run.suites.nq_open import NqOpen
-from lume_run.suites.perplexity import Perplexity
-from lume_run.tasks.halueval import GENERAL, is_hallucinated, load_general, load_qa
-from lume_run.tasks.nq_open import load_nq_open
-from lume_run.tasks.texts import load_texts, pieces
 
 DATA = SHARED / "data"
 STORIES = DATA / "text" / "tinystories" / "tinystories_sample.txt"

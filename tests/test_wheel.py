@@ -21,7 +21,7 @@ def wheel(tmp_path_factory) -> Path:
     pytest.importorskip("build", reason="the package `build` makes the wheel")
     pytest.importorskip("setuptools", reason="the wheel is built without network")
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    for name in ("pyproject.toml", "LICENSE", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "LICENSE", "README.md"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
     for name in ("lume_run", "conf"):
@@ -52,7 +52,7 @@ def relative(folder: Path, pattern: str) -> set[str]:
 
 
 def test_every_yaml_is_inside(installed):
-    inside = relative(installed / "lume_run" / "conf", "*.yaml")
+    inside = relative(installed / "lume_run" / "config" / "conf", "*.yaml")
     assert inside == relative(ROOT / "conf", "*.yaml")
     assert {"config.yaml", "method/npo.yaml", "method/forget/npo.yaml", "method/retain/none.yaml"} <= inside
 
@@ -77,14 +77,14 @@ def test_the_command_and_the_licence_are_inside(installed):
 def test_it_runs_elsewhere_with_its_own_conf(installed, tmp_path):
     copy = tmp_path / "site"
     shutil.copytree(installed, copy)
-    config = copy / "lume_run" / "conf" / "config.yaml"
+    config = copy / "lume_run" / "config" / "conf" / "config.yaml"
     text = config.read_text(encoding="utf-8")
     assert text.count("\nseed: 0\n") == 1
     config.write_text(text.replace("\nseed: 0\n", "\nseed: 4711\n"), encoding="utf-8")  # the checkout's has another
     cwd = tmp_path / "elsewhere"
     cwd.mkdir()
     where = run(copy, cwd, "-c", "import lume_run.cli as cli; print(cli.__file__); print(cli.conf_dir())")
-    assert where.stdout.split() == [str(copy / "lume_run" / "cli.py"), str(copy / "lume_run" / "conf")]
+    assert where.stdout.split() == [str(copy / "lume_run" / "cli.py"), str(copy / "lume_run" / "config" / "conf")]
     done = run(copy, cwd, "-m", "lume_run.cli", "--cfg", "job", "method=npo", "task=wiki")
     assert done.returncode == 0, done.stderr
     job = yaml.safe_load(done.stdout)

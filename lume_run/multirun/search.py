@@ -23,8 +23,8 @@ from rich.table import Table
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import content_hash
+from lume_run.evaluation.definitions import Wanted
 from lume_run.findings import wanted
-from lume_run.metrics.definitions import Wanted
 from lume_run.multirun import jobs
 from lume_run.multirun.sweeper import Job, Runner
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lume_run.metrics.definitions import Wanted
+from lume_run.evaluation.definitions import Wanted
 from lume_run.sweep.fronts import Plane, front, planes_of
 from lume_run.sweep.lines import curves_of, draw_curves, draw_effect, effects
 from lume_run.sweep.paper import COLOURS, FAINT, INK, MOST_LINES, SHAPES, WIDE, figure_of, looks, plain_numbers, safe

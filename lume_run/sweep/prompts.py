@@ -19,7 +19,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from lume_run.metrics.pii import RULES, disclosed
+from lume_run.evaluation.metrics.pii import RULES, disclosed
 from lume_run.sweep.runs import RunRecord
 
 SIDES = ("forget", "retain")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lume_run.metrics.definitions import Wanted
+from lume_run.evaluation.definitions import Wanted
 from lume_run.plots import ARROWS
 from lume_run.sweep.export import spread_text
 from lume_run.sweep.published import MARK, beside

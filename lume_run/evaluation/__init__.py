@@ -1,0 +1,1 @@
+"""Questions put to a model, its responses, and the scores made of them."""

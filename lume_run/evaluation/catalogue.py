@@ -1,0 +1,91 @@
+"""The catalogue of scores: the definition behind every name in a report, and the table of docs/metrics.md.
+
+The entries are those of `definitions`; reports, plots and docs all read this one list.
+`python -m lume_run.evaluation.catalogue docs/metrics.md` writes the table into the page, without a page it prints it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from lume_run.evaluation.definitions import CATALOGUE, PLACEHOLDERS, Definition, Group, Wanted
+
+FORGET_SIDE = {Group.BY_SIDE: Group.FORGET, Group.PRIVACY_BY_SIDE: Group.PRIVACY}
+BEGIN, END = "<!-- scores: written by python -m lume_run.evaluation.catalogue -->", "<!-- end of scores -->"
+HEAD = ("score", "symbol", "definition", "range", "wanted", "group", "source")
+
+
+@functools.cache
+def definition_of(name: str) -> Definition | None:
+    """What a score is, direction and group settled by the side or set in its name; None for one from elsewhere."""
+    for definition, pattern in _patterns():
+        found = pattern.fullmatch(name)
+        if found:
+            places = found.groupdict()
+            side = places.get("side") or places.get("set")
+            return definition if side is None else _settled(definition, forget=side == "forget")
+    return None
+
+
+def _settled(definition: Definition, *, forget: bool) -> Definition:
+    group, wanted = definition.group, definition.wanted
+    if group in FORGET_SIDE:
+        group = FORGET_SIDE[group] if forget else Group.RETAIN
+    if wanted is Wanted.BY_SIDE:
+        wanted = Wanted.LOWER if forget else Wanted.HIGHER
+    return replace(definition, group=group, wanted=wanted)
+
+
+@functools.cache
+def _patterns() -> tuple[tuple[Definition, re.Pattern[str]], ...]:
+    return tuple((definition, _expression(definition.pattern)) for definition in CATALOGUE)
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """A pattern as a regular expression with a group for each placeholder."""
+    parts = re.split(r"<(\w+)>", pattern)  # literal, placeholder, literal, ...
+    found = "".join(
+        f"(?P<{part}>{'|'.join(PLACEHOLDERS.get(part, ('[^.]+',)))})" if number % 2 else re.escape(part)
+        for number, part in enumerate(parts)
+    )
+    return re.compile(found)
+
+
+def table() -> str:
+    """All entries as a markdown table."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
+    for one in CATALOGUE:
+        cells = (f"`{one.pattern}`", one.symbol, one.what, _range(one), one.wanted or "-", one.group, one.source)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _range(definition: Definition) -> str:
+    low, high = ("" if end is None else f"{end:g}" for end in (definition.low, definition.high))
+    return f"{low} to {high}" if high else f"from {low}" if low else "any"
+
+
+def with_table(page: str) -> str:
+    """The page with the current table between its two marks; ValueError where they are missing."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page has no place for the table; write these two lines into it: {BEGIN} and {END}")
+    return f"{before}{begin}\n\n{table()}\n\n{end}{after}"
+
+
+def main(arguments: list[str]) -> None:
+    """Write the table into the page that is named, or print it."""
+    if not arguments:
+        print(table())
+        return
+    page = Path(arguments[0])
+    page.write_text(with_table(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

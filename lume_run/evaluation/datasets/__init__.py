@@ -1,0 +1,1 @@
+"""What suites ask besides the task: benchmark files read into examples."""

@@ -1,0 +1,103 @@
+"""HaluEval: does an answer contain hallucinated information, Yes or No? (Li et al., arXiv:2305.11747).
+
+QA rows are {question, right_answer, hallucinated_answer, ...} as released; one of the two answers is shown, after the
+authors' instruction with its worked examples. The authors draw it at random, here a hash of row and seed does, so that
+every model is shown the same ones. The prompt is the one they give to completion models.
+
+General rows are {user_query, chatgpt_response, hallucination: yes/no}, judged by people. The authors released neither
+an instruction nor code for these, so the instruction (`GENERAL`, without examples) is ours. About four of five answers
+are No.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from lume_run.common.errors import DataError, Problem
+from lume_run.common.records import Example, Kind, Split
+from lume_run.evaluation.datasets.plain_text import read_text, require_file
+from lume_run.tasks.files import field_problems, jsonl_rows, refuse
+
+YES, NO = "Yes", "No"  # hallucinated or not
+QA_FIELDS = ("question", "right_answer", "hallucinated_answer")
+GENERAL_FIELDS = ("user_query", "chatgpt_response", "hallucination")
+INSTRUCTION = "qa_evaluation_instruction.txt"  # its name beside the released data
+GENERAL = (
+    "Below are a request and the response of an assistant to it. Judge whether the response states anything that is "
+    "false or made up. Answer Yes if it does, and No if everything in it is right."
+)
+
+
+def load_qa(path: Path, *, instruction: Path | None = None, seed: int = 0, limit: int | None = None) -> list[Example]:
+    """The first `limit` QA rows (None: all) as CHOICE examples between Yes and No.
+
+    `instruction` is the authors' file, None: the one beside `path`. Raises DataError naming every bad line.
+    """
+    rows = read_rows(path, QA_FIELDS)
+    file = instruction or path.parent / INSTRUCTION
+    told = read_text(file, remedy="give evaluator.metrics.halueval.instruction=FILE, or put it beside the data")
+    found = []
+    for number, row in enumerate(rows[:limit]):
+        hallucinated = is_hallucinated(number, row["question"], seed)
+        answer = row["hallucinated_answer" if hallucinated else "right_answer"]
+        prompt = f"{told}\n\n#Question#: {row['question']}\n#Answer#: {answer}\n#Your Judgement#:"
+        found.append(_example("qa", number, prompt, YES if hallucinated else NO))
+    return found
+
+
+def load_general(path: Path, *, limit: int | None = None) -> list[Example]:
+    """The first `limit` general rows (None: all) as CHOICE examples between Yes and No; errors as `load_qa`."""
+    found = []
+    for number, row in enumerate(read_rows(path, GENERAL_FIELDS)[:limit]):
+        shown = f"#Request#: {row['user_query']}\n#Response#: {row['chatgpt_response']}"
+        answer = YES if row["hallucination"].strip().lower() == "yes" else NO
+        found.append(_example("general", number, f"{GENERAL}\n\n{shown}\n#Your Judgement#:", answer))
+    return found
+
+
+def is_hallucinated(number: int, question: str, seed: int) -> bool:
+    """Whether the row shows its hallucinated answer: true for half of all rows."""
+    return hashlib.sha256(f"{seed}:{number}:{question}".encode()).digest()[0] % 2 == 1
+
+
+def _example(part: str, number: int, prompt: str, answer: str) -> Example:
+    name = f"halueval-{part}-{number}"
+    return Example(
+        id=name,
+        raw_id=str(number),
+        document=name,
+        split=Split.HALUEVAL,
+        subtask=part,
+        kind=Kind.CHOICE,
+        prompt=prompt,
+        answer=answer,
+        choices=(YES, NO),
+    )
+
+
+def read_rows(path: Path, names: tuple[str, ...]) -> list[dict[str, str]]:
+    """The named fields of every row; DataError naming every bad line."""
+    require_file(path)
+    rows: list[dict[str, str]] = []
+    problems: list[Problem] = []
+    for where, row in jsonl_rows(path):
+        found = [row] if isinstance(row, Problem) else [*field_problems(row, where, names)]
+        if not found and isinstance(row, dict):
+            found = list(verdict_problems(row, where))
+            rows.append({name: row[name] for name in names})
+        problems += found
+    if problems:
+        refuse(problems)
+    if not rows:
+        raise DataError([Problem(where=str(path), what="the file has no rows", remedy="fetch it again")])
+    return rows
+
+
+def verdict_problems(row: dict[str, str], where: str) -> Iterator[Problem]:
+    """Whether a row that has a verdict says yes or no."""
+    verdict = row.get("hallucination", "no")
+    if verdict.strip().lower() not in ("yes", "no"):
+        what = f'field "hallucination" is "{verdict[:40]}"'
+        yield Problem(where=where, what=what, remedy="write yes or no")

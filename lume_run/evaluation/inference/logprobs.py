@@ -1,0 +1,134 @@
+"""Log-probabilities of given answers, choices among letters, and norms of gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lume_run.common.errors import RunError
+from lume_run.common.logits import token_logps, widened
+from lume_run.common.records import Example
+from lume_run.contracts import granted
+from lume_run.evaluation.inference.runner import Runner, batch_of, decoded, prompt_row
+from lume_run.signals import forward, inputs_of
+from lume_run.text import TokenRow
+
+NO_GRADIENT = (
+    "Gradients need all layers' weights on devices at once, and some of this model's are in host memory or on disk; "
+    "leave them out (evaluator.metrics.mia.gradient=false) or take more or larger devices."
+)
+
+
+@torch.inference_mode()
+def choose(runner: Runner, examples: Sequence[Example]) -> list[tuple[float, ...]]:
+    """Log-probabilities [nats] of each option's first token right after the prompt; none where all begin alike."""
+    rows = [prompt_row(example, runner, new_tokens=1) for example in examples]
+    inputs = inputs_of(runner.network, batch_of(rows, runner), keep=1)
+    logps = widened(runner.network(**inputs).logits[:, -1]).log_softmax(-1).cpu()
+    found = []
+    for number, example in enumerate(examples):
+        options = [first_token(option, runner) for option in example.choices]
+        found.append(tuple(float(logps[number, option]) for option in options) if len(set(options)) > 1 else ())
+    return found
+
+
+def first_token(option: str, runner: Runner) -> int:
+    """The first token of an option after a space, a bare space left out."""
+    ids: list[int] = runner.tokenizer(f" {option}", add_special_tokens=False)["input_ids"]
+    return next((token for token in ids if decoded([token], runner).strip()), ids[-1])
+
+
+class AnswerScores(NamedTuple):
+    """An expected answer under teacher forcing, token by token; the fields of `Response`, (L,) for L answer tokens."""
+
+    logp_sum: float | None
+    tokens: int
+    closed: bool
+    logps: tuple[float, ...] = ()
+    hits: tuple[bool, ...] = ()
+    means: tuple[float, ...] = ()
+    variances: tuple[float, ...] = ()
+
+
+@torch.inference_mode()
+def score_rows(runner: Runner, rows: Sequence[TokenRow]) -> list[AnswerScores]:
+    """One forward over a batch of rows; without numbers where the model gives none that are finite."""
+    batch = batch_of(rows, runner)
+    logits = granted(forward(runner.network, batch).logits)  # (B, R, V), labels at the right end
+    stop = runner.tokenizer.eos_token_id
+    found = []
+    for number, row in enumerate(rows):
+        logps = widened(logits[number, logits.shape[1] - row.labels :]).log_softmax(-1)  # (L, V)
+        targets = batch.targets[number, logits.shape[1] - row.labels :]
+        found.append(token_scores(logps, targets, closed=bool(row.ids) and row.ids[-1] == stop))
+    return found
+
+
+def token_scores(logps: Tensor, targets: Tensor, *, closed: bool) -> AnswerScores:
+    """What `Response` holds of one answer: `logps` (L, V) of the vocabulary, `targets` (L,)."""
+    own = logps.gather(-1, targets[:, None])[:, 0]
+    total = float(own.double().sum())
+    if not math.isfinite(total):
+        return AnswerScores(logp_sum=None, tokens=len(targets), closed=closed)
+    p = logps.exp()
+    means = (p * logps).sum(-1)
+    variances = (p * logps**2).sum(-1) - means**2
+    return AnswerScores(
+        logp_sum=total,
+        tokens=len(targets),
+        closed=closed,
+        logps=written(own),
+        hits=tuple((logps.argmax(-1) == targets).tolist()),
+        means=written(means),
+        variances=written(variances.clamp(min=0)),
+    )
+
+
+def written(values: Tensor) -> tuple[float, ...]:
+    """Numbers as the records keep them, to six decimals."""
+    return tuple(round(value, 6) for value in values.double().tolist())
+
+
+def norm_of(gradient: Tensor) -> float:
+    """The 2-norm, in float32 at least: in bfloat16 it would have three digits, and documents would be tied."""
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    return float(torch.linalg.vector_norm(gradient, dtype=wide))
+
+
+def gradients(runner: Runner, rows: Sequence[TokenRow]) -> list[float | None]:
+    """Mean over weight tensors of the 2-norm of the gradient of the mean label loss [nats], one row at a time.
+
+    The gradient-norm membership attack, as open-unlearning has it but without dropout. None where it is not finite.
+    A gradient is given up as soon as its norm is known, so that there is never one as large as the model. RunError
+    where layers are neither on a GPU nor whole in host memory.
+    """
+    weights = [weight for weight in runner.network.parameters() if weight.requires_grad]
+    if any(weight.device.type == "meta" for weight in weights):
+        raise RunError(NO_GRADIENT)
+    norms: list[float] = []
+
+    def measure(weight: Tensor) -> None:
+        norms.append(norm_of(granted(weight.grad)))
+        weight.grad = None
+
+    found = []
+    untyped: list[Any] = list(weights)
+    hooks = [weight.register_post_accumulate_grad_hook(measure) for weight in untyped]
+    try:
+        for row in rows:
+            norms.clear()
+            batch = batch_of([row], runner)
+            with torch.enable_grad():
+                logps = token_logps(granted(forward(runner.network, batch).logits), batch.targets)
+                loss = -logps[:, logps.shape[1] - row.labels :].mean()
+            torch.autograd.backward(loss)
+            mean = sum(norms) / len(norms)
+            found.append(mean if math.isfinite(mean) else None)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

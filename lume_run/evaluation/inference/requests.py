@@ -1,0 +1,87 @@
+"""Questions as rows of tokens, grouped into batches of similar length and shared among processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lume_run.common.console import console
+from lume_run.common.records import Ask, Question
+from lume_run.evaluation.inference.runner import Runner, limit_of, row_of
+from lume_run.reference import length_batches
+from lume_run.text import TokenRow
+
+BATCH_ROWS = 256  # at most, whatever the token budget allows
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One run of the model and the questions it answers; `limit` [tokens] of a continuation."""
+
+    row: TokenRow
+    questions: tuple[Question, ...]
+    limit: int
+
+    @property
+    def first(self) -> Question:
+        """The question that stands for all."""
+        return self.questions[0]
+
+
+def work_of(questions: Sequence[Question], runner: Runner) -> list[Work]:
+    """The runs that answer the questions: one for all that put the same tokens to the model."""
+    shared: dict[Any, list[Question]] = {}
+    rows: dict[Any, TokenRow] = {}
+    for question in questions:
+        row = row_of(question, runner)
+        key = (question.ask, row.ids, row.label_start, *own_draw(question))
+        rows.setdefault(key, row)
+        shared.setdefault(key, []).append(question)
+    return [
+        Work(rows[key], tuple(own), max(limit_of(question, runner) for question in own)) for key, own in shared.items()
+    ]
+
+
+def own_draw(question: Question) -> tuple[Any, ...]:
+    """What tells runs on the same tokens apart: the draw of a sample, the options of a choice."""
+    if question.ask is Ask.SAMPLE:
+        return question.example.id, question.variant
+    return question.example.choices if question.ask is Ask.CHOICE else ()
+
+
+def batches(runner: Runner, questions: Sequence[Question]) -> list[list[Work]]:
+    """Runs in batches of one ask, one limit and like length."""
+    found: list[list[Work]] = []
+    work = work_of(questions, runner)
+    for ask in Ask:
+        asked = [one for one in work if one.first.ask is ask]
+        if cut := sum(one.row.truncated > 0 for one in asked):
+            console.print(
+                f"  [yellow]{cut} of {len(asked)} {ask} prompts do not fit in {runner.max_length} tokens "
+                "and lose their oldest words, whole documents their last[/]"
+            )
+        for limit in sorted({one.limit for one in asked}, reverse=True):
+            alike = [one for one in asked if one.limit == limit]
+            for group in length_batches([one.row for one in alike], runner.batch_tokens):
+                for begin in range(0, len(group), BATCH_ROWS):
+                    found.append([alike[number] for number in group[begin : begin + BATCH_ROWS]])
+    return found
+
+
+def share(batches: Sequence[list[Work]], rank: int, world: int) -> list[list[Work]]:
+    """The batches of one rank: the costliest first, each to the rank with the least to do so far."""
+    loads = [0.0] * world
+    mine = []
+    for batch in sorted(batches, key=cost_of, reverse=True) if world > 1 else batches:
+        least = loads.index(min(loads))
+        loads[least] += cost_of(batch)
+        if least == rank:
+            mine.append(batch)
+    return mine
+
+
+def cost_of(batch: Sequence[Work]) -> float:
+    """About what a batch costs: its padded tokens, and its decoding steps, of which each is worth some rows of 64."""
+    width = max(len(work.row.ids) for work in batch)
+    return len(batch) * width + batch[0].limit * (len(batch) + 64)

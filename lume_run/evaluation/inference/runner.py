@@ -1,0 +1,108 @@
+"""Runs of a loaded model over one batch: continuations, answers under teacher forcing, choices, loss gradients.
+
+Rows are left-padded with positions counted from the first real token, which makes a batch answer as single rows do. A
+sampled continuation is drawn with random numbers of its own, so that it is the same in any batch.
+
+Shapes: B rows, T tokens, R label positions (padded), L answer tokens of one row, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from lume_run.common.errors import RunError
+from lume_run.common.records import Ask, Example, Question
+from lume_run.evaluation.inference.vllm import Engine
+from lume_run.reference import NO_TOTALS
+from lume_run.text import Batch, TokenRow, collate, encode, prompt_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+NO_PROMPT = "The prompt of example '{}' has no tokens; a model needs at least one to continue."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """A loaded model with the sizes it is run at.
+
+    `batch_tokens` counts padded tokens of the rows, not those generated after them. `temperature` and `seed` are for
+    sampled continuations.
+    """
+
+    model: nn.Module | Engine
+    tokenizer: PreTrainedTokenizerBase
+    max_new_tokens: int
+    max_length: int
+    batch_tokens: int
+    temperature: float = 1.0
+    seed: int = 0
+
+    @property
+    def network(self) -> nn.Module:
+        """The model itself, which an engine would keep to itself."""
+        assert isinstance(self.model, nn.Module)
+        return self.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where rows are put: with the first weights that are on a device; layers elsewhere fetch theirs when run."""
+        places = (weight.device for weight in self.network.parameters())
+        return next((place for place in places if place.type != "meta"), torch.device("cpu"))
+
+    @property
+    def pad_id(self) -> int:
+        """What rows are padded with."""
+        return int(self.tokenizer.pad_token_id)
+
+    def stops(self) -> list[int]:
+        """Token ids that end a generation: the tokenizer's EOS and the model's own."""
+        own = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        own = own if isinstance(own, list) else [own]
+        return sorted({token for token in [self.tokenizer.eos_token_id, *own] if token is not None})
+
+
+def prompt_row(example: Example, runner: Runner, *, new_tokens: int) -> TokenRow:
+    """A prompt as a row without labels, cut on the left where it and `new_tokens` more would not fit."""
+    ids = prompt_ids(example.prompt, runner.tokenizer)
+    room = max(1, runner.max_length - new_tokens)
+    kept = tuple(ids[-room:])
+    if not kept:
+        raise RunError(NO_PROMPT.format(example.id))
+    return TokenRow(
+        example_id=example.id, ids=kept, answer_start=len(kept), label_start=len(kept), truncated=len(ids) - len(kept)
+    )
+
+
+def row_of(question: Question, runner: Runner) -> TokenRow:
+    """What the model is run on for a question."""
+    if question.ask in (Ask.LOGPROB, Ask.GRADIENT):
+        row = encode(question.example, runner.tokenizer, max_tokens=runner.max_length)
+        if row.ids and not row.label_start:  # nothing would predict the first label
+            raise RunError(NO_PROMPT.format(question.example.id))
+        return row
+    return prompt_row(question.example, runner, new_tokens=limit_of(question, runner) or 1)
+
+
+def limit_of(question: Question, runner: Runner) -> int:
+    """Longest continuation [tokens]; 0 where there is none."""
+    if question.ask not in (Ask.GENERATE, Ask.SAMPLE):
+        return 0
+    return min(question.limit or runner.max_new_tokens, runner.max_new_tokens)
+
+
+def batch_of(rows: Sequence[TokenRow], runner: Runner) -> Batch:
+    """Rows padded on the left, where the model is."""
+    return collate(rows, pad_id=runner.pad_id, totals=NO_TOTALS).to(runner.device)
+
+
+def decoded(tokens: Sequence[int], runner: Runner) -> str:
+    """Text of generated tokens without special tokens, white space as generated."""
+    text: str = runner.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text

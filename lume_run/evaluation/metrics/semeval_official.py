@@ -1,0 +1,254 @@
+"""The official SemEval-2025 Task 4 scoring, repeated exactly with its CSV quirks, and its files read without them.
+
+The official script writes each process's rows to `forget_<rank>.csv`, `retain_<rank>.csv` and `mia_results/*.csv` and
+scores what `pandas.read_csv` makes of them. With its defaults an empty text, "None", "NA", "null" and the like become
+the string "nan"; a file with only digit answers holds numbers ("007" is 7, beside one gap 7.0); a bare carriage return
+in a text breaks its row in two. A row counts as completion or question by `id[:-1]`, so ids with a two-digit suffix
+or upper-case kind are scored by neither rule. All that is kept here. `semeval` is the sheet without it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from lume_run.common.errors import DataError, Problem
+from lume_run.common.records import Ask, Kind, Response, Split
+from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, task_terms
+from lume_run.evaluation.metrics.answers import accuracy, exact_match, rouge_l_recall
+from lume_run.evaluation.metrics.membership import auc, semeval_mia
+from lume_run.evaluation.metrics.semeval import (
+    SPLITS,
+    check_responses,
+    is_text_row,
+    mean_logp,
+    membership_rows,
+    mmlu_rows,
+)
+from lume_run.labels import KIND_OF_SUFFIX, SUBTASK_OF_LABEL
+
+LABEL_OF_SUBTASK = {subtask: label for label, subtask in SUBTASK_OF_LABEL.items()}
+SUFFIX = re.compile(r"(sc|qa)\d+$", re.IGNORECASE)
+DEFAULT_SUFFIX = {Kind.COMPLETION: "sc1", Kind.QUESTION: "qa0"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrictRow:
+    """A row as the script scored it; a score is None where its rule does not apply, `task` where pandas read a gap."""
+
+    id: str
+    task: str | None
+    regurgitation: float | None
+    knowledge: float | None
+
+
+def strict_from_folder(folder: Path, *, mmlu_average: float | None = None, use_mia: bool = True) -> dict[str, Any]:
+    """What the official script writes for its output folder: same keys, NaN and -1 included."""
+    results: dict[str, Any] = {}
+    means: dict[Split, list[TaskMeans]] = {}
+    for split in SPLITS:
+        rows = strict_rows(folder, split)
+        labels = sorted({row.task for row in rows if row.task is not None})
+        means[split] = [_means([row for row in rows if row.task == label]) for label in labels]
+        overall = {f"overall-{name}": value for name, value in _official(_means(rows)).items()}
+        results[f"{split}-set"] = overall | dict(zip(labels, map(_official, means[split]), strict=True))
+    if use_mia:
+        losses = (_read(folder / "mia_results", split)["nll"] for split in (Split.MEMBER, Split.NONMEMBER))
+        results["mia_loss_acc"] = auc(*([-float(loss) for loss in column] for column in losses))
+    if mmlu_average is not None:
+        results["mmlu_average"] = mmlu_average
+    terms = task_terms(forget=means[Split.FORGET], retain=means[Split.RETAIN])
+    # Not aggregate.harmonic_mean, which refuses the NaN that the script passes on.
+    task = statistics.harmonic_mean(terms)
+    results |= {"aggregated-terms": terms, "aggregate-score": -1, "harmonic-mean-task-aggregate": task}
+    if use_mia and mmlu_average is not None:
+        mia = semeval_mia(results["mia_loss_acc"])
+        results["mia_final_score"] = mia
+        results["aggregate-score"] = final_aggregate(task=task, mmlu=mmlu_average, mia=mia)
+    return results
+
+
+def strict_rows(folder: Path, split: Split) -> list[StrictRow]:
+    """The rows of a split in the order of the files' names."""
+    frame = _read(folder, split)
+    columns = (frame[name].tolist() for name in ("id", "task", "expected_output", "model_output"))
+    return [_strict_row(folder, *cells) for cells in zip(*columns, strict=True)]
+
+
+def strict_scores(responses: Sequence[Response], *, mmlu_accuracy: float | None = None) -> dict[str, Any]:
+    """Our responses through the official round trip: one CSV per split, as from one process.
+
+    MMLU responses stand in for a missing `mmlu_accuracy`; membership enters if any document was scored.
+    """
+    check_responses(responses, allow_repeats=True)
+    rows = {split: [row for row in responses if is_text_row(row) and row.split is split] for split in SPLITS}
+    documents = {split: membership_rows(responses, split) for split in (Split.MEMBER, Split.NONMEMBER)}
+    use_mia = any(documents.values())
+    needed = rows | documents if use_mia else rows
+    empty = [split for split, group in needed.items() if not group]
+    if empty:
+        remedy = "the official score needs forget and retain rows, and members and nonmembers both or not at all"
+        raise DataError([Problem(where="responses", what=f"no {split} rows", remedy=remedy) for split in empty])
+    if mmlu_accuracy is None and (choices := mmlu_rows(responses)):
+        mmlu_accuracy = accuracy(choices)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for split, group in rows.items():
+            pandas.DataFrame([_official_row(row) for row in group]).to_csv(folder / f"{split}_0.csv", index=False)
+        (folder / "mia_results").mkdir()
+        for split, group in documents.items():
+            losses = pandas.DataFrame({"id": [row.id for row in group], "nll": [-mean_logp(row) for row in group]})
+            losses.to_csv(folder / "mia_results" / f"{split}_0.csv", index=False)
+        return strict_from_folder(folder, mmlu_average=mmlu_accuracy, use_mia=use_mia)
+
+
+def responses_from_official(folder: Path) -> list[Response]:
+    """The texts and losses of an official output folder as they were written, for the default score sheet.
+
+    Rows that the script repeated to fill its last process appear once. The files hold mean losses without
+    token counts, so a document comes back as one token.
+    """
+    responses: dict[Response, None] = {}
+    problems: list[Problem] = []
+    for split in SPLITS:
+        for where, row in _raw_rows(folder, split):
+            response = _response(split, row)
+            if response is None:
+                what = f"id {row['id']!r}, task {row['task']!r}: no kind or no task"
+                remedy = "ids end in sc or qa and a number, tasks are Task1 to Task3"
+                problems.append(Problem(where=where, what=what, remedy=remedy))
+            else:
+                responses[response] = None
+    for split in (Split.MEMBER, Split.NONMEMBER) if (folder / "mia_results").is_dir() else ():
+        for where, row in _raw_rows(folder / "mia_results", split):
+            try:
+                responses[_document(split, row)] = None
+            except ValueError:
+                remedy = "give the mean loss of the document as a number"
+                problems.append(Problem(where=where, what=f"nll is {row['nll']!r}", remedy=remedy))
+    if problems:
+        raise DataError(problems)
+    return list(responses)
+
+
+def _files(folder: Path, split: Split) -> list[Path]:
+    files = sorted(folder.glob(f"{split}_*.csv"))
+    if not files:
+        remedy = "give the output folder of the official script, kept with --keep_files (or leave membership out)"
+        raise DataError([Problem(where=str(folder), what=f"no {split}_*.csv", remedy=remedy)])
+    return files
+
+
+def _csv(path: Path, **options: Any) -> pandas.DataFrame:
+    try:
+        frame: pandas.DataFrame = pandas.read_csv(path, **options)
+    except ValueError as error:  # also pandas' own errors, and bytes that are not UTF-8
+        what, remedy = f"cannot be read as CSV: {error}", "give a file as the official script writes it"
+        raise DataError([Problem(where=str(path), what=what, remedy=remedy)]) from error
+    return frame
+
+
+def _checked(frame: pandas.DataFrame, where: Path, split: Split) -> pandas.DataFrame:
+    texts = ("id", "task", "input", "expected_output", "model_output")
+    missing = [name for name in (texts if split in SPLITS else ("id", "nll")) if name not in frame.columns]
+    if missing:
+        remedy = f"its columns are {', '.join(frame.columns)}; give a file as the official script writes it"
+        raise DataError([Problem(where=str(where), what=f"no column {', '.join(missing)}", remedy=remedy)])
+    return frame
+
+
+def _read(folder: Path, split: Split) -> pandas.DataFrame:
+    # Types are inferred per file and then once more by concat: both are part of the official result.
+    frames = [_checked(_csv(path), path, split) for path in _files(folder, split)]
+    return pandas.concat(frames, ignore_index=True)
+
+
+def _strict_row(folder: Path, id: object, task: object, expected: object, output: object) -> StrictRow:
+    if not isinstance(id, str):
+        remedy = "the official script stops here; usually a carriage return in the text before it broke the row in two"
+        raise DataError([Problem(where=str(folder), what=f"a row has the id {id}, which is no text", remedy=remedy)])
+    is_completion, is_question = id[:-1].endswith("sc"), id[:-1].endswith("qa")
+    return StrictRow(
+        id=id,
+        task=None if isinstance(task, float) and math.isnan(task) else str(task),
+        regurgitation=rouge_l_recall(str(expected), str(output)) if is_completion else None,
+        knowledge=exact_match(str(expected), str(output)) if is_question else None,
+    )
+
+
+def _means(rows: Sequence[StrictRow]) -> TaskMeans:
+    def mean(values: list[float]) -> float:
+        return statistics.fmean(values) if values else math.nan
+
+    return TaskMeans(
+        regurgitation=mean([row.regurgitation for row in rows if row.regurgitation is not None]),
+        knowledge=mean([row.knowledge for row in rows if row.knowledge is not None]),
+    )
+
+
+def _official(means: TaskMeans) -> dict[str, float]:
+    return {"regurgitation-score": means.regurgitation, "knowledge-score": means.knowledge}
+
+
+def _official_row(row: Response) -> dict[str, str | float | None]:
+    return {
+        # An id from elsewhere (TOFU, the generator) gets the suffix without which no rule would score it.
+        "id": row.id if SUFFIX.search(row.id) else row.id + DEFAULT_SUFFIX[row.kind],
+        "task": LABEL_OF_SUBTASK.get(row.subtask, row.subtask),
+        "input": row.prompt,
+        "expected_output": row.expected,
+        "model_output": row.output,
+        "nll": 0.0,  # never scored, but after a broken row it is the `task` of the second half
+    }
+
+
+def _raw_rows(folder: Path, split: Split) -> list[tuple[str, dict[str, str]]]:
+    """(where, cells) of every row, each cell as it was written."""
+    rows: list[tuple[str, dict[str, str]]] = []
+    for path in _files(folder, split):
+        frame = _checked(_csv(path, dtype=str, keep_default_na=False), path, split)
+        records = [{str(name): str(cell) for name, cell in row.items()} for row in frame.to_dict(orient="records")]
+        rows += [(f"{path}: row {number}", row) for number, row in enumerate(records, 1)]
+    return rows
+
+
+def _response(split: Split, row: dict[str, str]) -> Response | None:
+    id = row["id"].replace('"', "")
+    suffix = SUFFIX.search(id)
+    if suffix is None or not row["task"]:
+        return None
+    return Response(
+        id=id,
+        ask=Ask.GENERATE,
+        split=split,
+        subtask=SUBTASK_OF_LABEL.get(row["task"], row["task"]),
+        kind=KIND_OF_SUFFIX[suffix[1].lower()],
+        document=id[: suffix.start()],
+        prompt=row["input"],
+        expected=row["expected_output"],
+        output=row["model_output"],
+    )
+
+
+def _document(split: Split, row: dict[str, str]) -> Response:
+    id, loss = row["id"].replace('"', ""), float(row["nll"])
+    return Response(
+        id=id,
+        ask=Ask.LOGPROB,
+        split=split,
+        subtask="",
+        kind=Kind.DOCUMENT,
+        document=id,
+        prompt="",
+        expected="",
+        tokens=1,
+        logp_sum=-loss if math.isfinite(loss) else None,
+    )

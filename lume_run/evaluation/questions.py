@@ -1,0 +1,73 @@
+"""What is asked of a model, and what the answers are worth: asks -> responses -> scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
+
+from lume_run.common.errors import RunError
+from lume_run.common.files import fingerprint
+from lume_run.common.records import JUDGED, Ask, Question, TaskData
+from lume_run.config.settings import Evaluator
+from lume_run.evaluation.suites.base import Answers, Compared, Harnessed, Judged, Judgement, Suite
+from lume_run.evaluation.suites.lume import Lume
+
+
+def suites_of(evaluator: Evaluator) -> dict[str, Suite]:
+    """The suites an evaluator is made of; LUME's alone where none is named."""
+    return evaluator.metrics or {"lume": Lume()}
+
+
+def questions_of(data: TaskData, evaluator: Evaluator, *, trained_here: bool) -> dict[str, list[Question]]:
+    """What each suite asks a model.
+
+    Unused documents of the data set are non-members of a target trained here only: a released one has seen them.
+    """
+    if data.leftover_nonmembers and not trained_here:
+        data = replace(data, nonmembers=())
+    return {name: suite.asks(data, evaluator) for name, suite in suites_of(evaluator).items()}
+
+
+def merged(asked: Mapping[str, Sequence[Question]]) -> list[Question]:
+    """The questions of all suites, what several of them ask only once.
+
+    RunError where two suites mean different things by one question: the one would be scored on the other's answer.
+    """
+    found: dict[tuple[Ask, str, str], Question] = {}
+    for name, own in asked.items():
+        for one in own:
+            first = found.setdefault((one.ask, one.example.id, one.variant), one)
+            if first is not one and first != one:
+                raise RunError(
+                    f"The suite '{name}' and another one ask {one.ask} of '{one.example.id}' (variant '{one.variant}') "
+                    "with different prompts, answers or limits; give the question a variant of its own."
+                )
+    return list(found.values())
+
+
+def wants_retrained(evaluator: Evaluator) -> bool:
+    """Whether a score needs the answers of a model that never saw the forget set, and they are not given."""
+    compared = any(isinstance(suite, Compared) and suite.compares for suite in suites_of(evaluator).values())
+    return evaluator.retrained or (compared and evaluator.retrained_responses is None)
+
+
+def harnesses(evaluator: Evaluator) -> dict[str, Harnessed]:
+    """The suites that run a library of their own on the loaded model, and have something to measure."""
+    suites = suites_of(evaluator).items()
+    return {name: suite for name, suite in suites if isinstance(suite, Harnessed) and suite.active}
+
+
+def to_judge(answers: Answers) -> list[Judgement]:
+    """What the suites want judged, and no response tells yet; what another judge said is asked again."""
+    known = {
+        (row.ask, row.id, row.variant, row.judge) for row in answers.responses if row.ask in JUDGED and not row.reason
+    }
+    name_of = cache(partial(fingerprint, deep=True))
+    wanted = {
+        (one.ask, one.response.id, one.variant): one
+        for suite in suites_of(answers.evaluator).values()
+        if isinstance(suite, Judged)
+        for one in suite.judgements(answers)
+    }
+    return [one for key, one in wanted.items() if (*key, name_of(one.model)) not in known]

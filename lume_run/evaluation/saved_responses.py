@@ -1,0 +1,86 @@
+"""Responses read back from a run's folder or from the official CSV files."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from lume_run.common.errors import DataError, Problem
+from lume_run.common.jsonl import from_json, lines_of
+from lume_run.common.records import Ask, Response
+from lume_run.evaluation.metrics.semeval_official import responses_from_official
+from lume_run.labels import SUBTASK_OF_LABEL, document_and_kind
+
+
+def read_responses(path: Path) -> list[Response]:
+    """Responses from our own jsonl, or from a folder of CSVs the official script wrote.
+
+    Raises DataError with every bad line.
+    """
+    if path.is_dir():
+        return responses_from_official(path)
+    problems: list[Problem] = []
+    responses: list[Response] = []
+    try:
+        lines = list(lines_of(path))
+    except UnicodeDecodeError as error:
+        what, remedy = f"is not text: {error}", "give responses.jsonl or a folder of official CSVs"
+        raise DataError([Problem(where=str(path), what=what, remedy=remedy)]) from error
+    for number, line in lines:
+        try:
+            text = json.dumps(completed(json.loads(line)), ensure_ascii=False, allow_nan=False)
+            text.encode()  # half of a surrogate pair could be read, but not written down again
+            response = from_json(Response, text)
+            check_types(response)
+            responses.append(response)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            remedy = (
+                "one JSON object a line, at least: id (...sc1 or ...qa0), split, subtask (or task), expected, output; "
+                "numbers that are not finite are left out"
+            )
+            problems.append(Problem(where=f"{path}:{number}", what=f"{type(error).__name__}: {error}", remedy=remedy))
+    if problems:
+        raise DataError(problems)
+    if not responses:
+        raise DataError([Problem(where=str(path), what="holds no responses", remedy="give another file")])
+    return responses
+
+
+def check_types(response: Response) -> None:
+    """TypeError naming a field that holds something else than it should."""
+    for name, types in field_types().items():
+        value = getattr(response, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if not isinstance(item, types):
+                raise TypeError(f"{name} holds {str(item)[:40]!r}, which is no {types[0].__name__}")
+
+
+@cache
+def field_types() -> dict[str, tuple[type, ...]]:
+    """What the fields of a response, or their members, may be; a whole number will do for a number."""
+    found: dict[str, tuple[type, ...]] = {}
+    for name, hint in get_type_hints(Response).items():
+        kinds = [kind for kind in get_args(hint) or (hint,) if kind is not Ellipsis]
+        found[name] = (*kinds, int) if float in kinds else tuple(kinds)
+    return found
+
+
+def completed(fields: dict[str, Any]) -> dict[str, Any]:
+    """A response someone else wrote, with what follows from the rest filled in.
+
+    `kind` and `document` follow from the id's suffix, `subtask` from a `task` label such as Task2,
+    `ask` is greedy generation. Raises ValueError for an id without a known suffix.
+    """
+    own = dict(fields)
+    label = own.pop("task", None)
+    if label is not None:
+        own.setdefault("subtask", SUBTASK_OF_LABEL.get(label, label))
+    own.setdefault("ask", Ask.GENERATE.value)
+    own.setdefault("prompt", "")
+    if "kind" not in own or "document" not in own:
+        document, kind = document_and_kind(str(own["id"]))
+        own.setdefault("kind", kind.value)
+        own.setdefault("document", document)
+    return own

@@ -1,0 +1,202 @@
+"""From responses to scores: texts are judged where a suite wants it, models are compared where it can be done.
+
+No language model is needed here. Judgements are kept in the store beside the responses they are about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lume_run.common.devices import device_of
+from lume_run.common.errors import DataError
+from lume_run.common.files import content_hash, fingerprint
+from lume_run.common.jsonl import read_jsonl, to_json, write_jsonl
+from lume_run.common.records import Ask, Response, Score
+from lume_run.common.store import Artifact
+from lume_run.config.settings import Evaluator, Settings
+from lume_run.evaluation.inference.respond import read_cost
+from lume_run.evaluation.judges import available, judge, verdict
+from lume_run.evaluation.metrics.semeval import repeats
+from lume_run.evaluation.metrics.semeval_official import strict_scores
+from lume_run.evaluation.questions import harnesses, suites_of, to_judge
+from lume_run.evaluation.saved_responses import read_responses
+from lume_run.evaluation.suites.base import Answers, Judged, Judgement
+
+GATE_SHARE = 0.75  # of the target's own MMLU accuracy, as on the SemEval-2025 leaderboard
+ROUNDING = 1e-12  # 0.75 * 0.4 is a bit more than 0.3 in floating point, and 30 of 100 is still 75 % of 40
+
+FORMAT = 2  # raise it when a change of `judges.py` makes stored judgements wrong
+
+
+def missing_judges(settings: Settings) -> list[str]:
+    """Why judges that the evaluator names cannot be had; found out before anything is trained."""
+    named = {
+        (ask, model)
+        for suite in suites_of(settings.evaluator).values()
+        if isinstance(suite, Judged)
+        for ask, model in suite.judges()
+    }
+    return [reason for ask, model in sorted(named) if (reason := available(ask, model))]
+
+
+def judged(answers: Answers, settings: Settings, name: str) -> list[Response]:
+    """The responses and every judgement about them that the suites want; without a judge those say why."""
+    wanted = to_judge(answers)
+    again = {(one.ask, one.response.id, one.variant) for one in wanted}
+    kept = [row for row in answers.responses if (row.ask, row.id, row.variant) not in again]
+    by_judge: dict[tuple[Ask, str], list[Judgement]] = {}
+    for one in wanted:
+        by_judge.setdefault((one.ask, one.model), []).append(one)
+    found: list[Response] = []
+    for (ask, model), judgements in by_judge.items():
+        found += _judgements(settings, name, ask, model, judgements)
+    return [*kept, *found]
+
+
+def _judgements(
+    settings: Settings, name: str, ask: Ask, model: str, judgements: Sequence[Judgement]
+) -> Sequence[Response]:
+    device = device_of(settings.launch.device)
+    if available(ask, model):
+        return judge(judgements, device)
+    fingerprinted = fingerprint(model, deep=True)
+    made_from = {
+        "format": FORMAT,
+        "judge": fingerprinted,
+        "ask": ask,
+        "pairs": content_hash([[one.first, one.second, one.variant, to_json(one.response)] for one in judgements]),
+    }
+
+    def build(folder: Path) -> None:
+        found = judge(judgements, device)
+        if reason := next((one.reason for one in found if one.reason), None):
+            raise _Unavailable(reason)
+        write_jsonl(folder / "judgements.jsonl", found)
+
+    path = settings.store / "judgements" / content_hash(made_from)
+    artifact = Artifact(stage="evaluate", name=f"{name} {ask}", path=path, made_from=made_from, build=build)
+    try:
+        return read_jsonl(artifact.make() / "judgements.jsonl", Response)
+    except _Unavailable as error:  # nothing is kept, so that the next try judges anew
+        return [verdict(one, fingerprinted, reason=str(error)) for one in judgements]
+
+
+class _Unavailable(Exception):
+    """A judge that looked fine and could not be loaded."""
+
+
+def retrained_responses(settings: Settings, responses: Mapping[str, Sequence[Response]]) -> Sequence[Response] | None:
+    """The answers of a model that never saw the forget set: this run's, or those of a file."""
+    given = settings.evaluator.retrained_responses
+    return read_responses(Path(given)) if given else responses.get("retrained")
+
+
+def scored(
+    settings: Settings,
+    folder: Path,
+    responses: Mapping[str, Sequence[Response]],
+    measured: Mapping[str, Sequence[Score]],
+) -> tuple[dict[str, dict[str, Score]], dict[str, Any]]:
+    """(scores by subject and name, official results by subject); responses and scores are written into `folder`.
+
+    `measured` are scores that suites took from the models themselves.
+    """
+    evaluator = settings.evaluator
+    retrained = retrained_responses(settings, responses)
+    scores: dict[str, dict[str, Score]] = {}
+    official: dict[str, Any] = {}
+    for name, records in responses.items():
+        answers = Answers(responses=records, evaluator=evaluator, retrained=retrained)
+        answers = replace(answers, responses=judged(answers, settings, name))
+        found, strict = score(answers)
+        found += measured.get(name) or unmeasured(evaluator)
+        scores[name] = {entry.name: entry for entry in found}
+        if strict is not None:
+            official[name] = strict
+        write_jsonl(folder / f"responses.{name}.jsonl", answers.responses)
+        write_scores(folder / f"scores.{name}.json", found)
+    return scores, official
+
+
+def unmeasured(evaluator: Evaluator) -> list[Score]:
+    """What stands for the scores of harnesses where there is no model that they could have measured."""
+    reason = (
+        "these scores are taken from a model itself: there are none with stages=[score], and none of a model that "
+        "answers in a context (method=icu)"
+    )
+    return [Score(name=name, value=None, n=0, reason=reason) for name in harnesses(evaluator)]
+
+
+def read_measured(artifacts: Sequence[Artifact]) -> list[Score]:
+    """The scores that harnesses left in their artifacts."""
+    return [found for made in artifacts for found in read_jsonl(made.path / "scores.jsonl", Score)]
+
+
+def costs(asked: Mapping[str, Sequence[Any]], responses: Sequence[Response], path: Path) -> dict[str, Any]:
+    """What one model was asked: by ask as measured, by suite as counted from the questions and responses.
+
+    `alone` are the prompts of all suites if each were run for itself, `shared` those of them that another had asked.
+    """
+    tokens = {(row.ask, row.id, row.variant): row.tokens or 0 for row in responses if row.output is not None}
+    suites: dict[str, dict[str, int]] = {}
+    for name, questions in asked.items():
+        own: dict[str, int] = {}
+        for question in questions:
+            own[question.ask.value] = own.get(question.ask.value, 0) + 1
+        own["tokens"] = sum(tokens.get((one.ask, one.example.id, one.variant), 0) for one in questions)
+        suites[name] = own
+    alone, together = sum(len(questions) for questions in asked.values()), len(responses)
+    shared = alone - together
+    return {"asks": read_cost(path), "suites": suites, "alone": {"prompts": alone}, "shared": {"prompts": shared}}
+
+
+def score(answers: Answers) -> tuple[list[Score], dict[str, Any] | None]:
+    """The scores of all suites, and the official script's own result, or why there is none, when `strict` asks for it.
+
+    DataError where responses stand twice, or lack what every suite needs.
+    """
+    evaluator = answers.evaluator
+    problems = repeats(answers.responses) + repeats(answers.retrained or (), "the retrained model's responses")
+    if problems:
+        raise DataError(problems)
+    scores = [found for suite in suites_of(evaluator).values() for found in suite.scores(answers)]
+    if not evaluator.strict:
+        return scores, None
+    accuracy = next((entry.value for entry in scores if entry.name == "mmlu.accuracy"), None)
+    try:
+        return scores, strict_scores(answers.responses, mmlu_accuracy=accuracy)
+    except ValueError as error:  # numbers that are not finite, or a set without rows: the other scores stand
+        return scores, {"reason": str(error)}
+
+
+def gate(accuracy: float | None, target_accuracy: float | None, floor: float | None) -> tuple[bool | None, str]:
+    """Whether MMLU survived, and the rule in words; None where it cannot be judged.
+
+    `floor` is a published threshold (0.371 for the released 7B); without one it is 75 % of the target's own score.
+    """
+    if accuracy is None:
+        return None, "MMLU was not measured"
+    if floor is None and target_accuracy is None:
+        return None, "the target's own MMLU was not measured"
+    least = floor if floor is not None else GATE_SHARE * float(target_accuracy or 0.0)
+    rule = "published threshold" if floor is not None else f"{GATE_SHARE:.0%} of the target's {target_accuracy:.3f}"
+    return accuracy >= least - ROUNDING, f"MMLU {accuracy:.3f} against {least:.3f} ({rule})"
+
+
+def scores_to_json(scores: Sequence[Score]) -> dict[str, Any]:
+    """`{name: value}` plus the counts and the reasons of what is missing."""
+    return {
+        "scores": {score.name: score.value for score in scores},
+        "n": {score.name: score.n for score in scores},
+        "intervals": {score.name: [score.low, score.high] for score in scores if score.low is not None},
+        "reasons": {score.name: score.reason for score in scores if score.reason},
+    }
+
+
+def write_scores(path: Path, scores: Sequence[Score]) -> None:
+    """Write `scores_to_json` as strict JSON."""
+    path.write_text(json.dumps(scores_to_json(scores), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,213 @@
+"""A Closer Look at Machine Unlearning for LLMs (Yuan et al., arXiv:2410.08109): six means of a set, utility, efficacy.
+
+Rows and log-probabilities are those of TOFU (`sets.py`); cosine and entailment are judged by two other models.
+Model utility is of all sets the task has but the forget set, three of TOFU, one of others; where a single term cannot
+be had, there is none. The paper's cap of 300 rows a set is not reproduced: TOFU's retain set has its 400.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lume_run.common.records import JUDGED, Ask, Question, Response, Score, Split, TaskData
+from lume_run.config.settings import Evaluator, setting
+from lume_run.evaluation.metrics import closer_look
+from lume_run.evaluation.metrics.bootstrap import Measure, Term
+from lume_run.evaluation.metrics.closer_look import SetMeans
+from lume_run.evaluation.metrics.tofu import truth_ratio
+from lume_run.evaluation.suites.base import Answers, Judgement, mean_over
+from lume_run.evaluation.suites.question_sets import (
+    SPLITS,
+    EvaluatedSet,
+    Losses,
+    aggregate,
+    evaluated_set,
+    recall,
+    set_questions,
+)
+
+ALWAYS = (Split.FORGET, Split.RETAIN)
+MEANS = ("rouge", "probability", "truth_ratio", "token_entropy", "cosine", "entailment")  # the order of SetMeans
+EFFICACY = tuple(name for name in MEANS if name != "token_entropy")
+
+Verdicts = dict[tuple[Ask, str, str], Response]  # what was judged by (ask, id, variant)
+Terms = dict[str, Term]  # of one set, by their names in MEANS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloserLook:
+    """The score sheet of the paper; `compat` keeps two ways of the released code.
+
+    A text of one token has token entropy 0 there and 1 here: it repeats nothing. Of entailment there, the reference is
+    the premise on TOFU's sets other than forget, and the text everywhere else; here the task makes no difference: on
+    forget the text is the premise, what it tells must be the whole answer, elsewhere the reference, nothing may be
+    added to it.
+    """
+
+    embedder: str = setting("sentence-transformers/paraphrase-MiniLM-L6-v2", help="sentence embedder: id or folder")
+    entailment: str = setting("sileod/deberta-v3-base-tasksource-nli", help="entailment classifier: id or folder")
+    compat: bool = setting(False, help="token entropy and direction of entailment as in the released code")
+
+    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+        """Greedy answers, and log-probs of right and false ones."""
+        return set_questions(data)
+
+    def judges(self) -> list[tuple[Ask, str]]:
+        """The embedder and the classifier."""
+        return [(Ask.COSINE, self.embedder), (Ask.ENTAILMENT, self.entailment)]
+
+    def judgements(self, answers: Answers) -> list[Judgement]:
+        """Text and reference for the embedder, and for the classifier where they have words in common.
+
+        References are sentences where there are some; else the embedder gets the answer that was learned, the
+        classifier the one that is scored.
+        """
+        found = []
+        for split in SPLITS:
+            for row in evaluated_set(answers.responses, split).texts:
+                if row.output is None:
+                    continue
+                learned, told = row.sentence or row.expected, row.sentence or row.golden or row.expected
+                found.append(
+                    Judgement(ask=Ask.COSINE, model=self.embedder, response=row, first=row.output, second=learned)
+                )
+                if _related(row):
+                    first, second = self._pair(row, row.output, told)
+                    found.append(
+                        Judgement(
+                            ask=Ask.ENTAILMENT,
+                            model=self.entailment,
+                            response=row,
+                            first=first,
+                            second=second,
+                            variant=self._direction(row),
+                        )
+                    )
+        return found
+
+    def scores(self, answers: Answers) -> list[Score]:
+        """`closer_look.<set>.<mean>` of forget, retain and what sets there are, then utilities and efficacy.
+
+        High is good, of a forget set low, token entropy excepted.
+        """
+        terms = self.terms(answers.responses)
+        found = [term for group in terms.values() for term in group.values()]
+        return [term.score(answers.bootstrap) for term in (*found, *aggregates(terms))]
+
+    def terms(self, responses: Sequence[Response]) -> dict[Split, Terms]:
+        """The six means of forget, retain and what other sets there are."""
+        judged = {(row.ask, row.id, row.variant): row for row in responses if row.ask in JUDGED}
+        sets = {split: evaluated_set(responses, split) for split in SPLITS}
+        return {split: self._terms(one, judged) for split, one in sets.items() if one or split in ALWAYS}
+
+    def _terms(self, one: EvaluatedSet, judged: Verdicts) -> Terms:
+        texts = len(one.texts)
+        makes = {
+            "rouge": (texts, one.rouge),
+            "probability": (len(one.scored), one.probability),
+            "truth_ratio": (len(one.compared), lambda: one.comparison(_ratio_value(one.split))),
+            "token_entropy": (texts, lambda: self._token_entropy(one)),
+            "cosine": (texts, lambda: _cosine(one, judged)),
+            "entailment": (texts, lambda: self._entailment(one, judged)),
+        }
+        return {name: Term(name=f"closer_look.{one.split}.{name}", n=n, make=make) for name, (n, make) in makes.items()}
+
+    def _token_entropy(self, one: EvaluatedSet) -> Measure:
+        bare = sum(not row.token_ids for row in one.texts if (row.output or "").strip())
+        if bare:
+            raise ValueError(
+                f"{bare} of {len(one.texts)} texts were written down without their tokens; run stages=[evaluate] again"
+            )
+        single = 0.0 if self.compat else 1.0
+        return mean_over(
+            one.texts, lambda row: closer_look.token_entropy(row.token_ids, single=single), f"{one.split} texts"
+        )
+
+    def _entailment(self, one: EvaluatedSet, judged: Verdicts) -> Measure:
+        """The share of entailed texts; without words in common none is, and nobody was asked."""
+        found = _judgements(list(filter(_related, one.texts)), judged, Ask.ENTAILMENT, self._direction)
+
+        def value(row: Response) -> float | None:
+            if row.output is None:
+                return None
+            label = found[row.id].label if row.id in found else closer_look.NO_ENTAILMENT
+            return None if label is None else closer_look.entailment_score([label])
+
+        return mean_over(one.texts, value, f"{one.split} texts")
+
+    def _pair(self, row: Response, text: str, reference: str) -> tuple[str, str]:
+        tofu = row.subtask == "tofu" or not self.compat
+        return closer_look.entailment_pair(text, reference, tofu=tofu, forget=row.split is Split.FORGET)
+
+    def _direction(self, row: Response) -> str:
+        return f"{self._pair(row, 'generation', 'reference')[0]}_first"
+
+
+def aggregates(terms: dict[Split, Terms]) -> list[Term]:
+    """Model utility, the same of the retain set alone, and forget efficacy."""
+    kept = {split: group for split, group in terms.items() if split is not Split.FORGET}
+    retain, forget = terms[Split.RETAIN], terms[Split.FORGET]
+    return [
+        _utility("closer_look.model_utility", list(kept.values())),
+        _utility("closer_look.model_utility_retain", [retain]),
+        aggregate(
+            "closer_look.forget_efficacy",
+            forget["rouge"].n,
+            [forget[name] for name in EFFICACY],
+            lambda values: closer_look.forget_efficacy(_means(EFFICACY, values)),
+        ),
+    ]
+
+
+def _utility(name: str, groups: Sequence[Terms]) -> Term:
+    members = [group[mean] for group in groups for mean in MEANS]
+    starts = range(0, len(members), len(MEANS))
+    return aggregate(
+        name,
+        sum(group["rouge"].n for group in groups),
+        members,
+        lambda values: closer_look.model_utility(
+            [_means(MEANS, values[start : start + len(MEANS)]) for start in starts]
+        ),
+    )
+
+
+def _means(names: Sequence[str], values: Sequence[float]) -> SetMeans:
+    """Values by name; NaN where one is left out, which no number comes of."""
+    return SetMeans(**(dict.fromkeys(MEANS, math.nan) | dict(zip(names, values, strict=True))))
+
+
+def _ratio_value(split: Split) -> Losses:
+    mean = closer_look.forget_truth_ratio if split is Split.FORGET else closer_look.utility_truth_ratio
+    return lambda right, wrong: mean([truth_ratio([right], wrong)])
+
+
+def _related(row: Response) -> bool:
+    """Whether a text has enough in common with the scored answer to entail it."""
+    found = recall(row)
+    return found is not None and closer_look.related(found)
+
+
+def _cosine(one: EvaluatedSet, judged: Verdicts) -> Measure:
+    found = _judgements(one.texts, judged, Ask.COSINE, lambda row: "")
+
+    def value(row: Response) -> float | None:
+        cosine = found[row.id].cosine
+        return None if cosine is None else closer_look.cosine_score(cosine)
+
+    return mean_over(one.texts, value, f"{one.split} texts")
+
+
+def _judgements(
+    rows: Sequence[Response], judged: Verdicts, ask: Ask, variant: Callable[[Response], str]
+) -> dict[str, Response]:
+    """What was judged of each row, by id; ValueError where some was not, or the judge could not be had."""
+    found = {row.id: judged[key] for row in rows if (key := (ask, row.id, variant(row))) in judged}
+    if reason := next((row.reason for row in found.values() if row.reason), None):
+        raise ValueError(reason)
+    if len(found) < len(rows):
+        what = f"{len(rows) - len(found)} of {len(rows)} texts were not judged"
+        raise ValueError(f"{what}; run stages=[evaluate] again with this evaluator")
+    return found

@@ -1,0 +1,52 @@
+"""NQ-Open: what a model knows of the world without looking it up (Lee et al., arXiv:1906.00300).
+
+Prompts (tasks/nq_open.py) hold a few worked examples; the first line of the greedy continuation is the answer. The
+task of that name in lm-evaluation-harness has the same prompt, but ends an answer at a full stop or a comma as well,
+takes its worked examples from the train split and compares by other patterns: numbers differ a little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lume_run.common.errors import Problem
+from lume_run.common.records import Ask, Example, Question, Score, Split, TaskData
+from lume_run.config.settings import Evaluator, setting
+from lume_run.evaluation.datasets.nq_open import load_nq_open
+from lume_run.evaluation.metrics.answers import answered
+from lume_run.evaluation.suites.base import Answers, problems_in
+
+LIMIT = 32  # longest answer [tokens]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NqOpen:
+    """Share of questions answered with an accepted answer (high is good)."""
+
+    path: str | None = setting(None, help="NQ-open.*.jsonl as released; null: not measured")
+    limit: int | None = setting(None, low=1, help="first N questions after the worked examples; null: all")
+    shots: int = setting(5, low=0, high=64, help="worked examples before each question: the first rows of the file")
+
+    def examples(self) -> list[Example]:
+        """The questions; DataError where the file cannot be used."""
+        return load_nq_open(Path(self.path), shots=self.shots, limit=self.limit) if self.path else []
+
+    def check(self) -> list[Problem]:
+        """Whether the file can be read."""
+        return problems_in(self.examples)
+
+    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+        """Short greedy answers to every question."""
+        return [Question(example=example, ask=Ask.GENERATE, limit=LIMIT) for example in self.examples()]
+
+    def scores(self, answers: Answers) -> list[Score]:
+        """`nq_open.exact_match`."""
+        name, rows = "nq_open.exact_match", answers.rows(Ask.GENERATE, Split.NQ_OPEN)
+        if not rows:
+            return [Score(name=name, value=None, n=0, reason="give evaluator.metrics.nq_open.path=FILE")]
+        return [
+            answers.mean(
+                name, rows, lambda row: None if row.output is None else answered(row.output, row.choices), "answers"
+            )
+        ]
