@@ -16,8 +16,8 @@ from lume_run.common.errors import DataError, LumeError, Problem
 from lume_run.config.build import TARGET
 from lume_run.config.resolve import FILES, MAYBE_PATHS
 from lume_run.config.settings import Checked, Lora
-from lume_run.contracts import Role
 from lume_run.evaluation.inference.vllm import vllm_trouble
+from lume_run.methods.base import Role
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals

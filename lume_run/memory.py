@@ -21,7 +21,7 @@ from lume_run import models, slurm
 from lume_run.common.devices import GIB, dtype_of
 from lume_run.common.errors import LumeError
 from lume_run.config.settings import Launch, Phase, Settings
-from lume_run.contracts import Needs
+from lume_run.methods.base import Needs
 from lume_run.methods.likelihood import FineTune
 from lume_run.parallel import World
 from lume_run.placement import FILLED

@@ -16,7 +16,7 @@ from torch import nn
 from lume_run.common.devices import dtype_of
 from lume_run.common.errors import Problem, RunError
 from lume_run.config.settings import Lora, Model, Shape
-from lume_run.contracts import Needs
+from lume_run.methods.base import Needs
 from lume_run.precision import attention_of, multiply_as, quantisation
 from lume_run.signals import decoder_layers, layer_number, unwrapped
 

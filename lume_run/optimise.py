@@ -22,7 +22,7 @@ from lume_run.common.console import console
 from lume_run.common.devices import PeakMemory, dtype_of, rank, seed_everything
 from lume_run.common.errors import RunError
 from lume_run.common.files import LIVE, write_json
-from lume_run.contracts import Method
+from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
 from lume_run.parallel import any_rank, barrier, deepspeed_config, largest

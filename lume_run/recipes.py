@@ -17,10 +17,18 @@ from lume_run.common.records import Example, Question, joined
 from lume_run.common.store import Artifact
 from lume_run.config.resolve import class_name
 from lume_run.config.settings import Phase
-from lume_run.contracts import Method, Needs, Role
-from lume_run.incontext import context_of, with_context
 from lume_run.merge import merge_adapters, subtract
-from lume_run.methods.baselines import InContext, Member, MergeAdapters, NoOp, Retrain, TaskVector
+from lume_run.methods.base import Method, Needs, Role
+from lume_run.methods.baselines import (
+    InContext,
+    Member,
+    MergeAdapters,
+    NoOp,
+    Retrain,
+    TaskVector,
+    context_of,
+    with_context,
+)
 from lume_run.methods.likelihood import FineTune
 from lume_run.reference import ReferenceCache
 from lume_run.schedule import count_steps

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lume_run.common.console import Progress
 from lume_run.common.logits import token_logps
-from lume_run.contracts import Needs, Role, Totals, granted
+from lume_run.methods.base import Needs, Role, Totals, granted
 from lume_run.signals import Outputs, Reference, forward, rows_of
 from lume_run.text import Batch, TokenRow, collate
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lume_run.common.records import Example, Kind
-from lume_run.contracts import Needs, Role
+from lume_run.methods.base import Needs, Role
 from lume_run.methods.refusals import pick
 from lume_run.text import TokenRow, encode
 

@@ -17,7 +17,7 @@ from itertools import accumulate, islice, pairwise
 
 import numpy as np
 
-from lume_run.contracts import Count, Role, Totals
+from lume_run.methods.base import Count, Role, Totals
 from lume_run.text import TokenRow
 
 

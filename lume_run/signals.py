@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lume_run.common.errors import RunError
 from lume_run.common.logits import token_logps
-from lume_run.contracts import MIDDLE, Needs, Role, Signals
+from lume_run.methods.base import MIDDLE, Needs, Role, Signals
 from lume_run.text import Batch
 
 

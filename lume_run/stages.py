@@ -22,7 +22,6 @@ from lume_run.common.files import fingerprint
 from lume_run.common.jsonl import write_jsonl
 from lume_run.common.records import Ask, Example, Question, TaskData
 from lume_run.config.settings import Settings
-from lume_run.contracts import Needs, Role
 from lume_run.evaluation.inference.logprobs import NO_GRADIENT
 from lume_run.evaluation.inference.requests import BATCH_ROWS
 from lume_run.evaluation.inference.respond import answered, key_of, respond_share
@@ -30,6 +29,7 @@ from lume_run.evaluation.inference.runner import Runner
 from lume_run.evaluation.inference.vllm import Engine, running
 from lume_run.evaluation.questions import merged, questions_of
 from lume_run.evaluation.suites.base import Harnessed
+from lume_run.methods.base import Needs, Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
 from lume_run.parallel import World

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lume_run.common.records import Example, Kind, joined
-from lume_run.contracts import Role, Totals
+from lume_run.methods.base import Role, Totals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

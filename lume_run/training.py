@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lume_run.common.records import Example
 from lume_run.config.settings import Phase
-from lume_run.contracts import Method, Role
+from lume_run.methods.base import Method, Role
 from lume_run.reference import ReferenceCache
 
 

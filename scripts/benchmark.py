@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from lume_run.common.devices import device_of
 from lume_run.common.records import Example
 from lume_run.config.settings import Model
-from lume_run.contracts import Role
 from lume_run.evaluation.inference.generation import generate
 from lume_run.evaluation.inference.runner import Runner
+from lume_run.methods.base import Role
 from lume_run.methods.likelihood import GradientDescent
 from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Objective

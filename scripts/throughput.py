@@ -30,8 +30,8 @@ from lume_run import models
 from lume_run.callbacks import Clock
 from lume_run.common.devices import GIB, PeakMemory, device_of, dtype_of
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.contracts import Role
 from lume_run.memory import Estimator, Lengths, estimator_of
+from lume_run.methods.base import Role
 from lume_run.optimise import build_trainer
 from lume_run.pipeline.checks import checked
 from lume_run.reference import ReferenceCache

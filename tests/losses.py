@@ -10,19 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lume_run.contracts import Signals
-from lume_run.methods import (
-    distillation,
-    entropy,
-    kl,
-    likelihood,
-    margin,
-    npo,
-    objective,
-    preference,
-    representation,
-    reweighted,
-)
+from lume_run.methods import distillation, dpo, entropy, kl, likelihood, npo, objective, pdu, rmu, weighted_ascent
+from lume_run.methods.base import Signals
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective, Part, Sum
 from lume_run.reference import ReferenceCache, live_reference, row_logps
@@ -30,7 +19,7 @@ from lume_run.signals import read_signals
 from lume_run.text import Batch, TokenRow
 
 PAD = 2
-MODULES = (distillation, entropy, kl, likelihood, margin, npo, objective, preference, representation, reweighted)
+MODULES = (distillation, entropy, kl, likelihood, pdu, npo, objective, dpo, rmu, weighted_ascent)
 NOT_PARTS = (Objective, FineTune, Part)
 
 

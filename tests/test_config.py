@@ -18,7 +18,7 @@ from lume_run.common.errors import ConfigError, Problem
 from lume_run.config.overrides import compose, conf_dir, options, override_problems
 from lume_run.config.resolve import as_data, class_name, identity
 from lume_run.config.settings import Lora, Settings
-from lume_run.contracts import MIDDLE, Needs, Role
+from lume_run.methods.base import MIDDLE, Needs, Role
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientAscent, GradientDescent
 from lume_run.methods.npo import NPO
@@ -735,7 +735,7 @@ def test_adapters_to_merge_in_steps_of_their_own():
 
 
 def test_terms_of_a_sum_share_a_layer():
-    embed = {"_target_": "lume_run.methods.representation.EmbeddingDistance"}
+    embed = {"_target_": "lume_run.methods.rmu.EmbeddingDistance"}
     cfg = cfg_of("method=rmu", "method/retain=kl_gd", "trainer.unlearn.alternate=true")
     terms = [{"part": embed | {"layer": 0}, "weight": 1.0}, {"part": embed | {"layer": 1}, "weight": 1.0}]
     OmegaConf.update(cfg, "method.retain.terms", terms, merge=False)
@@ -980,7 +980,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lume_run.contracts import Needs
+from lume_run.methods.base import Needs
 
 Path(__file__).with_suffix(".imported").touch()
 

@@ -34,11 +34,11 @@ from golden import (
 from test_metrics_golden import sheet
 
 from lume_run.common.records import Ask, Question, Response
-from lume_run.contracts import Role
 from lume_run.evaluation.inference.respond import respond
 from lume_run.evaluation.inference.runner import Runner
 from lume_run.evaluation.metrics import closer_look
 from lume_run.evaluation.metrics.answers import rouge_l_recall
+from lume_run.methods.base import Role
 from lume_run.reference import NO_TOTALS
 from lume_run.rows import in_role
 from lume_run.text import TokenRow, collate, encode

@@ -26,9 +26,9 @@ from lume_run.common.records import Ask, Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import identity
 from lume_run.config.settings import Settings
-from lume_run.contracts import Losses, Needs, Role, Signals
-from lume_run.incontext import context_of
 from lume_run.launch import launch
+from lume_run.methods.base import Losses, Needs, Role, Signals
+from lume_run.methods.baselines import context_of
 from lume_run.methods.likelihood import FineTune, GradientAscent, mean_nll
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, pick

@@ -27,17 +27,17 @@ from losses import PAD, Outcome, all_parts, cached_reference, parts_of, run_step
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lume_run.contracts import Count, Needs, Role, Signals, Totals
+from lume_run.methods.base import Count, Needs, Role, Signals, Totals
 from lume_run.methods.distillation import CEU, UNDIAL, UNDIALCompat
+from lume_run.methods.dpo import DPO, AnswerPreservation
 from lume_run.methods.entropy import MaximumEntropy, MaximumEntropyCompat
 from lume_run.methods.kl import RetainKL, RetainKLCompat
 from lume_run.methods.likelihood import GradientAscent, GradientDescent, MismatchedAscent, Refusal
-from lume_run.methods.margin import LogitMargin, LogitMarginCompat
 from lume_run.methods.npo import NPO, SimNPO
 from lume_run.methods.objective import Dual, Objective, Part, Sum, Term
-from lume_run.methods.preference import DPO, AnswerPreservation
-from lume_run.methods.representation import RMU, AdaptiveRMU, EmbeddingDistance, direction
-from lume_run.methods.reweighted import SaturationImportance, WeightedAscent
+from lume_run.methods.pdu import LogitMargin, LogitMarginCompat
+from lume_run.methods.rmu import RMU, AdaptiveRMU, EmbeddingDistance, direction
+from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscent
 from lume_run.reference import ReferenceCache, row_logps
 from lume_run.schedule import totals_of
 from lume_run.signals import read_signals

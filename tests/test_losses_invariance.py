@@ -13,17 +13,17 @@ from losses import PAD, Outcome, all_parts, cached_reference, parts_of, run_step
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from lume_run.contracts import Needs, Role, Totals
+from lume_run.methods.base import Needs, Role, Totals
 from lume_run.methods.distillation import CEU, UNDIAL, UNDIALCompat
+from lume_run.methods.dpo import DPO, AnswerPreservation
 from lume_run.methods.entropy import MaximumEntropy, MaximumEntropyCompat
 from lume_run.methods.kl import RetainKL, RetainKLCompat
 from lume_run.methods.likelihood import GradientAscent, GradientDescent, MismatchedAscent, Refusal
-from lume_run.methods.margin import LogitMargin, LogitMarginCompat
 from lume_run.methods.npo import NPO, SimNPO
 from lume_run.methods.objective import Dual, Objective, StopWhen, Sum, Term
-from lume_run.methods.preference import DPO, AnswerPreservation
-from lume_run.methods.representation import RMU, AdaptiveRMU, EmbeddingDistance
-from lume_run.methods.reweighted import SaturationImportance, WeightedAscent
+from lume_run.methods.pdu import LogitMargin, LogitMarginCompat
+from lume_run.methods.rmu import RMU, AdaptiveRMU, EmbeddingDistance
+from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscent
 from lume_run.optimise import IDLE
 from lume_run.reference import ReferenceCache, live_reference, row_logps
 from lume_run.schedule import MicroBatch, Schedule, totals_of, write_schedule

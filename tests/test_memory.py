@@ -25,8 +25,8 @@ from lume_run.common.devices import GIB, out_of_memory
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.logits import token_logps
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.contracts import Totals
 from lume_run.memory import FILLED, Estimator, Lengths, chosen_world, estimator_of, sizes_of
+from lume_run.methods.base import Totals
 from lume_run.parallel import World
 from lume_run.pipeline.checks import check, checked
 from lume_run.precision import is_quantised

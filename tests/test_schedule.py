@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lume_run.contracts import Count, Role, Totals
+from lume_run.methods.base import Count, Role, Totals
 from lume_run.schedule import MicroBatch, Schedule, count_steps, write_schedule
 from lume_run.text import TokenRow
 

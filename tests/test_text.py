@@ -11,8 +11,8 @@ from conftest import tokenizer_at
 from tokenizers.processors import TemplateProcessing
 
 from lume_run.common.records import Example, Kind, Split, joined
-from lume_run.contracts import Needs, Role, Totals
 from lume_run.evaluation.inference.runner import Runner, prompt_row
+from lume_run.methods.base import Needs, Role, Totals
 from lume_run.methods.refusals import REFUSALS
 from lume_run.rows import examples_of, token_rows
 from lume_run.text import Batch, TokenRow, collate, encode, prompt_ids

@@ -16,14 +16,14 @@ from lume_run.callbacks import StopAtBound, StopWhenMemorised
 from lume_run.checkpoints import COMPLETE, last_checkpoint
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Lora
-from lume_run.contracts import Losses, Needs, Role, Signals
+from lume_run.methods.base import Losses, Needs, Role, Signals
+from lume_run.methods.dpo import AnswerPreservation
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import FineTune, GradientAscent, GradientDescent, Refusal
-from lume_run.methods.margin import LogitMargin
 from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Dual, Objective, StopWhen
-from lume_run.methods.preference import AnswerPreservation
-from lume_run.methods.representation import RMU, EmbeddingDistance
+from lume_run.methods.pdu import LogitMargin
+from lume_run.methods.rmu import RMU, EmbeddingDistance
 from lume_run.models import with_adapters
 from lume_run.reference import live_reference
 from lume_run.schedule import write_schedule

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lume_run.common.logits import widened
 from lume_run.config.settings import setting
-from lume_run.contracts import Needs, Role, Signals, granted
+from lume_run.methods.base import Needs, Role, Signals, granted
 
 RELEASED_IGNORED = -100  # the label of ignored positions, which the released code takes for a vocabulary index
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lume_run.common.logits import widened
 from lume_run.config.settings import setting
-from lume_run.contracts import Needs, Role, Signals, granted
+from lume_run.methods.base import Needs, Role, Signals, granted
 
 SMALLEST = 1e-12  # added to probabilities by the released code
 

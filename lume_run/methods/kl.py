@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lume_run.common.logits import widened
 from lume_run.config.settings import setting
-from lume_run.contracts import Needs, Role, Signals, granted
+from lume_run.methods.base import Needs, Role, Signals, granted
 
 
 def forward_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:

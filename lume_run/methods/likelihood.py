@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lume_run.config.settings import setting
-from lume_run.contracts import Losses, Needs, Role, Signals, granted
+from lume_run.methods.base import Losses, Needs, Role, Signals, granted
 
 
 def mean_nll(s: Signals, role: Role) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lume_run.config.settings import setting
-from lume_run.contracts import Losses, Needs, Role, Signals
+from lume_run.methods.base import Losses, Needs, Role, Signals
 from lume_run.methods.likelihood import mean_nll
 
 

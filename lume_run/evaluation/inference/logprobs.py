@@ -12,8 +12,8 @@ from torch import Tensor
 from lume_run.common.errors import RunError
 from lume_run.common.logits import token_logps, widened
 from lume_run.common.records import Example
-from lume_run.contracts import granted
 from lume_run.evaluation.inference.runner import Runner, batch_of, decoded, prompt_row
+from lume_run.methods.base import granted
 from lume_run.signals import forward, inputs_of
 from lume_run.text import TokenRow
 

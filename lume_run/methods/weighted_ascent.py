@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lume_run.config.settings import setting
-from lume_run.contracts import Needs, Role, Signals
+from lume_run.methods.base import Needs, Role, Signals
 
 
 def ascent(s: Signals, weights: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lume_run.common.logits import widened
 from lume_run.config.settings import setting
-from lume_run.contracts import MIDDLE, Needs, Role, Signals, granted
+from lume_run.methods.base import MIDDLE, Needs, Role, Signals, granted
 
 Mean = Literal["rows", "released"]
 MEAN_HELP = "rows: of each row's mean; released: the released code's broadcast, see released_mean"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lume_run.config.settings import setting
-from lume_run.contracts import Needs, Role, Signals
+from lume_run.methods.base import Needs, Role, Signals
 
 
 @dataclass(frozen=True, kw_only=True)

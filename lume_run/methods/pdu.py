@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lume_run.common.logits import widened
-from lume_run.contracts import Needs, Role, Signals, granted
+from lume_run.methods.base import Needs, Role, Signals, granted
 
 
 def squared_margin(logits: Tensor) -> Tensor:
