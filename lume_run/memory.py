@@ -17,15 +17,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from lume_run import models, slurm
+from lume_run import slurm
 from lume_run.common.devices import GIB, dtype_of
 from lume_run.common.errors import LumeError
 from lume_run.config.settings import Launch, Phase, Settings
 from lume_run.methods.base import Needs
 from lume_run.methods.likelihood import FineTune
+from lume_run.models.layers import layer_number
+from lume_run.models.placement import FILLED
+from lume_run.models.weights import choose_weights, count_parameters, weightless, with_adapters
 from lume_run.parallel import World
-from lume_run.placement import FILLED
-from lume_run.signals import layer_number
 from lume_run.stages import Run
 
 CARDS = {24: 23.6, 40: 39.4, 80: 79.1, 141: 139.8}  # GB as sold -> GiB as torch reports them
@@ -86,18 +87,18 @@ def phase_of(settings: Settings, stage: str) -> tuple[Phase, Needs, bool]:
 def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
     """Counts over a model of this transformers config; RunError where adapters have nothing to adapt."""
     _, needs, adapts = phase_of(settings, stage)
-    model = models.weightless(config)
+    model = weightless(config)
     head = model.get_output_embeddings()
     linear = [own for own in model.modules() if isinstance(own, nn.Linear) and own is not head]
     tables = [own for own in model.modules() if isinstance(own, nn.Embedding)]
-    parameters = models.count_parameters(model)
-    models.choose_weights(model, settings.model.trainable if stage == "unlearn" else None, needs)
-    trained, adapters = models.count_parameters(model, trainable=True), 0
+    parameters = count_parameters(model)
+    choose_weights(model, settings.model.trainable if stage == "unlearn" else None, needs)
+    trained, adapters = count_parameters(model, trainable=True), 0
     if adapts:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of one library's names in another
-            adapted = models.with_adapters(model, settings.model.lora, 0)
-        trained = adapters = models.count_parameters(adapted, trainable=True)
+            adapted = with_adapters(model, settings.model.lora, 0)
+        trained = adapters = count_parameters(adapted, trainable=True)
     stops = not needs.logits and needs.hidden_layer is not None
     heads, layers = config.num_attention_heads, config.num_hidden_layers
     width = getattr(config, "head_dim", None) or config.hidden_size // heads

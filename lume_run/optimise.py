@@ -15,7 +15,6 @@ import torch
 from rich.markup import escape
 from torch import nn
 
-from lume_run import models
 from lume_run.callbacks import Clock, ShowProgress, StopAtBound, StopWhenAsked, StopWhenMemorised, WriteLive
 from lume_run.checkpoints import resumable, step_of, whole_checkpoints
 from lume_run.common.console import console
@@ -25,6 +24,10 @@ from lume_run.common.files import LIVE, write_json
 from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
+from lume_run.models.batch import Batch, collate
+from lume_run.models.load import config_of, limit_of, load_model, load_tokenizer, save
+from lume_run.models.tokenise import TokenRow
+from lume_run.models.weights import choose_weights, with_adapters
 from lume_run.parallel import any_rank, barrier, deepspeed_config, largest
 from lume_run.preemption import Preempted
 from lume_run.reference import live_reference
@@ -32,7 +35,6 @@ from lume_run.rows import token_rows
 from lume_run.schedule import MicroBatch, Schedule, write_schedule
 from lume_run.sharding import read_weights, regroup, save_trained, sharded, whole_weights
 from lume_run.stages import Run
-from lume_run.text import Batch, TokenRow, collate
 from lume_run.trainer import Diverged, UnlearnTrainer, training_arguments
 from lume_run.training import Training
 
@@ -61,9 +63,9 @@ def optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
     if history.exists():  # written after the model: killed while the checkpoints were being removed
         shutil.rmtree(checkpoints, ignore_errors=True)
         return
-    tokenizer = models.load_tokenizer(training.start, settings)
-    config = models.config_of(training.start, trust_remote_code=settings.trust_remote_code)
-    rows = rows_of(run, training, tokenizer, models.limit_of(config, settings))
+    tokenizer = load_tokenizer(training.start, settings)
+    config = config_of(training.start, trust_remote_code=settings.trust_remote_code)
+    rows = rows_of(run, training, tokenizer, limit_of(config, settings))
     schedule = write_schedule(
         rows,
         batch_size=phase.batch_size,
@@ -149,7 +151,7 @@ def _save_good(
         return step
     console.print("  [yellow]no good checkpoint was written; the model from before stands in[/]")
     if rank() == 0:
-        models.save(plain_start(run, training), tokenizer, out, keep_adapters=training.keep_adapters)
+        save(plain_start(run, training), tokenizer, out, keep_adapters=training.keep_adapters)
     return 0
 
 
@@ -158,8 +160,8 @@ def plain_start(run: Run, training: Training) -> nn.Module:
     settings = run.settings.model
     compute = dtype_of(settings.dtype, run.device)
     with whole_weights():
-        model = models.load_model(training.start, settings, torch.device("cpu"), dtype=compute)
-    return models.with_adapters(model, settings.lora, run.settings.seed) if training.adapters else model
+        model = load_model(training.start, settings, torch.device("cpu"), dtype=compute)
+    return with_adapters(model, settings.lora, run.settings.seed) if training.adapters else model
 
 
 def all_finite(model: nn.Module) -> bool:
@@ -230,19 +232,19 @@ def load_for_training(run: Run, training: Training) -> tuple[nn.Module, nn.Modul
     settings, seed, start = run.settings.model, run.settings.seed, training.start
     compute, needs = dtype_of(settings.dtype, run.device), training.method.needs
     kept = compute if training.adapters or run.world.stage else torch.float32  # DeepSpeed has float32 copies of its own
-    loaded = models.load_model(start, settings, run.device, dtype=kept, quantised=training.adapters)
+    loaded = load_model(start, settings, run.device, dtype=kept, quantised=training.adapters)
     if settings.gradient_checkpointing:
         loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         loaded.enable_input_require_grads()
-    model = models.with_adapters(loaded, settings.lora, seed) if training.adapters else loaded
-    models.choose_weights(model, training.trainable, needs)
+    model = with_adapters(loaded, settings.lora, seed) if training.adapters else loaded
+    choose_weights(model, training.trainable, needs)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise RunError(
             "No weight is left to train: model.trainable names only weights above the layer the method reads."
         )
     frozen = None
     if needs.live_reference and not training.adapters:
-        frozen = models.load_model(start, settings, run.device, dtype=compute).requires_grad_(False).eval()
+        frozen = load_model(start, settings, run.device, dtype=compute).requires_grad_(False).eval()
         frozen = sharded(frozen, run.world, bf16=compute is torch.bfloat16)
     return model, frozen
 

@@ -19,7 +19,7 @@ from lume_run.common.store import Artifact
 from lume_run.evaluation.inference.respond import gather_responses
 from lume_run.evaluation.questions import harnesses, wants_retrained
 from lume_run.evaluation.suites.base import Harnessed
-from lume_run.models import pattern_problems, weightless
+from lume_run.models.weights import pattern_problems, weightless
 from lume_run.recipes import Subject, base_artifact, plain, retrained_artifact, stored, train_artifact, unlearn
 from lume_run.stages import Run, answer, measure
 

@@ -10,14 +10,12 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lume_run import models
 from lume_run.common.files import content_hash, fingerprint
 from lume_run.common.jsonl import to_json
 from lume_run.common.records import Example, Question, joined
 from lume_run.common.store import Artifact
 from lume_run.config.resolve import class_name
 from lume_run.config.settings import Phase
-from lume_run.merge import merge_adapters, subtract
 from lume_run.methods.base import Method, Needs, Role
 from lume_run.methods.baselines import (
     InContext,
@@ -30,6 +28,8 @@ from lume_run.methods.baselines import (
     with_context,
 )
 from lume_run.methods.likelihood import FineTune
+from lume_run.models.merge import merge_adapters, subtract
+from lume_run.models.tiny import build_tiny
 from lume_run.reference import ReferenceCache
 from lume_run.schedule import count_steps
 from lume_run.stages import Run, build_reference
@@ -99,7 +99,7 @@ def base_artifact(run: Run) -> Artifact | None:
         joined("", example.prompt) + joined(example.prompt, example.answer) for example in (*data.forget, *data.retain)
     ]
     made_from = {"shape": asdict(shape), "texts": content_hash(texts), "seed": seed}
-    return stored(run, "train", "base", made_from, lambda folder: models.build_tiny(shape, texts, seed, folder))
+    return stored(run, "train", "base", made_from, lambda folder: build_tiny(shape, texts, seed, folder))
 
 
 def train_artifact(run: Run, start: Subject) -> Artifact:

@@ -21,24 +21,11 @@ from torch import Tensor, nn
 
 from lume_run.common.console import Progress
 from lume_run.common.logits import token_logps
-from lume_run.methods.base import Needs, Role, Totals, granted
-from lume_run.signals import Outputs, Reference, forward, rows_of
-from lume_run.text import Batch, TokenRow, collate
-
-NO_TOTALS = Totals()
-
-
-def length_batches(rows: Sequence[TokenRow], batch_tokens: int) -> list[list[int]]:
-    """Row numbers, longest first, in batches of at most `batch_tokens` padded tokens."""
-    order = sorted(range(len(rows)), key=lambda number: (-len(rows[number].ids), number))
-    batches: list[list[int]] = []
-    for number in order:
-        width = len(rows[batches[-1][0]].ids) if batches else 0
-        if batches and (len(batches[-1]) + 1) * width <= batch_tokens:
-            batches[-1].append(number)
-        else:
-            batches.append([number])
-    return batches
+from lume_run.methods.base import Needs, Role, granted
+from lume_run.models.batch import NO_TOTALS, Batch, collate, length_batches
+from lume_run.models.forward import Outputs, forward
+from lume_run.models.tokenise import TokenRow
+from lume_run.signals import Reference, rows_of
 
 
 @torch.inference_mode()

@@ -27,8 +27,8 @@ from lume_run.memory import (
     host_estimate,
     phase_of,
 )
+from lume_run.models.placement import FILLED
 from lume_run.parallel import World
-from lume_run.placement import FILLED
 from lume_run.stages import Run
 
 NAMED = 3  # settings in a message

@@ -18,7 +18,7 @@ from itertools import accumulate, islice, pairwise
 import numpy as np
 
 from lume_run.methods.base import Count, Role, Totals
-from lume_run.text import TokenRow
+from lume_run.models.tokenise import TokenRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

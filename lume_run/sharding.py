@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from lume_run import models
 from lume_run.checkpoints import COMPLETE
 from lume_run.common.devices import rank
+from lume_run.models.load import save
+from lume_run.models.precision import is_quantised
 from lume_run.parallel import World, barrier, deepspeed_config
-from lume_run.precision import is_quantised
 from lume_run.trainer import UnlearnTrainer
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def save_trained(
         if rank() == 0:
             _save_gathered(model, weights, tokenizer, folder, keep_adapters=keep_adapters, reload=reload)
     elif rank() == 0:
-        models.save(model, tokenizer, folder, keep_adapters=keep_adapters)
+        save(model, tokenizer, folder, keep_adapters=keep_adapters)
     barrier()
 
 
@@ -131,4 +131,4 @@ def _save_gathered(
 
     whole = reload()
     set_peft_model_state_dict(whole, get_peft_model_state_dict(model, state_dict=weights))
-    models.save(whole, tokenizer, folder, keep_adapters=keep_adapters)
+    save(whole, tokenizer, folder, keep_adapters=keep_adapters)

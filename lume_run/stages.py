@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from lume_run import models
 from lume_run.common.console import console
 from lume_run.common.devices import device_of, dtype_of
 from lume_run.common.errors import ConfigError, Problem, RunError
@@ -32,8 +31,10 @@ from lume_run.evaluation.suites.base import Harnessed
 from lume_run.methods.base import Needs, Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
+from lume_run.models.load import config_of, limit_of, load_model, load_tokenizer
+from lume_run.models.placement import Placement, placement_of
+from lume_run.models.tiny import olmo_config
 from lume_run.parallel import World
-from lume_run.placement import Placement, placement_of
 from lume_run.reference import ReferenceCache
 from lume_run.rows import examples_of, token_rows
 
@@ -98,10 +99,10 @@ class Run:
         failure = ""
         if model.path is not None:
             try:
-                return models.config_of(model.path, trust_remote_code=model.trust_remote_code), "its config", ""
+                return config_of(model.path, trust_remote_code=model.trust_remote_code), "its config", ""
             except RunError as error:
                 failure = str(error)
-        return (models.olmo_config(model.shape) if model.shape else None), "from model.shape", failure
+        return (olmo_config(model.shape) if model.shape else None), "from model.shape", failure
 
     @cached_property
     def refusals(self) -> tuple[str, ...]:
@@ -121,9 +122,9 @@ def build_reference(
 ) -> None:
     """Score these rows with the frozen target once."""
     settings = run.settings.model
-    tokenizer = models.load_tokenizer(target, settings)
-    model = models.load_model(target, settings, run.device)
-    rows = token_rows(examples, tokenizer, needs=needs, max_tokens=models.limit_of(model.config, settings))
+    tokenizer = load_tokenizer(target, settings)
+    model = load_model(target, settings, run.device)
+    rows = token_rows(examples, tokenizer, needs=needs, max_tokens=limit_of(model.config, settings))
     ReferenceCache.compute(
         model, rows, pad_id=int(tokenizer.pad_token_id), batch_tokens=run.settings.evaluator.batch_tokens, folder=folder
     )
@@ -143,8 +144,8 @@ def answer(run: Run, questions: Sequence[Question], subject: str, path: str, fol
         generate(run, texts, title, path, folder, rank=rank, world=world)
         questions = [question for question in questions if question.ask not in (Ask.GENERATE, Ask.SAMPLE)]
     if questions:
-        model = models.load_model(path, settings, run.device, rooms=place.rooms).eval()
-        runner = runner_of(run, path, model, models.limit_of(model.config, settings))
+        model = load_model(path, settings, run.device, rooms=place.rooms).eval()
+        runner = runner_of(run, path, model, limit_of(model.config, settings))
         respond_share(runner, questions, folder, title, rank=rank, world=world)
 
 
@@ -155,8 +156,8 @@ def generate(
     settings = run.settings.model
     if set(answered(folder)).issuperset(map(key_of, questions)):  # also where there are none
         return
-    config = models.config_of(path, trust_remote_code=settings.trust_remote_code)
-    longest, devices = models.limit_of(config, settings), max(1, run.placement.gpus)
+    config = config_of(path, trust_remote_code=settings.trust_remote_code)
+    longest, devices = limit_of(config, settings), max(1, run.placement.gpus)
     seed = run.settings.seed
     with running(path, settings, run.device, max_length=longest, seed=seed, devices=devices) as engine:
         runner = runner_of(run, path, engine, longest)
@@ -169,7 +170,7 @@ def runner_of(run: Run, path: str, model: nn.Module | Engine, max_length: int) -
     evaluator = run.settings.evaluator
     return Runner(
         model=model,
-        tokenizer=models.load_tokenizer(path, run.settings.model),
+        tokenizer=load_tokenizer(path, run.settings.model),
         max_new_tokens=evaluator.max_new_tokens,
         max_length=max_length,
         batch_tokens=evaluator.batch_tokens,
@@ -180,5 +181,5 @@ def runner_of(run: Run, path: str, model: nn.Module | Engine, max_length: int) -
 
 def measure(run: Run, suite: Harnessed, path: str, folder: Path) -> None:
     """Have a suite run its own library on the model at `path`; its scores go into `folder/scores.jsonl`."""
-    model = models.load_model(path, run.settings.model, run.device, rooms=run.placement.rooms).eval()
-    write_jsonl(folder / "scores.jsonl", suite.measure(model, models.load_tokenizer(path, run.settings.model)))
+    model = load_model(path, run.settings.model, run.device, rooms=run.placement.rooms).eval()
+    write_jsonl(folder / "scores.jsonl", suite.measure(model, load_tokenizer(path, run.settings.model)))

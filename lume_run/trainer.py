@@ -23,10 +23,10 @@ from lume_run.checkpoints import WRITING, written_aside
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Phase, Trainer
 from lume_run.methods.base import Method
+from lume_run.models.batch import Batch
 from lume_run.parallel import World, any_rank, summed
 from lume_run.schedule import MicroBatch, Schedule
 from lume_run.signals import Reference, read_signals
-from lume_run.text import Batch
 
 
 class Diverged(RunError):

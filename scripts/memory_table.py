@@ -14,10 +14,10 @@ from pathlib import Path
 
 from method_table import write_table
 
-from lume_run import models
 from lume_run.common.devices import GIB
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.memory import Estimator, Lengths, cards_for, host_estimate, sizes_of
+from lume_run.models.tiny import olmo_config
 from lume_run.parallel import World
 from lume_run.pipeline.checks import checked
 
@@ -43,7 +43,7 @@ def estimator(name: str, kind: str, overrides: Sequence[str]) -> Estimator:
     settings, _ = checked(compose(chosen, [conf_dir()]))
     shape = settings.model.shape
     assert shape is not None  # both groups have one
-    sizes = sizes_of(settings, models.olmo_config(shape), "unlearn")
+    sizes = sizes_of(settings, olmo_config(shape), "unlearn")
     return Estimator(settings=settings, stage="unlearn", sizes=sizes, lengths=Lengths(), compute=2)
 
 

@@ -26,18 +26,18 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from lume_run import models
 from lume_run.callbacks import Clock
 from lume_run.common.devices import GIB, PeakMemory, device_of, dtype_of
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.memory import Estimator, Lengths, estimator_of
 from lume_run.methods.base import Role
+from lume_run.models.tiny import olmo_config
+from lume_run.models.tokenise import TokenRow
 from lume_run.optimise import build_trainer
 from lume_run.pipeline.checks import checked
 from lume_run.reference import ReferenceCache
 from lume_run.schedule import Schedule, write_schedule
 from lume_run.stages import Run
-from lume_run.text import TokenRow
 from lume_run.training import Training
 
 # Dense bf16 FLOPs a second, from NVIDIA's data sheets of the H100, H200 and A100 (which print H100's and H200's with
@@ -82,7 +82,7 @@ def random_model(run: Run, folder: Path) -> None:
 
     shape = run.settings.model.shape
     assert shape is not None  # all three groups have one
-    config = models.olmo_config(shape, max_position_embeddings=MOST_TOKENS, eos_token_id=0, pad_token_id=1)
+    config = olmo_config(shape, max_position_embeddings=MOST_TOKENS, eos_token_id=0, pad_token_id=1)
     with run.device:
         model = AutoModelForCausalLM.from_config(config, dtype=dtype_of(run.settings.model.dtype, run.device))
     model.save_pretrained(folder, safe_serialization=True)

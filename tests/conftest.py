@@ -14,7 +14,8 @@ import pytest
 
 from lume_run.common.records import Example
 from lume_run.config.settings import Model, Shape
-from lume_run.models import build_tiny, load_tokenizer
+from lume_run.models.load import load_tokenizer
+from lume_run.models.tiny import build_tiny
 from lume_run.tasks.lume import LumeTask
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -24,8 +24,8 @@ from lume_run.config.settings import Model
 from lume_run.evaluation.inference.generation import continuations
 from lume_run.evaluation.inference.logprobs import AnswerScores, score_rows
 from lume_run.evaluation.inference.runner import Runner, decoded
-from lume_run.models import load_model
-from lume_run.text import TokenRow
+from lume_run.models.load import load_model
+from lume_run.models.tokenise import TokenRow
 
 GOLDEN: Path = SHARED / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the golden values are not at {GOLDEN}")

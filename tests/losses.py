@@ -14,9 +14,10 @@ from lume_run.methods import distillation, dpo, entropy, kl, likelihood, npo, ob
 from lume_run.methods.base import Signals
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective, Part, Sum
+from lume_run.models.batch import Batch
+from lume_run.models.tokenise import TokenRow
 from lume_run.reference import ReferenceCache, live_reference, row_logps
 from lume_run.signals import read_signals
-from lume_run.text import Batch, TokenRow
 
 PAD = 2
 MODULES = (distillation, entropy, kl, likelihood, pdu, npo, objective, dpo, rmu, weighted_ascent)

@@ -19,7 +19,6 @@ from accelerate import cpu_offload
 from conftest import SHARED, lume_rows
 from transformers import GenerationConfig
 
-from lume_run import placement
 from lume_run.common.devices import GIB
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.records import Ask, Example, Kind, Question, Response
@@ -29,9 +28,12 @@ from lume_run.evaluation.inference import respond
 from lume_run.evaluation.inference.requests import work_of
 from lume_run.evaluation.inference.runner import Runner, prompt_row
 from lume_run.evaluation.inference.vllm import running, surroundings, unknown_settings, visible
-from lume_run.models import load_model, load_tokenizer, olmo_config, weightless
+from lume_run.models import placement
+from lume_run.models.load import load_model, load_tokenizer
+from lume_run.models.placement import held_bytes, placement_of
+from lume_run.models.tiny import olmo_config
+from lume_run.models.weights import weightless
 from lume_run.pipeline.checks import checked
-from lume_run.placement import held_bytes, placement_of
 from lume_run.stages import Run, answer
 
 CPU = torch.device("cpu")

@@ -39,9 +39,9 @@ from lume_run.evaluation.inference.runner import Runner
 from lume_run.evaluation.metrics import closer_look
 from lume_run.evaluation.metrics.answers import rouge_l_recall
 from lume_run.methods.base import Role
-from lume_run.reference import NO_TOTALS
+from lume_run.models.batch import NO_TOTALS, collate
+from lume_run.models.tokenise import TokenRow, encode
 from lume_run.rows import in_role
-from lume_run.text import TokenRow, collate, encode
 
 pytestmark = needs_golden
 

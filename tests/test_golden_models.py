@@ -52,7 +52,7 @@ from lume_run.evaluation.metrics.muse import privacy_leakage, relative_differenc
 from lume_run.evaluation.metrics.tofu import OPEN_UNLEARNING_EPSILON, UtilityTerms
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.tofu import Tofu
-from lume_run.text import TokenRow
+from lume_run.models.tokenise import TokenRow
 
 pytestmark = needs_golden
 

@@ -33,8 +33,8 @@ from golden import (
 from lume_run.common.records import Kind
 from lume_run.evaluation.inference.runner import prompt_row
 from lume_run.evaluation.metrics.tofu import probability
+from lume_run.models.tokenise import TokenRow, encode, prompt_ids
 from lume_run.tasks.questions import TEMPLATE
-from lume_run.text import TokenRow, encode, prompt_ids
 
 pytestmark = needs_golden
 

@@ -17,7 +17,7 @@ from lume_run.config.overrides import compose, conf_dir
 from lume_run.evaluation.judges import available, judge, pooled
 from lume_run.evaluation.scoring import judged
 from lume_run.evaluation.suites.base import Answers, Judgement
-from lume_run.models import only_local
+from lume_run.models.load import only_local
 from lume_run.pipeline.checks import checked
 
 CPU = torch.device("cpu")

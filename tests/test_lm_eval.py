@@ -18,7 +18,7 @@ from lume_run.config.settings import Evaluator, Model
 from lume_run.evaluation.scoring import scored
 from lume_run.evaluation.suites.base import Answers, Harnessed
 from lume_run.evaluation.suites.lm_eval import LmEval, scores_of
-from lume_run.models import load_model, load_tokenizer
+from lume_run.models.load import load_model, load_tokenizer
 
 MODEL = SHARED / "models" / "stories260K"
 needs_harness = pytest.mark.skipif(

@@ -38,10 +38,11 @@ from lume_run.methods.objective import Dual, Objective, Part, Sum, Term
 from lume_run.methods.pdu import LogitMargin, LogitMarginCompat
 from lume_run.methods.rmu import RMU, AdaptiveRMU, EmbeddingDistance, direction
 from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscent
+from lume_run.models.batch import Batch, collate
+from lume_run.models.tokenise import TokenRow
 from lume_run.reference import ReferenceCache, row_logps
 from lume_run.schedule import totals_of
 from lume_run.signals import read_signals
-from lume_run.text import Batch, TokenRow, collate
 
 GOLDEN = SHARED / "golden" / "losses"
 VOCABULARIES = ("v97", "v131")

@@ -20,21 +20,24 @@ from torch.utils._pytree import tree_iter
 from training import LORA, configured, phase, rows_for, set_up, tokenizer_at
 from transformers import AutoModelForCausalLM
 
-from lume_run import launch, models
+from lume_run import launch
 from lume_run.common.devices import GIB, out_of_memory
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.logits import token_logps
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.memory import FILLED, Estimator, Lengths, chosen_world, estimator_of, sizes_of
 from lume_run.methods.base import Totals
+from lume_run.models.batch import Batch
+from lume_run.models.forward import forward
+from lume_run.models.load import config_of
+from lume_run.models.precision import is_quantised
+from lume_run.models.tiny import olmo_config
+from lume_run.models.weights import with_adapters
 from lume_run.parallel import World
 from lume_run.pipeline.checks import check, checked
-from lume_run.precision import is_quantised
 from lume_run.remedies import explained, message, remedies
 from lume_run.sharding import save_trained
-from lume_run.signals import forward
 from lume_run.stages import Run
-from lume_run.text import Batch
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -74,7 +77,7 @@ def settings_of(*overrides: str):
 
 def estimate(*overrides: str, lengths: Lengths, compute: int = 2) -> Estimator:
     settings = settings_of("stages=[unlearn]", *overrides)
-    sizes = sizes_of(settings, models.olmo_config(settings.model.shape), "unlearn")
+    sizes = sizes_of(settings, olmo_config(settings.model.shape), "unlearn")
     return Estimator(settings=settings, stage="unlearn", sizes=sizes, lengths=lengths, compute=compute)
 
 
@@ -98,10 +101,10 @@ def allocated(own: Estimator) -> int:
     """The peak of two accumulated micro-batches when AdamW has its moments, as load_for_training holds weights."""
     settings = own.settings
     half = settings.model.lora.enabled
-    config = models.olmo_config(settings.model.shape)
+    config = olmo_config(settings.model.shape)
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if half else torch.float32)
-    model = models.with_adapters(base, settings.model.lora, 0)
+    model = with_adapters(base, settings.model.lora, 0)
     live = Live()
     with FakeTensorMode(allow_non_fake_inputs=True), live:
         for module in model.modules():
@@ -160,7 +163,7 @@ def test_the_estimate_of_a_small_model_that_trains(lora, tiny, tmp_path):
         setup.trainer.train()
     settings = settings_of("method=npo_gd", "trainer.unlearn.micro_batch_size=16", "trainer.unlearn.batch_size=8")
     settings = replace(settings, model=setup.run.settings.model)
-    sizes = sizes_of(settings, models.config_of(str(tiny)), "unlearn")
+    sizes = sizes_of(settings, config_of(str(tiny)), "unlearn")
     own = Estimator(settings=settings, stage="unlearn", sizes=sizes, lengths=lengths, compute=4)
     assert 1 / 1.25 < own.total(ALONE) / live.peak < 1.25
 
@@ -401,7 +404,7 @@ def test_adapters_on_a_quantised_base(bits, tiny, tmp_path):
     setup.trainer.train()
     assert setup.moved == setup.trainable
     assert all(".lora_" in name for name in setup.moved)
-    whole = models.with_adapters(AutoModelForCausalLM.from_pretrained(tiny), LORA, 0)
+    whole = with_adapters(AutoModelForCausalLM.from_pretrained(tiny), LORA, 0)
     save_trained(setup.trainer, tokenizer_at(tiny), tmp_path / "out", keep_adapters=False, reload=lambda: whole)
     made, start = (AutoModelForCausalLM.from_pretrained(own).state_dict() for own in (tmp_path / "out", tiny))
     weights = setup.weights

@@ -21,9 +21,9 @@ from lume_run.evaluation.inference.requests import work_of
 from lume_run.evaluation.inference.respond import read_cost, respond, run_batch
 from lume_run.evaluation.inference.runner import Runner, prompt_row, row_of
 from lume_run.evaluation.metrics.semeval import lume_scores
-from lume_run.models import load_model, load_tokenizer
+from lume_run.models.load import load_model, load_tokenizer
+from lume_run.models.tokenise import encode
 from lume_run.tasks.lume import LumeTask
-from lume_run.text import encode
 
 CPU = torch.device("cpu")
 

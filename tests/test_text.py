@@ -14,8 +14,9 @@ from lume_run.common.records import Example, Kind, Split, joined
 from lume_run.evaluation.inference.runner import Runner, prompt_row
 from lume_run.methods.base import Needs, Role, Totals
 from lume_run.methods.refusals import REFUSALS
+from lume_run.models.batch import Batch, collate
+from lume_run.models.tokenise import TokenRow, encode, prompt_ids
 from lume_run.rows import examples_of, token_rows
-from lume_run.text import Batch, TokenRow, collate, encode, prompt_ids
 
 NO_TOTALS = Totals()
 PLENTY = 10_000

@@ -24,10 +24,11 @@ from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Dual, Objective, StopWhen
 from lume_run.methods.pdu import LogitMargin
 from lume_run.methods.rmu import RMU, EmbeddingDistance
-from lume_run.models import with_adapters
+from lume_run.models.batch import collate
+from lume_run.models.tokenise import TokenRow
+from lume_run.models.weights import with_adapters
 from lume_run.reference import live_reference
 from lume_run.schedule import write_schedule
-from lume_run.text import TokenRow, collate
 from lume_run.trainer import Diverged
 
 NPO_GD = Objective(name="npo+gd", forget=NPO(beta=0.5), retain=GradientDescent())

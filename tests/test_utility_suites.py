@@ -27,7 +27,7 @@ from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.halueval import HaluEval
 from lume_run.evaluation.suites.nq_open import NqOpen
 from lume_run.evaluation.suites.perplexity import Perplexity
-from lume_run.models import load_model, load_tokenizer
+from lume_run.models.load import load_model, load_tokenizer
 from lume_run.pipeline.checks import checked
 
 DATA = SHARED / "data"

@@ -21,7 +21,7 @@ from lume_run.common.console import Progress
 from lume_run.common.files import fingerprint
 from lume_run.common.records import Ask, Response
 from lume_run.evaluation.suites.base import Judgement
-from lume_run.models import only_local
+from lume_run.models.load import only_local
 
 BATCH_TOKENS = 8192  # padded tokens in one batch; longer texts are cut
 ENTAILMENT = "entailment"

@@ -14,7 +14,7 @@ from torch import Tensor
 from lume_run.common.records import Example
 from lume_run.evaluation.inference.runner import Runner, batch_of, decoded, prompt_row
 from lume_run.evaluation.inference.vllm import Engine
-from lume_run.text import TokenRow
+from lume_run.models.tokenise import TokenRow
 
 
 @torch.inference_mode()

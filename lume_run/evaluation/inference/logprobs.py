@@ -14,8 +14,8 @@ from lume_run.common.logits import token_logps, widened
 from lume_run.common.records import Example
 from lume_run.evaluation.inference.runner import Runner, batch_of, decoded, prompt_row
 from lume_run.methods.base import granted
-from lume_run.signals import forward, inputs_of
-from lume_run.text import TokenRow
+from lume_run.models.forward import forward, inputs_of
+from lume_run.models.tokenise import TokenRow
 
 NO_GRADIENT = (
     "Gradients need all layers' weights on devices at once, and some of this model's are in host memory or on disk; "

@@ -18,8 +18,8 @@ from torch import nn
 from lume_run.common.errors import RunError
 from lume_run.common.records import Ask, Example, Question
 from lume_run.evaluation.inference.vllm import Engine
-from lume_run.reference import NO_TOTALS
-from lume_run.text import Batch, TokenRow, collate, encode, prompt_ids
+from lume_run.models.batch import NO_TOTALS, Batch, collate
+from lume_run.models.tokenise import TokenRow, encode, prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

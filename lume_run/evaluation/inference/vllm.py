@@ -23,7 +23,7 @@ import torch
 from lume_run.common.devices import device_of, dtype_of
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Model
-from lume_run.models import generation_config_of
+from lume_run.models.load import generation_config_of
 from lume_run.preemption import check
 
 ENDING_SECONDS = 60.0

@@ -16,7 +16,7 @@ import torch
 
 from lume_run.common.devices import GIB, rank, world_size
 from lume_run.config.settings import Evaluator
-from lume_run.models import count_parameters, weightless
+from lume_run.models.weights import count_parameters, weightless
 
 FILLED = 0.9  # of a device's memory; activations, logits and the allocator want the rest
 

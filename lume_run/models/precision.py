@@ -14,7 +14,7 @@ from torch import nn
 
 from lume_run.common.devices import dtype_of
 from lume_run.config.settings import Model
-from lume_run.signals import unwrapped
+from lume_run.models.layers import unwrapped
 
 
 def attention_of(settings: Model, device: torch.device) -> str:

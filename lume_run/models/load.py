@@ -3,96 +3,24 @@
 from __future__ import annotations
 
 import gc
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from lume_run.common.devices import dtype_of
-from lume_run.common.errors import Problem, RunError
-from lume_run.config.settings import Lora, Model, Shape
-from lume_run.methods.base import Needs
-from lume_run.precision import attention_of, multiply_as, quantisation
-from lume_run.signals import decoder_layers, layer_number, unwrapped
+from lume_run.common.errors import RunError
+from lume_run.config.settings import Model
+from lume_run.models.precision import attention_of, multiply_as, quantisation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
 TINY_CONTEXT_TOKENS = 2048
 HUB_PATIENCE_SECONDS = 5.0
-
-
-def olmo_config(shape: Shape, **fields: Any) -> Any:
-    """A transformers OlmoConfig of this shape."""
-    from transformers import OlmoConfig
-
-    return OlmoConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        tie_word_embeddings=shape.tie_embeddings,
-        **fields,
-    )
-
-
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Byte-level BPE over the task's own text; digits stand alone, so that numbers are learned digit by digit."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[END_OF_TEXT, PADDING],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=PADDING)
-
-
-def build_tiny(shape: Shape, texts: Iterable[str], seed: int, folder: Path) -> None:
-    """Write an untrained OLMo and its freshly trained tokenizer as an ordinary Hugging Face folder."""
-    from transformers import OlmoForCausalLM
-
-    tokenizer = train_tokenizer(texts, shape.vocabulary)
-    config = olmo_config(
-        shape,
-        max_position_embeddings=TINY_CONTEXT_TOKENS,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = OlmoForCausalLM(config)
-    save(model, tokenizer, folder)
-
-
-def weightless(config: Any) -> PreTrainedModel:
-    """A causal LM of this config that allocates no weight: for names, shapes and counts."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    return model
-
-
-def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
-    """Weights of a model, or those that train."""
-    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trainable)
 
 
 @cache
@@ -214,73 +142,6 @@ def load_model(
         return model
     moved: PreTrainedModel = model.to(device)
     return moved
-
-
-def with_adapters(model: PreTrainedModel, lora: Lora, seed: int) -> nn.Module:
-    """`model` with trainable LoRA adapters and everything else frozen; unchanged when LoRA is off."""
-    if not lora.enabled:
-        return cast(nn.Module, model)
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
-    torch.manual_seed(seed)  # adapters start from random A matrices
-    try:
-        wrapped: nn.Module = get_peft_model(model, config)
-    except ValueError as error:
-        names = sorted(
-            {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        )
-        raise RunError(
-            str(
-                Problem(
-                    where="model.lora.target_modules", what=str(error), remedy=f"linear modules: {', '.join(names)}"
-                )
-            )
-        ) from error
-    return wrapped
-
-
-def pattern_problems(patterns: Sequence[str], model: nn.Module) -> list[Problem]:
-    """Patterns that no weight matches, with names to go by."""
-    names = [name for name, _ in model.named_parameters()]
-    kinds = sorted({re.sub(r"\.\d+\.", ".*.", name) for name in names})
-    return [
-        Problem(where="model.trainable", what=f"no weight matches '{pattern}'", remedy=f"weights: {', '.join(kinds)}")
-        for pattern in patterns
-        if not any(fnmatchcase(name, pattern) for name in names)
-    ]
-
-
-def choose_weights(model: nn.Module, patterns: Sequence[str] | None, needs: Needs) -> None:
-    """Freeze what is not to train: weights outside `patterns`, and those above the layer a method reads alone."""
-    if patterns is not None:
-        train_only(model, patterns)
-    if not needs.logits and needs.hidden_layer is not None:
-        freeze_above(model, needs.hidden_layer)
-
-
-def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Freeze every weight whose name matches none of the shell patterns."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
-
-
-def freeze_above(model: nn.Module, hidden_layer: int) -> None:
-    """Freeze what the output of this decoder layer does not depend on: layers above it, final norm, head."""
-    layers = decoder_layers(model)
-    used = layer_number(unwrapped(model).config, hidden_layer)
-    below = {id(parameter) for layer in layers[: used + 1] for parameter in layer.parameters()}
-    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    below |= {id(parameter) for embedding in embeddings for parameter in embedding.parameters()}
-    for parameter in model.parameters():
-        if id(parameter) not in below:
-            parameter.requires_grad_(False)
 
 
 def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, *, keep_adapters: bool = False) -> None:
