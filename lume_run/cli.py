@@ -80,7 +80,7 @@ def check_command(arguments: Sequence[str]) -> int | None:
         console.print("[bold red]error:[/]", escape(str(ConfigError(problems))), soft_wrap=True)
         return 2
     if settings is not None and settings.dry_run and not sweeping:
-        from lume_run.launch import show_plan
+        from lume_run.pipeline.dry_run import show_plan
 
         try:
             show_plan(settings, hydra_folder(compose(overrides, folders, whole=True), sweeping=False))

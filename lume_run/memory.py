@@ -27,7 +27,7 @@ from lume_run.models.layers import layer_number
 from lume_run.models.placement import FILLED
 from lume_run.models.weights import choose_weights, count_parameters, weightless, with_adapters
 from lume_run.parallel import World
-from lume_run.stages import Run
+from lume_run.pipeline.run import Run
 
 CARDS = {24: 23.6, 40: 39.4, 80: 79.1, 141: 139.8}  # GB as sold -> GiB as torch reports them
 MODES = ("ddp", "zero2", "zero3", "zero3_offload")  # what `auto` picks from, the fastest first

@@ -29,12 +29,12 @@ from lume_run.models.load import config_of, limit_of, load_model, load_tokenizer
 from lume_run.models.tokenise import TokenRow
 from lume_run.models.weights import choose_weights, with_adapters
 from lume_run.parallel import any_rank, barrier, deepspeed_config, largest
+from lume_run.pipeline.run import Run
 from lume_run.preemption import Preempted
 from lume_run.reference import live_reference
 from lume_run.rows import token_rows
 from lume_run.schedule import MicroBatch, Schedule, write_schedule
 from lume_run.sharding import read_weights, regroup, save_trained, sharded, whole_weights
-from lume_run.stages import Run
 from lume_run.trainer import Diverged, UnlearnTrainer, training_arguments
 from lume_run.training import Training
 

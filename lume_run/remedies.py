@@ -13,23 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.table import Table
-
 from lume_run.common.devices import GIB, out_of_memory
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Settings
 from lume_run.memory import (
-    Estimator,
-    cards_for,
-    device_memory,
     estimator_of,
     evaluation_estimate,
-    host_estimate,
     phase_of,
 )
-from lume_run.models.placement import FILLED
 from lume_run.parallel import World
-from lume_run.stages import Run
+from lume_run.pipeline.run import Run
 
 NAMED = 3  # settings in a message
 INSTALLED_BY = {"deepspeed": "deepspeed", "bitsandbytes": "'lume-run[quantize]'"}  # what pip takes, by module
@@ -56,54 +49,6 @@ def told(size: float) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------- the plan
-
-
-def parts_table(run: Run, estimator: Estimator, world: World) -> Table:
-    """What one device holds in the chosen mode, by what takes it."""
-    parts = estimator.parts(world)
-    total = sum(parts.values())
-    kind = "training" if estimator.stage == "train" else "unlearning"
-    table = Table(show_footer=True)
-    fits = f" ({verdict(run, total)})" if run.device.type == "cuda" else ""
-    table.add_column(f"{kind} on one {run.device.type} device, estimated", footer=f"in all{fits}")
-    table.add_column("GiB", footer=f"{total / GIB:.2f}", justify="right")
-    for name, size in parts.items():
-        if size:
-            table.add_row(name, f"{size / GIB:.2f}")
-    return table
-
-
-def alternatives(run: Run, estimator: Estimator, world: World) -> list[str]:
-    """A line for evaluation and one for each other launch mode: what a GPU holds, and whether this one can.
-
-    Where there is no GPU, of one or eight that compute in bfloat16, and by the sizes that are sold.
-    """
-    here = run.device.type == "cuda"
-    if not here:
-        size = 4 if run.settings.model.dtype == "float32" else 2
-        estimator = replace(estimator, compute=size)
-    answering = sum(evaluation_estimate(run.settings, estimator.sizes, estimator.compute).values())
-    lines = [f"evaluation: {told(answering)} at most, less in smaller batches; {verdict(run, answering)}"]
-    lines += [] if here else ["training on GPUs would take:"]
-    for mode in ORDER:
-        alone = mode == "single" or (mode == "zero3_offload" and world.size == 1)
-        other = World(mode=mode, processes=1 if alone else max(world.processes, 1 if world.size > 1 else MANY))
-        if here and (other.mode, other.size) == (world.mode, world.size):
-            continue
-        total = estimator.total(other)
-        host = host_estimate(estimator.sizes, other, estimator.compute)
-        more = f", and {told(host)} of host memory" if host else ""
-        lines.append(f"  {other}: {told(total)} each{more}; {verdict(run, total)}")
-    return lines
-
-
-def verdict(run: Run, total: float) -> str:
-    """Whether so many bytes fit the GPU here or, where there is none, which cards they fit."""
-    if run.device.type == "cuda":
-        room = device_memory(run)
-        return f"{'fits' if total <= FILLED * room else 'does not fit'} {told(room)}"
-    cards = cards_for(total)
-    return f"fits {'an' if cards[0] == 80 else 'a'} {cards[0]} GB card" if cards else "fits no card"
 
 
 # ------------------------------------------------------------------------------------------------ out of memory

@@ -7,28 +7,18 @@ build a single artifact of the run.
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
-from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 from rich.markup import escape
 
-from lume_run.agent import join_ranks, leave_word
 from lume_run.common.console import console
-from lume_run.common.devices import rank
 from lume_run.common.errors import LumeError
-from lume_run.common.files import full_disk
 from lume_run.config.resolve import identity, read_config
-from lume_run.launch import launch
-from lume_run.parallel import STOP, World
 from lume_run.pipeline.checks import checked
-from lume_run.plan import plan
-from lume_run.preemption import FILE, REQUEUE, Preempted, check, listen
-from lume_run.remedies import explained
-from lume_run.stages import Run
+from lume_run.pipeline.driver import launch
+from lume_run.pipeline.rank import leave, make_share
+from lume_run.preemption import REQUEUE, Preempted
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,47 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
         console.print("interrupted; the same command goes on from here")
         return 130
     return 0
-
-
-def make_share(folder: Path, path: Path) -> int:
-    """This rank's share of the artifact at `path`; what fails is written down for the driver."""
-    listen()
-    partial = path.with_name(path.name + ".partial")
-    join_ranks(partial)
-    try:
-        settings, _ = checked(read_config(folder / "config.yaml"))
-        run = Run(settings, folder, World.read(folder))
-        artifact = next(made for made in plan(run).artifacts if made.path == path)
-        with explained(run, artifact.stage, artifact.name):
-            artifact.build(partial)
-        check("making " + artifact.name)
-    except Preempted:
-        for told in (partial / STOP, Path(os.environ[FILE])):  # the driver, and ranks that heard nothing
-            told.touch()
-        return 0
-    except BaseException as error:
-        with suppress(OSError):  # a full disk, which the driver sees too
-            write_down(error, folder, path)
-        return 1
-    return 0
-
-
-def leave(code: int) -> NoReturn:
-    """End this rank at once.
-
-    A clean ending of one that failed would wait for the others in a collective, and Python's way of ending threads that
-    are in C++ now and then aborts one that is done.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def write_down(error: BaseException, folder: Path, path: Path) -> None:
-    """Leave what this rank failed with in the run folder."""
-    error = full_disk(error, path) or error
-    told = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
-    leave_word(folder, f"rank-{rank()}", told)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ from lume_run.evaluation.questions import suites_of
 from lume_run.evaluation.scoring import score
 from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import checked
-from lume_run.plan import plan
-from lume_run.stages import Run, answer
+from lume_run.pipeline.evaluate import answer
+from lume_run.pipeline.plan import plan
+from lume_run.pipeline.run import Run
 
 COLUMNS = ("prompts", "passes", "tokens", "seconds")
 

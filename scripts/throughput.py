@@ -35,9 +35,9 @@ from lume_run.models.tiny import olmo_config
 from lume_run.models.tokenise import TokenRow
 from lume_run.optimise import build_trainer
 from lume_run.pipeline.checks import checked
+from lume_run.pipeline.run import Run
 from lume_run.reference import ReferenceCache
 from lume_run.schedule import Schedule, write_schedule
-from lume_run.stages import Run
 from lume_run.training import Training
 
 # Dense bf16 FLOPs a second, from NVIDIA's data sheets of the H100, H200 and A100 (which print H100's and H200's with

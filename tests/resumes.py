@@ -23,9 +23,9 @@ from lume_run.common.devices import rank, world_size
 from lume_run.config.settings import Lora
 from lume_run.optimise import plain_start
 from lume_run.parallel import World
+from lume_run.pipeline.rank import leave
 from lume_run.preemption import listening
 from lume_run.sharding import regroup, save_trained
-from lume_run.worker import leave
 
 STEPS, STOPPED_AT = 5, 3
 CASES = {"full": Lora(), "lora": Lora(enabled=True, rank=4), "dropout": Lora(enabled=True, rank=4, dropout=0.1)}

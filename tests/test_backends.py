@@ -34,7 +34,8 @@ from lume_run.models.placement import held_bytes, placement_of
 from lume_run.models.tiny import olmo_config
 from lume_run.models.weights import weightless
 from lume_run.pipeline.checks import checked
-from lume_run.stages import Run, answer
+from lume_run.pipeline.evaluate import answer
+from lume_run.pipeline.run import Run
 
 CPU = torch.device("cpu")
 STORIES = SHARED / "models" / "stories15M"  # a real Llama: 6 layers, heads of 48

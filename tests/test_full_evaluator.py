@@ -27,9 +27,9 @@ from lume_run.config.settings import Settings
 from lume_run.evaluation import scoring
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import Group
-from lume_run.launch import launch
 from lume_run.models import load
 from lume_run.pipeline.checks import checked
+from lume_run.pipeline.driver import launch
 
 DATA = SHARED / "data"
 NLI = SHARED / "models" / "nli-minilm-local"

@@ -18,7 +18,7 @@ from torch import Tensor
 from training import Snapshots
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-from lume_run import optimise, recipes
+from lume_run import optimise
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.files import content_hash
 from lume_run.common.jsonl import read_jsonl, to_json
@@ -26,14 +26,15 @@ from lume_run.common.records import Ask, Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import identity
 from lume_run.config.settings import Settings
-from lume_run.launch import launch
 from lume_run.methods.base import Losses, Needs, Role, Signals
 from lume_run.methods.baselines import context_of
 from lume_run.methods.likelihood import FineTune, GradientAscent, mean_nll
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, pick
+from lume_run.pipeline import unlearn
 from lume_run.pipeline.checks import checked
-from lume_run.stages import Run
+from lume_run.pipeline.driver import launch
+from lume_run.pipeline.run import Run
 
 SMALL = (
     "task.num_documents=1",
@@ -265,7 +266,7 @@ class FaultyFineTune(FineTune):
 
 
 def test_fine_tuning_that_diverges_leaves_no_target(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "FineTune", FaultyFineTune)
+    monkeypatch.setattr(unlearn, "FineTune", FaultyFineTune)
     apart = f"output_dir={tmp_path / 'apart'}"
     with pytest.raises(RunError, match=r"Method 'finetune' diverged: the loss is nan at step 3 \(rows: retain "):
         run("method=ga", apart)

@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_iter
 from training import LORA, configured, phase, rows_for, set_up, tokenizer_at
 from transformers import AutoModelForCausalLM
 
-from lume_run import launch
 from lume_run.common.devices import GIB, out_of_memory
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.logits import token_logps
@@ -34,10 +33,12 @@ from lume_run.models.precision import is_quantised
 from lume_run.models.tiny import olmo_config
 from lume_run.models.weights import with_adapters
 from lume_run.parallel import World
+from lume_run.pipeline import driver
 from lume_run.pipeline.checks import check, checked
+from lume_run.pipeline.dry_run import show_plan
+from lume_run.pipeline.run import Run
 from lume_run.remedies import explained, message, remedies
 from lume_run.sharding import save_trained
-from lume_run.stages import Run
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -256,8 +257,8 @@ def test_auto_without_deepspeed_and_without_a_gpu(on, monkeypatch, tmp_path):
 
 def plan_of(monkeypatch, run: Run) -> str:
     screen = Console(record=True, width=200, file=StringIO())
-    monkeypatch.setattr(launch, "console", screen)
-    launch.show_plan(run.settings, run.folder)
+    monkeypatch.setattr(driver, "console", screen)
+    show_plan(run.settings, run.folder)
     return screen.export_text()
 
 
@@ -338,7 +339,7 @@ def test_running_out_of_memory_is_told_apart(on, tmp_path):
 
 LIMITED = """
 import resource, sys
-import peft, torch, transformers, lume_run.launch, lume_run.cli
+import peft, torch, transformers, lume_run.pipeline.driver, lume_run.cli
 from pathlib import Path
 used = next(line for line in Path("/proc/self/status").read_text().split("\\n") if line.startswith("VmSize:"))
 limit = int(used.split()[1]) * 1024 + int(sys.argv.pop(1)) * 2**20

@@ -19,9 +19,9 @@ from slurm import cluster, until_true  # noqa: F401 (a fixture)
 
 from lume_run import preemption, slurm
 from lume_run.agent import ERRORS
-from lume_run.checks import combination_problems
 from lume_run.common.store import Artifact
 from lume_run.parallel import World, environment, failure, free_port
+from lume_run.pipeline.checks import combination_problems
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "slurm_requeue.sbatch"

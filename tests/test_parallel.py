@@ -33,16 +33,16 @@ from ranks import FRUGAL, PLAIN, STEPS, Case, cases_of
 from safetensors.torch import load_file
 from training import build_llama, cache_of, configured, random_llama, rows_for
 
-from lume_run import plan
 from lume_run.common.errors import RunError
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Ask, Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import identity
 from lume_run.evaluation.inference.respond import gather_responses, read_cost
-from lume_run.launch import launch
 from lume_run.parallel import World, environment, torchrun
+from lume_run.pipeline import plan
 from lume_run.pipeline.checks import checked
+from lume_run.pipeline.driver import launch
 
 HERE = Path(__file__).parent
 CLOSE = 1e-5  # relative, in float32

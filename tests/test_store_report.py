@@ -30,8 +30,8 @@ from lume_run.evaluation.scoring import gate, score
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.lume import mmlu_examples
 from lume_run.findings import Report, as_json, shown
-from lume_run.launch import ending_warnings, finish, outcomes
 from lume_run.pipeline.checks import checked
+from lume_run.pipeline.driver import ending_warnings, finish, outcomes
 from lume_run.plots import AFTER, BETTER, NOISE, WORSE, color_of, panels_of
 from lume_run.report import print_report, write_report
 from lume_run.tables import NOISE_TOLD, markdown

@@ -11,7 +11,7 @@ import torch
 from lume_run.common.console import console
 from lume_run.methods.baselines import MergeAdapters
 from lume_run.models.load import load_model, load_tokenizer, save
-from lume_run.stages import Run
+from lume_run.pipeline.run import Run
 
 PRUNING = ("ties", "ties_svd", "dare_ties", "dare_linear", "magnitude_prune")  # combinations that take a density
 

@@ -49,7 +49,7 @@ def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
         raise ConfigError(problems)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if settings is not None and settings.dry_run:  # of another sweeper than ours
-        from lume_run.launch import show_plan
+        from lume_run.pipeline.dry_run import show_plan
 
         show_plan(settings, folder)
         return None
@@ -57,7 +57,7 @@ def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
         begin(folder, data)
         if settings is None:
             raise ConfigError(problems)
-        from lume_run.launch import launch
+        from lume_run.pipeline.driver import launch
 
         report = launch(settings, folder, identity=identity(data), command=command())
     except Preempted as error:

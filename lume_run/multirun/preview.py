@@ -17,8 +17,8 @@ from rich.table import Table
 from lume_run.common.console import console
 from lume_run.common.errors import LumeError
 from lume_run.common.store import DONE, Artifact
-from lume_run.plan import plan
-from lume_run.stages import Run
+from lume_run.pipeline.plan import plan
+from lume_run.pipeline.run import Run
 from lume_run.sweep.runs import first_line
 
 if TYPE_CHECKING:

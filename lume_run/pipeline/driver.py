@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from lume_run.common.console import console
-from lume_run.common.errors import ConfigError, LumeError
 from lume_run.common.files import content_hash, naming_full_disk, write_json
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Response, Score
@@ -21,14 +19,14 @@ from lume_run.common.store import Artifact
 from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.scoring import costs, gate, missing_judges, read_measured, scored
-from lume_run.memory import chosen_world, estimator_of
-from lume_run.parallel import World, spawn
-from lume_run.plan import Plan, plan
+from lume_run.memory import chosen_world
+from lume_run.parallel import spawn
+from lume_run.pipeline.manifest import manifest
+from lume_run.pipeline.plan import plan
+from lume_run.pipeline.run import Run
 from lume_run.preemption import check, listening
-from lume_run.remedies import alternatives, explained, parts_table
+from lume_run.remedies import explained
 from lume_run.report import Report, print_report, write_report
-from lume_run.runtime import manifest
-from lume_run.stages import Run
 from lume_run.tracking.tracker import Tracker, tracking
 
 Made = tuple[dict[str, list[Response]], dict[str, float], str, dict[str, list[Score]]]  # see `finish`
@@ -147,52 +145,3 @@ def finish(
 
 
 # ------------------------------------------------------------------------------------------------- dry run
-
-
-def show_plan(settings: Settings, folder: Path) -> None:
-    """Print what a run would do, without touching weights: stages, rows, steps, parameters, memory, command."""
-    run = Run(settings, folder)
-    console.print(f"[bold]plan[/] {escape(str(folder))}", soft_wrap=True)
-    if settings.stages == ["score"]:
-        console.print(f"  score {escape(str(settings.responses))}: no model needed", soft_wrap=True)
-        return
-    try:
-        data = run.data
-        console.print(f"  data: {escape(data.source)}", soft_wrap=True)
-        console.print(
-            f"  rows: {len(data.forget)} forget, {len(data.retain)} retain, "
-            f"{len(data.members)} members, {len(data.nonmembers)} non-members"
-        )
-        _show_steps(plan(run))
-    except ConfigError:
-        raise
-    except LumeError as error:
-        console.print(f"  [yellow]rows and steps unknown:[/] {escape(str(error))}", soft_wrap=True)
-    world = chosen_world(run)
-    console.print(f"  launch: {world} ({world.why})", soft_wrap=True)
-    console.print(f"  evaluation on {run.placement}", soft_wrap=True)
-    _show_memory(run, world)
-    console.print(f"  to repeat from the folder: python -m lume_run.worker {escape(str(folder))}", soft_wrap=True)
-
-
-def _show_steps(steps: Plan) -> None:
-    table = Table("stage", "makes", "state", "what")
-    for artifact in steps.artifacts:
-        table.add_row(artifact.stage, artifact.name, "cached" if artifact.done else "due", artifact.note)
-    console.print(table)
-
-
-def _show_memory(run: Run, world: World) -> None:
-    settings = run.settings
-    config, origin, failure = run.model_config
-    if failure:
-        unknown = "" if config is not None else "parameters and memory unknown: "
-        console.print(f"  [yellow]{unknown}{escape(failure)}[/]", soft_wrap=True)
-    estimator = estimator_of(run)
-    if estimator is None:
-        return
-    name, count = escape(settings.model.path or "built from model.shape"), estimator.sizes.parameters / 1e6
-    console.print(f"  model: {name}: {count:,.1f} M parameters ({origin})", soft_wrap=True)
-    console.print(parts_table(run, estimator, world))
-    for line in alternatives(run, estimator, world):
-        console.print(f"  {line}", soft_wrap=True)

@@ -8,22 +8,17 @@ store can share targets, reference log-probs and responses between runs, and a r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from lume_run.common.errors import ConfigError, Problem, RunError
-from lume_run.common.files import content_hash, fingerprint
-from lume_run.common.jsonl import to_json
-from lume_run.common.records import Ask
+from lume_run.common.files import fingerprint
 from lume_run.common.store import Artifact
-from lume_run.evaluation.inference.respond import gather_responses
-from lume_run.evaluation.questions import harnesses, wants_retrained
-from lume_run.evaluation.suites.base import Harnessed
+from lume_run.evaluation.questions import wants_retrained
 from lume_run.models.weights import pattern_problems, weightless
-from lume_run.recipes import Subject, base_artifact, plain, retrained_artifact, stored, train_artifact, unlearn
-from lume_run.stages import Run, answer, measure
-
-RECORDS = 3  # raise it when responses hold more than they did
+from lume_run.pipeline.artifacts import Subject
+from lume_run.pipeline.evaluate import measured_artifacts, responses_artifact
+from lume_run.pipeline.run import Run
+from lume_run.pipeline.train import base_artifact, retrained_artifact, train_artifact
+from lume_run.pipeline.unlearn import unlearn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,45 +94,3 @@ def model_problems(run: Run) -> list[Problem]:
         what = f"layer {needs.hidden_layer} is read, but the last layer is {config.num_hidden_layers - 1}"
         problems.append(Problem(where="method.forget.layer", what=what, remedy="a smaller one, or -1 for the middle"))
     return problems
-
-
-def responses_artifact(run: Run, name: str, subject: Subject) -> Artifact:
-    """Everything one model answers, in the store under the model and the questions."""
-    evaluator, questions = run.settings.evaluator, subject.asked(run.questions)
-    samples = any(question.ask is Ask.SAMPLE for question in questions)
-    sampling = {"temperature": evaluator.temperature, "seed": run.settings.seed} if samples else None
-    made_from: dict[str, Any] = {
-        "model": subject.key,
-        "records": RECORDS,
-        "questions": content_hash([[one.ask, one.variant, one.limit, to_json(one.example)] for one in questions]),
-        "sampling": sampling,
-        "max_new_tokens": evaluator.max_new_tokens,
-        "numerics": run.numerics,
-        **({"backend": evaluator.backend} if evaluator.backend != "transformers" else {}),
-    }
-    return stored(
-        run,
-        "evaluate",
-        "responses",
-        made_from,
-        lambda folder: answer(run, questions, name, subject.path, folder),
-        name=f"{name} responses",
-        note=f"{len(questions)} prompts",
-        share=True,
-        gather=lambda folder: gather_responses(questions, folder),
-    )
-
-
-def measured_artifacts(run: Run, name: str, subject: Subject) -> list[Artifact]:
-    """The scores that harnesses take from one model; none of a model that answers in a context they do not know."""
-    if subject.context:
-        return []
-    found = []
-    for title, suite in harnesses(run.settings.evaluator).items():
-        made_from = {"model": subject.key, "suite": plain(suite), **suite.identity(), "numerics": run.numerics}
-
-        def build(folder: Path, suite: Harnessed = suite) -> None:
-            measure(run, suite, subject.path, folder)
-
-        found.append(stored(run, "evaluate", "measured", made_from, build, name=f"{name} {title}"))
-    return found

@@ -5,16 +5,15 @@ A loss is optimised by `optimise.py`; the baselines that are not losses are made
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lume_run.common.files import content_hash, fingerprint
+from lume_run.common.files import content_hash
 from lume_run.common.jsonl import to_json
-from lume_run.common.records import Example, Question, joined
+from lume_run.common.records import Example
 from lume_run.common.store import Artifact
-from lume_run.config.resolve import class_name
 from lume_run.config.settings import Phase
 from lume_run.methods.base import Method, Needs, Role
 from lume_run.methods.baselines import (
@@ -25,140 +24,14 @@ from lume_run.methods.baselines import (
     Retrain,
     TaskVector,
     context_of,
-    with_context,
 )
-from lume_run.methods.likelihood import FineTune
 from lume_run.models.merge import merge_adapters, subtract
-from lume_run.models.tiny import build_tiny
+from lume_run.pipeline.artifacts import Subject, in_run, plain, stored
+from lume_run.pipeline.evaluate import build_reference
+from lume_run.pipeline.run import Run
+from lume_run.pipeline.train import _fine_tuned, _optimise, retrained_artifact, steps_of
 from lume_run.reference import ReferenceCache
-from lume_run.schedule import count_steps
-from lume_run.stages import Run, build_reference
 from lume_run.training import Training
-
-FORMAT = 2  # raise it when a change makes stored artifacts wrong
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model that is trained further or evaluated: its folder or id, what identifies it, the context it answers in."""
-
-    path: str
-    key: str
-    context: str = ""
-
-    def asked(self, questions: Sequence[Question]) -> Sequence[Question]:
-        """The questions as this model is asked them."""
-        return with_context(questions, self.context) if self.context else questions
-
-
-def plain(node: Any) -> Any:
-    """A method or setting as JSON-able data with its class name, for hashing.
-
-    Classes of lume_run go by their own names, so that one may move to another module and artifacts stay valid.
-    """
-    if is_dataclass(node) and not isinstance(node, type):
-        fields = {name: plain(getattr(node, name)) for name in node.__dataclass_fields__}
-        return {"class": class_name(f"{type(node).__module__}.{type(node).__qualname__}"), **fields}
-    return node
-
-
-def stored(
-    run: Run,
-    stage: str,
-    kind: str,
-    made_from: dict[str, Any],
-    build: Callable[[Path], None],
-    *,
-    name: str = "",
-    note: str = "",
-    share: bool = False,
-    gather: Callable[[Path], object] | None = None,
-) -> Artifact:
-    """An artifact in the shared store, named by the hash of what it is made from."""
-    made_from = {"kind": kind, "format": FORMAT, **made_from}
-    path = run.settings.store / kind / content_hash(made_from)
-    return Artifact(
-        stage=stage,
-        name=name or kind,
-        path=path,
-        made_from=made_from,
-        build=build,
-        note=note,
-        share=share,
-        gather=gather,
-    )
-
-
-def base_artifact(run: Run) -> Artifact | None:
-    """The untrained tiny model, when no path names a model."""
-    model, seed = run.settings.model, run.settings.seed
-    if model.path is not None or model.shape is None:
-        return None
-    shape, data = model.shape, run.data
-    texts = [
-        joined("", example.prompt) + joined(example.prompt, example.answer) for example in (*data.forget, *data.retain)
-    ]
-    made_from = {"shape": asdict(shape), "texts": content_hash(texts), "seed": seed}
-    return stored(run, "train", "base", made_from, lambda folder: build_tiny(shape, texts, seed, folder))
-
-
-def train_artifact(run: Run, start: Subject) -> Artifact:
-    """The target: the base model fine-tuned on forget and retain rows until memorised."""
-    return _fine_tuned(run, "target", (*run.data.forget, *run.data.retain), start, run.settings.trainer.train)
-
-
-def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
-    """The reference that never saw the forget set: the base model fine-tuned on retain rows alone."""
-    model = run.settings.model
-    path = str(base.path) if base else str(model.base if model.is_target else model.path)
-    start = Subject(path=path, key=base.key if base else fingerprint(path))
-    return _fine_tuned(run, "retrained", run.data.retain, start, run.settings.trainer.train)
-
-
-def _optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
-    """Train. The Trainer takes seconds to import: plans, cached runs and the driver of several ranks do without."""
-    from lume_run.optimise import optimise
-
-    optimise(run, training, folder, out)
-
-
-def _fine_tuned(
-    run: Run, kind: str, examples: Sequence[Example], start: Subject, phase: Phase, stage: str = "train"
-) -> Artifact:
-    model = run.settings.model
-    lora = model.lora if model.lora.enabled and model.path is not None else None  # nothing to adapt in a random model
-    made_from = {
-        "from": start.key,
-        "rows": content_hash([to_json(example) for example in examples]),
-        "phase": asdict(phase),
-        "lora": asdict(lora) if lora else None,
-        "seed": run.settings.seed,
-        "numerics": run.numerics,
-    }
-    training = Training(
-        title=kind,
-        start=start.path,
-        phase=phase,
-        method=FineTune(),
-        adapters=lora is not None,
-        examples=[(Role.RETAIN, example) for example in examples],
-    )
-    note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
-    return stored(
-        run, stage, kind, made_from, lambda folder: _optimise(run, training, folder, folder), note=note, share=True
-    )
-
-
-def steps_of(phase: Phase, examples: int, *, retain: bool = False) -> int:
-    """Optimizer steps of a phase whose epoch has so many examples, with or without retain examples beside them."""
-    return count_steps(
-        examples,
-        batch_size=phase.batch_size,
-        epochs=phase.epochs,
-        chunk_size=phase.chunk_size,
-        steps_each=phase.retain_ratio + 1 if phase.alternate and retain else 1,
-    )
-
 
 # ------------------------------------------------------------------------------------------------- unlearning
 
@@ -181,17 +54,6 @@ def unlearn(run: Run, target: Subject, base: Artifact | None) -> tuple[list[Arti
         case _:
             artifacts = optimised(run, method, target)
     return artifacts, Subject(path=str(artifacts[-1].path / "model"), key=artifacts[-1].key)
-
-
-def in_run(
-    run: Run, made_from: dict[str, Any], build: Callable[[Path], None], note: str, *, share: bool = False
-) -> Artifact:
-    """The unlearned model, in the run's own folder."""
-    made_from = {"kind": "unlearned", "format": FORMAT, "seed": run.settings.seed, **made_from}
-    path = run.folder / "unlearned"
-    return Artifact(
-        stage="unlearn", name="unlearned", path=path, made_from=made_from, build=build, note=note, share=share
-    )
 
 
 def rows_hash(examples: Sequence[tuple[Role, Example]]) -> str:

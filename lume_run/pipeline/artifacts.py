@@ -1,0 +1,79 @@
+"""What artifacts of a run have in common: the hash of what they are made from, and their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from lume_run.common.files import content_hash
+from lume_run.common.records import Question
+from lume_run.common.store import Artifact
+from lume_run.config.resolve import class_name
+from lume_run.methods.baselines import with_context
+from lume_run.pipeline.run import Run
+
+FORMAT = 2  # raise it when a change makes stored artifacts wrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model that is trained further or evaluated: its folder or id, what identifies it, the context it answers in."""
+
+    path: str
+    key: str
+    context: str = ""
+
+    def asked(self, questions: Sequence[Question]) -> Sequence[Question]:
+        """The questions as this model is asked them."""
+        return with_context(questions, self.context) if self.context else questions
+
+
+def plain(node: Any) -> Any:
+    """A method or setting as JSON-able data with its class name, for hashing.
+
+    Classes of lume_run go by their own names, so that one may move to another module and artifacts stay valid.
+    """
+    if is_dataclass(node) and not isinstance(node, type):
+        fields = {name: plain(getattr(node, name)) for name in node.__dataclass_fields__}
+        return {"class": class_name(f"{type(node).__module__}.{type(node).__qualname__}"), **fields}
+    return node
+
+
+def stored(
+    run: Run,
+    stage: str,
+    kind: str,
+    made_from: dict[str, Any],
+    build: Callable[[Path], None],
+    *,
+    name: str = "",
+    note: str = "",
+    share: bool = False,
+    gather: Callable[[Path], object] | None = None,
+) -> Artifact:
+    """An artifact in the shared store, named by the hash of what it is made from."""
+    made_from = {"kind": kind, "format": FORMAT, **made_from}
+    path = run.settings.store / kind / content_hash(made_from)
+    return Artifact(
+        stage=stage,
+        name=name or kind,
+        path=path,
+        made_from=made_from,
+        build=build,
+        note=note,
+        share=share,
+        gather=gather,
+    )
+
+
+def in_run(
+    run: Run, made_from: dict[str, Any], build: Callable[[Path], None], note: str, *, share: bool = False
+) -> Artifact:
+    """The unlearned model, in the run's own folder."""
+    made_from = {"kind": "unlearned", "format": FORMAT, "seed": run.settings.seed, **made_from}
+    path = run.folder / "unlearned"
+    return Artifact(
+        stage="unlearn", name="unlearned", path=path, made_from=made_from, build=build, note=note, share=share
+    )

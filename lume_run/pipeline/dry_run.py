@@ -1,0 +1,125 @@
+"""The plan of a run as `dry_run=true` prints it: steps, parts of memory, what would fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from lume_run.common.console import console
+from lume_run.common.devices import GIB
+from lume_run.common.errors import ConfigError, LumeError
+from lume_run.config.settings import Settings
+from lume_run.memory import (
+    Estimator,
+    cards_for,
+    chosen_world,
+    device_memory,
+    estimator_of,
+    evaluation_estimate,
+    host_estimate,
+)
+from lume_run.models.placement import FILLED
+from lume_run.parallel import World
+from lume_run.pipeline.plan import Plan, plan
+from lume_run.pipeline.run import Run
+from lume_run.remedies import MANY, ORDER, told
+
+
+def show_plan(settings: Settings, folder: Path) -> None:
+    """Print what a run would do, without touching weights: stages, rows, steps, parameters, memory, command."""
+    run = Run(settings, folder)
+    console.print(f"[bold]plan[/] {escape(str(folder))}", soft_wrap=True)
+    if settings.stages == ["score"]:
+        console.print(f"  score {escape(str(settings.responses))}: no model needed", soft_wrap=True)
+        return
+    try:
+        data = run.data
+        console.print(f"  data: {escape(data.source)}", soft_wrap=True)
+        console.print(
+            f"  rows: {len(data.forget)} forget, {len(data.retain)} retain, "
+            f"{len(data.members)} members, {len(data.nonmembers)} non-members"
+        )
+        _show_steps(plan(run))
+    except ConfigError:
+        raise
+    except LumeError as error:
+        console.print(f"  [yellow]rows and steps unknown:[/] {escape(str(error))}", soft_wrap=True)
+    world = chosen_world(run)
+    console.print(f"  launch: {world} ({world.why})", soft_wrap=True)
+    console.print(f"  evaluation on {run.placement}", soft_wrap=True)
+    _show_memory(run, world)
+    console.print(f"  to repeat from the folder: python -m lume_run.worker {escape(str(folder))}", soft_wrap=True)
+
+
+def _show_steps(steps: Plan) -> None:
+    table = Table("stage", "makes", "state", "what")
+    for artifact in steps.artifacts:
+        table.add_row(artifact.stage, artifact.name, "cached" if artifact.done else "due", artifact.note)
+    console.print(table)
+
+
+def _show_memory(run: Run, world: World) -> None:
+    settings = run.settings
+    config, origin, failure = run.model_config
+    if failure:
+        unknown = "" if config is not None else "parameters and memory unknown: "
+        console.print(f"  [yellow]{unknown}{escape(failure)}[/]", soft_wrap=True)
+    estimator = estimator_of(run)
+    if estimator is None:
+        return
+    name, count = escape(settings.model.path or "built from model.shape"), estimator.sizes.parameters / 1e6
+    console.print(f"  model: {name}: {count:,.1f} M parameters ({origin})", soft_wrap=True)
+    console.print(parts_table(run, estimator, world))
+    for line in alternatives(run, estimator, world):
+        console.print(f"  {line}", soft_wrap=True)
+
+
+def parts_table(run: Run, estimator: Estimator, world: World) -> Table:
+    """What one device holds in the chosen mode, by what takes it."""
+    parts = estimator.parts(world)
+    total = sum(parts.values())
+    kind = "training" if estimator.stage == "train" else "unlearning"
+    table = Table(show_footer=True)
+    fits = f" ({verdict(run, total)})" if run.device.type == "cuda" else ""
+    table.add_column(f"{kind} on one {run.device.type} device, estimated", footer=f"in all{fits}")
+    table.add_column("GiB", footer=f"{total / GIB:.2f}", justify="right")
+    for name, size in parts.items():
+        if size:
+            table.add_row(name, f"{size / GIB:.2f}")
+    return table
+
+
+def alternatives(run: Run, estimator: Estimator, world: World) -> list[str]:
+    """A line for evaluation and one for each other launch mode: what a GPU holds, and whether this one can.
+
+    Where there is no GPU, of one or eight that compute in bfloat16, and by the sizes that are sold.
+    """
+    here = run.device.type == "cuda"
+    if not here:
+        size = 4 if run.settings.model.dtype == "float32" else 2
+        estimator = replace(estimator, compute=size)
+    answering = sum(evaluation_estimate(run.settings, estimator.sizes, estimator.compute).values())
+    lines = [f"evaluation: {told(answering)} at most, less in smaller batches; {verdict(run, answering)}"]
+    lines += [] if here else ["training on GPUs would take:"]
+    for mode in ORDER:
+        alone = mode == "single" or (mode == "zero3_offload" and world.size == 1)
+        other = World(mode=mode, processes=1 if alone else max(world.processes, 1 if world.size > 1 else MANY))
+        if here and (other.mode, other.size) == (world.mode, world.size):
+            continue
+        total = estimator.total(other)
+        host = host_estimate(estimator.sizes, other, estimator.compute)
+        more = f", and {told(host)} of host memory" if host else ""
+        lines.append(f"  {other}: {told(total)} each{more}; {verdict(run, total)}")
+    return lines
+
+
+def verdict(run: Run, total: float) -> str:
+    """Whether so many bytes fit the GPU here or, where there is none, which cards they fit."""
+    if run.device.type == "cuda":
+        room = device_memory(run)
+        return f"{'fits' if total <= FILLED * room else 'does not fit'} {told(room)}"
+    cards = cards_for(total)
+    return f"fits {'an' if cards[0] == 80 else 'a'} {cards[0]} GB card" if cards else "fits no card"

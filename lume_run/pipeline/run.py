@@ -1,0 +1,104 @@
+"""One configured run: its settings, its folder, and what is read once from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lume_run.common.devices import device_of, dtype_of
+from lume_run.common.errors import ConfigError, Problem, RunError
+from lume_run.common.files import fingerprint
+from lume_run.common.records import Ask, Example, Question, TaskData
+from lume_run.config.settings import Settings
+from lume_run.evaluation.inference.logprobs import NO_GRADIENT
+from lume_run.evaluation.questions import merged, questions_of
+from lume_run.methods.base import Needs, Role
+from lume_run.methods.objective import Objective
+from lume_run.methods.refusals import REFUSALS, read_refusals
+from lume_run.models.load import config_of
+from lume_run.models.placement import Placement, placement_of
+from lume_run.models.tiny import olmo_config
+from lume_run.parallel import World
+from lume_run.rows import examples_of
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configured run and its folder; data are loaded once, when first needed."""
+
+    settings: Settings
+    folder: Path
+    world: World = World()
+
+    @cached_property
+    def data(self) -> TaskData:
+        """All examples of the task."""
+        loaded: TaskData = self.settings.task.load(self.settings.seed)
+        return loaded
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where stages run."""
+        return device_of(self.settings.launch.device)
+
+    @cached_property
+    def asked(self) -> dict[str, list[Question]]:
+        """What each suite asks a model."""
+        trained_here = not self.settings.model.is_target
+        return questions_of(self.data, self.settings.evaluator, trained_here=trained_here)
+
+    @cached_property
+    def questions(self) -> list[Question]:
+        """Everything a model is asked, once. ConfigError where the model could not answer as it lies."""
+        found = merged(self.asked)
+        if self.placement.offloads and any(question.ask is Ask.GRADIENT for question in found):
+            raise ConfigError([Problem(where="evaluator.placement", what=f"{self.placement}", remedy=NO_GRADIENT)])
+        return found
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Where an evaluated model lies; all models of a run are of one shape."""
+        dtype = dtype_of(self.settings.model.dtype, self.device)
+        return placement_of(self.settings.evaluator, self.model_config[0], self.device, dtype)
+
+    @cached_property
+    def numerics(self) -> dict[str, Any]:
+        """What moves numbers besides the model: precision, attention, device kind, row length, another's tokenizer."""
+        model = self.settings.model
+        dtype = str(dtype_of(model.dtype, self.device)).removeprefix("torch.")
+        tokenizer = model.tokenizer or model.base  # the base's where none is beside the model
+        return {
+            "dtype": dtype,
+            "device": self.device.type,
+            "attention": model.attention,
+            "max_length": model.max_length,
+            "tokenizer": fingerprint(tokenizer) if tokenizer else None,
+        }
+
+    @cached_property
+    def model_config(self) -> tuple[Any, str, str]:
+        """(transformers config, where it is from, why not the model's own): OLMo of `model.shape` where it is not."""
+        model = self.settings.model
+        failure = ""
+        if model.path is not None:
+            try:
+                return config_of(model.path, trust_remote_code=model.trust_remote_code), "its config", ""
+            except RunError as error:
+                failure = str(error)
+        return (olmo_config(model.shape) if model.shape else None), "from model.shape", failure
+
+    @cached_property
+    def refusals(self) -> tuple[str, ...]:
+        """What IDK answers are picked from."""
+        method = self.settings.method
+        own = method.idk_file if isinstance(method, Objective) else None
+        return read_refusals(Path(own)) if own else REFUSALS
+
+    def examples(self, needs: Needs) -> list[tuple[Role, Example]]:
+        """The forget and retain examples in the roles a method reads."""
+        data, seed = self.data, self.settings.seed
+        return examples_of(needs.rows, data.forget, data.retain, refusals=self.refusals, seed=seed)

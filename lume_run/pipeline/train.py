@@ -1,0 +1,91 @@
+"""Artifacts of the train stage: the base model, the target, and the model retrained without the forget set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from lume_run.common.files import content_hash, fingerprint
+from lume_run.common.jsonl import to_json
+from lume_run.common.records import Example, joined
+from lume_run.common.store import Artifact
+from lume_run.config.settings import Phase
+from lume_run.methods.base import Role
+from lume_run.methods.likelihood import FineTune
+from lume_run.models.tiny import build_tiny
+from lume_run.pipeline.artifacts import Subject, stored
+from lume_run.pipeline.run import Run
+from lume_run.schedule import count_steps
+from lume_run.training import Training
+
+
+def base_artifact(run: Run) -> Artifact | None:
+    """The untrained tiny model, when no path names a model."""
+    model, seed = run.settings.model, run.settings.seed
+    if model.path is not None or model.shape is None:
+        return None
+    shape, data = model.shape, run.data
+    texts = [
+        joined("", example.prompt) + joined(example.prompt, example.answer) for example in (*data.forget, *data.retain)
+    ]
+    made_from = {"shape": asdict(shape), "texts": content_hash(texts), "seed": seed}
+    return stored(run, "train", "base", made_from, lambda folder: build_tiny(shape, texts, seed, folder))
+
+
+def train_artifact(run: Run, start: Subject) -> Artifact:
+    """The target: the base model fine-tuned on forget and retain rows until memorised."""
+    return _fine_tuned(run, "target", (*run.data.forget, *run.data.retain), start, run.settings.trainer.train)
+
+
+def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
+    """The reference that never saw the forget set: the base model fine-tuned on retain rows alone."""
+    model = run.settings.model
+    path = str(base.path) if base else str(model.base if model.is_target else model.path)
+    start = Subject(path=path, key=base.key if base else fingerprint(path))
+    return _fine_tuned(run, "retrained", run.data.retain, start, run.settings.trainer.train)
+
+
+def _optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
+    """Train. The Trainer takes seconds to import: plans, cached runs and the driver of several ranks do without."""
+    from lume_run.optimise import optimise
+
+    optimise(run, training, folder, out)
+
+
+def _fine_tuned(
+    run: Run, kind: str, examples: Sequence[Example], start: Subject, phase: Phase, stage: str = "train"
+) -> Artifact:
+    model = run.settings.model
+    lora = model.lora if model.lora.enabled and model.path is not None else None  # nothing to adapt in a random model
+    made_from = {
+        "from": start.key,
+        "rows": content_hash([to_json(example) for example in examples]),
+        "phase": asdict(phase),
+        "lora": asdict(lora) if lora else None,
+        "seed": run.settings.seed,
+        "numerics": run.numerics,
+    }
+    training = Training(
+        title=kind,
+        start=start.path,
+        phase=phase,
+        method=FineTune(),
+        adapters=lora is not None,
+        examples=[(Role.RETAIN, example) for example in examples],
+    )
+    note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
+    return stored(
+        run, stage, kind, made_from, lambda folder: _optimise(run, training, folder, folder), note=note, share=True
+    )
+
+
+def steps_of(phase: Phase, examples: int, *, retain: bool = False) -> int:
+    """Optimizer steps of a phase whose epoch has so many examples, with or without retain examples beside them."""
+    return count_steps(
+        examples,
+        batch_size=phase.batch_size,
+        epochs=phase.epochs,
+        chunk_size=phase.chunk_size,
+        steps_each=phase.retain_ratio + 1 if phase.alternate and retain else 1,
+    )
