@@ -96,7 +96,7 @@ def refuse(*_: Any, **__: Any) -> None:
 @pytest.fixture
 def nothing_is_run(monkeypatch) -> None:
     """No language model is loaded and nothing is judged from here on."""
-    monkeypatch.setattr(load, "load_model", refuse)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
     monkeypatch.setattr(scoring, "judge", refuse)
 
 
@@ -355,7 +355,7 @@ def test_a_judge_that_comes_later_fills_in_its_scores(judged, tmp_path, monkeypa
     assert first.scores()["closer_look.forget.cosine"] > 0.7
 
     (folder / "model.safetensors").symlink_to(NLI / "model.safetensors")
-    monkeypatch.setattr(load, "load_model", refuse)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
     asked, judge = [], scoring.judge
     monkeypatch.setattr(scoring, "judge", lambda rows, device: asked.extend(rows) or judge(rows, device))
     again = run(tmp_path / "run", *command)
@@ -375,7 +375,7 @@ def test_killed_while_judging_the_model_is_not_asked_again(judged, tmp_path, mon
         with pytest.raises(AssertionError, match="not done again"):
             run(tmp_path / "run", *command)
     assert not (tmp_path / "run" / "report.json").exists()
-    monkeypatch.setattr(load, "load_model", refuse)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
     assert run(tmp_path / "run", *command).own("reasons") == {}
 
 

@@ -31,7 +31,7 @@ from lume_run.methods.baselines import context_of
 from lume_run.methods.likelihood import FineTune, GradientAscent, mean_nll
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, pick
-from lume_run.pipeline import unlearn
+from lume_run.pipeline import train
 from lume_run.pipeline.checks import checked
 from lume_run.pipeline.driver import launch
 from lume_run.pipeline.run import Run
@@ -266,7 +266,7 @@ class FaultyFineTune(FineTune):
 
 
 def test_fine_tuning_that_diverges_leaves_no_target(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(unlearn, "FineTune", FaultyFineTune)
+    monkeypatch.setattr(train, "FineTune", FaultyFineTune)
     apart = f"output_dir={tmp_path / 'apart'}"
     with pytest.raises(RunError, match=r"Method 'finetune' diverged: the loss is nan at step 3 \(rows: retain "):
         run("method=ga", apart)

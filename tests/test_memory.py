@@ -33,7 +33,7 @@ from lume_run.models.precision import is_quantised
 from lume_run.models.tiny import olmo_config
 from lume_run.models.weights import with_adapters
 from lume_run.parallel import World
-from lume_run.pipeline import driver
+from lume_run.pipeline import dry_run
 from lume_run.pipeline.checks import check, checked
 from lume_run.pipeline.dry_run import show_plan
 from lume_run.pipeline.run import Run
@@ -257,7 +257,7 @@ def test_auto_without_deepspeed_and_without_a_gpu(on, monkeypatch, tmp_path):
 
 def plan_of(monkeypatch, run: Run) -> str:
     screen = Console(record=True, width=200, file=StringIO())
-    monkeypatch.setattr(driver, "console", screen)
+    monkeypatch.setattr(dry_run, "console", screen)
     show_plan(run.settings, run.folder)
     return screen.export_text()
 
