@@ -1,7 +1,7 @@
 """Several processes for one stage: which mode, how they are started, how their failures come back.
 
 The driver stays one ordinary process. It has the ranks of a shared artifact started by `lume_run.agent`, on other
-nodes through srun; each runs `lume_run.worker` on the run folder, builds its share and ends.
+nodes through srun; each runs `lume_run.pipeline.rank` on the run folder, builds its share and ends.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class World:
         return f"{self.mode}, {many}" + (f" on each of {self.nodes} nodes" if self.nodes > 1 else "")
 
     def write(self, folder: Path, name: str = WORLD) -> None:
-        """Tell the workers, or mark a checkpoint."""
+        """Write it for the ranks, or mark a checkpoint."""
         write_json(folder / name, asdict(self))
 
     @classmethod
@@ -120,7 +120,7 @@ def spawn(world: World, folder: Path, artifact: Artifact, partial: Path) -> None
     for left in (stop, partial / STOP):  # by a driver that was killed
         left.unlink(missing_ok=True)
     world.write(folder)
-    command = [*torchrun(world), "-m", "lume_run.worker", str(folder), "--make", str(artifact.path)]
+    command = [*torchrun(world), "-m", "lume_run.pipeline.rank", str(folder), str(artifact.path)]
     own: dict[str, Any] = {"env": environment(world, stop), "start_new_session": True, "stdin": subprocess.PIPE}
     with subprocess.Popen(command, **own) as process:  # leaving it closes the pipe, which ends whoever is left
         while process.poll() is None:

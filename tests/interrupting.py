@@ -80,7 +80,7 @@ class Runs:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
         with self.log.open("wb") as file:
-            command = [sys.executable, "-m", "lume_run.worker", str(self.folder)]
+            command = [sys.executable, "-m", "lume_run", str(self.folder)]
             return subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
 
     def ended(self, process: subprocess.Popen[bytes]) -> End:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lume_run import worker
+from lume_run import __main__ as repeat
 from lume_run.cli import check_command
 from lume_run.common.console import console
 from lume_run.config.overrides import conf_dir, expand, options, split_arguments
@@ -254,7 +254,7 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
         "168 prompts",
         "built from model.shape: 1.6 M parameters",
         "unlearning on one cpu device, estimated",
-        f"python -m lume_run.worker {output_dir}/bios-tiny-npo_gd-",
+        f"python -m lume_run {output_dir}/bios-tiny-npo_gd-",
     ):
         assert told in done.stderr
     stages = [line.split("│")[1].strip() for line in done.stderr.split("\n") if line.count("│") == 5]
@@ -308,7 +308,7 @@ def test_dry_run_of_the_released_target_without_the_hub(tmp_path):
         "task.data_dir=",
         "6,888.1 M parameters (from model.shape)",
         "unlearning on one cpu device, estimated",
-        f"python -m lume_run.worker {tmp_path}/runs/bios-7b-npo-",
+        f"python -m lume_run {tmp_path}/runs/bios-7b-npo-",
     ):
         assert told in done.stderr
     assert "Traceback" not in done.stderr
@@ -371,11 +371,11 @@ def test_completion_in_bash(tmp_path):
     assert [name for name in candidates if name] == ["method=none", "method=npo", "method=npo_gd", "method=npo_kl"]
 
 
-# ------------------------------------------------------------------------------------------------- worker
+# ------------------------------------------------------------------------------------------------- repeating a run from its folder
 
 
-def test_worker_needs_a_folder_of_a_run(tmp_path, capsys):
-    assert worker.main([str(tmp_path)]) == 1
+def test_repeating_needs_a_folder_of_a_run(tmp_path, capsys):
+    assert repeat.main([str(tmp_path)]) == 1
     told = capsys.readouterr().err
     assert f"{tmp_path}: no config.yaml here" in told
     assert "give a folder that lume-run made" in told
@@ -383,22 +383,22 @@ def test_worker_needs_a_folder_of_a_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--help"]])
-def test_worker_says_how_it_is_used(arguments, capsys):
-    assert worker.main(arguments) == 2
-    assert "usage: python -m lume_run.worker RUN_FOLDER" in capsys.readouterr().err
+def test_repeating_says_how_it_is_used(arguments, capsys):
+    assert repeat.main(arguments) == 2
+    assert "usage: python -m lume_run RUN_FOLDER" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "told"), [("seed: -1\n", "seed: -1 is out of range"), ("", "task: missing")])
-def test_worker_checks_the_config(tmp_path, capsys, text, told):
+def test_repeating_checks_the_config(tmp_path, capsys, text, told):
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
-    assert worker.main([str(tmp_path)]) == 1
+    assert repeat.main([str(tmp_path)]) == 1
     assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["a: [b\n", "- a\n- b\n"])
-def test_worker_on_a_broken_config(text, tmp_path, capsys):
+def test_repeating_with_a_broken_config(text, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
-    assert worker.main([str(tmp_path)]) == 1
+    assert repeat.main([str(tmp_path)]) == 1
     told = capsys.readouterr().err
     assert "config.yaml" in told and "Traceback" not in told
 

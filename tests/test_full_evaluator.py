@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import SHARED
+from transformers import AutoModelForCausalLM
 
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import JUDGED, Ask, Response
@@ -27,7 +28,6 @@ from lume_run.config.settings import Settings
 from lume_run.evaluation import scoring
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import Group
-from lume_run.models import load
 from lume_run.pipeline.checks import checked
 from lume_run.pipeline.driver import launch
 

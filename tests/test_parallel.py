@@ -344,7 +344,7 @@ def ranks_below(driver: psutil.Process) -> dict[int, psutil.Process]:
     found = {}
     for process in driver.children(recursive=True):
         try:
-            if "lume_run.worker" in process.cmdline():
+            if "lume_run.pipeline.rank" in process.cmdline():
                 found[int(process.environ()["RANK"])] = process
         except (psutil.Error, KeyError):  # ended meanwhile, or not begun
             continue

@@ -75,7 +75,7 @@ def test_default_leaves_a_repeatable_folder(default_run):
     )
     before, spent = report(default_run)["scores"], report(default_run)["seconds"]
     done = subprocess.run(
-        [sys.executable, "-m", "lume_run.worker", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "lume_run", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     cached = [line.split()[1] for line in done.stderr.splitlines() if line.rstrip().endswith("cached")]

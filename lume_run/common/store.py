@@ -132,7 +132,7 @@ def wait_for_ranks(folder: Path) -> None:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise RunError(
-                        f"Processes of an earlier start still write to {folder}. Look for `lume_run.worker --make` "
+                        f"Processes of an earlier start still write to {folder}. Look for `lume_run.pipeline.rank` "
                         "with ps, end them, and start again."
                     ) from None
                 time.sleep(0.1)

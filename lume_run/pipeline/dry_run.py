@@ -51,7 +51,7 @@ def show_plan(settings: Settings, folder: Path) -> None:
     console.print(f"  launch: {world} ({world.why})", soft_wrap=True)
     console.print(f"  evaluation on {run.placement}", soft_wrap=True)
     _show_memory(run, world)
-    console.print(f"  to repeat from the folder: python -m lume_run.worker {escape(str(folder))}", soft_wrap=True)
+    console.print(f"  to repeat from the folder: python -m lume_run {escape(str(folder))}", soft_wrap=True)
 
 
 def _show_steps(steps: Plan) -> None:

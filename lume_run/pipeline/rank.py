@@ -22,6 +22,12 @@ from lume_run.preemption import FILE, Preempted, check, listen
 from lume_run.remedies import explained
 
 
+def main() -> NoReturn:
+    """Build this rank's share of the artifact that the command line names, and end."""
+    folder, artifact = map(Path, sys.argv[1:])
+    leave(make_share(folder, artifact))
+
+
 def make_share(folder: Path, path: Path) -> int:
     """This rank's share of the artifact at `path`; what fails is written down for the driver."""
     listen()
@@ -61,3 +67,7 @@ def write_down(error: BaseException, folder: Path, path: Path) -> None:
     error = full_disk(error, path) or error
     told = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
     leave_word(folder, f"rank-{rank()}", told)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,6 @@
-"""Run, or go on with, a run folder: `python -m lume_run.worker RUN_FOLDER`.
+"""Repeat or resume a run from its folder: `python -m lume_run RUN_FOLDER`.
 
-Everything needed stands in the folder's config.yaml, so a run can be repeated from its folder
-alone, without the command that made it. With `--make ARTIFACT` it is one of several processes that
-build a single artifact of the run.
+Everything needed stands in the folder's config.yaml; the command that made it is not needed.
 """
 
 from __future__ import annotations
@@ -17,22 +15,19 @@ from lume_run.common.errors import LumeError
 from lume_run.config.resolve import identity, read_config
 from lume_run.pipeline.checks import checked
 from lume_run.pipeline.driver import launch
-from lume_run.pipeline.rank import leave, make_share
 from lume_run.preemption import REQUEUE, Preempted
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the folder's stages; 0 when all went well."""
     given = sys.argv[1:] if arguments is None else arguments
-    if len(given) == 3 and given[1] == "--make":
-        leave(make_share(Path(given[0]), Path(given[2])))
     if len(given) != 1 or given[0].startswith("-"):
-        console.print("usage: python -m lume_run.worker RUN_FOLDER")
+        console.print("usage: python -m lume_run RUN_FOLDER")
         return 2
     folder = Path(given[0]).resolve()
     try:
         settings, data = checked(read_config(folder / "config.yaml"))
-        launch(settings, folder, identity=identity(data), command=["python", "-m", "lume_run.worker", str(folder)])
+        launch(settings, folder, identity=identity(data), command=["python", "-m", "lume_run", str(folder)])
     except Preempted as error:
         console.print(escape(str(error)), soft_wrap=True)
         return REQUEUE
