@@ -13,9 +13,9 @@ from rich.markup import escape
 from lume_run.common.console import console
 from lume_run.common.errors import LumeError
 from lume_run.config.resolve import identity, read_config
+from lume_run.launch.preemption import REQUEUE, Preempted
 from lume_run.pipeline.checks import checked
 from lume_run.pipeline.driver import launch
-from lume_run.preemption import REQUEUE, Preempted
 
 
 def main(arguments: list[str] | None = None) -> int:

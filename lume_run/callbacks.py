@@ -13,9 +13,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lume_run.common.console import Progress
 from lume_run.common.devices import GIB, PeakMemory
+from lume_run.launch.preemption import requested
+from lume_run.launch.spawn import any_rank
 from lume_run.methods.objective import StopWhen
-from lume_run.parallel import any_rank
-from lume_run.preemption import requested
 
 
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]

@@ -17,16 +17,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from lume_run import slurm
 from lume_run.common.devices import GIB, dtype_of
 from lume_run.common.errors import LumeError
 from lume_run.config.settings import Launch, Phase, Settings
+from lume_run.launch import slurm
+from lume_run.launch.world import World
 from lume_run.methods.base import Needs
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.layers import layer_number
 from lume_run.models.placement import FILLED
 from lume_run.models.weights import choose_weights, count_parameters, weightless, with_adapters
-from lume_run.parallel import World
 from lume_run.pipeline.run import Run
 
 CARDS = {24: 23.6, 40: 39.4, 80: 79.1, 141: 139.8}  # GB as sold -> GiB as torch reports them

@@ -21,6 +21,8 @@ from lume_run.common.console import console
 from lume_run.common.devices import PeakMemory, dtype_of, rank, seed_everything
 from lume_run.common.errors import RunError
 from lume_run.common.files import LIVE, write_json
+from lume_run.launch.preemption import Preempted
+from lume_run.launch.spawn import any_rank, barrier, deepspeed_config, largest
 from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
@@ -28,9 +30,7 @@ from lume_run.models.batch import Batch, collate
 from lume_run.models.load import config_of, limit_of, load_model, load_tokenizer, save
 from lume_run.models.tokenise import TokenRow
 from lume_run.models.weights import choose_weights, with_adapters
-from lume_run.parallel import any_rank, barrier, deepspeed_config, largest
 from lume_run.pipeline.run import Run
-from lume_run.preemption import Preempted
 from lume_run.reference import live_reference
 from lume_run.rows import token_rows
 from lume_run.schedule import MicroBatch, Schedule, write_schedule

@@ -16,12 +16,12 @@ from typing import Any
 from lume_run.common.devices import GIB, out_of_memory
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Settings
+from lume_run.launch.world import World
 from lume_run.memory import (
     estimator_of,
     evaluation_estimate,
     phase_of,
 )
-from lume_run.parallel import World
 from lume_run.pipeline.run import Run
 
 NAMED = 3  # settings in a message

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from lume_run.checkpoints import COMPLETE
 from lume_run.common.devices import rank
+from lume_run.launch.spawn import barrier, deepspeed_config
+from lume_run.launch.world import World
 from lume_run.models.load import save
 from lume_run.models.precision import is_quantised
-from lume_run.parallel import World, barrier, deepspeed_config
 from lume_run.trainer import UnlearnTrainer
 
 if TYPE_CHECKING:

@@ -22,9 +22,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from lume_run.checkpoints import WRITING, written_aside
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Phase, Trainer
+from lume_run.launch.spawn import any_rank, summed
+from lume_run.launch.world import World
 from lume_run.methods.base import Method
 from lume_run.models.batch import Batch
-from lume_run.parallel import World, any_rank, summed
 from lume_run.schedule import MicroBatch, Schedule
 from lume_run.signals import Reference, read_signals
 

@@ -18,7 +18,8 @@ from training import configured, phase, rows_for, set_up
 
 from lume_run import optimise, sharding
 from lume_run.common.devices import rank, world_size
-from lume_run.parallel import World, deepspeed_config
+from lume_run.launch.spawn import deepspeed_config
+from lume_run.launch.world import World
 from lume_run.pipeline.rank import leave
 
 METHOD = "kl"  # reads whole distributions of a live reference

@@ -20,7 +20,8 @@ from training import LORA, MEMBERS, OBJECTIVES, Setup, phase, rows_for, set_up
 
 from lume_run import optimise
 from lume_run.common.devices import rank, world_size
-from lume_run.parallel import World, deepspeed_config
+from lume_run.launch.spawn import deepspeed_config
+from lume_run.launch.world import World
 from lume_run.pipeline.rank import leave
 from lume_run.sharding import save_trained
 

@@ -21,10 +21,10 @@ from lume_run.callbacks import StopWhenAsked
 from lume_run.checkpoints import last_checkpoint, resumable
 from lume_run.common.devices import rank, world_size
 from lume_run.config.settings import Lora
+from lume_run.launch.preemption import listening
+from lume_run.launch.world import World
 from lume_run.optimise import plain_start
-from lume_run.parallel import World
 from lume_run.pipeline.rank import leave
-from lume_run.preemption import listening
 from lume_run.sharding import regroup, save_trained
 
 STEPS, STOPPED_AT = 5, 3

@@ -371,7 +371,7 @@ def test_completion_in_bash(tmp_path):
     assert [name for name in candidates if name] == ["method=none", "method=npo", "method=npo_gd", "method=npo_kl"]
 
 
-# ------------------------------------------------------------------------------------------------- repeating a run from its folder
+# --------------------------------------------------------------------------------- repeating a run from its folder
 
 
 def test_repeating_needs_a_folder_of_a_run(tmp_path, capsys):

@@ -24,6 +24,7 @@ from lume_run.common.devices import GIB, out_of_memory
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.logits import token_logps
 from lume_run.config.overrides import compose, conf_dir
+from lume_run.launch.world import World
 from lume_run.memory import FILLED, Estimator, Lengths, chosen_world, estimator_of, sizes_of
 from lume_run.methods.base import Totals
 from lume_run.models.batch import Batch
@@ -32,7 +33,6 @@ from lume_run.models.load import config_of
 from lume_run.models.precision import is_quantised
 from lume_run.models.tiny import olmo_config
 from lume_run.models.weights import with_adapters
-from lume_run.parallel import World
 from lume_run.pipeline import dry_run
 from lume_run.pipeline.checks import check, checked
 from lume_run.pipeline.dry_run import show_plan

@@ -20,12 +20,12 @@ from sweeps import config, scores, write_run
 
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.overrides import compose, conf_dir
+from lume_run.launch.preemption import REQUEUE
 from lume_run.multirun import jobs
 from lume_run.multirun.jobs import objective
 from lume_run.multirun.names import hydra_folder
 from lume_run.multirun.sweeper import Job, Runner
 from lume_run.pipeline.checks import checked
-from lume_run.preemption import REQUEUE
 from lume_run.sweep.runs import collect
 
 SMALL = (

@@ -17,10 +17,11 @@ from conftest import shape
 from safetensors.numpy import load_file
 from slurm import cluster, until_true  # noqa: F401 (a fixture)
 
-from lume_run import preemption, slurm
-from lume_run.agent import ERRORS
 from lume_run.common.store import Artifact
-from lume_run.parallel import World, environment, failure, free_port
+from lume_run.launch import preemption, slurm
+from lume_run.launch.agent import ERRORS
+from lume_run.launch.spawn import environment, failure, free_port
+from lume_run.launch.world import World
 from lume_run.pipeline.checks import combination_problems
 
 ROOT = Path(__file__).parents[1]
@@ -157,7 +158,7 @@ def test_commands_of_an_allocation_take_its_nodes_once_or_say_why_not(cluster, t
 def test_nodes_that_cannot_meet_say_so(tmp_path):
     """The second of two nodes, where nobody answers at the first one's address."""
     missing = [f"--master-port={free_port()}", "--master-addr=127.0.0.1", "--rdzv-conf=timeout=1"]
-    command = [sys.executable, "-m", "lume_run.agent", "--nnodes=2", "--node-rank=1", *missing, "no.py"]
+    command = [sys.executable, "-m", "lume_run.launch.agent", "--nnodes=2", "--node-rank=1", *missing, "no.py"]
     with subprocess.Popen(
         command,
         env={**os.environ, preemption.FILE: str(tmp_path / "STOP"), "SLURMD_NODENAME": "n2"},

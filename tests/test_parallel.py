@@ -39,7 +39,8 @@ from lume_run.common.records import Ask, Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import identity
 from lume_run.evaluation.inference.respond import gather_responses, read_cost
-from lume_run.parallel import World, environment, torchrun
+from lume_run.launch.spawn import environment, torchrun
+from lume_run.launch.world import World
 from lume_run.pipeline import plan
 from lume_run.pipeline.checks import checked
 from lume_run.pipeline.driver import launch

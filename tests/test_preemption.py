@@ -23,12 +23,12 @@ from resumes import CASES, STEPS, STOPPED_AT
 from safetensors.torch import load_file
 from training import cache_of, configured, rows_for
 
-from lume_run import agent
 from lume_run.checkpoints import COMPLETE, WRITING, resumable, whole_checkpoints, written_aside
 from lume_run.common.errors import RunError
 from lume_run.common.store import RANKS, wait_for_ranks
-from lume_run.parallel import World
-from lume_run.preemption import FILE, REQUEUE
+from lume_run.launch import agent
+from lume_run.launch.preemption import FILE, REQUEUE
+from lume_run.launch.world import World
 
 DDP = ("launch=ddp", "launch.processes=2")
 

@@ -20,11 +20,11 @@ from lume_run.common.devices import rank
 from lume_run.common.records import Example, Kind, Split
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Lora, Model, Phase, Trainer
+from lume_run.launch.world import World
 from lume_run.methods.base import Method, Role
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.tokenise import TokenRow
 from lume_run.optimise import build_trainer
-from lume_run.parallel import World
 from lume_run.pipeline.checks import checked
 from lume_run.reference import ReferenceCache
 from lume_run.rows import examples_of, token_rows

@@ -25,10 +25,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from lume_run import slurm
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import write_json
+from lume_run.launch import slurm
 from lume_run.multirun.jobs import lost
 
 ACTIVE = "active.json"  # beside the logs: which job of SLURM was submitted last for which overrides

@@ -23,13 +23,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from lume_run import slurm
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, LumeError, RunError
 from lume_run.common.files import naming_full_disk, write_json
 from lume_run.config.resolve import identity
+from lume_run.launch import slurm
+from lume_run.launch.preemption import FILE, REQUEUE, Preempted, requested
 from lume_run.pipeline.checks import check
-from lume_run.preemption import FILE, REQUEUE, Preempted, requested
 from lume_run.sweep.runs import ERROR
 from lume_run.tracking.tracker import SWEPT
 

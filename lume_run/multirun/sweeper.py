@@ -34,10 +34,10 @@ from lume_run.common.errors import ConfigError, LumeError
 from lume_run.common.files import content_hash
 from lume_run.config.resolve import identity
 from lume_run.config.settings import Settings
+from lume_run.launch.preemption import FILE, REQUEUE, SIGNALS
 from lume_run.multirun import jobs
 from lume_run.multirun.names import hydra_folder
 from lume_run.pipeline.checks import check
-from lume_run.preemption import FILE, REQUEUE, SIGNALS
 from lume_run.sweep.runs import ERROR, RunRecord, first_line, read_run
 from lume_run.tracking.tracker import handed_over
 

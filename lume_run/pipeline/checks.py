@@ -11,13 +11,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lume_run import parallel, preemption, slurm
 from lume_run.common.devices import device_of, world_size
 from lume_run.common.errors import ConfigError, LumeError, Problem
 from lume_run.config.build import Walk
 from lume_run.config.resolve import FILES, MAYBE_PATHS, _resolved
 from lume_run.config.settings import Checked, Settings
 from lume_run.evaluation.inference.vllm import vllm_trouble
+from lume_run.launch import preemption, slurm
+from lume_run.launch.spawn import is_free
+from lume_run.launch.world import STAGES
 from lume_run.pipeline.method_checks import (
     _kind_problems,
     _lora_problems,
@@ -132,11 +134,11 @@ def _launch_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]
             yield f"launch.{where}", "launch=single is one process", "launch=auto, ddp, zero2 or zero3"
     elif not data.get("dry_run"):
         yield from _node_conflicts(nodes if isinstance(nodes, int) else slurm.nodes())
-        if name in parallel.STAGES and importlib.util.find_spec("deepspeed") is None:
+        if name in STAGES and importlib.util.find_spec("deepspeed") is None:
             yield "launch", f"{name} is DeepSpeed's, which is not installed", "pip install deepspeed"
         if isinstance(processes, int):
             yield from _gpu_conflicts(processes, get(data, "launch.device"))
-        if isinstance(port, int) and not parallel.is_free(port):
+        if isinstance(port, int) and not is_free(port):
             yield "launch.port", f"somebody listens on port {port} already", "another one, or null for a free one"
 
 

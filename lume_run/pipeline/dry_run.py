@@ -12,6 +12,7 @@ from lume_run.common.console import console
 from lume_run.common.devices import GIB
 from lume_run.common.errors import ConfigError, LumeError
 from lume_run.config.settings import Settings
+from lume_run.launch.world import World
 from lume_run.memory import (
     Estimator,
     cards_for,
@@ -22,7 +23,6 @@ from lume_run.memory import (
     host_estimate,
 )
 from lume_run.models.placement import FILLED
-from lume_run.parallel import World
 from lume_run.pipeline.plan import Plan, plan
 from lume_run.pipeline.run import Run
 from lume_run.remedies import MANY, ORDER, told

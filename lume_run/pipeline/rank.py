@@ -9,16 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from lume_run.agent import join_ranks, leave_word
 from lume_run.common.devices import rank
 from lume_run.common.errors import LumeError
 from lume_run.common.files import full_disk
 from lume_run.config.resolve import read_config
-from lume_run.parallel import STOP, World
+from lume_run.launch.agent import join_ranks, leave_word
+from lume_run.launch.preemption import FILE, Preempted, check, listen
+from lume_run.launch.world import STOP, World
 from lume_run.pipeline.checks import checked
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
-from lume_run.preemption import FILE, Preempted, check, listen
 from lume_run.remedies import explained
 
 

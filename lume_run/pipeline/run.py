@@ -16,13 +16,13 @@ from lume_run.common.records import Ask, Example, Question, TaskData
 from lume_run.config.settings import Settings
 from lume_run.evaluation.inference.logprobs import NO_GRADIENT
 from lume_run.evaluation.questions import merged, questions_of
+from lume_run.launch.world import World
 from lume_run.methods.base import Needs, Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
 from lume_run.models.load import config_of
 from lume_run.models.placement import Placement, placement_of
 from lume_run.models.tiny import olmo_config
-from lume_run.parallel import World
 from lume_run.rows import examples_of
 
 

@@ -27,7 +27,7 @@ from lume_run.evaluation.inference.generation import continuations
 from lume_run.evaluation.inference.logprobs import choose, gradients, score_rows
 from lume_run.evaluation.inference.requests import Work, batches, share
 from lume_run.evaluation.inference.runner import Runner, decoded, limit_of
-from lume_run.preemption import check
+from lume_run.launch.preemption import check
 
 COST, COST_OF_RANK, PARTIAL_OF_RANK = "cost.json", "cost.{}.json", "responses.partial.{}.jsonl"
 

@@ -23,8 +23,8 @@ import torch
 from lume_run.common.devices import device_of, dtype_of
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Model
+from lume_run.launch.preemption import check
 from lume_run.models.load import generation_config_of
-from lume_run.preemption import check
 
 ENDING_SECONDS = 60.0
 TOLD_CHARACTERS = 400  # of the engine's error

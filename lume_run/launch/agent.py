@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lume_run.common.store import RANKS
-from lume_run.preemption import FILE, SIGNALS
+from lume_run.launch.preemption import FILE, SIGNALS
 
 ERRORS = "errors"  # in the run folder: what ranks failed with
 APART = "Nodes must reach each other on all ports; launch.port=... names the one they meet at."

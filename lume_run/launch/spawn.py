@@ -1,80 +1,35 @@
 """Several processes for one stage: which mode, how they are started, how their failures come back.
 
-The driver stays one ordinary process. It has the ranks of a shared artifact started by `lume_run.agent`, on other
+The driver stays one ordinary process. It has the ranks of a shared artifact started by `lume_run.launch.agent`, on other
 nodes through srun; each runs `lume_run.pipeline.rank` on the run folder, builds its share and ends.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lume_run import slurm
-from lume_run.agent import ERRORS
 from lume_run.common.console import console
 from lume_run.common.errors import RunError
-from lume_run.common.files import write_json
 from lume_run.common.store import Artifact
-from lume_run.preemption import FILE, Preempted, requested
+from lume_run.launch import slurm
+from lume_run.launch.agent import ERRORS
+from lume_run.launch.preemption import FILE, Preempted, requested
+from lume_run.launch.world import STOP, World
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-STOP, WORLD = "STOP", "world.json"
 POLL_SECONDS = 0.5
 MEET_SECONDS = 300  # for the nodes to find each other, which read the libraries from one disk
 TOLD_LINES = 12  # of a traceback; all of it stands in the run folder
-STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3}
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """How many processes share a stage, and what they share: `mode` is a name of conf/launch."""
-
-    mode: str = "single"
-    processes: int = 1
-    nodes: int = 1
-    port: int | None = None
-    device: str = "cpu"
-    why: str = ""
-
-    @property
-    def size(self) -> int:
-        """All processes."""
-        return self.processes * self.nodes
-
-    @property
-    def stage(self) -> int:
-        """The ZeRO stage, 0 without DeepSpeed."""
-        return STAGES.get(self.mode, 0)
-
-    @property
-    def torchrun(self) -> bool:
-        """Whether stages run in processes of their own; DeepSpeed wants the environment of torchrun even for one."""
-        return self.size > 1 or self.stage > 0
-
-    def __str__(self) -> str:
-        many = f"{self.processes} process{'es' if self.processes > 1 else ''}"
-        return f"{self.mode}, {many}" + (f" on each of {self.nodes} nodes" if self.nodes > 1 else "")
-
-    def write(self, folder: Path, name: str = WORLD) -> None:
-        """Write it for the ranks, or mark a checkpoint."""
-        write_json(folder / name, asdict(self))
-
-    @classmethod
-    def read(cls, folder: Path, name: str = WORLD) -> World:
-        """What the driver decided; one process where nothing was written."""
-        path = folder / name
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
 
 
 def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:
@@ -148,7 +103,7 @@ def wait(process: subprocess.Popen[bytes]) -> None:
 def torchrun(world: World) -> list[str]:
     """The command that starts the ranks of every node."""
     port = world.port or free_port()
-    own = [sys.executable, "-m", "lume_run.agent", f"--nproc-per-node={world.processes}"]
+    own = [sys.executable, "-m", "lume_run.launch.agent", f"--nproc-per-node={world.processes}"]
     own += [f"--nnodes={world.nodes}", f"--master-port={port}"]
     if world.nodes == 1:
         return [*own, "--master-addr=127.0.0.1"]

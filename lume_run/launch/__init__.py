@@ -1,0 +1,1 @@
+"""How a stage becomes processes: one, several on a node, several nodes under SLURM."""

@@ -1,0 +1,53 @@
+"""How many processes share a stage, on how many nodes, and what DeepSpeed has them share out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lume_run.common.files import write_json
+
+STOP, WORLD = "STOP", "world.json"
+STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """How many processes share a stage, and what they share: `mode` is a name of conf/launch."""
+
+    mode: str = "single"
+    processes: int = 1
+    nodes: int = 1
+    port: int | None = None
+    device: str = "cpu"
+    why: str = ""
+
+    @property
+    def size(self) -> int:
+        """All processes."""
+        return self.processes * self.nodes
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage, 0 without DeepSpeed."""
+        return STAGES.get(self.mode, 0)
+
+    @property
+    def torchrun(self) -> bool:
+        """Whether stages run in processes of their own; DeepSpeed wants the environment of torchrun even for one."""
+        return self.size > 1 or self.stage > 0
+
+    def __str__(self) -> str:
+        many = f"{self.processes} process{'es' if self.processes > 1 else ''}"
+        return f"{self.mode}, {many}" + (f" on each of {self.nodes} nodes" if self.nodes > 1 else "")
+
+    def write(self, folder: Path, name: str = WORLD) -> None:
+        """Write it for the ranks, or mark a checkpoint."""
+        write_json(folder / name, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path, name: str = WORLD) -> World:
+        """What the driver decided; one process where nothing was written."""
+        path = folder / name
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
