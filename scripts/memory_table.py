@@ -17,9 +17,9 @@ from method_table import write_table
 from lume_run.common.devices import GIB
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.world import World
-from lume_run.memory import Estimator, Lengths, cards_for, host_estimate, sizes_of
 from lume_run.models.tiny import olmo_config
 from lume_run.pipeline.checks import checked
+from lume_run.pipeline.memory.estimate import Estimator, Lengths, cards_for, host_estimate, sizes_of
 
 MODELS = (("1b", "full"), ("1b", "LoRA"), ("7b", "full"), ("7b", "LoRA"), ("7b", "LoRA, 4 bits"))
 WORLDS = tuple(

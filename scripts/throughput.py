@@ -29,12 +29,13 @@ import torch
 from lume_run.callbacks import Clock
 from lume_run.common.devices import GIB, PeakMemory, device_of, dtype_of
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.memory import Estimator, Lengths, estimator_of
 from lume_run.methods.base import Role
 from lume_run.models.tiny import olmo_config
 from lume_run.models.tokenise import TokenRow
 from lume_run.optimise import build_trainer
 from lume_run.pipeline.checks import checked
+from lume_run.pipeline.memory.estimate import Estimator, Lengths
+from lume_run.pipeline.memory.launch_mode import estimator_of
 from lume_run.pipeline.run import Run
 from lume_run.reference import ReferenceCache
 from lume_run.schedule import Schedule, write_schedule

@@ -25,7 +25,6 @@ from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.logits import token_logps
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.world import World
-from lume_run.memory import FILLED, Estimator, Lengths, chosen_world, estimator_of, sizes_of
 from lume_run.methods.base import Totals
 from lume_run.models.batch import Batch
 from lume_run.models.forward import forward
@@ -36,8 +35,10 @@ from lume_run.models.weights import with_adapters
 from lume_run.pipeline import dry_run
 from lume_run.pipeline.checks import check, checked
 from lume_run.pipeline.dry_run import show_plan
+from lume_run.pipeline.memory.estimate import FILLED, Estimator, Lengths, sizes_of
+from lume_run.pipeline.memory.launch_mode import chosen_world, estimator_of
+from lume_run.pipeline.memory.remedies import explained, message, remedies
 from lume_run.pipeline.run import Run
-from lume_run.remedies import explained, message, remedies
 from lume_run.sharding import save_trained
 
 ROOT = Path(__file__).parents[1]

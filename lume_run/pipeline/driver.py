@@ -21,11 +21,11 @@ from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.scoring import costs, gate, missing_judges, read_measured, scored
 from lume_run.launch.preemption import check, listening
 from lume_run.launch.spawn import spawn
-from lume_run.memory import chosen_world
 from lume_run.pipeline.manifest import manifest
+from lume_run.pipeline.memory.launch_mode import chosen_world
+from lume_run.pipeline.memory.remedies import explained
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
-from lume_run.remedies import explained
 from lume_run.report import Report, print_report, write_report
 from lume_run.tracking.tracker import Tracker, tracking
 

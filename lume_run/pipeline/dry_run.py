@@ -13,19 +13,12 @@ from lume_run.common.devices import GIB
 from lume_run.common.errors import ConfigError, LumeError
 from lume_run.config.settings import Settings
 from lume_run.launch.world import World
-from lume_run.memory import (
-    Estimator,
-    cards_for,
-    chosen_world,
-    device_memory,
-    estimator_of,
-    evaluation_estimate,
-    host_estimate,
-)
 from lume_run.models.placement import FILLED
+from lume_run.pipeline.memory.estimate import Estimator, cards_for, evaluation_estimate, host_estimate
+from lume_run.pipeline.memory.launch_mode import chosen_world, device_memory, estimator_of
+from lume_run.pipeline.memory.remedies import MANY, ORDER, told
 from lume_run.pipeline.plan import Plan, plan
 from lume_run.pipeline.run import Run
-from lume_run.remedies import MANY, ORDER, told
 
 
 def show_plan(settings: Settings, folder: Path) -> None:

@@ -17,9 +17,9 @@ from lume_run.launch.agent import join_ranks, leave_word
 from lume_run.launch.preemption import FILE, Preempted, check, listen
 from lume_run.launch.world import STOP, World
 from lume_run.pipeline.checks import checked
+from lume_run.pipeline.memory.remedies import explained
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
-from lume_run.remedies import explained
 
 
 def main() -> NoReturn:

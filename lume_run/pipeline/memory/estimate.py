@@ -7,30 +7,25 @@ backward pass, and logits the copies a loss makes of them; tests hold both again
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from lume_run.common.devices import GIB, dtype_of
-from lume_run.common.errors import LumeError
-from lume_run.config.settings import Launch, Phase, Settings
-from lume_run.launch import slurm
+from lume_run.common.devices import GIB
+from lume_run.config.settings import Phase, Settings
 from lume_run.launch.world import World
 from lume_run.methods.base import Needs
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.layers import layer_number
 from lume_run.models.placement import FILLED
 from lume_run.models.weights import choose_weights, count_parameters, weightless, with_adapters
-from lume_run.pipeline.run import Run
 
 CARDS = {24: 23.6, 40: 39.4, 80: 79.1, 141: 139.8}  # GB as sold -> GiB as torch reports them
-MODES = ("ddp", "zero2", "zero3", "zero3_offload")  # what `auto` picks from, the fastest first
 STATE_BYTES = {"sgd": 0, "adafactor": 0, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2, "adamw_torch": 12}
 # of a trained weight; 8 with other optimizers: two float32 moments. adamw_torch makes a temporary of 4 in its step.
 QUANTISED_BYTES = {"4bit": 0.516, "8bit": 1.0}  # of a weight; 4-bit blocks of 64 share a doubly quantised scale
@@ -235,83 +230,6 @@ class Estimator:
     def total(self, world: World) -> float:
         """Bytes on one device."""
         return sum(self.parts(world).values())
-
-
-def estimator_of(run: Run, stage: str = "", settings: Settings | None = None) -> Estimator | None:
-    """Estimates of a run (with other `settings`, if given); None where the model's config cannot be had."""
-    config = run.model_config[0]
-    if config is None:
-        return None
-    chosen = settings or run.settings
-    stage = stage or stage_of(chosen)
-    return Estimator(
-        settings=chosen,
-        stage=stage,
-        sizes=sizes_of(chosen, config, stage),
-        lengths=lengths_of(run),
-        compute=dtype_of(chosen.model.dtype, run.device).itemsize,
-    )
-
-
-def lengths_of(run: Run) -> Lengths:
-    """The longest row of the run's data from its characters, cut as rows are; the default where there are no data."""
-    try:
-        examples = (*run.data.forget, *run.data.retain)
-    except LumeError:
-        examples = ()
-    limit = run.settings.model.max_length or 10**9
-    if not examples:
-        return Lengths(tokens=min(limit, Lengths().tokens), labels=min(limit, Lengths().labels))
-    answers = max(len(example.answer) for example in examples) // CHARACTERS_A_TOKEN + 2
-    tokens = max(len(example.prompt) + len(example.answer) for example in examples) // CHARACTERS_A_TOKEN + 2
-    return Lengths(tokens=min(limit, tokens), labels=min(limit, answers))
-
-
-def chosen_world(run: Run) -> World:
-    """The processes of a run, from its launch settings, the devices here and the model's size."""
-    launch = run.settings.launch
-    if launch.name == "single":
-        return World(why="as configured")
-    device = run.device.type
-    processes, nodes = processes_of(launch, device), launch.nodes or slurm.nodes()
-    every = World(processes=processes, nodes=nodes, port=launch.port, device=device)
-    if launch.name != "auto":
-        why = "as configured" + ("; one process shares nothing" if processes * nodes == 1 else "")
-        return replace(every, mode=launch.name, why=why)
-    modes: tuple[str, ...] = ("single", "zero3_offload") if processes * nodes == 1 else MODES
-    if run.settings.model.quantize != "none":  # which ZeRO-3 cannot share out
-        modes = tuple(mode for mode in modes if not mode.startswith("zero3"))
-    worlds = [replace(every, mode=mode) for mode in modes]
-    if device == "cpu" or importlib.util.find_spec("deepspeed") is None:
-        return replace(worlds[0], why="a CPU" if device == "cpu" else "deepspeed is not installed")
-    estimator = estimator_of(run)
-    if estimator is None:
-        return replace(worlds[0], why="the model's size is not known")
-    return fitting(estimator, worlds, device_memory(run))
-
-
-def fitting(estimator: Estimator, worlds: Sequence[World], device: int) -> World:
-    """The first of these worlds that fits devices of so many bytes by the estimate, else the last; says why."""
-    totals = [estimator.total(world) for world in worlds]
-    at = next((at for at, total in enumerate(totals) if total <= FILLED * device), len(worlds) - 1)
-    told = f"about {totals[at] / GIB:.1f} of {device / GIB:.1f} GiB a device"
-    if at:
-        told += f"; {worlds[at - 1].mode} would take {totals[at - 1] / GIB:.1f}"
-    if totals[at] > FILLED * device:
-        told += "; no mode fits by this estimate"
-    if host := host_estimate(estimator.sizes, worlds[at], estimator.compute):
-        told += f"; {host / GIB:.0f} of {host_memory() / GIB:.0f} GiB of host memory"
-    return replace(worlds[at], why=told)
-
-
-def processes_of(launch: Launch, device: str) -> int:
-    """Processes on each node: one for each visible GPU, or as configured."""
-    return launch.processes or (torch.cuda.device_count() if device == "cuda" else 1)
-
-
-def device_memory(run: Run) -> int:
-    """Bytes of this process's GPU."""
-    return int(torch.cuda.get_device_properties(run.device).total_memory)
 
 
 def host_memory() -> int:

@@ -17,11 +17,8 @@ from lume_run.common.devices import GIB, out_of_memory
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Settings
 from lume_run.launch.world import World
-from lume_run.memory import (
-    estimator_of,
-    evaluation_estimate,
-    phase_of,
-)
+from lume_run.pipeline.memory.estimate import evaluation_estimate, phase_of
+from lume_run.pipeline.memory.launch_mode import estimator_of
 from lume_run.pipeline.run import Run
 
 NAMED = 3  # settings in a message

@@ -1,0 +1,105 @@
+"""Which launch mode fits: what `launch=auto` decides."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from lume_run.common.devices import GIB, dtype_of
+from lume_run.common.errors import LumeError
+from lume_run.config.settings import Launch, Settings
+from lume_run.launch import slurm
+from lume_run.launch.world import World
+from lume_run.models.placement import FILLED
+from lume_run.pipeline.memory.estimate import (
+    CHARACTERS_A_TOKEN,
+    Estimator,
+    Lengths,
+    host_estimate,
+    host_memory,
+    sizes_of,
+    stage_of,
+)
+from lume_run.pipeline.run import Run
+
+MODES = ("ddp", "zero2", "zero3", "zero3_offload")  # what `auto` picks from, the fastest first
+
+
+def estimator_of(run: Run, stage: str = "", settings: Settings | None = None) -> Estimator | None:
+    """Estimates of a run (with other `settings`, if given); None where the model's config cannot be had."""
+    config = run.model_config[0]
+    if config is None:
+        return None
+    chosen = settings or run.settings
+    stage = stage or stage_of(chosen)
+    return Estimator(
+        settings=chosen,
+        stage=stage,
+        sizes=sizes_of(chosen, config, stage),
+        lengths=lengths_of(run),
+        compute=dtype_of(chosen.model.dtype, run.device).itemsize,
+    )
+
+
+def lengths_of(run: Run) -> Lengths:
+    """The longest row of the run's data from its characters, cut as rows are; the default where there are no data."""
+    try:
+        examples = (*run.data.forget, *run.data.retain)
+    except LumeError:
+        examples = ()
+    limit = run.settings.model.max_length or 10**9
+    if not examples:
+        return Lengths(tokens=min(limit, Lengths().tokens), labels=min(limit, Lengths().labels))
+    answers = max(len(example.answer) for example in examples) // CHARACTERS_A_TOKEN + 2
+    tokens = max(len(example.prompt) + len(example.answer) for example in examples) // CHARACTERS_A_TOKEN + 2
+    return Lengths(tokens=min(limit, tokens), labels=min(limit, answers))
+
+
+def chosen_world(run: Run) -> World:
+    """The processes of a run, from its launch settings, the devices here and the model's size."""
+    launch = run.settings.launch
+    if launch.name == "single":
+        return World(why="as configured")
+    device = run.device.type
+    processes, nodes = processes_of(launch, device), launch.nodes or slurm.nodes()
+    every = World(processes=processes, nodes=nodes, port=launch.port, device=device)
+    if launch.name != "auto":
+        why = "as configured" + ("; one process shares nothing" if processes * nodes == 1 else "")
+        return replace(every, mode=launch.name, why=why)
+    modes: tuple[str, ...] = ("single", "zero3_offload") if processes * nodes == 1 else MODES
+    if run.settings.model.quantize != "none":  # which ZeRO-3 cannot share out
+        modes = tuple(mode for mode in modes if not mode.startswith("zero3"))
+    worlds = [replace(every, mode=mode) for mode in modes]
+    if device == "cpu" or importlib.util.find_spec("deepspeed") is None:
+        return replace(worlds[0], why="a CPU" if device == "cpu" else "deepspeed is not installed")
+    estimator = estimator_of(run)
+    if estimator is None:
+        return replace(worlds[0], why="the model's size is not known")
+    return fitting(estimator, worlds, device_memory(run))
+
+
+def fitting(estimator: Estimator, worlds: Sequence[World], device: int) -> World:
+    """The first of these worlds that fits devices of so many bytes by the estimate, else the last; says why."""
+    totals = [estimator.total(world) for world in worlds]
+    at = next((at for at, total in enumerate(totals) if total <= FILLED * device), len(worlds) - 1)
+    told = f"about {totals[at] / GIB:.1f} of {device / GIB:.1f} GiB a device"
+    if at:
+        told += f"; {worlds[at - 1].mode} would take {totals[at - 1] / GIB:.1f}"
+    if totals[at] > FILLED * device:
+        told += "; no mode fits by this estimate"
+    if host := host_estimate(estimator.sizes, worlds[at], estimator.compute):
+        told += f"; {host / GIB:.0f} of {host_memory() / GIB:.0f} GiB of host memory"
+    return replace(worlds[at], why=told)
+
+
+def processes_of(launch: Launch, device: str) -> int:
+    """Processes on each node: one for each visible GPU, or as configured."""
+    return launch.processes or (torch.cuda.device_count() if device == "cuda" else 1)
+
+
+def device_memory(run: Run) -> int:
+    """Bytes of this process's GPU."""
+    return int(torch.cuda.get_device_properties(run.device).total_memory)
