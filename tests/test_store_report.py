@@ -29,12 +29,12 @@ from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.scoring import gate, score
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.lume import mmlu_examples
-from lume_run.findings import Report, as_json, shown
 from lume_run.pipeline.checks import checked
 from lume_run.pipeline.driver import ending_warnings, finish, outcomes
-from lume_run.plots import AFTER, BETTER, NOISE, WORSE, color_of, panels_of
-from lume_run.report import print_report, write_report
-from lume_run.tables import NOISE_TOLD, markdown
+from lume_run.report.plots import AFTER, BETTER, NOISE, WORSE, color_of, panels_of
+from lume_run.report.results import Report, as_json, shown
+from lume_run.report.tables import NOISE_TOLD, markdown
+from lume_run.report.write import print_report, write_report
 
 MMLU = Path(__file__).parents[2] / "shared" / "data" / "mmlu"
 MANIFEST = {"config_hash": "0123456789abcdef", "seed": 3, "versions": {"python": "3.11"}}

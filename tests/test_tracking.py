@@ -30,8 +30,8 @@ from lume_run.common.store import Artifact
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import identity
 from lume_run.config.settings import Settings
-from lume_run.findings import Report
 from lume_run.pipeline.checks import checked
+from lume_run.report.results import Report
 from lume_run.tracking.courier import SENT, START, Series
 from lume_run.tracking.ledger import files_of, history, last_place, mend, records
 from lume_run.tracking.recipients import in_netrc

@@ -24,9 +24,9 @@ from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import content_hash
 from lume_run.evaluation.definitions import Wanted
-from lume_run.findings import wanted
 from lume_run.multirun import jobs
 from lume_run.multirun.sweeper import Job, Runner
+from lume_run.report.results import wanted
 
 if TYPE_CHECKING:
     import optuna

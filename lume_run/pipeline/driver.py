@@ -26,7 +26,7 @@ from lume_run.pipeline.memory.launch_mode import chosen_world
 from lume_run.pipeline.memory.remedies import explained
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
-from lume_run.report import Report, print_report, write_report
+from lume_run.report.write import Report, print_report, write_report
 from lume_run.tracking.tracker import Tracker, tracking
 
 Made = tuple[dict[str, list[Response]], dict[str, float], str, dict[str, list[Score]]]  # see `finish`

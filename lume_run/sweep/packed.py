@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lume_run.evaluation.catalogue import definition_of
-from lume_run.findings import group_of
+from lume_run.report.results import group_of
 from lume_run.sweep.fronts import front, planes_of
 from lume_run.sweep.prompts import EXACT, PARTIAL, SAME, Answer, Shown, prompts_of
 from lume_run.sweep.published import MARK, Table, beside, tables

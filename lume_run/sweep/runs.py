@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import yaml
 
-from lume_run.findings import SUBJECTS
+from lume_run.report.results import SUBJECTS
 
 State = Literal["done", "diverged", "failed", "unfinished"]
 STATES: tuple[State, ...] = ("done", "diverged", "failed", "unfinished")  # of copies of one run the first is kept

@@ -19,7 +19,7 @@ from typing import Any
 from lume_run.common.devices import GIB
 from lume_run.evaluation.definitions import Wanted
 from lume_run.evaluation.metrics.aggregate import harmonic_mean
-from lume_run.findings import wanted
+from lume_run.report.results import wanted
 from lume_run.sweep.runs import RunRecord
 
 FORGOTTEN, KEPT, BALANCE, AGGREGATE = "forgotten", "kept", "balance", "task_aggregate"

@@ -26,8 +26,8 @@ from lume_run.common.files import content_hash, write_json
 from lume_run.common.records import Ask, Kind, Response
 from lume_run.common.store import Artifact
 from lume_run.config.settings import Logger, Settings
-from lume_run.findings import SUBJECTS, Report, group_of, wanted
 from lume_run.launch.preemption import Preempted
+from lume_run.report.results import SUBJECTS, Report, group_of, wanted
 from lume_run.tracking.courier import CLOSING, SENT, START, object_of
 from lume_run.tracking.redaction import without_secrets
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lume_run.common.devices import GIB
 from lume_run.evaluation.metrics.bootstrap import Interval
-from lume_run.findings import SUBJECTS, Report, shown, wanted
+from lume_run.report.results import SUBJECTS, Report, shown, wanted
 
 MOST_LINES = 40  # of scores on a terminal
 WIDE = 110  # columns of a terminal that has room for intervals

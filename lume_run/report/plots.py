@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import Wanted
-from lume_run.findings import SUBJECTS, Report, shown, wanted
+from lume_run.report.results import SUBJECTS, Report, shown, wanted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from lume_run.common.files import write_json
-from lume_run.findings import SUBJECTS, Report, as_json
-from lume_run.plots import plot
-from lume_run.tables import markdown, notes, table
+from lume_run.report.plots import plot
+from lume_run.report.results import SUBJECTS, Report, as_json
+from lume_run.report.tables import markdown, notes, table
 
 __all__ = ["Report", "print_report", "write_report"]
 PLOT = "report.png"

@@ -1,0 +1,1 @@
+"""One run as tables, plots and files; many runs in `comparison`."""
