@@ -26,7 +26,7 @@ from lume_run.multirun.jobs import objective
 from lume_run.multirun.names import hydra_folder
 from lume_run.multirun.sweeper import Job, Runner
 from lume_run.pipeline.checks import checked
-from lume_run.sweep.runs import collect
+from lume_run.report.comparison.run_folders import collect
 
 SMALL = (
     "task.num_documents=2",

@@ -16,10 +16,10 @@ import pytest
 import sweeps
 from rich.console import Console
 
-from lume_run.sweep.export import escaped, numeral, safe
-from lume_run.sweep.main import main, report
-from lume_run.sweep.prompts import marks, prompts_of, read_rows, spans
-from lume_run.sweep.runs import read_run
+from lume_run.report.comparison.export import escaped, numeral, safe
+from lume_run.report.comparison.main import main, report
+from lume_run.report.comparison.page.prompts import marks, prompts_of, read_rows, spans
+from lume_run.report.comparison.run_folders import read_run
 
 HOSTILE = "</script><script>pwned=1</script><img src=x onerror=pwned=1>"
 FACTS = (("ssn", "900-69-4623"), ("email", "mara.oduya9@dovemail.example"), ("birth_date", "1976-02-02"))
@@ -202,7 +202,7 @@ def test_mistakes_are_told_in_a_line(sweep, tmp_path, capsys, arguments, told):
 def test_as_a_command_without_torch(sweep, tmp_path):
     """Reports are made on laptops too."""
     probe = (
-        "import sys; from lume_run.sweep.main import main\n"
+        "import sys; from lume_run.report.comparison.main import main\n"
         f"code = main([{str(sweep)!r}, '--out', {str(tmp_path)!r}, '--no-plots', '--columns', 'kept'])\n"
         "print(code, 'torch' in sys.modules, 'hydra' in sys.modules)"
     )

@@ -12,7 +12,7 @@ import sweeps
 from browser import CHROMIUM, NO_CHROMIUM, Browser
 from rich.console import Console
 
-from lume_run.sweep.main import report
+from lume_run.report.comparison.main import report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 RUNS = 500

@@ -10,9 +10,9 @@ import sweeps
 import yaml
 
 from lume_run.common.records import Score
+from lume_run.report.comparison.run_folders import collect, finite, flat, history, read_run, run_folders
 from lume_run.report.results import Report
 from lume_run.report.write import write_report
-from lume_run.sweep.runs import collect, finite, flat, history, read_run, run_folders
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,11 +11,11 @@ import sweeps
 from conftest import SHARED
 
 from lume_run.evaluation.catalogue import definition_of
-from lume_run.sweep.fronts import PLANES, front, planes_of
-from lume_run.sweep.lines import effects
-from lume_run.sweep.published import beside, tables
-from lume_run.sweep.runs import collect
-from lume_run.sweep.summary import badness, best_of, settings_label, short, summarise
+from lume_run.report.comparison.fronts import PLANES, front, planes_of
+from lume_run.report.comparison.plots.curves import effects
+from lume_run.report.comparison.published import beside, tables
+from lume_run.report.comparison.run_folders import collect
+from lume_run.report.comparison.summary import badness, best_of, settings_label, short, summarise
 
 
 def sections_of(folder: Path, sort: str = ""):

@@ -30,7 +30,7 @@ from lume_run.config.resolve import identity
 from lume_run.launch import slurm
 from lume_run.launch.preemption import FILE, REQUEUE, Preempted, requested
 from lume_run.pipeline.checks import check
-from lume_run.sweep.runs import ERROR
+from lume_run.report.comparison.run_folders import ERROR
 from lume_run.tracking.tracker import SWEPT
 
 SWEEPER = "LUME_RUN_SWEEPER"  # environment variable: the process that a local sweep's launcher runs in

@@ -19,7 +19,7 @@ from lume_run.common.errors import LumeError
 from lume_run.common.store import DONE, Artifact
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
-from lume_run.sweep.runs import first_line
+from lume_run.report.comparison.run_folders import first_line
 
 if TYPE_CHECKING:
     from lume_run.multirun.sweeper import Job

@@ -38,7 +38,7 @@ from lume_run.launch.preemption import FILE, REQUEUE, SIGNALS
 from lume_run.multirun import jobs
 from lume_run.multirun.names import hydra_folder
 from lume_run.pipeline.checks import check
-from lume_run.sweep.runs import ERROR, RunRecord, first_line, read_run
+from lume_run.report.comparison.run_folders import ERROR, RunRecord, first_line, read_run
 from lume_run.tracking.tracker import handed_over
 
 STATES = ("done", "diverged", "failed", "unfinished")

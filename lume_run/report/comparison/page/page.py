@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lume_run.sweep.packed import data_of
-from lume_run.sweep.paper import COLOURS, FAINT, GRID, INK, PAPER
-from lume_run.sweep.runs import Collection
-from lume_run.sweep.summary import Section
+from lume_run.report.comparison.page.data import data_of
+from lume_run.report.comparison.plots.style import COLOURS, FAINT, GRID, INK, PAPER
+from lume_run.report.comparison.run_folders import Collection
+from lume_run.report.comparison.summary import Section
 
 HERE = Path(__file__).parent
 VARIABLES = {

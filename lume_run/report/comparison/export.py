@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lume_run.report.comparison.fronts import front, planes_of
+from lume_run.report.comparison.published import MARK, Table, beside
+from lume_run.report.comparison.run_folders import Collection, RunRecord
+from lume_run.report.comparison.summary import Group, Section, Spread, shown
 from lume_run.report.results import SUBJECTS
 from lume_run.report.tables import number
-from lume_run.sweep.fronts import front, planes_of
-from lume_run.sweep.published import MARK, Table, beside
-from lume_run.sweep.runs import Collection, RunRecord
-from lume_run.sweep.summary import Group, Section, Spread, shown
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 LATEX = {

@@ -19,8 +19,8 @@ from typing import Any
 from lume_run.common.devices import GIB
 from lume_run.evaluation.definitions import Wanted
 from lume_run.evaluation.metrics.aggregate import harmonic_mean
+from lume_run.report.comparison.run_folders import RunRecord
 from lume_run.report.results import wanted
-from lume_run.sweep.runs import RunRecord
 
 FORGOTTEN, KEPT, BALANCE, AGGREGATE = "forgotten", "kept", "balance", "task_aggregate"
 SECONDS, STEP, PEAK = "cost.seconds", "cost.seconds_per_step", "cost.peak_gib"

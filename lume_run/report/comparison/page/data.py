@@ -11,13 +11,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lume_run.evaluation.catalogue import definition_of
+from lume_run.report.comparison.fronts import front, planes_of
+from lume_run.report.comparison.page.prompts import EXACT, PARTIAL, SAME, Answer, Shown, prompts_of
+from lume_run.report.comparison.published import MARK, Table, beside, tables
+from lume_run.report.comparison.run_folders import Collection, RunRecord, history
+from lume_run.report.comparison.summary import (
+    OWN,
+    PEAK,
+    SECONDS,
+    STEP,
+    Group,
+    Section,
+    derived,
+    frozen,
+    may_win,
+    wanted_of,
+)
+from lume_run.report.comparison.terminal import TITLES, columns_of
 from lume_run.report.results import group_of
-from lume_run.sweep.fronts import front, planes_of
-from lume_run.sweep.prompts import EXACT, PARTIAL, SAME, Answer, Shown, prompts_of
-from lume_run.sweep.published import MARK, Table, beside, tables
-from lume_run.sweep.runs import Collection, RunRecord, history
-from lume_run.sweep.summary import OWN, PEAK, SECONDS, STEP, Group, Section, derived, frozen, may_win, wanted_of
-from lume_run.sweep.terminal import TITLES, columns_of
 
 MOST_COLUMNS = 8  # shown at first
 TOLD = ("forgotten", "kept", "mia.auc", "mmlu.accuracy", "pii.forget.greedy.exact", SECONDS, STEP, PEAK)  # of a winner

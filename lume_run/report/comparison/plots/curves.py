@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
-from lume_run.sweep.paper import MOST_LINES, TALL, figure_of, looks, plain_numbers, safe
-from lume_run.sweep.runs import history
-from lume_run.sweep.summary import Section, Spread, badness, settings_label
+from lume_run.report.comparison.plots.style import MOST_LINES, TALL, figure_of, looks, plain_numbers, safe
+from lume_run.report.comparison.run_folders import history
+from lume_run.report.comparison.summary import Section, Spread, badness, settings_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

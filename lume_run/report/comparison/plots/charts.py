@@ -11,11 +11,31 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lume_run.evaluation.definitions import Wanted
-from lume_run.sweep.fronts import Plane, front, planes_of
-from lume_run.sweep.lines import curves_of, draw_curves, draw_effect, effects
-from lume_run.sweep.paper import COLOURS, FAINT, INK, MOST_LINES, SHAPES, WIDE, figure_of, looks, plain_numbers, safe
-from lume_run.sweep.published import beside
-from lume_run.sweep.summary import AGGREGATE, FORGOTTEN, KEPT, PREFERRED, Section, Spread, may_win, wanted_of
+from lume_run.report.comparison.fronts import Plane, front, planes_of
+from lume_run.report.comparison.plots.curves import curves_of, draw_curves, draw_effect, effects
+from lume_run.report.comparison.plots.style import (
+    COLOURS,
+    FAINT,
+    INK,
+    MOST_LINES,
+    SHAPES,
+    WIDE,
+    figure_of,
+    looks,
+    plain_numbers,
+    safe,
+)
+from lume_run.report.comparison.published import beside
+from lume_run.report.comparison.summary import (
+    AGGREGATE,
+    FORGOTTEN,
+    KEPT,
+    PREFERRED,
+    Section,
+    Spread,
+    may_win,
+    wanted_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

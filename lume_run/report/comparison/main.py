@@ -15,13 +15,13 @@ from rich.markup import escape
 
 from lume_run.common.errors import LumeError, RunError
 from lume_run.common.files import naming_full_disk
-from lume_run.sweep.charts import MOST_FIGURES, Chart, charts
-from lume_run.sweep.export import as_json, latex, write_csv, write_json
-from lume_run.sweep.page import figure, page
-from lume_run.sweep.paper import style
-from lume_run.sweep.runs import Collection, collect
-from lume_run.sweep.summary import Section, summarise
-from lume_run.sweep.terminal import columns_of, show
+from lume_run.report.comparison.export import as_json, latex, write_csv, write_json
+from lume_run.report.comparison.page.page import figure, page
+from lume_run.report.comparison.plots.charts import MOST_FIGURES, Chart, charts
+from lume_run.report.comparison.plots.style import style
+from lume_run.report.comparison.run_folders import Collection, collect
+from lume_run.report.comparison.summary import Section, summarise
+from lume_run.report.comparison.terminal import columns_of, show
 
 LATEX_COLUMNS = 7
 DPI = 150

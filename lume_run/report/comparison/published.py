@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lume_run.sweep.summary import Section
+from lume_run.report.comparison.summary import Section
 
 MARK = "published, not run here"
 FILE = Path(__file__).with_name("published.yaml")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lume_run.evaluation.metrics.pii import RULES, disclosed
-from lume_run.sweep.runs import RunRecord
+from lume_run.report.comparison.run_folders import RunRecord
 
 SIDES = ("forget", "retain")
 EXACT, PARTIAL, SAME = "exact", "partial", "same"  # a whole private fact, a telling part of one, the expected words

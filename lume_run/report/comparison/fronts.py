@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lume_run.sweep.summary import AGGREGATE, FORGOTTEN, KEPT, Section, badness, may_win
+from lume_run.report.comparison.summary import AGGREGATE, FORGOTTEN, KEPT, Section, badness, may_win
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from lume_run.evaluation.definitions import Wanted
+from lume_run.report.comparison.export import spread_text
+from lume_run.report.comparison.published import MARK, beside
+from lume_run.report.comparison.run_folders import Collection, first_line
+from lume_run.report.comparison.summary import PEAK, PREFERRED, SECONDS, STEP, Section, wanted_of
 from lume_run.report.plots import ARROWS
 from lume_run.report.tables import number
-from lume_run.sweep.export import spread_text
-from lume_run.sweep.published import MARK, beside
-from lume_run.sweep.runs import Collection, first_line
-from lume_run.sweep.summary import PEAK, PREFERRED, SECONDS, STEP, Section, wanted_of
 
 BEST = "★"
 MOST_LABEL = 34  # characters of a group's name in one line

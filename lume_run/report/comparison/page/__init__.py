@@ -1,0 +1,1 @@
+"""The page of many runs: one HTML file that needs no server."""

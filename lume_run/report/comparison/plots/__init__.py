@@ -1,0 +1,1 @@
+"""The plots of many runs, for screens and for papers."""
