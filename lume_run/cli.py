@@ -23,6 +23,8 @@ from lume_run.config.overrides import (
     refusal,
     split_arguments,
 )
+from lume_run.sweeps import job
+from lume_run.sweeps.job import exit_codes
 
 OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
 
@@ -60,20 +62,20 @@ def check_command(arguments: Sequence[str]) -> int | None:
 
     from lume_run.common.console import console
     from lume_run.common.errors import ConfigError
-    from lume_run.multirun.names import hydra_folder
     from lume_run.pipeline.checks import check
+    from lume_run.sweeps.names import hydra_folder
 
     flags, overrides = split_arguments(arguments)
     folders = config_dirs(arguments)
     sweeping = any(flag in ("-m", "--multirun") for flag in flags)
     swept = [choices for override in overrides if (choices := expand(override) if sweeping else [override])]
     first = [choices[0] for choices in swept]
-    jobs = [first, *([*first[:at], choice, *first[at + 1 :]] for at, own in enumerate(swept) for choice in own[1:])]
+    job = [first, *([*first[:at], choice, *first[at + 1 :]] for at, own in enumerate(swept) for choice in own[1:])]
     problems: list[Any] = []
     good = [choice for choices in swept for choice in choices]
-    if any(refusal(job, folders) is not None for job in jobs):
+    if any(refusal(job, folders) is not None for job in job):
         problems, good = override_problems(good, folders)
-    for job in jobs:
+    for job in job:
         settings, found, _ = check(compose([override for override in job if override in good], folders))
         problems += [problem for problem in found if problem not in problems]
     if problems:
@@ -115,8 +117,7 @@ def main() -> None:
     sys.argv[1:] = arguments = ["dry_run=true" if own == "--dry-run" else own for own in arguments]
     import hydra
 
-    from lume_run.multirun import jobs
-    from lume_run.multirun.plugins import register
+    from lume_run.sweeps.plugins import register
 
     register()
     if not any(argument.partition("=")[0] in PASS_THROUGH for argument in arguments):
@@ -125,9 +126,9 @@ def main() -> None:
             raise SystemExit(code)
     if "-m" in arguments or "--multirun" in arguments:
         name_sweep(arguments)
-    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(jobs.job)()
-    if jobs.exit_codes and jobs.exit_codes[-1]:
-        raise SystemExit(jobs.exit_codes[-1])
+    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job.job)()
+    if exit_codes and exit_codes[-1]:
+        raise SystemExit(exit_codes[-1])
 
 
 if __name__ == "__main__":

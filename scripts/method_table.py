@@ -26,8 +26,8 @@ from typing import Any
 from lume_run.common.devices import GIB
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.evaluation.metrics.aggregate import harmonic_mean
-from lume_run.multirun.names import run_folder
 from lume_run.pipeline.checks import checked
+from lume_run.sweeps.names import run_folder
 
 SCORES = (
     "forget.regurgitation",

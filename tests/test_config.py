@@ -22,8 +22,8 @@ from lume_run.methods.base import MIDDLE, Needs, Role
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientAscent, GradientDescent
 from lume_run.methods.npo import NPO
-from lume_run.multirun.names import run_name
 from lume_run.pipeline.checks import check, checked
+from lume_run.sweeps.names import run_name
 
 CONF = conf_dir()
 OPTIONS = [(group, name) for group, names in options([CONF]).items() for name in names]

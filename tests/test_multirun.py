@@ -21,12 +21,12 @@ from sweeps import config, scores, write_run
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.preemption import REQUEUE
-from lume_run.multirun import jobs
-from lume_run.multirun.jobs import objective
-from lume_run.multirun.names import hydra_folder
-from lume_run.multirun.sweeper import Job, Runner
 from lume_run.pipeline.checks import checked
 from lume_run.report.comparison.run_folders import collect
+from lume_run.sweeps import job
+from lume_run.sweeps.job import begin, objective, record
+from lume_run.sweeps.names import hydra_folder
+from lume_run.sweeps.runner import Job, Runner
 
 SMALL = (
     "task.num_documents=2",
@@ -128,9 +128,9 @@ def test_the_same_command_runs_only_what_failed(swept):
 def test_a_diverging_job_is_listed_and_not_started_again(swept):
     """On the target of the sweep above; the loss of the second job is infinite."""
     output_dir, _, _ = swept
-    jobs = ("method.retain_weight=2,1e39",)
+    job = ("method.retain_weight=2,1e39",)
     for cached in (0, 2):
-        ended = lume_run(output_dir, *jobs)
+        ended = lume_run(output_dir, *job)
         summary = counted(ended.text)
         assert ended.code == 0, ended.text
         assert (summary["done"], summary["diverged"], summary["of them cached"]) == (1, 1, cached)
@@ -144,10 +144,10 @@ def test_a_sweep_of_what_is_not_there_starts_no_job(tmp_path):
 
 
 def test_an_error_is_of_the_last_attempt(tmp_path):
-    jobs.record(tmp_path, ValueError("no such luck"), ["lume-run", "seed=1"])
+    record(tmp_path, ValueError("no such luck"), ["lume-run", "seed=1"])
     told = json.loads((tmp_path / "error.json").read_text(encoding="utf-8"))
     assert (told["error"], told["command"]) == ("ValueError: no such luck", ["lume-run", "seed=1"])
-    jobs.begin(tmp_path, {"seed": 1})
+    begin(tmp_path, {"seed": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
@@ -200,7 +200,7 @@ class Dies:
     """A launcher whose process is killed after its first job had ended, and again before the next one had begun."""
 
     def __init__(self, jobs: list[Job]) -> None:
-        self.jobs, self.launched = jobs, []
+        self.jobs, self.launched = job, []
 
     def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
         self.launched.append(len(job_overrides))

@@ -14,19 +14,11 @@ from sweeps import config, scores, write_run
 from test_multirun import SMALL, counted
 
 from lume_run.common.errors import ConfigError, RunError
-from lume_run.multirun.sweeper import Job
+from lume_run.sweeps.runner import Job
 
 optuna = pytest.importorskip("optuna")
 
-from lume_run.multirun.search import (
-    best_of,
-    check_options,
-    directions,
-    distribution,
-    study_of,
-    tell,
-    write_results,
-)
+from lume_run.sweeps.search import best_of, check_options, directions, distribution, study_of, tell, write_results
 
 OPTIONS = {"n_trials": 3, "n_jobs": 1, "sampler": "random", "seed": 0, "direction": None, "study_name": None}
 NAMES = ["forget.knowledge", "retain.knowledge"]

@@ -13,9 +13,9 @@ from types import ModuleType
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from lume_run.multirun.arrays import SlurmArray
-from lume_run.multirun.search import Search
-from lume_run.multirun.sweeper import Grid
+from lume_run.sweeps.grid import Grid
+from lume_run.sweeps.search import Search
+from lume_run.sweeps.slurm_array import SlurmArray
 
 ROOT, NAME = "hydra_plugins", "lume_run"
 

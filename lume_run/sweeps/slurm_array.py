@@ -29,7 +29,7 @@ from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import write_json
 from lume_run.launch import slurm
-from lume_run.multirun.jobs import lost
+from lume_run.sweeps.job import lost
 
 ACTIVE = "active.json"  # beside the logs: which job of SLURM was submitted last for which overrides
 POLL_SECONDS = 2.0

@@ -17,15 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from rich.markup import escape
 from rich.table import Table
 
@@ -35,10 +32,10 @@ from lume_run.common.files import content_hash
 from lume_run.config.resolve import identity
 from lume_run.config.settings import Settings
 from lume_run.launch.preemption import FILE, REQUEUE, SIGNALS
-from lume_run.multirun import jobs
-from lume_run.multirun.names import hydra_folder
 from lume_run.pipeline.checks import check
 from lume_run.report.comparison.run_folders import ERROR, RunRecord, first_line, read_run
+from lume_run.sweeps.job import SWEEPER, begin, exit_codes, swept, telling
+from lume_run.sweeps.names import hydra_folder
 from lume_run.tracking.tracker import handed_over
 
 STATES = ("done", "diverged", "failed", "unfinished")
@@ -108,7 +105,7 @@ class Runner:
             cfg = self.context.config_loader.load_sweep_config(self.config, list(own))
         except HydraException as refused:
             return Job(overrides=own, folder=None, settings=None, error=str(refused))
-        with jobs.telling():
+        with telling():
             folder = hydra_folder(cfg, sweeping=True)
         with open_dict(cfg):
             del cfg["hydra"]
@@ -132,8 +129,8 @@ class Runner:
         fresh = []
         for job in {job.folder: job for job in wanted if job.folder is not None}.values():
             if job.settings is None:
-                jobs.begin(job.place, job.data)
-                jobs.record(job.place, job.error, ["lume-run", *job.overrides])
+                begin(job.place, job.data)
+                job.record(job.place, job.error, ["lume-run", *job.overrides])
             else:
                 fresh.append(job)
         suspects: list[Job] = []
@@ -145,7 +142,7 @@ class Runner:
             fresh = left
         for job in suspects:
             if any(self._launch([job])):
-                jobs.record(job.place, DIED, ["lume-run", *job.overrides])
+                job.record(job.place, DIED, ["lume-run", *job.overrides])
 
     def _launch(self, due: Sequence[Job]) -> tuple[list[Job], list[Job]]:
         """Hand jobs to the launcher; the jobs it did not come to, and those under way, where a process of it died."""
@@ -164,7 +161,7 @@ class Runner:
             else:
                 for job, one in zip(due, returned, strict=True):
                     if one.status == JobStatus.FAILED and job.state == "unfinished":
-                        jobs.record(job.place, one._return_value, ["lume-run", *job.overrides])
+                        job.record(job.place, one._return_value, ["lume-run", *job.overrides])
                 return [], []
             finally:
                 self.started += len(due)
@@ -187,12 +184,12 @@ class Runner:
                 file.touch()
 
             before = {number: signal.signal(number, write_down) for number in SIGNALS}
-            os.environ |= {FILE: str(file), jobs.SWEEPER: str(os.getpid())}
+            os.environ |= {FILE: str(file), SWEEPER: str(os.getpid())}
             try:
                 yield
             finally:
                 self.told_to_stop |= file.exists()
-                for name in (FILE, jobs.SWEEPER):
+                for name in (FILE, SWEEPER):
                     del os.environ[name]
                 for number, handler in before.items():
                     signal.signal(number, handler)
@@ -209,61 +206,15 @@ class Runner:
         for job, state in ill[:SHOWN]:
             found = job.record
             why = first_line((found.error if found else "") or job.error)
-            what = job.folder.name if job.folder else " ".join(jobs.swept(job.overrides))
+            what = job.folder.name if job.folder else " ".join(swept(job.overrides))
             console.print(f"  [red]{state}[/] {escape(what)}: {escape(why)}", soft_wrap=True)
         if len(ill) > SHOWN:
             console.print(f"  and {len(ill) - SHOWN} more; lume-run-report lists them all")
         if counts["failed"] or counts["unfinished"]:
             console.print("  the same command runs only what is missing or failed", soft_wrap=True)
-        jobs.exit_codes.append(REQUEUE if self.told_to_stop else 1 if counts["failed"] or counts["unfinished"] else 0)
+        exit_codes.append(REQUEUE if self.told_to_stop else 1 if counts["failed"] or counts["unfinished"] else 0)
 
 
 def since(path: Path, when: float) -> bool:
     """Whether a file was written after a time [s]."""
     return path.exists() and path.stat().st_mtime >= when
-
-
-class Grid(Sweeper):
-    """Every combination of what is swept."""
-
-    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None) -> None:
-        self.max_batch_size, self.params = max_batch_size, dict(params or {})
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra."""
-        self.context, self.composed = hydra_context, config
-        with jobs.telling():
-            self.runner = Runner(hydra_context, task_function, config)
-
-    def sweep(self, arguments: list[str]) -> None:
-        """Run the jobs of these overrides, and say how that went."""
-        parser = OverridesParser.create(config_loader=self.context.config_loader)
-        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        overrides = parser.parse_overrides(given)
-        jobs.name_by(overrides)
-        (combinations,) = BasicSweeper.split_arguments(overrides, None)
-        wanted = self.runner.compose_all(combinations)
-        if any(job.data.get("dry_run") for job in wanted):
-            from lume_run.multirun.preview import show_sweep
-
-            show_sweep(wanted)
-            return
-        folder = Path(str(self.composed.hydra.sweep.dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.composed, folder / "multirun.yaml")
-        run_all(self.runner, wanted, self.max_batch_size)
-
-
-def run_all(runner: Runner, wanted: Sequence[Job], most: int | None) -> None:
-    """Run what is not cached, at most so many jobs at once; whatever happens, say how it ended."""
-    cached = [job for job in wanted if job.cached]
-    due = [job for job in wanted if job not in cached]
-    for job in cached:
-        console.print(f"[bold]{escape(job.place.name)}[/]  [green]cached[/]", soft_wrap=True)
-    try:
-        for start in range(0, len(due), most or max(1, len(due))):
-            runner.run(due[start : start + (most or len(due))])
-    except (KeyboardInterrupt, SystemExit):
-        runner.summarise(wanted, len(cached))
-        raise
-    runner.summarise(wanted, len(cached))

@@ -24,9 +24,9 @@ from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import content_hash
 from lume_run.evaluation.definitions import Wanted
-from lume_run.multirun import jobs
-from lume_run.multirun.sweeper import Job, Runner
 from lume_run.report.results import wanted
+from lume_run.sweeps.job import name_by, swept, telling
+from lume_run.sweeps.runner import Job, Runner
 
 if TYPE_CHECKING:
     import optuna
@@ -47,19 +47,19 @@ class Search(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
         self.context, self.composed = hydra_context, config
-        with jobs.telling():
+        with telling():
             self.runner = Runner(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
         """Search, from where an earlier search with the same space and objective ended."""
-        with jobs.telling():
+        with telling():
             self._sweep(arguments)
 
     def _sweep(self, arguments: list[str]) -> None:
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = parser.parse_overrides(given)
-        jobs.name_by(overrides)
+        name_by(overrides)
         fixed = [str(own.input_line) for own in overrides if not own.is_sweep_override()]
         space = {own.get_key_element(): distribution(own) for own in overrides if own.is_sweep_override()}
         chosen = OmegaConf.to_container(OmegaConf.create({"own": self.composed.objective}))
@@ -67,10 +67,10 @@ class Search(Sweeper):
         names = [named] if isinstance(named, str) else [str(name) for name in named]
         check_options(self.options, space, names)
         folder = Path(str(self.options["storage"]))
-        identity = [sorted(own for own in fixed if own in jobs.swept([own])), sorted(map(repr, space.items())), names]
+        identity = [sorted(own for own in fixed if own in swept([own])), sorted(map(repr, space.items())), names]
         name = self.options["study_name"] or f"search-{content_hash(identity)[:8]}"
         if self.composed.dry_run:
-            from lume_run.multirun.preview import show_sweep
+            from lume_run.sweeps.dry_run import show_sweep
 
             first = [f"{key}={first_of(one)}" for key, one in space.items()]
             console.print(f"[bold]search[/] {escape(name)}: {self.options['n_trials']} trials such as this one")

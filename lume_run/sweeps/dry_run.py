@@ -22,7 +22,7 @@ from lume_run.pipeline.run import Run
 from lume_run.report.comparison.run_folders import first_line
 
 if TYPE_CHECKING:
-    from lume_run.multirun.sweeper import Job
+    from lume_run.sweeps.runner import Job
 
 SHOWN = 100  # jobs in the table
 

@@ -2,6 +2,6 @@
 
 from omegaconf import OmegaConf
 
-from lume_run.multirun.names import name_for_hydra
+from lume_run.sweeps.names import name_for_hydra
 
 OmegaConf.register_new_resolver("lume_run_name", name_for_hydra, replace=True)  # in every process that has jobs

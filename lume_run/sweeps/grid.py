@@ -1,0 +1,64 @@
+"""Every combination of the swept values, one job after another or as the launcher does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
+
+from lume_run.common.console import console
+from lume_run.sweeps.job import name_by, telling
+from lume_run.sweeps.runner import Job, Runner
+
+
+class Grid(Sweeper):
+    """Every combination of what is swept."""
+
+    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra."""
+        self.context, self.composed = hydra_context, config
+        with telling():
+            self.runner = Runner(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the jobs of these overrides, and say how that went."""
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        overrides = parser.parse_overrides(given)
+        name_by(overrides)
+        (combinations,) = BasicSweeper.split_arguments(overrides, None)
+        wanted = self.runner.compose_all(combinations)
+        if any(job.data.get("dry_run") for job in wanted):
+            from lume_run.sweeps.dry_run import show_sweep
+
+            show_sweep(wanted)
+            return
+        folder = Path(str(self.composed.hydra.sweep.dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.composed, folder / "multirun.yaml")
+        run_all(self.runner, wanted, self.max_batch_size)
+
+
+def run_all(runner: Runner, wanted: Sequence[Job], most: int | None) -> None:
+    """Run what is not cached, at most so many jobs at once; whatever happens, say how it ended."""
+    cached = [job for job in wanted if job.cached]
+    due = [job for job in wanted if job not in cached]
+    for job in cached:
+        console.print(f"[bold]{escape(job.place.name)}[/]  [green]cached[/]", soft_wrap=True)
+    try:
+        for start in range(0, len(due), most or max(1, len(due))):
+            runner.run(due[start : start + (most or len(due))])
+    except (KeyboardInterrupt, SystemExit):
+        runner.summarise(wanted, len(cached))
+        raise
+    runner.summarise(wanted, len(cached))
