@@ -23,8 +23,6 @@ from lume_run.config.overrides import (
     refusal,
     split_arguments,
 )
-from lume_run.sweeps import job
-from lume_run.sweeps.job import exit_codes
 
 OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
 
@@ -70,12 +68,12 @@ def check_command(arguments: Sequence[str]) -> int | None:
     sweeping = any(flag in ("-m", "--multirun") for flag in flags)
     swept = [choices for override in overrides if (choices := expand(override) if sweeping else [override])]
     first = [choices[0] for choices in swept]
-    job = [first, *([*first[:at], choice, *first[at + 1 :]] for at, own in enumerate(swept) for choice in own[1:])]
+    jobs = [first, *([*first[:at], choice, *first[at + 1 :]] for at, own in enumerate(swept) for choice in own[1:])]
     problems: list[Any] = []
     good = [choice for choices in swept for choice in choices]
-    if any(refusal(job, folders) is not None for job in job):
+    if any(refusal(job, folders) is not None for job in jobs):
         problems, good = override_problems(good, folders)
-    for job in job:
+    for job in jobs:
         settings, found, _ = check(compose([override for override in job if override in good], folders))
         problems += [problem for problem in found if problem not in problems]
     if problems:
@@ -117,6 +115,7 @@ def main() -> None:
     sys.argv[1:] = arguments = ["dry_run=true" if own == "--dry-run" else own for own in arguments]
     import hydra
 
+    from lume_run.sweeps.job import exit_codes, run_job
     from lume_run.sweeps.plugins import register
 
     register()
@@ -126,7 +125,7 @@ def main() -> None:
             raise SystemExit(code)
     if "-m" in arguments or "--multirun" in arguments:
         name_sweep(arguments)
-    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job.job)()
+    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(run_job)()
     if exit_codes and exit_codes[-1]:
         raise SystemExit(exit_codes[-1])
 

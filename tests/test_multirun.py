@@ -23,7 +23,6 @@ from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.preemption import REQUEUE
 from lume_run.pipeline.checks import checked
 from lume_run.report.comparison.run_folders import collect
-from lume_run.sweeps import job
 from lume_run.sweeps.job import begin, objective, record
 from lume_run.sweeps.names import hydra_folder
 from lume_run.sweeps.runner import Job, Runner
@@ -128,9 +127,9 @@ def test_the_same_command_runs_only_what_failed(swept):
 def test_a_diverging_job_is_listed_and_not_started_again(swept):
     """On the target of the sweep above; the loss of the second job is infinite."""
     output_dir, _, _ = swept
-    job = ("method.retain_weight=2,1e39",)
+    jobs = ("method.retain_weight=2,1e39",)
     for cached in (0, 2):
-        ended = lume_run(output_dir, *job)
+        ended = lume_run(output_dir, *jobs)
         summary = counted(ended.text)
         assert ended.code == 0, ended.text
         assert (summary["done"], summary["diverged"], summary["of them cached"]) == (1, 1, cached)
@@ -200,7 +199,7 @@ class Dies:
     """A launcher whose process is killed after its first job had ended, and again before the next one had begun."""
 
     def __init__(self, jobs: list[Job]) -> None:
-        self.jobs, self.launched = job, []
+        self.jobs, self.launched = jobs, []
 
     def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
         self.launched.append(len(job_overrides))

@@ -18,7 +18,15 @@ from lume_run.sweeps.runner import Job
 
 optuna = pytest.importorskip("optuna")
 
-from lume_run.sweeps.search import best_of, check_options, directions, distribution, study_of, tell, write_results
+from lume_run.sweeps.search import (  # noqa: E402 (optuna may be missing)
+    best_of,
+    check_options,
+    directions,
+    distribution,
+    study_of,
+    tell,
+    write_results,
+)
 
 OPTIONS = {"n_trials": 3, "n_jobs": 1, "sampler": "random", "seed": 0, "direction": None, "study_name": None}
 NAMES = ["forget.knowledge", "retain.knowledge"]

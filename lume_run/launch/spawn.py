@@ -1,7 +1,7 @@
 """Several processes for one stage: which mode, how they are started, how their failures come back.
 
-The driver stays one ordinary process. It has the ranks of a shared artifact started by `lume_run.launch.agent`, on other
-nodes through srun; each runs `lume_run.pipeline.rank` on the run folder, builds its share and ends.
+The driver stays one ordinary process. It has the ranks of a shared artifact started by `lume_run.launch.agent`, on
+other nodes through srun; each runs `lume_run.pipeline.rank` on the run folder, builds its share and ends.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One Hydra job: write the run folder, run what is due, record how it ended.
 
-Launchers call `job` in processes that know nothing of `cli.py`: importing this module is all they need. A job of a
+Launchers call `run_job` in processes that know nothing of `cli.py`: importing this module is all they need. A job of a
 sweep that ends in an error leaves it in its folder as error.json and returns, so that the others go on.
 """
 
@@ -39,7 +39,7 @@ SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"  # environment variable: the signal that subm
 exit_codes: list[int] = []  # of what ran in this process: a run that failed, sweeps
 
 
-def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
+def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """Check, write the folder, run. Returns the objective's value or values for sweepers, None where it has none."""
     if sweeping() and requested():
         stop()
@@ -65,7 +65,7 @@ def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
         stop()
         return None
     except LumeError as error:
-        record(folder, error)
+        write_error(folder, error)
         console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
         exit_codes.append(1)  # a sweep goes on to its next job; main() ends with the last code
         return None
@@ -73,7 +73,7 @@ def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
         console.print("interrupted; the same command goes on from here")
         raise SystemExit(130) from None
     except Exception as error:
-        record(folder, error)
+        write_error(folder, error)
         if not sweeping():
             raise
         console.print(escape(traceback.format_exc()), soft_wrap=True)
@@ -101,7 +101,7 @@ def begin(folder: Path, data: Mapping[str, Any]) -> None:
         (folder / ERROR).unlink(missing_ok=True)
 
 
-def record(folder: Path, error: BaseException | str, told: Sequence[str] = ()) -> None:
+def write_error(folder: Path, error: BaseException | str, told: Sequence[str] = ()) -> None:
     """Leave in the folder what a job ended with; an error that is nobody's mistake with the name of its class."""
     bug = isinstance(error, BaseException) and not isinstance(error, LumeError)
     text = f"{type(error).__name__}: {error}" if bug else str(error)

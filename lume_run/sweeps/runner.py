@@ -34,7 +34,7 @@ from lume_run.config.settings import Settings
 from lume_run.launch.preemption import FILE, REQUEUE, SIGNALS
 from lume_run.pipeline.checks import check
 from lume_run.report.comparison.run_folders import ERROR, RunRecord, first_line, read_run
-from lume_run.sweeps.job import SWEEPER, begin, exit_codes, swept, telling
+from lume_run.sweeps.job import SWEEPER, begin, exit_codes, swept, telling, write_error
 from lume_run.sweeps.names import hydra_folder
 from lume_run.tracking.tracker import handed_over
 
@@ -130,7 +130,7 @@ class Runner:
         for job in {job.folder: job for job in wanted if job.folder is not None}.values():
             if job.settings is None:
                 begin(job.place, job.data)
-                job.record(job.place, job.error, ["lume-run", *job.overrides])
+                write_error(job.place, job.error, ["lume-run", *job.overrides])
             else:
                 fresh.append(job)
         suspects: list[Job] = []
@@ -142,7 +142,7 @@ class Runner:
             fresh = left
         for job in suspects:
             if any(self._launch([job])):
-                job.record(job.place, DIED, ["lume-run", *job.overrides])
+                write_error(job.place, DIED, ["lume-run", *job.overrides])
 
     def _launch(self, due: Sequence[Job]) -> tuple[list[Job], list[Job]]:
         """Hand jobs to the launcher; the jobs it did not come to, and those under way, where a process of it died."""
@@ -161,7 +161,7 @@ class Runner:
             else:
                 for job, one in zip(due, returned, strict=True):
                     if one.status == JobStatus.FAILED and job.state == "unfinished":
-                        job.record(job.place, one._return_value, ["lume-run", *job.overrides])
+                        write_error(job.place, one._return_value, ["lume-run", *job.overrides])
                 return [], []
             finally:
                 self.started += len(due)
