@@ -16,9 +16,9 @@ import pytest
 
 from lume_run.common.jsonl import to_json
 from lume_run.common.records import Example, Kind, Split, TaskData
-from lume_run.tasks import words
 from lume_run.tasks.builtin import MAX_DOCUMENTS, SUBTASKS, generate
-from lume_run.tasks.private import attribute_of
+from lume_run.tasks.builtin_words import LAST_NAMES, MEN, MONTHS, PLACES, STREETS, WOMEN
+from lume_run.tasks.private_facts import attribute_of
 
 MANY = 500
 
@@ -112,10 +112,10 @@ def test_five_hundred_documents_per_subtask_are_unique(many):
 
 def test_splits_share_no_document_no_id_no_person_no_place(many):
     # Names are looked for as whole words, as a reader would see them.
-    full_name = re.compile(rf"\b(?:{'|'.join(words.WOMEN + words.MEN)}) [A-Z][a-z]+\b")
+    full_name = re.compile(rf"\b(?:{'|'.join(WOMEN + MEN)}) [A-Z][a-z]+\b")
     place = re.compile(r"\b[A-Z][a-z]+\b")
-    known_places, last_names = set(words.PLACES), set(words.LAST_NAMES)
-    assert not known_places.intersection(word for street in words.STREETS for word in street.split())
+    known_places, last_names = set(PLACES), set(LAST_NAMES)
+    assert not known_places.intersection(word for street in STREETS for word in street.split())
     owner: dict[str, str] = {}
     for split in splits(many):
         for document, text in split.items():
@@ -213,7 +213,7 @@ def normalised(text: str) -> str:
         form = "%B %d, %Y" if match.group()[0].isalpha() else "%d %B %Y"
         return datetime.strptime(match.group(), form).date().isoformat()
 
-    months = "|".join(words.MONTHS)
+    months = "|".join(MONTHS)
     dated = re.sub(rf"(?:{months}) \d{{1,2}}, \d{{4}}|\d{{1,2}} (?:{months}) \d{{4}}", iso, text)
     return dated + " " + re.sub(r"(?<=\d)(?:-|\) )(?=\d)", "", text)
 

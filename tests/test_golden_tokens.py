@@ -34,7 +34,7 @@ from lume_run.common.records import Kind
 from lume_run.evaluation.inference.runner import prompt_row
 from lume_run.evaluation.metrics.tofu import probability
 from lume_run.models.tokenise import TokenRow, encode, prompt_ids
-from lume_run.tasks.questions import TEMPLATE
+from lume_run.tasks.question_files import TEMPLATE
 
 pytestmark = needs_golden
 

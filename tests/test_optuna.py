@@ -18,7 +18,7 @@ from lume_run.sweeps.runner import Job
 
 optuna = pytest.importorskip("optuna")
 
-from lume_run.sweeps.search import (  # noqa: E402 (optuna may be missing)
+from lume_run.sweeps.search import (
     best_of,
     check_options,
     directions,

@@ -23,7 +23,7 @@ from lume_run.evaluation.suites.pii import Pii
 from lume_run.pipeline.checks import checked
 from lume_run.tasks.builtin import generate
 from lume_run.tasks.lume import LumeTask
-from lume_run.tasks.private import ATTRIBUTE_OF_FACT
+from lume_run.tasks.private_facts import ATTRIBUTE_OF_FACT
 
 LUME = SHARED / "data" / "lume"
 needs_lume = pytest.mark.skipif(not LUME.is_dir(), reason=f"the LUME rows are not at {LUME}")

@@ -14,7 +14,7 @@ from lume_run.evaluation.metrics.semeval_official import (
     strict_rows,
     strict_scores,
 )
-from lume_run.labels import SUBTASK_OF_LABEL
+from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "semeval"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden files: {GOLDEN} is absent")

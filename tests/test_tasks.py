@@ -13,9 +13,9 @@ import pytest
 
 from lume_run.common.errors import ConfigError, DataError, RunError
 from lume_run.common.records import Kind, Split, TaskData
-from lume_run.tasks import files
 from lume_run.tasks.lume import LumeTask, choose, download, group
-from lume_run.tasks.private import attribute_of, rephrasings_of
+from lume_run.tasks.private_facts import attribute_of, rephrasings_of
+from lume_run.tasks.readers import MOST_PROBLEMS
 
 SUBTASKS = ("novels", "bios", "wiki")
 LABELS = {"novels": "Task1", "bios": "Task2", "wiki": "Task3"}
@@ -285,7 +285,7 @@ def test_long_lists_are_cut_and_counted(tmp_path):
     write(tmp_path / "retain.jsonl", [row("r")] * 7)
     with pytest.raises(DataError) as caught:
         folder_task(tmp_path).load(0)
-    assert len(caught.value.problems) == files.MOST_PROBLEMS + 1
+    assert len(caught.value.problems) == MOST_PROBLEMS + 1
     counts = f"10 in {tmp_path}/forget.jsonl, 7 in {tmp_path}/retain.jsonl"
     assert caught.value.problems[-1].what == f"17 more problems ({counts}), 67 in all"
 

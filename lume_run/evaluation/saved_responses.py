@@ -11,7 +11,7 @@ from lume_run.common.errors import DataError, Problem
 from lume_run.common.jsonl import from_json, lines_of
 from lume_run.common.records import Ask, Response
 from lume_run.evaluation.metrics.semeval_official import responses_from_official
-from lume_run.labels import SUBTASK_OF_LABEL, document_and_kind
+from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL, document_and_kind
 
 
 def read_responses(path: Path) -> list[Response]:

@@ -14,9 +14,32 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from lume_run.common.records import Example, Kind, Split, TaskData
-from lume_run.tasks import words
-from lume_run.tasks.cast import SLOTS, Cast, Registry, private_facts, stranger
-from lume_run.tasks.private import ATTRIBUTE_OF_FACT
+from lume_run.tasks.builtin_people import SLOTS, Cast, Registry, private_facts, stranger
+from lume_run.tasks.builtin_words import (
+    AGES,
+    AWARDS,
+    BIO_ASIDES,
+    BIO_CLAUSES,
+    BIO_GROUPS,
+    BIO_HOBBIES,
+    BIO_JOINTS,
+    BIO_OPENINGS,
+    BIO_QUESTIONS,
+    CAREERS,
+    CODAS,
+    JOBS,
+    PARENTS,
+    PLOT_FILLINGS,
+    PLOTS,
+    WIKI_AWARDS,
+    WIKI_LATER,
+    WIKI_LEADS,
+    WIKI_QUESTIONS,
+    WIKI_STUDIES,
+    WIKI_YOUTHS,
+    YEARS,
+)
+from lume_run.tasks.private_facts import ATTRIBUTE_OF_FACT
 
 SUBTASKS = ("novels", "bios", "wiki")
 _SPLITS = ("forget", "retain", "heldout")  # held-out documents only serve as non-members
@@ -181,7 +204,7 @@ def _other_fillings(rng: Random, field: str) -> Iterator[str]:
     while True:
         someone = stranger(rng)
         others = {"place": someone.places[0], "university": f"University of {someone.places[0]}"}
-        others |= {"born": str(rng.randint(1930, 1970)), "award": rng.choice(words.AWARDS)}
+        others |= {"born": str(rng.randint(1930, 1970)), "award": rng.choice(AWARDS)}
         yield others.get(field, someone.people[0].name)
 
 
@@ -196,15 +219,15 @@ def _one_question(
 
 def _novel(rng: Random, cast: Cast, strangers: Random) -> tuple[str, _Questions]:
     """A story by one of the plots, and one question about it."""
-    plot = rng.choice(words.PLOTS)
+    plot = rng.choice(PLOTS)
     fields = {"place": cast.places[0]}
     for letter, person in zip("abcd", cast.people[: plot.characters], strict=False):
         fields |= {letter: person.first, letter.upper(): person.name, f"{letter}_pos": person.pronouns["pos"]}
-    for name, fillings in (words.PLOT_FILLINGS | plot.fillings).items():
+    for name, fillings in (PLOT_FILLINGS | plot.fillings).items():
         fields[name] = rng.choice(fillings)
     text = " ".join(rng.choice(phrasings).format_map(fields) for phrasings in plot.beats)
     if len(plot.beats) < 6 and len(text.split(" ")) < 95:
-        text += " " + rng.choice(words.CODAS).format_map(fields)
+        text += " " + rng.choice(CODAS).format_map(fields)
     return text, _one_question(rng, strangers, plot.questions, fields)
 
 
@@ -213,21 +236,21 @@ def _bio(rng: Random, cast: Cast, strangers: Random) -> tuple[str, _Questions]:
     person = cast.people[0]
     written, answers = private_facts(rng, cast)
     fields = written | person.pronouns | {"name": person.name}
-    fields |= {"job": rng.choice(words.JOBS), "hobby": rng.choice(words.BIO_HOBBIES)}
-    given, opening = rng.choice(words.BIO_OPENINGS)
-    left = [fact for fact in words.BIO_CLAUSES if fact not in given]
+    fields |= {"job": rng.choice(JOBS), "hobby": rng.choice(BIO_HOBBIES)}
+    given, opening = rng.choice(BIO_OPENINGS)
+    left = [fact for fact in BIO_CLAUSES if fact not in given]
     rng.shuffle(left)
     sentences = [opening]
-    for size in rng.choice(words.BIO_GROUPS[len(left)]):
-        clauses = [rng.choice(words.BIO_CLAUSES[left.pop()]) for _ in range(size)]
-        sentences.append(rng.choice(words.BIO_JOINTS[size]).format(*clauses))
+    for size in rng.choice(BIO_GROUPS[len(left)]):
+        clauses = [rng.choice(BIO_CLAUSES[left.pop()]) for _ in range(size)]
+        sentences.append(rng.choice(BIO_JOINTS[size]).format(*clauses))
     if "{hobby}" not in opening and len(sentences) < 4:
-        sentences.insert(rng.randint(1, len(sentences)), rng.choice(words.BIO_ASIDES))
+        sentences.insert(rng.randint(1, len(sentences)), rng.choice(BIO_ASIDES))
     text = " ".join(_sentence(sentence.format_map(fields)) for sentence in sentences)
     return text, tuple(
         _asked(
-            rng.choice(words.BIO_QUESTIONS[fact]),
-            words.BIO_QUESTIONS[fact],
+            rng.choice(BIO_QUESTIONS[fact]),
+            BIO_QUESTIONS[fact],
             fields,
             answer,
             _other_facts(strangers, fact),
@@ -240,15 +263,15 @@ def _bio(rng: Random, cast: Cast, strangers: Random) -> tuple[str, _Questions]:
 def _life(rng: Random, cast: Cast, strangers: Random) -> tuple[str, _Questions]:
     """An entry about a public figure, and one question about it."""
     person, (place, there) = cast.people[0], cast.places
-    career = rng.choice(words.CAREERS)
+    career = rng.choice(CAREERS)
     born = rng.randint(1930, 1970)
     studied = born + rng.randint(22, 28)
     middle = studied + rng.randint(4, 9)
     late = middle + rng.randint(4, 14)
     ending, later, honoured = rng.choice(
         (
-            ((words.WIKI_LATER, words.WIKI_AWARDS), middle, late),
-            ((words.WIKI_AWARDS, words.WIKI_LATER), late, middle),
+            ((WIKI_LATER, WIKI_AWARDS), middle, late),
+            ((WIKI_AWARDS, WIKI_LATER), late, middle),
         )
     )
     deed, second = rng.sample(career.deeds, 2)
@@ -256,13 +279,13 @@ def _life(rng: Random, cast: Cast, strangers: Random) -> tuple[str, _Questions]:
     fields |= {"profession": career.profession, "field": career.field, "topic": rng.choice(career.topics)}
     fields |= {"deed": deed.format(there=there), "second": second.format(there=there)}
     fields |= {"born": str(born), "studied": str(studied), "later": str(later)}
-    fields |= {"honoured": str(honoured), "award": rng.choice(words.AWARDS)}
-    fields |= {"age": rng.choice(words.AGES), "years": rng.choice(words.YEARS), "parents": rng.choice(words.PARENTS)}
+    fields |= {"honoured": str(honoured), "award": rng.choice(AWARDS)}
+    fields |= {"age": rng.choice(AGES), "years": rng.choice(YEARS), "parents": rng.choice(PARENTS)}
     fields |= {"university": f"University of {there}"}
-    youth = (words.WIKI_YOUTHS,) if rng.random() < 0.6 else ()
-    blocks = (words.WIKI_LEADS, *youth, words.WIKI_STUDIES, *ending)
+    youth = (WIKI_YOUTHS,) if rng.random() < 0.6 else ()
+    blocks = (WIKI_LEADS, *youth, WIKI_STUDIES, *ending)
     text = " ".join(_sentence(rng.choice(block).format_map(fields)) for block in blocks)
-    return text, _one_question(rng, strangers, words.WIKI_QUESTIONS, fields)
+    return text, _one_question(rng, strangers, WIKI_QUESTIONS, fields)
 
 
 _Writer = Callable[[Random, Cast, Random], tuple[str, _Questions]]

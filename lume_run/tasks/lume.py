@@ -17,8 +17,8 @@ from typing import Literal
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
-from lume_run.labels import SUBTASK_OF_LABEL
-from lume_run.tasks.files import PAGE_SUBTASK, page_example, read_files, refuse, unfetched
+from lume_run.tasks.readers import PAGE_SUBTASK, page_example, read_files, refuse, unfetched
+from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
 BUILTIN_DOCUMENTS = 12  # per split: enough for every subtask, small enough for a laptop
 HUB_PATIENCE_S = 5  # how long the hub may take to answer before it counts as unreachable

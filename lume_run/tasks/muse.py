@@ -17,8 +17,8 @@ from typing import Any, Literal
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.config.settings import setting
-from lume_run.tasks.files import field_problems, refuse
-from lume_run.tasks.questions import Examples, chosen, counted, folder_problems
+from lume_run.tasks.question_files import Examples, chosen, counted, folder_problems
+from lume_run.tasks.readers import field_problems, refuse
 
 QUESTION, CONTINUATION, TEXT = ("question", "answer"), ("prompt", "gt"), ("text",)
 SUFFIX = {Kind.QUESTION: "qa0", Kind.COMPLETION: "sc1", Kind.DOCUMENT: "doc"}

@@ -13,8 +13,7 @@ from typing import Literal
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Split, TaskData
 from lume_run.config.settings import setting
-from lume_run.tasks.files import refuse
-from lume_run.tasks.questions import (
+from lume_run.tasks.question_files import (
     COUNT_HELP,
     PAIR,
     REWORDED,
@@ -31,6 +30,7 @@ from lume_run.tasks.questions import (
     template_problems,
     unmatched,
 )
+from lume_run.tasks.readers import refuse
 
 TRAINED = ("forget", "neighbor")
 PERTURBED = ("forget_perturbed", "neighbor_perturbed")

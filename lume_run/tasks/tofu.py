@@ -15,8 +15,7 @@ from typing import Literal
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Split, TaskData
 from lume_run.config.settings import setting
-from lume_run.tasks.files import page_example, refuse
-from lume_run.tasks.questions import (
+from lume_run.tasks.question_files import (
     COUNT_HELP,
     PAIR,
     REWORDED,
@@ -34,6 +33,7 @@ from lume_run.tasks.questions import (
     template_problems,
     unmatched,
 )
+from lume_run.tasks.readers import page_example, refuse
 
 RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 BASE, WHOLE = "retain90", "forget10"  # larger retain sets that are no files: BASE and what is kept of WHOLE

@@ -32,7 +32,7 @@ from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, ta
 from lume_run.evaluation.metrics.answers import chosen, exact_match, rouge_l_recall
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, Term, combined, mean_of
 from lume_run.evaluation.metrics.membership import auc_of, semeval_mia
-from lume_run.labels import SUBTASK_OF_LABEL
+from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
 SPLITS = (Split.FORGET, Split.RETAIN)
 WORD = {Kind.COMPLETION: "regurgitation", Kind.QUESTION: "knowledge"}

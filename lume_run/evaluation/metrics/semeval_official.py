@@ -33,7 +33,7 @@ from lume_run.evaluation.metrics.semeval import (
     membership_rows,
     mmlu_rows,
 )
-from lume_run.labels import KIND_OF_SUFFIX, SUBTASK_OF_LABEL
+from lume_run.tasks.semeval_ids import KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 
 LABEL_OF_SUBTASK = {subtask: label for label, subtask in SUBTASK_OF_LABEL.items()}
 SUFFIX = re.compile(r"(sc|qa)\d+$", re.IGNORECASE)

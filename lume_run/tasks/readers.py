@@ -18,8 +18,8 @@ from typing import NoReturn
 from lume_run.common.errors import DataError, Problem, RunError
 from lume_run.common.jsonl import lines_of
 from lume_run.common.records import Example, Kind, Split, TaskData
-from lume_run.labels import ID, KIND_OF_SUFFIX, SUBTASK_OF_LABEL
-from lume_run.tasks.private import attribute_of, rephrasings_of
+from lume_run.tasks.private_facts import attribute_of, rephrasings_of
+from lume_run.tasks.semeval_ids import ID, KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 
 ROW_FIELDS = ("id", "input", "output", "task")
 PAGE_FIELDS = ("id", "document")

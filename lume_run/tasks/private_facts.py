@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 
-from lume_run.tasks import words
+from lume_run.tasks.builtin_words import BIO_QUESTIONS, MONTHS
 
 # What the generator calls a fact, and the attribute it is.
 ATTRIBUTE_OF_FACT = {"birth": "birth_date", "ssn": "ssn", "phone": "phone", "email": "email", "home": "address"}
 FACT_OF_ATTRIBUTE = {attribute: fact for fact, attribute in ATTRIBUTE_OF_FACT.items()}
 
-_MONTHS = "|".join(words.MONTHS)
+_MONTHS = "|".join(MONTHS)
 _FORMS = {
     "ssn": r"\d{3}[- ]?\d{2}[- ]?\d{4}",
     "phone": r"(?:\+?1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[ .-]?)\d{3}[ .-]?\d{4}",
@@ -51,5 +51,5 @@ def rephrasings_of(question: str, attribute: str) -> tuple[str, ...]:
     found = next((match for frame in _FRAMES if (match := frame.fullmatch(question.strip()))), None)
     if found is None or attribute not in FACT_OF_ATTRIBUTE:
         return ()
-    wordings = (wording.format(name=found["name"]) for wording in words.BIO_QUESTIONS[FACT_OF_ATTRIBUTE[attribute]])
+    wordings = (wording.format(name=found["name"]) for wording in BIO_QUESTIONS[FACT_OF_ATTRIBUTE[attribute]])
     return tuple(wording for wording in wordings if wording != question)[:2]

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from random import Random
 
-from lume_run.tasks import words
+from lume_run.tasks import builtin_words
+from lume_run.tasks.builtin_words import LAST_NAMES, MAIL_HOSTS, MEN, MONTHS, STATES, STREET_KINDS, STREETS, WOMEN
 
 # Every document owns this many names, used or not: its names then never depend on the documents before it.
 PEOPLE = 4
 PLACES = 2
-SLOTS = len(words.PLACES) // PLACES  # places run out first
+SLOTS = len(builtin_words.PLACES) // PLACES  # places run out first
 
 _SSN_GROUPS, _SSN_SERIALS = 99, 9999  # neither is ever zero
 
@@ -51,7 +52,7 @@ class Cast:
     ssn: str
 
 
-_FIRSTS = tuple((first, True) for first in words.WOMEN) + tuple((first, False) for first in words.MEN)
+_FIRSTS = tuple((first, True) for first in WOMEN) + tuple((first, False) for first in MEN)
 
 
 class Registry:
@@ -60,8 +61,8 @@ class Registry:
     def __init__(self, seed: int) -> None:
         rng = Random(f"{seed}/names")
         self._firsts = rng.sample(_FIRSTS, len(_FIRSTS))
-        self._lasts = rng.sample(words.LAST_NAMES, len(words.LAST_NAMES))
-        self._places = rng.sample(words.PLACES, len(words.PLACES))
+        self._lasts = rng.sample(LAST_NAMES, len(LAST_NAMES))
+        self._places = rng.sample(builtin_words.PLACES, len(builtin_words.PLACES))
         self._ssns = rng.sample(range(_SSN_GROUPS * _SSN_SERIALS), SLOTS)
 
     def cast(self, slot: int) -> Cast:
@@ -81,9 +82,9 @@ class Registry:
 def stranger(rng: Random) -> Cast:
     """A person of no document, made up on the spot; a place or a name may by chance be some document's."""
     first, woman = rng.choice(_FIRSTS)
-    person = Person(first=first, last=rng.choice(words.LAST_NAMES), woman=woman)
+    person = Person(first=first, last=rng.choice(LAST_NAMES), woman=woman)
     number = rng.randrange(_SSN_GROUPS * _SSN_SERIALS)
-    return Cast(people=(person,), places=(rng.choice(words.PLACES),), ssn=_ssn(number))
+    return Cast(people=(person,), places=(rng.choice(builtin_words.PLACES),), ssn=_ssn(number))
 
 
 def _ssn(number: int) -> str:
@@ -95,18 +96,18 @@ def private_facts(rng: Random, cast: Cast) -> tuple[dict[str, str], dict[str, st
     """Birth date, SSN, phone, e-mail and home: as the document writes them, and as the answers do."""
     person = cast.people[0]
     birth = date(1948, 1, 1) + timedelta(days=rng.randrange(57 * 365))
-    month = words.MONTHS[birth.month - 1]
+    month = MONTHS[birth.month - 1]
     # No exchange of the North American plan starts with 1, and `.example` is reserved: nobody can be reached.
     area, exchange, line = rng.randint(201, 989), rng.randint(100, 199), rng.randint(0, 9999)
     mailbox = rng.choice((".", "_", "-", "")).join((person.first, person.last)).lower()
-    street = f"{rng.randint(11, 9899)} {rng.choice(words.STREETS)} {rng.choice(words.STREET_KINDS)}"
+    street = f"{rng.randint(11, 9899)} {rng.choice(STREETS)} {rng.choice(STREET_KINDS)}"
     unit = rng.choice(("", "", "", f"#{rng.randint(1, 480)}, ", f"Apt {rng.randint(1, 60)}, "))
-    state, postcode = rng.choice(words.STATES), f"{rng.randint(1001, 99899):05}"
+    state, postcode = rng.choice(STATES), f"{rng.randint(1001, 99899):05}"
     answers = {
         "birth": birth.isoformat(),
         "ssn": cast.ssn.replace("-", ""),
         "phone": f"{area}{exchange}{line:04}",
-        "email": f"{mailbox}@{rng.choice(words.MAIL_HOSTS)}.example",
+        "email": f"{mailbox}@{rng.choice(MAIL_HOSTS)}.example",
         "home": f"{street}, {unit}{cast.places[0]}, {state}, {postcode}",
     }
     written = answers | {

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Example, Kind, Split
-from lume_run.tasks.files import field_problems, jsonl_rows, refuse, unfetched
 from lume_run.tasks.lume import group, shuffled
+from lume_run.tasks.readers import field_problems, jsonl_rows, refuse, unfetched
 
 PAIR = ("question", "answer")
 REWORDED = ("paraphrased_answer", "paraphrased_question")
