@@ -32,11 +32,11 @@ from lume_run.config.resolve import identity
 from lume_run.config.settings import Settings
 from lume_run.pipeline.checks import checked
 from lume_run.report.results import Report
-from lume_run.tracking.courier import SENT, START, Series
-from lume_run.tracking.ledger import files_of, history, last_place, mend, records
-from lume_run.tracking.recipients import in_netrc
-from lume_run.tracking.redaction import HIDDEN, without_secrets
+from lume_run.tracking.backends import in_netrc
+from lume_run.tracking.secrets import HIDDEN, without_secrets
+from lume_run.tracking.sender import SENT, START, Series
 from lume_run.tracking.tracker import SWEEP, SWEPT, beginning, generation_table, mode_of, tracking
+from lume_run.tracking.wandb_file import files_of, history, last_place, mend, records
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -473,7 +473,7 @@ def test_a_driver_that_dies_leaves_whole_files_and_no_process(stage):
     start = beginning(own.settings, own.folder, own.data, {"config_hash": "x"})
     (own.home / START).write_text(json.dumps(start), encoding="utf-8")
     message = {"series": UNLEARNED, "partial": str(partial), "path": str(own.folder / "unlearned"), "made": False}
-    command = [sys.executable, "-m", "lume_run.tracking.courier", str(own.home)]
+    command = [sys.executable, "-m", "lume_run.tracking.sender", str(own.home)]
     done = subprocess.run(command, input=json.dumps(message), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sync"] == f"wandb sync {own.home}"

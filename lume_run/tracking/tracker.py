@@ -28,8 +28,8 @@ from lume_run.common.store import Artifact
 from lume_run.config.settings import Logger, Settings
 from lume_run.launch.preemption import Preempted
 from lume_run.report.results import SUBJECTS, Report, group_of, wanted
-from lume_run.tracking.courier import CLOSING, SENT, START, object_of
-from lume_run.tracking.redaction import without_secrets
+from lume_run.tracking.secrets import without_secrets
+from lume_run.tracking.sender import CLOSING, SENT, START, object_of
 
 SWEEP = "LUME_RUN_SWEEP"  # environment variable: the name of the sweep that a job belongs to
 SWEPT = "LUME_RUN_SWEPT"  # and the config paths in which its jobs differ, joined by commas
@@ -162,7 +162,7 @@ class Tracker:
             write_json(self.home / START, without_secrets(self.start))
             with (self.home / "messages.log").open("a", encoding="utf-8") as log:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "lume_run.tracking.courier", str(self.home)],
+                    [sys.executable, "-m", "lume_run.tracking.sender", str(self.home)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,

@@ -1,4 +1,4 @@
-"""The process beside a run that hands its numbers on: `python -m lume_run.tracking.courier HOME`.
+"""The process beside a run that hands its numbers on: `python -m lume_run.tracking.sender HOME`.
 
 A process of its own, so that nothing of W&B or TensorBoard reaches the run: no network that hangs, no crash of their
 services, no exit hook, no second of importing. HOME holds `start.json`, what the driver knew at the start, and in the
@@ -26,7 +26,7 @@ from typing import Any
 from filelock import FileLock
 
 from lume_run.common.files import LIVE, write_json
-from lume_run.tracking.recipients import Recipient, TensorBoard, WeightsAndBiases, first_line, tell
+from lume_run.tracking.backends import Recipient, TensorBoard, WeightsAndBiases, first_line, tell
 
 HISTORY = "history.json"  # in an artifact's folder, once it is trained
 START, CLOSING, SENT = "start.json", "closing.json", "sent.json"  # in HOME

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
-from lume_run.tracking.ledger import last_place, mend
-from lume_run.tracking.redaction import without_secrets
+from lume_run.tracking.secrets import without_secrets
+from lume_run.tracking.wandb_file import last_place, mend
 
 CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # one server under two names
 PLOT = ".png"
