@@ -35,10 +35,10 @@ from lume_run.methods.objective import Objective
 from lume_run.models.batch import collate, length_batches
 from lume_run.models.load import limit_of, load_model, load_tokenizer
 from lume_run.models.tokenise import TokenRow, encode
-from lume_run.reference import ReferenceCache, row_logps
-from lume_run.schedule import totals_of, write_schedule
-from lume_run.signals import read_signals
 from lume_run.tasks.lume import LumeTask
+from lume_run.training.reference import ReferenceCache, row_logps
+from lume_run.training.schedule import totals_of, write_schedule
+from lume_run.training.signals import read_signals
 
 Result = TypeVar("Result")
 SUBTASKS = {"novels": ["novels"], "bios": ["bios"], "wiki": ["wiki"], "lume": ["novels", "bios", "wiki"]}

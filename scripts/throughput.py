@@ -26,20 +26,20 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from lume_run.callbacks import Clock
 from lume_run.common.devices import GIB, PeakMemory, device_of, dtype_of
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.methods.base import Role
 from lume_run.models.tiny import olmo_config
 from lume_run.models.tokenise import TokenRow
-from lume_run.optimise import build_trainer
 from lume_run.pipeline.checks import checked
 from lume_run.pipeline.memory.estimate import Estimator, Lengths
 from lume_run.pipeline.memory.launch_mode import estimator_of
 from lume_run.pipeline.run import Run
-from lume_run.reference import ReferenceCache
-from lume_run.schedule import Schedule, write_schedule
-from lume_run.training import Training
+from lume_run.training.callbacks import Clock
+from lume_run.training.job import Training
+from lume_run.training.optimise import build_trainer
+from lume_run.training.reference import ReferenceCache
+from lume_run.training.schedule import Schedule, write_schedule
 
 # Dense bf16 FLOPs a second, from NVIDIA's data sheets of the H100, H200 and A100 (which print H100's and H200's with
 # sparsity, twice that); the first name that is part of the device's counts.

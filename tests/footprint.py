@@ -16,11 +16,11 @@ from typing import Any
 from torch import nn
 from training import configured, phase, rows_for, set_up
 
-from lume_run import optimise, sharding
 from lume_run.common.devices import rank, world_size
-from lume_run.launch.spawn import deepspeed_config
 from lume_run.launch.world import World
 from lume_run.pipeline.rank import leave
+from lume_run.training import optimise, zero
+from lume_run.training.zero import deepspeed_config
 
 METHOD = "kl"  # reads whole distributions of a live reference
 
@@ -71,7 +71,7 @@ def in_proportion(world: World, *, bf16: bool) -> dict[str, Any] | None:
 
 def main(mode: str, model: Path, out: Path) -> None:
     """Load, train two steps, write down what was held."""
-    optimise.deepspeed_config = sharding.deepspeed_config = in_proportion
+    optimise.deepspeed_config = zero.deepspeed_config = in_proportion
     frozen: list[nn.Module] = []
     sharded = optimise.sharded
 

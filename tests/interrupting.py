@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lume_run.checkpoints import last_checkpoint, step_of
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.pipeline.checks import checked
+from lume_run.training.checkpoints import last_checkpoint, step_of
 
 SMALL = (
     "task.num_documents=4",

@@ -16,8 +16,8 @@ from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective, Part, Sum
 from lume_run.models.batch import Batch
 from lume_run.models.tokenise import TokenRow
-from lume_run.reference import ReferenceCache, live_reference, row_logps
-from lume_run.signals import read_signals
+from lume_run.training.reference import ReferenceCache, live_reference, row_logps
+from lume_run.training.signals import read_signals
 
 PAD = 2
 MODULES = (distillation, entropy, kl, likelihood, pdu, npo, objective, dpo, rmu, weighted_ascent)

@@ -18,12 +18,11 @@ from typing import Any
 from conftest import tokenizer_at
 from training import LORA, MEMBERS, OBJECTIVES, Setup, phase, rows_for, set_up
 
-from lume_run import optimise
 from lume_run.common.devices import rank, world_size
-from lume_run.launch.spawn import deepspeed_config
 from lume_run.launch.world import World
 from lume_run.pipeline.rank import leave
-from lume_run.sharding import save_trained
+from lume_run.training import optimise
+from lume_run.training.zero import deepspeed_config, save_trained
 
 STEPS = 3
 METHODS = [*OBJECTIVES, *MEMBERS]

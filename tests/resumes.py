@@ -17,15 +17,15 @@ from conftest import tokenizer_at
 from training import Setup, configured, phase, rows_for, set_up
 from transformers import TrainerCallback
 
-from lume_run.callbacks import StopWhenAsked
-from lume_run.checkpoints import last_checkpoint, resumable
 from lume_run.common.devices import rank, world_size
 from lume_run.config.settings import Lora
 from lume_run.launch.preemption import listening
 from lume_run.launch.world import World
-from lume_run.optimise import plain_start
 from lume_run.pipeline.rank import leave
-from lume_run.sharding import regroup, save_trained
+from lume_run.training.callbacks import StopWhenAsked
+from lume_run.training.checkpoints import last_checkpoint, resumable
+from lume_run.training.optimise import plain_start
+from lume_run.training.zero import regroup, save_trained
 
 STEPS, STOPPED_AT = 5, 3
 CASES = {"full": Lora(), "lora": Lora(enabled=True, rank=4), "dropout": Lora(enabled=True, rank=4, dropout=0.1)}

@@ -41,7 +41,7 @@ from lume_run.evaluation.metrics.answers import rouge_l_recall
 from lume_run.methods.base import Role
 from lume_run.models.batch import NO_TOTALS, collate
 from lume_run.models.tokenise import TokenRow, encode
-from lume_run.rows import in_role
+from lume_run.training.rows import in_role
 
 pytestmark = needs_golden
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from training import Snapshots
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-from lume_run import optimise
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.files import content_hash
 from lume_run.common.jsonl import read_jsonl, to_json
@@ -35,6 +34,7 @@ from lume_run.pipeline import train
 from lume_run.pipeline.checks import checked
 from lume_run.pipeline.driver import launch
 from lume_run.pipeline.run import Run
+from lume_run.training import optimise
 
 SMALL = (
     "task.num_documents=1",

@@ -40,9 +40,9 @@ from lume_run.methods.rmu import RMU, AdaptiveRMU, EmbeddingDistance, direction
 from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscent
 from lume_run.models.batch import Batch, collate
 from lume_run.models.tokenise import TokenRow
-from lume_run.reference import ReferenceCache, row_logps
-from lume_run.schedule import totals_of
-from lume_run.signals import read_signals
+from lume_run.training.reference import ReferenceCache, row_logps
+from lume_run.training.schedule import totals_of
+from lume_run.training.signals import read_signals
 
 GOLDEN = SHARED / "golden" / "losses"
 VOCABULARIES = ("v97", "v131")

@@ -27,10 +27,10 @@ from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscen
 from lume_run.models.batch import Batch, collate
 from lume_run.models.layers import output_of_layer
 from lume_run.models.tokenise import TokenRow
-from lume_run.optimise import IDLE
-from lume_run.reference import ReferenceCache, live_reference, row_logps
-from lume_run.schedule import MicroBatch, Schedule, totals_of, write_schedule
-from lume_run.signals import read_signals
+from lume_run.training.optimise import IDLE
+from lume_run.training.reference import ReferenceCache, live_reference, row_logps
+from lume_run.training.schedule import MicroBatch, Schedule, totals_of, write_schedule
+from lume_run.training.signals import read_signals
 
 EXACT = 1e-9
 EXAMPLES = 8  # on each side; a power of 2, because the share of rows that the dual weight is logged with is float32

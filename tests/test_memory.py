@@ -39,7 +39,7 @@ from lume_run.pipeline.memory.estimate import FILLED, Estimator, Lengths, sizes_
 from lume_run.pipeline.memory.launch_mode import chosen_world, estimator_of
 from lume_run.pipeline.memory.remedies import explained, message, remedies
 from lume_run.pipeline.run import Run
-from lume_run.sharding import save_trained
+from lume_run.training.zero import save_trained
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"

@@ -33,8 +33,8 @@ from lume_run.methods.rmu import RMU, AdaptiveRMU, EmbeddingDistance, direction
 from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscent
 from lume_run.models.batch import collate
 from lume_run.models.tokenise import TokenRow
-from lume_run.schedule import totals_of
-from lume_run.signals import read_signals
+from lume_run.training.schedule import totals_of
+from lume_run.training.signals import read_signals
 
 LOG2, LOG3 = math.log(2), math.log(3)
 HALVES = (0.5, 0.25, 0.25)  # entropy 1.5 log 2

@@ -23,12 +23,12 @@ from resumes import CASES, STEPS, STOPPED_AT
 from safetensors.torch import load_file
 from training import cache_of, configured, rows_for
 
-from lume_run.checkpoints import COMPLETE, WRITING, resumable, whole_checkpoints, written_aside
 from lume_run.common.errors import RunError
 from lume_run.common.store import RANKS, wait_for_ranks
 from lume_run.launch import agent
 from lume_run.launch.preemption import FILE, REQUEUE
 from lume_run.launch.world import World
+from lume_run.training.checkpoints import COMPLETE, WRITING, resumable, whole_checkpoints, written_aside
 
 DDP = ("launch=ddp", "launch.processes=2")
 
@@ -330,7 +330,7 @@ def test_a_checkpoint_killed_while_it_was_deleted_does_not_count(tmp_path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("lume_run.checkpoints.shutil.rmtree", lambda path, **own: own or killed(path))
+        patch.setattr("lume_run.training.checkpoints.shutil.rmtree", lambda path, **own: own or killed(path))
         write(tmp_path, 10, keep=1)
     assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-10"]
 

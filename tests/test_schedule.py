@@ -14,7 +14,7 @@ import pytest
 
 from lume_run.methods.base import Count, Role, Totals
 from lume_run.models.tokenise import TokenRow
-from lume_run.schedule import MicroBatch, Schedule, count_steps, write_schedule
+from lume_run.training.schedule import MicroBatch, Schedule, count_steps, write_schedule
 
 SIZES = list(product((1, 3, 7, 12), (1, 5, 20), (1, 2, 4, 5), (1, 2, 3, 8)))  # forget, retain, batch, micro-batch
 

@@ -16,7 +16,7 @@ from lume_run.methods.base import Needs, Role, Totals
 from lume_run.methods.refusals import REFUSALS
 from lume_run.models.batch import Batch, collate
 from lume_run.models.tokenise import TokenRow, encode, prompt_ids
-from lume_run.rows import examples_of, token_rows
+from lume_run.training.rows import examples_of, token_rows
 
 NO_TOTALS = Totals()
 PLENTY = 10_000

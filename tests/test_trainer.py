@@ -12,8 +12,6 @@ import torch
 from training import KillAt, Killed, Setup, Snapshots, phase, rows_for, set_up
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from lume_run.callbacks import StopAtBound, StopWhenMemorised
-from lume_run.checkpoints import COMPLETE, last_checkpoint
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Lora
 from lume_run.methods.base import Losses, Needs, Role, Signals
@@ -27,9 +25,11 @@ from lume_run.methods.rmu import RMU, EmbeddingDistance
 from lume_run.models.batch import collate
 from lume_run.models.tokenise import TokenRow
 from lume_run.models.weights import with_adapters
-from lume_run.reference import live_reference
-from lume_run.schedule import write_schedule
-from lume_run.trainer import Diverged
+from lume_run.training.callbacks import StopAtBound, StopWhenMemorised
+from lume_run.training.checkpoints import COMPLETE, last_checkpoint
+from lume_run.training.reference import live_reference
+from lume_run.training.schedule import write_schedule
+from lume_run.training.trainer import Diverged
 
 NPO_GD = Objective(name="npo+gd", forget=NPO(beta=0.5), retain=GradientDescent())
 GRAD_DIFF = Objective(name="graddiff", forget=GradientAscent(), retain=GradientDescent())

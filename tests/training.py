@@ -24,13 +24,13 @@ from lume_run.launch.world import World
 from lume_run.methods.base import Method, Role
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.tokenise import TokenRow
-from lume_run.optimise import build_trainer
 from lume_run.pipeline.checks import checked
-from lume_run.reference import ReferenceCache
-from lume_run.rows import examples_of, token_rows
-from lume_run.schedule import Schedule, write_schedule
-from lume_run.trainer import UnlearnTrainer
-from lume_run.training import Training
+from lume_run.training.job import Training
+from lume_run.training.optimise import build_trainer
+from lume_run.training.reference import ReferenceCache
+from lume_run.training.rows import examples_of, token_rows
+from lume_run.training.schedule import Schedule, write_schedule
+from lume_run.training.trainer import UnlearnTrainer
 
 gc.freeze()  # the library collects garbage whenever training begins, which over all imported modules takes 0.3 s
 CPU = torch.device("cpu")

@@ -24,45 +24,11 @@ from lume_run.launch.preemption import FILE, Preempted, requested
 from lume_run.launch.world import STOP, World
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+    pass
 
 POLL_SECONDS = 0.5
 MEET_SECONDS = 300  # for the nodes to find each other, which read the libraries from one disk
 TOLD_LINES = 12  # of a traceback; all of it stands in the run folder
-
-
-def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:
-    """DeepSpeed's settings for a mode, in the words of the transformers integration; None without DeepSpeed."""
-    if not world.stage:
-        return None
-    leave_uncompiled()
-    zero: dict[str, Any] = {"stage": world.stage, "contiguous_gradients": True, "overlap_comm": world.size > 1}
-    if world.stage == 3:
-        zero["stage3_gather_16bit_weights_on_model_save"] = True
-    if world.mode == "zero3_offload":
-        pinned = {"device": "cpu", "pin_memory": True}
-        zero |= {"offload_optimizer": pinned, "offload_param": pinned}
-    return {
-        "zero_optimization": zero,
-        "bf16": {"enabled": bf16},
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 2**31,
-    }
-
-
-def leave_uncompiled() -> None:
-    """Keep DeepSpeed from compiling an operator as it starts on CPUs: only its inference engine would use that.
-
-    It would need a C++ compiler and half a minute.
-    """
-    import deepspeed
-
-    deepspeed.ops.__compatible_ops__ = {}
 
 
 def spawn(world: World, folder: Path, artifact: Artifact, partial: Path) -> None:
@@ -158,45 +124,3 @@ def failure(errors: Path, artifact: Artifact, code: int) -> RunError:
 
 
 # ------------------------------------------------------------------------------------- between the ranks of a stage
-
-
-def together() -> bool:
-    """Whether other ranks train with this one."""
-    import torch
-
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def barrier() -> None:
-    """Wait for all ranks."""
-    import torch
-
-    if together():
-        torch.distributed.barrier()
-
-
-def any_rank(here: bool | Tensor, device: torch.device) -> bool:
-    """Whether something is so on some rank: all of them must come to the same end, or some would wait for ever."""
-    return bool(largest(float(here), device))
-
-
-def largest(value: float, device: torch.device) -> float:
-    """The largest value of all ranks."""
-    import torch
-
-    if not together():
-        return value
-    found = torch.tensor(value, device=device, dtype=torch.float32)
-    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
-    return float(found)
-
-
-def summed(parts: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
-    """Shares of a step's loss parts, added over ranks."""
-    import torch
-
-    if not together() or not parts:
-        return {name: float(value) for name, value in parts.items()}
-    values = torch.stack([value.float().to(device) for value in parts.values()])
-    torch.distributed.all_reduce(values)
-    return dict(zip(parts, values.tolist(), strict=True))

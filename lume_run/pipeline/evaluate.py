@@ -15,7 +15,7 @@ from torch import nn
 from lume_run.common.console import console
 from lume_run.common.files import content_hash
 from lume_run.common.jsonl import to_json, write_jsonl
-from lume_run.common.records import Ask, Example, Question
+from lume_run.common.records import Ask, Question
 from lume_run.common.store import Artifact
 from lume_run.evaluation.inference.requests import BATCH_ROWS
 from lume_run.evaluation.inference.respond import answered, gather_responses, key_of, respond_share
@@ -23,27 +23,11 @@ from lume_run.evaluation.inference.runner import Runner
 from lume_run.evaluation.inference.vllm import Engine, running
 from lume_run.evaluation.questions import harnesses
 from lume_run.evaluation.suites.base import Harnessed
-from lume_run.methods.base import Needs, Role
 from lume_run.models.load import config_of, limit_of, load_model, load_tokenizer
 from lume_run.pipeline.artifacts import Subject, plain, stored
 from lume_run.pipeline.run import Run
-from lume_run.reference import ReferenceCache
-from lume_run.rows import token_rows
 
 RECORDS = 3  # raise it when responses hold more than they did
-
-
-def build_reference(
-    run: Run, target: str, examples: Sequence[tuple[Role, Example]], needs: Needs, folder: Path
-) -> None:
-    """Score these rows with the frozen target once."""
-    settings = run.settings.model
-    tokenizer = load_tokenizer(target, settings)
-    model = load_model(target, settings, run.device)
-    rows = token_rows(examples, tokenizer, needs=needs, max_tokens=limit_of(model.config, settings))
-    ReferenceCache.compute(
-        model, rows, pad_id=int(tokenizer.pad_token_id), batch_tokens=run.settings.evaluator.batch_tokens, folder=folder
-    )
 
 
 def answer(run: Run, questions: Sequence[Question], subject: str, path: str, folder: Path) -> None:

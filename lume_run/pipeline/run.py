@@ -23,7 +23,7 @@ from lume_run.methods.refusals import REFUSALS, read_refusals
 from lume_run.models.load import config_of
 from lume_run.models.placement import Placement, placement_of
 from lume_run.models.tiny import olmo_config
-from lume_run.rows import examples_of
+from lume_run.training.rows import examples_of
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from lume_run.methods.likelihood import FineTune
 from lume_run.models.tiny import build_tiny
 from lume_run.pipeline.artifacts import Subject, stored
 from lume_run.pipeline.run import Run
-from lume_run.schedule import count_steps
-from lume_run.training import Training
+from lume_run.training.job import Training
+from lume_run.training.schedule import count_steps
 
 
 def base_artifact(run: Run) -> Artifact | None:
@@ -48,7 +48,7 @@ def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
 
 def _optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
     """Train. The Trainer takes seconds to import: plans, cached runs and the driver of several ranks do without."""
-    from lume_run.optimise import optimise
+    from lume_run.training.optimise import optimise
 
     optimise(run, training, folder, out)
 

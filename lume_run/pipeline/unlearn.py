@@ -27,11 +27,10 @@ from lume_run.methods.baselines import (
 )
 from lume_run.models.merge import merge_adapters, subtract
 from lume_run.pipeline.artifacts import Subject, in_run, plain, stored
-from lume_run.pipeline.evaluate import build_reference
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import _fine_tuned, _optimise, retrained_artifact, steps_of
-from lume_run.reference import ReferenceCache
-from lume_run.training import Training
+from lume_run.training.job import Training
+from lume_run.training.reference import ReferenceCache, build_reference
 
 # ------------------------------------------------------------------------------------------------- unlearning
 

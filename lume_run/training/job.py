@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lume_run.common.records import Example
 from lume_run.config.settings import Phase
 from lume_run.methods.base import Method, Role
-from lume_run.reference import ReferenceCache
+from lume_run.training.reference import ReferenceCache
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from lume_run.checkpoints import COMPLETE
 from lume_run.common.devices import rank
-from lume_run.launch.spawn import barrier, deepspeed_config
 from lume_run.launch.world import World
 from lume_run.models.load import save
 from lume_run.models.precision import is_quantised
-from lume_run.trainer import UnlearnTrainer
+from lume_run.training.checkpoints import COMPLETE
+from lume_run.training.collectives import barrier
+from lume_run.training.trainer import UnlearnTrainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -133,3 +133,36 @@ def _save_gathered(
     whole = reload()
     set_peft_model_state_dict(whole, get_peft_model_state_dict(model, state_dict=weights))
     save(whole, tokenizer, folder, keep_adapters=keep_adapters)
+
+
+def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:
+    """DeepSpeed's settings for a mode, in the words of the transformers integration; None without DeepSpeed."""
+    if not world.stage:
+        return None
+    leave_uncompiled()
+    zero: dict[str, Any] = {"stage": world.stage, "contiguous_gradients": True, "overlap_comm": world.size > 1}
+    if world.stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    if world.mode == "zero3_offload":
+        pinned = {"device": "cpu", "pin_memory": True}
+        zero |= {"offload_optimizer": pinned, "offload_param": pinned}
+    return {
+        "zero_optimization": zero,
+        "bf16": {"enabled": bf16},
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31,
+    }
+
+
+def leave_uncompiled() -> None:
+    """Keep DeepSpeed from compiling an operator as it starts on CPUs: only its inference engine would use that.
+
+    It would need a C++ compiler and half a minute.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__ = {}

@@ -14,8 +14,8 @@ from pathlib import Path
 from lume_run.common.devices import rank
 from lume_run.common.errors import RunError
 from lume_run.common.files import naming_full_disk
-from lume_run.launch.spawn import barrier
 from lume_run.launch.world import World
+from lume_run.training.collectives import barrier
 
 COMPLETE = "COMPLETE"  # in a checkpoint's folder: the world that wrote it
 WRITING = "writing"  # beside the whole ones: where the next one comes about

@@ -19,15 +19,15 @@ from transformers import Trainer as HubTrainer
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lume_run.checkpoints import WRITING, written_aside
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Phase, Trainer
-from lume_run.launch.spawn import any_rank, summed
 from lume_run.launch.world import World
 from lume_run.methods.base import Method
 from lume_run.models.batch import Batch
-from lume_run.schedule import MicroBatch, Schedule
-from lume_run.signals import Reference, read_signals
+from lume_run.training.checkpoints import WRITING, written_aside
+from lume_run.training.collectives import any_rank, summed
+from lume_run.training.schedule import MicroBatch, Schedule
+from lume_run.training.signals import Reference, read_signals
 
 
 class Diverged(RunError):

@@ -21,11 +21,15 @@ from torch import Tensor, nn
 
 from lume_run.common.console import Progress
 from lume_run.common.logits import token_logps
+from lume_run.common.records import Example
 from lume_run.methods.base import Needs, Role, granted
 from lume_run.models.batch import NO_TOTALS, Batch, collate, length_batches
 from lume_run.models.forward import Outputs, forward
+from lume_run.models.load import limit_of, load_model, load_tokenizer
 from lume_run.models.tokenise import TokenRow
-from lume_run.signals import Reference, rows_of
+from lume_run.pipeline.run import Run
+from lume_run.training.rows import token_rows
+from lume_run.training.signals import Reference, rows_of
 
 
 @torch.inference_mode()
@@ -95,3 +99,16 @@ def live_reference(model: nn.Module, frozen: nn.Module | None) -> Reference:
         return found
 
     return outputs
+
+
+def build_reference(
+    run: Run, target: str, examples: Sequence[tuple[Role, Example]], needs: Needs, folder: Path
+) -> None:
+    """Score these rows with the frozen target once."""
+    settings = run.settings.model
+    tokenizer = load_tokenizer(target, settings)
+    model = load_model(target, settings, run.device)
+    rows = token_rows(examples, tokenizer, needs=needs, max_tokens=limit_of(model.config, settings))
+    ReferenceCache.compute(
+        model, rows, pad_id=int(tokenizer.pad_token_id), batch_tokens=run.settings.evaluator.batch_tokens, folder=folder
+    )

@@ -15,14 +15,11 @@ import torch
 from rich.markup import escape
 from torch import nn
 
-from lume_run.callbacks import Clock, ShowProgress, StopAtBound, StopWhenAsked, StopWhenMemorised, WriteLive
-from lume_run.checkpoints import resumable, step_of, whole_checkpoints
 from lume_run.common.console import console
 from lume_run.common.devices import PeakMemory, dtype_of, rank, seed_everything
 from lume_run.common.errors import RunError
 from lume_run.common.files import LIVE, write_json
 from lume_run.launch.preemption import Preempted
-from lume_run.launch.spawn import any_rank, barrier, deepspeed_config, largest
 from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
@@ -31,12 +28,15 @@ from lume_run.models.load import config_of, limit_of, load_model, load_tokenizer
 from lume_run.models.tokenise import TokenRow
 from lume_run.models.weights import choose_weights, with_adapters
 from lume_run.pipeline.run import Run
-from lume_run.reference import live_reference
-from lume_run.rows import token_rows
-from lume_run.schedule import MicroBatch, Schedule, write_schedule
-from lume_run.sharding import read_weights, regroup, save_trained, sharded, whole_weights
-from lume_run.trainer import Diverged, UnlearnTrainer, training_arguments
-from lume_run.training import Training
+from lume_run.training.callbacks import Clock, ShowProgress, StopAtBound, StopWhenAsked, StopWhenMemorised, WriteLive
+from lume_run.training.checkpoints import resumable, step_of, whole_checkpoints
+from lume_run.training.collectives import any_rank, barrier, largest
+from lume_run.training.job import Training
+from lume_run.training.reference import live_reference
+from lume_run.training.rows import token_rows
+from lume_run.training.schedule import MicroBatch, Schedule, write_schedule
+from lume_run.training.trainer import Diverged, UnlearnTrainer, training_arguments
+from lume_run.training.zero import deepspeed_config, read_weights, regroup, save_trained, sharded, whole_weights
 
 IDLE = -1  # the role of rows that count for nothing
 

@@ -1,0 +1,1 @@
+"""One optimisation, from a model folder into a model folder."""

@@ -1,0 +1,52 @@
+"""What the ranks of a training decide together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def together() -> bool:
+    """Whether other ranks train with this one."""
+    import torch
+
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    import torch
+
+    if together():
+        torch.distributed.barrier()
+
+
+def any_rank(here: bool | Tensor, device: torch.device) -> bool:
+    """Whether something is so on some rank: all of them must come to the same end, or some would wait for ever."""
+    return bool(largest(float(here), device))
+
+
+def largest(value: float, device: torch.device) -> float:
+    """The largest value of all ranks."""
+    import torch
+
+    if not together():
+        return value
+    found = torch.tensor(value, device=device, dtype=torch.float32)
+    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+    return float(found)
+
+
+def summed(parts: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
+    """Shares of a step's loss parts, added over ranks."""
+    import torch
+
+    if not together() or not parts:
+        return {name: float(value) for name, value in parts.items()}
+    values = torch.stack([value.float().to(device) for value in parts.values()])
+    torch.distributed.all_reduce(values)
+    return dict(zip(parts, values.tolist(), strict=True))
