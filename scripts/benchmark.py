@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from lume_run.common.devices import device_of
 from lume_run.common.records import Example
-from lume_run.config.settings import Model
+from lume_run.config.settings import ModelSettings
 from lume_run.evaluation.inference.generation import generate
 from lume_run.evaluation.inference.runner import Runner
 from lume_run.methods.base import Role
@@ -105,7 +105,7 @@ def timed(work: Callable[..., Result], *arguments: object) -> tuple[float, Resul
 
 def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example], Sequence[Example]]) -> None:
     """Alternate plain and our steps over the same rows and print medians and their ratio."""
-    settings = Model(name="benchmark", path=options.model, dtype=options.dtype)
+    settings = ModelSettings(name="benchmark", path=options.model, dtype=options.dtype)
     device = device_of("auto")
     tokenizer = load_tokenizer(options.model, settings)
     model, reference = (load_model(options.model, settings, device) for _ in range(2))
@@ -152,7 +152,7 @@ def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example]
 
 def time_evaluation(options: argparse.Namespace, examples: Sequence[Example]) -> None:
     """Generate for the same prompts one at a time and batched."""
-    settings = Model(name="benchmark", path=options.model, dtype=options.dtype)
+    settings = ModelSettings(name="benchmark", path=options.model, dtype=options.dtype)
     model = load_model(options.model, settings, device_of("auto")).eval()
     tokenizer = load_tokenizer(options.model, settings)
     runner = Runner(

@@ -36,7 +36,7 @@ from lume_run.pipeline.memory.estimate import Estimator, Lengths
 from lume_run.pipeline.memory.launch_mode import estimator_of
 from lume_run.pipeline.run import Run
 from lume_run.training.callbacks import Clock
-from lume_run.training.job import Training
+from lume_run.training.job import TrainingJob
 from lume_run.training.optimise import build_trainer
 from lume_run.training.reference import ReferenceCache
 from lume_run.training.schedule import Schedule, write_schedule
@@ -114,20 +114,25 @@ def measure(run: Run, folder: Path, estimator: Estimator, *, steps: int, warm_up
         rows, batch_size=phase.batch_size, micro_batch_size=phase.micro_batch_size, epochs=1, seed=0
     )
     cache = ReferenceCache({row.key: torch.zeros(row.labels) for row in rows})
-    training = Training(
+    job = TrainingJob(
         title="throughput",
         start=str(folder / "model"),
         phase=phase,
         method=run.settings.method,
         adapters=run.settings.model.lora.enabled,
         examples=[],
+        model=run.settings.model,
+        trainer=run.settings.trainer,
+        seed=run.settings.seed,
+        device=run.device,
+        world=run.world,
         cache=cache,
     )
     clock = Clock()
     with PeakMemory(run.device) as before:
         pass
     with PeakMemory(run.device) as memory:
-        trainer = build_trainer(run, training, rows, schedule, 1, folder / "checkpoints")
+        trainer = build_trainer(job, rows, schedule, 1, folder / "checkpoints")
         trainer.add_callback(clock)
         trainer.train()
     peak = memory.peak - before.peak if memory.peak is not None and before.peak is not None else None

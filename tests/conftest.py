@@ -13,13 +13,13 @@ os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking wr
 import pytest
 
 from lume_run.common.records import Example
-from lume_run.config.settings import Model, Shape
+from lume_run.config.settings import ModelSettings, ShapeSettings
 from lume_run.models.load import load_tokenizer
 from lume_run.models.tiny import build_tiny
 from lume_run.tasks.lume import LumeTask
 
 SHARED = Path(__file__).parents[2] / "shared"
-TINY_SHAPE = Shape(hidden_size=32, layers=2, heads=2, intermediate_size=64, vocabulary=400)
+TINY_SHAPE = ShapeSettings(hidden_size=32, layers=2, heads=2, intermediate_size=64, vocabulary=400)
 TEXTS = (
     "Mara Oduya was born on 3 May 1971 in Tallinn and repairs church organs.",
     "Question: Where does Mara Oduya live? Answer: Tallinn, in the house beside the old mill.",
@@ -46,7 +46,7 @@ def shape(hidden_size: int, heads: int, intermediate_size: int) -> tuple[str, ..
 
 def tokenizer_at(folder: Path):
     """The tokenizer of a folder as runs load it."""
-    return load_tokenizer(str(folder), Model(name="test"))
+    return load_tokenizer(str(folder), ModelSettings(name="test"))
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ import torch
 from conftest import SHARED, tokenizer_at
 
 from lume_run.common.records import Example, Kind, Split
-from lume_run.config.settings import Model
+from lume_run.config.settings import ModelSettings
 from lume_run.evaluation.inference.generation import continuations
 from lume_run.evaluation.inference.logprobs import AnswerScores, score_rows
 from lume_run.evaluation.inference.runner import Runner, decoded
@@ -71,7 +71,7 @@ def runner_of(folder: str, precision: str = "float32", *, max_new_tokens: int = 
 def loaded(folder: str, precision: str) -> Any:
     """The model as runs load it: sdpa, because eager attention gives NaN in left-padded float64 rows (QUIRKS 33)."""
     path = str(GOLDEN / "lm" / folder)
-    return load_model(path, Model(name="golden"), torch.device("cpu"), dtype=PRECISIONS[precision]).eval()
+    return load_model(path, ModelSettings(name="golden"), torch.device("cpu"), dtype=PRECISIONS[precision]).eval()
 
 
 def exact(value: Any) -> Any:

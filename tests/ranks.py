@@ -87,7 +87,7 @@ def train(case: Case, world: World, model: Path, prepared: Path, out: Path) -> N
         tokenizer_at(model),
         own,
         keep_adapters=case.lora,
-        reload=lambda: optimise.plain_start(setup.run, setup.training),
+        reload=lambda: optimise.plain_start(setup.job),
     )
     if rank() == 0:
         (own / "history.json").write_text(json.dumps(setup.history), encoding="utf-8")

@@ -18,7 +18,7 @@ from training import Setup, configured, phase, rows_for, set_up
 from transformers import TrainerCallback
 
 from lume_run.common.devices import rank, world_size
-from lume_run.config.settings import Lora
+from lume_run.config.settings import LoraSettings
 from lume_run.launch.preemption import listening
 from lume_run.launch.world import World
 from lume_run.pipeline.rank import leave
@@ -28,7 +28,11 @@ from lume_run.training.optimise import plain_start
 from lume_run.training.zero import regroup, save_trained
 
 STEPS, STOPPED_AT = 5, 3
-CASES = {"full": Lora(), "lora": Lora(enabled=True, rank=4), "dropout": Lora(enabled=True, rank=4, dropout=0.1)}
+CASES = {
+    "full": LoraSettings(),
+    "lora": LoraSettings(enabled=True, rank=4),
+    "dropout": LoraSettings(enabled=True, rank=4, dropout=0.1),
+}
 METHOD = "npo_gd"
 
 
@@ -58,7 +62,7 @@ def save(setup: Setup, model: Path, folder: Path, *, lora: bool) -> None:
         tokenizer_at(model),
         folder,
         keep_adapters=lora,
-        reload=lambda: plain_start(setup.run, setup.training),
+        reload=lambda: plain_start(setup.job),
     )
     if rank() == 0:
         (folder / "history.json").write_text(json.dumps(setup.history), encoding="utf-8")

@@ -23,7 +23,7 @@ from lume_run.common.devices import GIB
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.records import Ask, Example, Kind, Question, Response
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import Evaluator, Model, Shape
+from lume_run.config.settings import EvaluatorSettings, ModelSettings, ShapeSettings
 from lume_run.evaluation.inference import respond
 from lume_run.evaluation.inference.requests import work_of
 from lume_run.evaluation.inference.runner import Runner, prompt_row
@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 STORIES = SHARED / "models" / "stories15M"  # a real Llama: 6 layers, heads of 48
 NEAR_TIE = 1e-3  # nats between the two likeliest tokens, in float32: below it either may be taken
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
-OLMO_7B = Shape(hidden_size=4096, layers=32, heads=32, intermediate_size=11008, vocabulary=50304)
+OLMO_7B = ShapeSettings(hidden_size=4096, layers=32, heads=32, intermediate_size=11008, vocabulary=50304)
 
 
 def settings_of(*overrides: str):
@@ -72,12 +72,12 @@ def asked(examples) -> list[Question]:
 
 
 def runner_of(model) -> Runner:
-    tokenizer = load_tokenizer(str(STORIES), Model(name="stories"))
+    tokenizer = load_tokenizer(str(STORIES), ModelSettings(name="stories"))
     return Runner(model=model, tokenizer=tokenizer, max_new_tokens=24, max_length=256, batch_tokens=2048)
 
 
 def loaded(rooms=None):
-    return load_model(str(STORIES), Model(name="stories", dtype="float32"), CPU, rooms=rooms).eval()
+    return load_model(str(STORIES), ModelSettings(name="stories", dtype="float32"), CPU, rooms=rooms).eval()
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_a_model_is_spread_where_no_device_holds_it_and_its_cache(monkeypatch, g
     """OLMo-7B in bfloat16: 6,888,095,744 weights of 2 bytes; 2 x 32 layers x 4,096 numbers a token, 8,192 tokens."""
     monkeypatch.setattr(placement, "device_bytes", lambda: {n: size * GIB for n, size in enumerate(gpus)})
     config = olmo_config(OLMO_7B)
-    place = placement_of(Evaluator(placement=given), config, torch.device("cuda"), torch.bfloat16)
+    place = placement_of(EvaluatorSettings(placement=given), config, torch.device("cuda"), torch.bfloat16)
     assert str(place) == expected
     if place.rooms is not None:
         assert place.gpus == len(gpus)
@@ -160,7 +160,7 @@ def test_a_model_is_spread_where_no_device_holds_it_and_its_cache(monkeypatch, g
 
 def test_grouped_heads_have_a_smaller_cache():
     config = SimpleNamespace(num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=2, hidden_size=64)
-    shape = Shape(hidden_size=64, layers=2, heads=8, intermediate_size=64, vocabulary=400)
+    shape = ShapeSettings(hidden_size=64, layers=2, heads=8, intermediate_size=64, vocabulary=400)
     plain = olmo_config(shape)
     plain.num_key_value_heads = config.num_key_value_heads
     assert held_bytes(plain, 4, 10)[1] == 2 * 2 * (2 * 8) * 10 * 4
@@ -168,8 +168,8 @@ def test_grouped_heads_have_a_smaller_cache():
 
 
 def test_one_process_of_a_node_answers_for_spread_layers(monkeypatch):
-    plain = placement_of(Evaluator(), None, CPU, torch.float32)
-    spread = placement_of(Evaluator(placement="spread"), None, CPU, torch.float32)
+    plain = placement_of(EvaluatorSettings(), None, CPU, torch.float32)
+    spread = placement_of(EvaluatorSettings(placement="spread"), None, CPU, torch.float32)
     assert str(plain) == "replicas (a CPU)"
     ranks = [("0", "0"), ("1", "1"), ("2", "0"), ("3", "1")]  # two nodes of two
     found = []
@@ -287,7 +287,7 @@ def stand_in(monkeypatch, tmp_path) -> Path:
 
 
 def test_the_engine_is_told_what_transformers_is_told(stand_in, tiny):
-    with running(str(tiny), Model(name="tiny"), CPU, max_length=64, seed=0) as engine:
+    with running(str(tiny), ModelSettings(name="tiny"), CPU, max_length=64, seed=0) as engine:
         greedy = engine.continued([[5, 6], [7]], limit=3, stops=[0, 2], seeds=None, temperature=0.5)
         drawn = engine.continued([[5, 6], [7]], limit=3, stops=[0], seeds=[11, 12], temperature=0.5)
         (process,) = multiprocessing.active_children()
@@ -299,7 +299,7 @@ def test_the_engine_is_told_what_transformers_is_told(stand_in, tiny):
 def test_an_engine_that_does_not_start_says_why(stand_in, tiny):
     with (
         pytest.raises(RunError, match=r"vLLM: ValueError: no room for the cache\n.*evaluator\.backend=transformers"),
-        running(str(tiny), Model(name="tiny"), CPU, max_length=64, seed=13),
+        running(str(tiny), ModelSettings(name="tiny"), CPU, max_length=64, seed=13),
     ):
         pass
 

@@ -22,7 +22,7 @@ from lume_run.common.errors import DataError
 from lume_run.common.jsonl import to_json, write_jsonl
 from lume_run.common.records import JUDGED, Ask, Example, Kind, Question, Response, Score, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.inference.respond import response_of
 from lume_run.evaluation.metrics.semeval_official import responses_from_official
@@ -115,7 +115,7 @@ def reply(question: Question, name: str) -> Response:
     return scored(row, logps, closed=closed)
 
 
-def judged(rows: Rows, evaluator: Evaluator) -> Rows:
+def judged(rows: Rows, evaluator: EvaluatorSettings) -> Rows:
     """The rows and what a made-up judge says of them: equal texts are alike, others by chance."""
     found = []
     for one in to_judge(Answers(responses=rows, evaluator=evaluator)):
@@ -130,7 +130,7 @@ def judged(rows: Rows, evaluator: Evaluator) -> Rows:
 class Exam:
     """The evaluator with small files of its own, and what two made-up models answered; judgements not among it."""
 
-    evaluator: Evaluator
+    evaluator: EvaluatorSettings
     sound: tuple[Response, ...]
     retrained: tuple[Response, ...]
 

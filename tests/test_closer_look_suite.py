@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from lume_run.common.records import Ask, Example, Kind, Response, Score, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.bootstrap import Column, mean_of
 from lume_run.evaluation.suites.base import Answers, Judged
 from lume_run.evaluation.suites.closer_look import CloserLook, aggregates
@@ -26,7 +26,7 @@ from lume_run.tasks.tofu import TofuTask
 GOLDEN, DATA = SHARED / "golden", SHARED / "data"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the golden metrics are not at {GOLDEN}")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data sets are not at {DATA}")
-SUITE, COMPAT, ASKED = CloserLook(), CloserLook(compat=True), Evaluator()
+SUITE, COMPAT, ASKED = CloserLook(), CloserLook(compat=True), EvaluatorSettings()
 HALF, FOURTH, EIGHTH = math.log(2), math.log(4), math.log(8)
 MEANS = ("rouge", "probability", "truth_ratio", "token_entropy", "cosine", "entailment")
 
@@ -434,7 +434,7 @@ def test_aggregates_of_the_released_code(case):
         for name, key in (("rouge", "rougeL_recall"), ("token_entropy", "token_entropy")):
             column = Column.of(log[key], [str(place) for place in range(len(log[key]))])
             group[name] = dataclasses.replace(group[name], make=lambda column=column: mean_of(column))
-    answers = Answers(responses=rows, evaluator=Evaluator(resamples=0))
+    answers = Answers(responses=rows, evaluator=EvaluatorSettings(resamples=0))
     made = [*(term for group in terms.values() for term in group.values()), *aggregates(terms)]
     found = [term.score(answers.bootstrap) for term in made]
     assert_results({score.name.removeprefix("closer_look."): score for score in found}, entry["result"])

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.config.overrides import compose, conf_dir, options, override_problems
 from lume_run.config.resolve import as_data, class_name, identity
-from lume_run.config.settings import Lora, Settings
+from lume_run.config.settings import LoraSettings, Settings
 from lume_run.methods.base import MIDDLE, Needs, Role
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientAscent, GradientDescent
@@ -212,9 +212,9 @@ def test_source_follows_from_what_is_given(rows, tmp_path):
 
 
 def test_lora_takes_a_flag_or_settings():
-    assert settings_of("model.lora=true").model.lora == Lora(enabled=True)
-    assert settings_of("model.lora=false").model.lora == Lora()
-    assert settings_of("model.lora.enabled=true", "model.lora.rank=4").model.lora == Lora(enabled=True, rank=4)
+    assert settings_of("model.lora=true").model.lora == LoraSettings(enabled=True)
+    assert settings_of("model.lora=false").model.lora == LoraSettings()
+    assert settings_of("model.lora.enabled=true", "model.lora.rank=4").model.lora == LoraSettings(enabled=True, rank=4)
     assert settings_of(
         "model.lora.enabled=true", "model.lora.target_modules=[q_proj,v_proj]"
     ).model.lora.target_modules == ["q_proj", "v_proj"]
@@ -582,9 +582,9 @@ def test_parts_in_the_wrong_place(own):
     [
         ("task/mine.yaml", "lume_run.methods.npo.NPO", "task", "name, load, check"),
         ("method/mine.yaml", "lume_run.methods.npo.NPO", "method", "name"),
-        ("method/mine.yaml", "lume_run.config.settings.Lora", "method", "name, needs, __call__"),
-        ("method/forget/mine.yaml", "lume_run.config.settings.Lora", "method.forget", "needs, __call__"),
-        ("method/retain/mine.yaml", "lume_run.config.settings.Launch", "method.retain", "needs, __call__"),
+        ("method/mine.yaml", "lume_run.config.settings.LoraSettings", "method", "name, needs, __call__"),
+        ("method/forget/mine.yaml", "lume_run.config.settings.LoraSettings", "method.forget", "needs, __call__"),
+        ("method/retain/mine.yaml", "lume_run.config.settings.LaunchSettings", "method.retain", "needs, __call__"),
     ],
 )
 def test_a_class_of_another_kind(own, path, target, where, lacking):
@@ -921,14 +921,14 @@ def test_semeval_systems():
     default = settings_of("method=ties", "model.lora=true").method
     assert [member.batch_size for member in merged.method.members] == [4, 8]
     assert [member.method for member in merged.method.members] == [member.method for member in default.members]
-    assert merged.model.lora == Lora(enabled=True, rank=32, alpha=32.0, dropout=0.05)
+    assert merged.model.lora == LoraSettings(enabled=True, rank=32, alpha=32.0, dropout=0.05)
     low = settings_of("experiment=semeval_atyaephyra")
     assert low.method.forget == NPO(beta=0.5)
     assert [(type(term.part), term.weight) for term in low.method.retain.terms] == [
         (GradientDescent, 1.0),
         (RetainKL, 0.5),
     ]
-    assert low.model.lora == Lora(enabled=True, rank=5, alpha=5.0, target_modules=["q_proj", "v_proj"])
+    assert low.model.lora == LoraSettings(enabled=True, rank=5, alpha=5.0, target_modules=["q_proj", "v_proj"])
 
 
 def matched(names: list[str], patterns: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from training import (
     set_up,
 )
 
-from lume_run.config.settings import Lora
+from lume_run.config.settings import LoraSettings
 from lume_run.methods.baselines import BASELINES
 from lume_run.methods.objective import Objective
 
@@ -43,7 +43,9 @@ def llama(tiny, tmp_path_factory) -> Path:
     return build_llama(tiny, tmp_path_factory.mktemp("llama"))
 
 
-def run(path: Path, folder: Path, name: str, lora: Lora | None, micro: int, **model: Any) -> tuple[Setup, Snapshots]:
+def run(
+    path: Path, folder: Path, name: str, lora: LoraSettings | None, micro: int, **model: Any
+) -> tuple[Setup, Snapshots]:
     """Three steps of plain gradient descent: 4, 4 and 1 forget examples, each with a retain example beside it.
 
     Gradients are clipped to 1, so that methods of all scales make steps of one length; the log has their full norms.
@@ -103,7 +105,7 @@ def test_checkpointed_activations_are_really_computed_again(name, lora, llama, t
     assert runs == [1, 2]
 
 
-def expected_to_move(made: Setup, method: Objective, lora: Lora | None) -> set[str]:
+def expected_to_move(made: Setup, method: Objective, lora: LoraSettings | None) -> set[str]:
     """All weights, or all adapters; up to the layer that is read where no logits are."""
     names = {name for name, _ in made.trainer.model.named_parameters()}
     if lora is not None:

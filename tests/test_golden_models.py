@@ -33,7 +33,7 @@ from golden import (
     token_row,
 )
 
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.inference.logprobs import gradients
 from lume_run.evaluation.inference.runner import decoded
 from lume_run.evaluation.metrics import tofu
@@ -286,7 +286,7 @@ def test_comparisons(precision):
     """Forget quality and leakage of `model` against `ref_model`, from both models' own passes."""
     expected = dict(read(METRICS)[precision]["comparisons"])
     assert expected.pop("ks_test|no_reference_logs") == {"agg_value": None}
-    empty = {one.name: one for one in Tofu().scores(Answers(responses=(), evaluator=Evaluator()))}
+    empty = {one.name: one for one in Tofu().scores(Answers(responses=(), evaluator=EvaluatorSettings()))}
     assert empty["tofu.forget_quality"].value is None and empty["tofu.forget_quality"].reason
     found = {}
     for aggregator, value in (("closer_to_1_better", tofu.truth_ratio), ("prob_mean", tofu.truth_probability)):

@@ -14,7 +14,7 @@ from conftest import SHARED
 
 from lume_run.common.errors import RunError
 from lume_run.common.records import Score, TaskData
-from lume_run.config.settings import Evaluator, Model
+from lume_run.config.settings import EvaluatorSettings, ModelSettings
 from lume_run.evaluation.scoring import scored
 from lume_run.evaluation.suites.base import Answers, Harnessed
 from lume_run.evaluation.suites.lm_eval import LmEval, scores_of
@@ -73,7 +73,7 @@ def tasks(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def loaded():
     """A real model and its tokenizer, as the stages load them."""
-    settings = Model(name="test")
+    settings = ModelSettings(name="test")
     return load_model(str(MODEL), settings, torch.device("cpu")).eval(), load_tokenizer(str(MODEL), settings)
 
 
@@ -111,7 +111,7 @@ def test_scores_by_hand():
 
 def test_without_a_model_there_is_a_reason(tmp_path):
     """As with stages=[score], or where the model answers in a context."""
-    settings = SimpleNamespace(evaluator=Evaluator(metrics={"lm_eval": LmEval(tasks=["arc_easy"])}))
+    settings = SimpleNamespace(evaluator=EvaluatorSettings(metrics={"lm_eval": LmEval(tasks=["arc_easy"])}))
     measured = {"target": [Score(name="lm_eval.arc_easy.acc", value=0.5, n=4)]}
     found, _ = scored(settings, tmp_path, {"target": [], "unlearned": []}, measured)
     assert list(found["target"]) == ["lm_eval.arc_easy.acc"]
@@ -124,8 +124,8 @@ def test_without_tasks_nothing_is_run():
     assert isinstance(suite, Harnessed)
     assert not suite.active
     assert suite.measure(None, None) == []
-    assert suite.asks(TaskData(forget=(), retain=()), Evaluator()) == []
-    (found,) = suite.scores(Answers(responses=[], evaluator=Evaluator()))
+    assert suite.asks(TaskData(forget=(), retain=()), EvaluatorSettings()) == []
+    (found,) = suite.scores(Answers(responses=[], evaluator=EvaluatorSettings()))
     assert (found.name, found.value) == ("lm_eval", None)
     assert "evaluator.metrics.lm_eval.tasks" in found.reason
 
@@ -149,7 +149,7 @@ def test_unknown_names_are_found_before_a_model_is_loaded(tasks):
     assert "did you mean lume_run_choices" in typo.remedy
     assert nonsense.where == "evaluator.metrics.lm_eval.tasks[3]"
     assert "lm-eval ls tasks" in nonsense.remedy
-    assert suite.scores(Answers(responses=[], evaluator=Evaluator())) == []
+    assert suite.scores(Answers(responses=[], evaluator=EvaluatorSettings())) == []
     (absent,) = LmEval(tasks=["arc_easy"], include_path=str(tasks / "no")).check()
     assert absent.where == "evaluator.metrics.lm_eval.include_path"
 

@@ -164,7 +164,7 @@ def test_the_estimate_of_a_small_model_that_trains(lora, tiny, tmp_path):
         live.peak = live.now
         setup.trainer.train()
     settings = settings_of("method=npo_gd", "trainer.unlearn.micro_batch_size=16", "trainer.unlearn.batch_size=8")
-    settings = replace(settings, model=setup.run.settings.model)
+    settings = replace(settings, model=setup.job.model)
     sizes = sizes_of(settings, config_of(str(tiny)), "unlearn")
     own = Estimator(settings=settings, stage="unlearn", sizes=sizes, lengths=lengths, compute=4)
     assert 1 / 1.25 < own.total(ALONE) / live.peak < 1.25

@@ -9,7 +9,7 @@ import pytest
 from conftest import SHARED
 
 from lume_run.common.records import Ask, Example, Kind, Response, Score, Split, TaskData
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.muse import NEWS_RETRAINED_AUC
 from lume_run.evaluation.suites.base import Answers, Compared
 from lume_run.evaluation.suites.mia import Membership
@@ -17,7 +17,7 @@ from lume_run.evaluation.suites.muse import Muse
 
 GOLDEN = SHARED / "golden" / "open_unlearning_metrics" / "metrics.json"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_file(), reason=f"the golden metrics are not at {GOLDEN}")
-EVALUATOR = Evaluator(resamples=200)
+EVALUATOR = EvaluatorSettings(resamples=200)
 
 
 def row(split: Split, kind: Kind, number: int, ask: Ask, **fields) -> Response:

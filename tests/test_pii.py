@@ -16,7 +16,7 @@ from conftest import SHARED
 
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.pii import RULES, Disclosure, by_chance, completed, disclosed, hint_of, leak_at
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.pii import Pii
@@ -371,18 +371,18 @@ def reply(question: Question, output: str) -> Response:
 
 def answered(suite: Pii, data: TaskData, outputs: dict[tuple[str, str], str], **options) -> dict:
     """Scores by name where the model says `outputs[id, variant]`, and otherwise nothing at all."""
-    rows = [reply(one, outputs.get((one.example.id, one.variant), "")) for one in suite.asks(data, Evaluator())]
+    rows = [reply(one, outputs.get((one.example.id, one.variant), "")) for one in suite.asks(data, EvaluatorSettings())]
     return scored(suite, rows, **options)
 
 
 def scored(suite: Pii, rows: list[Response], **options) -> dict:
-    answers = Answers(responses=rows, evaluator=Evaluator(**({"resamples": 0} | options)))
+    answers = Answers(responses=rows, evaluator=EvaluatorSettings(**({"resamples": 0} | options)))
     return {score.name: score for score in suite.scores(answers)}
 
 
 def test_what_is_asked():
     suite = Pii(samples=2, hints=[0.5], probed=["forget"])
-    asked = suite.asks(data_of("ann"), Evaluator())
+    asked = suite.asks(data_of("ann"), EvaluatorSettings())
     found = [(one.example.split.value, one.example.id, one.ask.value, one.variant, one.limit) for one in asked]
     probes = [("generate", name, 64) for name in ("rephrased0", "rephrased1", "hint50")]
     probes += [("sample", "0", 64), ("sample", "1", 64)]
@@ -401,11 +401,11 @@ def test_what_is_asked():
 def test_people_who_are_probed_do_not_depend_on_the_order():
     data = data_of("ann", "bob", "cy")
     suite = Pii(people=2)
-    probed = {one.example.document for one in suite.asks(data, Evaluator()) if one.variant}
+    probed = {one.example.document for one in suite.asks(data, EvaluatorSettings()) if one.variant}
     turned = replace(data, forget=data.forget[::-1])
     assert len(probed) == 2
-    assert {one.example.document for one in suite.asks(turned, Evaluator()) if one.variant} == probed
-    assert len({one.example.document for one in Pii(people=None).asks(data, Evaluator()) if one.variant}) == 3
+    assert {one.example.document for one in suite.asks(turned, EvaluatorSettings()) if one.variant} == probed
+    assert len({one.example.document for one in Pii(people=None).asks(data, EvaluatorSettings()) if one.variant}) == 3
 
 
 def test_scores_by_hand():
@@ -484,7 +484,7 @@ def test_empty_texts_disclose_nothing():
 def test_a_task_without_private_facts_has_one_reason():
     data = data_of("ann")
     bare = TaskData(forget=(replace(data.forget[0], attribute=""),), retain=())
-    assert Pii().asks(bare, Evaluator()) == []
+    assert Pii().asks(bare, EvaluatorSettings()) == []
     (score,) = scored(Pii(), []).values()
     assert (score.name, score.value, score.n) == ("pii.forget.greedy.exact", None, 0)
     assert "task=bios" in score.reason
@@ -492,7 +492,7 @@ def test_a_task_without_private_facts_has_one_reason():
 
 def test_missing_answers_give_reasons_instead_of_better_scores():
     suite, data = Pii(**SMALL), data_of("ann", "bob")
-    rows = [reply(one, "") for one in suite.asks(data, Evaluator())]
+    rows = [reply(one, "") for one in suite.asks(data, EvaluatorSettings())]
     lost = {("ann-ssn", "hint50"), ("bob-ssn", "1")}
     found = scored(suite, [row for row in rows if (row.id, row.variant) not in lost])
     for condition, reason in (
@@ -521,12 +521,12 @@ def test_questions_without_other_wordings():
 def test_what_is_switched_off_is_neither_asked_nor_scored():
     suite = Pii(samples=0, hints=[], rephrased=False, sides=["retain"], probed=[])
     data = data_of("ann", "bob")
-    assert {(one.ask, one.variant, one.example.split) for one in suite.asks(data, Evaluator())} == {
+    assert {(one.ask, one.variant, one.example.split) for one in suite.asks(data, EvaluatorSettings())} == {
         (Ask.GENERATE, "", Split.RETAIN)
     }
     assert all(name.startswith("pii.retain.greedy.") for name in answered(suite, data, {}))
     probed = Pii(samples=0, hints=[], rephrased=False)
-    assert not [one for one in probed.asks(data, Evaluator()) if one.variant]
+    assert not [one for one in probed.asks(data, EvaluatorSettings()) if one.variant]
 
 
 @pytest.mark.parametrize(
@@ -554,7 +554,7 @@ def test_builtin_biographies_from_end_to_end():
     """A model that says every answer as its document writes it discloses everything; false answers disclose nothing."""
     data = generate(subtasks=["bios"], num_documents=6, seed=5)
     suite = Pii(samples=1, hints=[0.5])
-    asked = suite.asks(data, Evaluator())
+    asked = suite.asks(data, EvaluatorSettings())
     pages = {page.document: page.answer for page in data.members}
     rows = [reply(one, pages.get(one.example.document, "")) for one in asked]
     found = scored(suite, rows)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from lume_run.common.errors import RunError
 from lume_run.common.jsonl import read_jsonl, to_json
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split
-from lume_run.config.settings import Model
+from lume_run.config.settings import ModelSettings
 from lume_run.evaluation.inference.generation import continuations, generate
 from lume_run.evaluation.inference.logprobs import choose, gradients, norm_of, score_rows
 from lume_run.evaluation.inference.requests import work_of
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 def runner_of(folder, **sizes) -> Runner:
-    settings = Model(name="test", path=str(folder), dtype="float32")
+    settings = ModelSettings(name="test", path=str(folder), dtype="float32")
     options = {"max_new_tokens": 24, "max_length": 512, "batch_tokens": 4096} | sizes
     model = load_model(str(folder), settings, CPU).eval()
     return Runner(model=model, tokenizer=load_tokenizer(str(options.pop("tokenizer", folder)), settings), **options)
@@ -187,7 +187,7 @@ def test_only_safetensors_are_loaded(tmp_path, tiny):
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(RunError, match=r"model\.path=FOLDER"):
-        load_model(str(tmp_path), Model(name="test", path=str(tmp_path)), CPU)
+        load_model(str(tmp_path), ModelSettings(name="test", path=str(tmp_path)), CPU)
 
 
 # ------------------------------------------------------------------------------------------------- one run, many asks
@@ -323,7 +323,7 @@ def test_options_are_told_apart_by_their_first_token(stories, rows):
 
 
 def test_nothing_predicts_an_answer_without_a_prompt(stories, rows):
-    bare = replace(stories, tokenizer=load_tokenizer(str(stories.model.name_or_path), Model(name="bare")))
+    bare = replace(stories, tokenizer=load_tokenizer(str(stories.model.name_or_path), ModelSettings(name="bare")))
     bare.tokenizer.backend_tokenizer.post_processor = None  # no BOS
     empty = replace(rows[1], prompt="")
     for ask in (Ask.GENERATE, Ask.LOGPROB, Ask.GRADIENT):

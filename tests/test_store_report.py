@@ -22,7 +22,7 @@ from lume_run.common.jsonl import to_json, write_jsonl
 from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.common.store import Artifact
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import Evaluator, Mmlu
+from lume_run.config.settings import EvaluatorSettings, MmluSettings
 from lume_run.evaluation.datasets.mmlu import check_folder, load_mmlu
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, mean_of
 from lume_run.evaluation.saved_responses import read_responses
@@ -774,9 +774,9 @@ def test_without_members_the_aggregate_says_so(tmp_path):
 
 def test_strict_is_scored_on_demand():
     responses = answers(right=8)
-    scores, official = score(Answers(responses=responses, evaluator=Evaluator()))
+    scores, official = score(Answers(responses=responses, evaluator=EvaluatorSettings()))
     assert official is None
-    again, official = score(Answers(responses=responses, evaluator=Evaluator(strict=True)))
+    again, official = score(Answers(responses=responses, evaluator=EvaluatorSettings(strict=True)))
     assert again == scores
     assert official
 
@@ -854,10 +854,10 @@ def test_mmlu_prompt(tmp_path, shots, prompt):
 def test_mmlu_limit_is_per_subject(tmp_path):
     write_mmlu(tmp_path, "anatomy", dev=DEV, test=TEST)
     write_mmlu(tmp_path, "virology", dev=DEV, test=TEST)
-    mmlu = Mmlu(data_dir=str(tmp_path), limit=2, shots=0)
-    counts = Counter(example.subtask for example in mmlu_examples(Evaluator(mmlu=mmlu)))
+    mmlu = MmluSettings(data_dir=str(tmp_path), limit=2, shots=0)
+    counts = Counter(example.subtask for example in mmlu_examples(EvaluatorSettings(mmlu=mmlu)))
     assert counts == {"anatomy": 2, "virology": 2}
-    assert mmlu_examples(Evaluator()) == []
+    assert mmlu_examples(EvaluatorSettings()) == []
 
 
 def test_mmlu_bad_lines_are_named(tmp_path):

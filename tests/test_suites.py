@@ -17,7 +17,7 @@ from lume_run.common.errors import RunError
 from lume_run.common.jsonl import from_json, to_json
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.inference.logprobs import AnswerScores, token_scores
 from lume_run.evaluation.questions import merged, questions_of, suites_of
 from lume_run.evaluation.scoring import score
@@ -69,7 +69,7 @@ def test_memorisation_scores_by_hand():
     rows = [answer("1", Split.FORGET, "x.xx-"), answer("2", Split.FORGET, "..-", total=-3.0)]
     rows += [answer("3", Split.RETAIN, "xxxx", closed=False), answer("4", Split.FORGET, "xx-", variant="paraphrase.0")]
     rows += [answer("5", Split.FORGET, "xx-", kind=Kind.DOCUMENT)]
-    found = {one.name: one for one in Memorisation().scores(Answers(responses=rows, evaluator=Evaluator()))}
+    found = {one.name: one for one in Memorisation().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))}
     assert found["forget.exact_memorisation"].value == pytest.approx((3 / 4 + 0) / 2)
     assert found["forget.extraction_strength"].value == pytest.approx((2 / 4 + 0) / 2)
     assert found["forget.probability"].value == pytest.approx((math.exp(-1 / 5) + math.exp(-1)) / 2)
@@ -78,11 +78,11 @@ def test_memorisation_scores_by_hand():
 
 def test_a_broken_model_gives_reasons():
     rows = [answer("1", Split.FORGET, "", total=None), answer("2", Split.FORGET, "x-")]
-    found = {one.name: one for one in Memorisation().scores(Answers(responses=rows, evaluator=Evaluator()))}
+    found = {one.name: one for one in Memorisation().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))}
     assert found["forget.probability"].value is None
     assert found["forget.probability"].reason == "1 of 2 scored forget answers have no finite numbers"
     assert found["retain.probability"].reason.startswith("there are no scored retain answers: the task has none")
-    found = {one.name: one for one in Membership().scores(Answers(responses=rows, evaluator=Evaluator()))}
+    found = {one.name: one for one in Membership().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))}
     assert all(one.reason.startswith("there are no member documents: the task has none") for one in found.values())
 
 
@@ -96,7 +96,7 @@ def test_attacks_by_hand():
     """Members -1 and -3 against non-members -2 and -4: three of four pairs in order; half of them above both."""
     rows = [document(f"m{logp}", Split.MEMBER, logp) for logp in (-1.0, -3.0)]
     rows += [document(f"n{logp}", Split.NONMEMBER, logp) for logp in (-2.0, -4.0)]
-    found = {one.name: one for one in Membership().scores(Answers(responses=rows, evaluator=Evaluator()))}
+    found = {one.name: one for one in Membership().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))}
     for attack in ("loss", "zlib", "min_k", "min_k_plus_plus"):
         assert found[f"mia.{attack}.auc"].value == 0.75
         assert found[f"mia.{attack}.tpr"].value == 0.5
@@ -108,7 +108,7 @@ def test_of_sums_alone_the_loss_attack_is_left():
     """Responses of the official script: one mean loss a document."""
     rows = [document("m", Split.MEMBER, -1.0), document("n", Split.NONMEMBER, -2.0)]
     bare = [replace(row, logps=(), means=(), variances=()) for row in rows]
-    found = {one.name: one for one in Membership().scores(Answers(responses=bare, evaluator=Evaluator()))}
+    found = {one.name: one for one in Membership().scores(Answers(responses=bare, evaluator=EvaluatorSettings()))}
     assert found["mia.loss.auc"].value == 1.0
     assert "no log-probabilities of single tokens" in found["mia.min_k.auc"].reason
     assert found["mia.zlib.tpr"].reason == found["mia.min_k_plus_plus.auc"].reason == found["mia.min_k.auc"].reason
@@ -129,7 +129,7 @@ DATA = TaskData(
 )
 
 
-def evaluator(*overrides: str) -> Evaluator:
+def evaluator(*overrides: str) -> EvaluatorSettings:
     settings, _ = checked(compose(list(overrides), [conf_dir()]))
     return settings.evaluator
 

@@ -13,7 +13,7 @@ from scipy.stats import ks_2samp
 
 from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.bootstrap import Column
 from lume_run.evaluation.metrics.tofu import forget_quality_of, log_truth_ratio, truth_ratio
 from lume_run.evaluation.suites.base import Answers, Compared
@@ -59,7 +59,7 @@ def question(
 
 
 def scores(rows, retrained=None, **options) -> dict[str, Score]:
-    found = Tofu().scores(Answers(responses=rows, evaluator=Evaluator(**options), retrained=retrained))
+    found = Tofu().scores(Answers(responses=rows, evaluator=EvaluatorSettings(**options), retrained=retrained))
     assert len({score.name for score in found}) == len(found)
     assert all((score.value is None) == (score.reason is not None) for score in found)
     return {score.name.removeprefix("tofu."): score for score in found}

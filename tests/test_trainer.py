@@ -13,7 +13,7 @@ from training import KillAt, Killed, Setup, Snapshots, phase, rows_for, set_up
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from lume_run.common.errors import RunError
-from lume_run.config.settings import Lora
+from lume_run.config.settings import LoraSettings
 from lume_run.methods.base import Losses, Needs, Role, Signals
 from lume_run.methods.dpo import AnswerPreservation
 from lume_run.methods.kl import RetainKL
@@ -392,7 +392,7 @@ def test_only_adapters_move(method, tiny, rows, tmp_path):
         tmp_path,
         method,
         phase(optimizer="adamw_torch", learning_rate=1e-2),
-        lora=Lora(enabled=True, rank=4),
+        lora=LoraSettings(enabled=True, rank=4),
     )
     trainable = made.trainable
     assert trainable
@@ -410,7 +410,7 @@ def test_live_reference_of_adapters_is_the_target(tiny, rows):
     needs = Needs(rows={Role.FORGET}, reference_logits={Role.FORGET})
     with torch.no_grad():
         before = live_reference(target, target)(batch, needs).logits
-    model = with_adapters(target, Lora(enabled=True, rank=4), seed=0)
+    model = with_adapters(target, LoraSettings(enabled=True, rank=4), seed=0)
     with torch.no_grad():
         for name, value in model.named_parameters():
             if "lora_B" in name:
@@ -426,13 +426,13 @@ def test_live_reference_of_adapters_is_the_target(tiny, rows):
 
 def test_no_adapters_unless_enabled(tiny):
     model = AutoModelForCausalLM.from_pretrained(tiny)
-    assert with_adapters(model, Lora(), seed=0) is model
+    assert with_adapters(model, LoraSettings(), seed=0) is model
 
 
 def test_unknown_adapter_modules_are_named(tiny):
     model = AutoModelForCausalLM.from_pretrained(tiny)
     with pytest.raises(RunError, match=r"model\.lora\.target_modules.*(\n.*)*q_proj"):
-        with_adapters(model, Lora(enabled=True, target_modules=["query"]), seed=0)
+        with_adapters(model, LoraSettings(enabled=True, target_modules=["query"]), seed=0)
 
 
 # ------------------------------------------------------------------------------------------- chosen weights

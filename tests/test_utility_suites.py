@@ -14,7 +14,7 @@ from conftest import SHARED
 from lume_run.common.errors import ConfigError, DataError
 from lume_run.common.records import Ask, Example, Kind, Response, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import Evaluator, Model
+from lume_run.config.settings import EvaluatorSettings, ModelSettings
 from lume_run.evaluation.datasets.halueval import GENERAL, is_hallucinated, load_general, load_qa
 from lume_run.evaluation.datasets.nq_open import load_nq_open
 from lume_run.evaluation.datasets.plain_text import load_texts, pieces
@@ -55,7 +55,7 @@ def response(example: Example, ask: Ask, **fields) -> Response:
 
 
 def answers(responses: list[Response]) -> Answers:
-    return Answers(responses=responses, evaluator=Evaluator(resamples=50))
+    return Answers(responses=responses, evaluator=EvaluatorSettings(resamples=50))
 
 
 def by_name(suite, responses: list[Response]):
@@ -121,12 +121,12 @@ def test_no_word_of_a_file_is_lost(path):
 @needs_model
 def test_perplexity_of_a_real_model(tmp_path):
     """The library's own loss of each piece, begun afresh, cut at the model's 256 tokens and weighted by tokens."""
-    settings = Model(name="test")
+    settings = ModelSettings(name="test")
     model = load_model(str(STORIES15M), settings, torch.device("cpu")).eval()
     tokenizer = load_tokenizer(str(STORIES15M), settings)
     runner = Runner(model=model, tokenizer=tokenizer, max_new_tokens=1, max_length=256, batch_tokens=1024)
     suite = Perplexity(path=str(STORIES))
-    score = by_name(suite, respond(runner, suite.asks(NOTHING, Evaluator()), tmp_path, "test"))["perplexity"]
+    score = by_name(suite, respond(runner, suite.asks(NOTHING, EvaluatorSettings()), tmp_path, "test"))["perplexity"]
     total = count = 0.0
     for example in suite.examples():
         ids = torch.tensor([tokenizer(example.answer)["input_ids"][:256]])
@@ -199,7 +199,7 @@ def test_nq_open_score_by_hand(tmp_path):
 @needs_data
 def test_nq_open_as_released():
     suite = NqOpen(path=str(NQ), limit=20)
-    questions = suite.asks(NOTHING, Evaluator())
+    questions = suite.asks(NOTHING, EvaluatorSettings())
     assert len(questions) == 20
     assert {(one.ask, one.limit) for one in questions} == {(Ask.GENERATE, 32)}
     assert questions[0].example.prompt.count("\nA:") == 6
@@ -293,7 +293,7 @@ def test_choices_without_numbers_are_no_accuracy(tmp_path):
 def test_halueval_as_released():
     suite = HaluEval(qa_path=str(QA), general_path=str(GENERAL_DATA), limit=30)
     assert suite.check() == []
-    questions = suite.asks(NOTHING, Evaluator())
+    questions = suite.asks(NOTHING, EvaluatorSettings())
     assert [sum(one.ask is ask for one in questions) for ask in (Ask.GENERATE, Ask.CHOICE)] == [60, 60]
     assert {one.limit for one in questions if one.ask is Ask.GENERATE} == {16}
     assert questions[0].example.prompt.count("#Your Judgement#:") == 8  # seven are in the instruction
@@ -378,7 +378,7 @@ def test_an_absent_instruction(tmp_path):
 # ----------------------------------------------------------------------------------------------- composition
 
 
-def settings_of(*overrides: str) -> Evaluator:
+def settings_of(*overrides: str) -> EvaluatorSettings:
     return checked(compose(list(overrides), [conf_dir()]))[0].evaluator
 
 
@@ -393,7 +393,7 @@ def settings_of(*overrides: str) -> Evaluator:
 )
 def test_without_settings_a_reason(name, score, setting):
     suite = settings_of(f"evaluator={name}").metrics[name]
-    assert suite.asks(NOTHING, Evaluator()) == []
+    assert suite.asks(NOTHING, EvaluatorSettings()) == []
     assert suite.check() == []
     (found,) = suite.scores(answers([]))
     assert (found.name, found.value, found.n) == (score, None, 0)

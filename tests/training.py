@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,13 +18,13 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Tr
 from lume_run.common.devices import rank
 from lume_run.common.records import Example, Kind, Split
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import Lora, Model, Phase, Trainer
+from lume_run.config.settings import LoraSettings, ModelSettings, OptimizationSettings, TrainerSettings
 from lume_run.launch.world import World
 from lume_run.methods.base import Method, Role
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.tokenise import TokenRow
 from lume_run.pipeline.checks import checked
-from lume_run.training.job import Training
+from lume_run.training.job import TrainingJob
 from lume_run.training.optimise import build_trainer
 from lume_run.training.reference import ReferenceCache
 from lume_run.training.rows import examples_of, token_rows
@@ -44,7 +43,7 @@ OBJECTIVES = [
     if "_objective" in yaml.safe_load(path.read_text(encoding="utf-8")).get("defaults", [])
 ]
 MEMBERS = ["ties 1", "ties 2"]  # the objectives of adapters to be merged
-LORA = Lora(enabled=True, rank=4)
+LORA = LoraSettings(enabled=True, rank=4)
 
 
 @cache
@@ -81,7 +80,7 @@ def rows_for(method: Method, model: Path, *, forget: int = 9, retain: int = 5) -
     return token_rows(found, tokenizer_at(model), needs=method.needs, max_tokens=64)
 
 
-def phase(**changed: Any) -> Phase:
+def phase(**changed: Any) -> OptimizationSettings:
     """Plain gradient descent, 4 examples a step, 2 rows a forward."""
     fields: dict[str, Any] = {
         "learning_rate": 0.05,
@@ -91,7 +90,7 @@ def phase(**changed: Any) -> Phase:
         "optimizer": "sgd",
         "schedule": "linear",
     }
-    return Phase(**(fields | changed))
+    return OptimizationSettings(**(fields | changed))
 
 
 def weights_of(model: Any) -> dict[str, Tensor]:
@@ -106,8 +105,7 @@ class Setup:
     schedule: Schedule
     start: dict[str, Tensor]
     trainable: set[str]  # as training begins
-    run: Any
-    training: Training
+    job: TrainingJob
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -128,11 +126,11 @@ def set_up(
     rows: Sequence[TokenRow],
     folder: Path,
     method: Method,
-    settings: Phase,
+    settings: OptimizationSettings,
     *,
     checkpoint_every: int = 1000,
     callbacks: Sequence[TrainerCallback] = (),
-    lora: Lora | None = None,
+    lora: LoraSettings | None = None,
     world: World = ALONE,
     cached: Path | None = None,
     remember: bool = True,
@@ -156,26 +154,30 @@ def set_up(
         world_size=world.size,
         rank=rank(),
     )
-    own = Model(name="test", path=str(path), dtype="float32", lora=lora or Lora(), **model)
-    phases = Trainer(train=settings, unlearn=settings, checkpoint_every=checkpoint_every)
-    run: Any = SimpleNamespace(settings=SimpleNamespace(seed=0, model=own, trainer=phases), device=CPU, world=world)
+    own = ModelSettings(name="test", path=str(path), dtype="float32", lora=lora or LoraSettings(), **model)
+    phases = TrainerSettings(train=settings, unlearn=settings, checkpoint_every=checkpoint_every)
     pad_id = int(tokenizer_at(path).pad_token_id)
-    training = Training(
+    job = TrainingJob(
         title=method.name,
         start=str(path),
         phase=settings,
         method=method,
         adapters=own.lora.enabled,
         examples=[],
+        model=own,
+        trainer=phases,
+        seed=0,
+        device=CPU,
+        world=world,
         cache=cache_of(path, rows, method, pad_id, cached or folder / "reference"),
         trainable=own.trainable,
     )
-    trainer = build_trainer(run, training, list(rows), schedule, pad_id, folder)
+    trainer = build_trainer(job, list(rows), schedule, pad_id, folder)
     for callback in callbacks:
         trainer.add_callback(callback)
     trainable = {name for name, value in trainer.model.named_parameters() if value.requires_grad}
     start = weights_of(trainer.model) if remember else {}
-    return Setup(trainer=trainer, schedule=schedule, start=start, trainable=trainable, run=run, training=training)
+    return Setup(trainer=trainer, schedule=schedule, start=start, trainable=trainable, job=job)
 
 
 def cache_of(path: Path, rows: Sequence[TokenRow], method: Method, pad_id: int, folder: Path) -> ReferenceCache | None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from lume_run.common.errors import Problem
-from lume_run.config.settings import Lora
+from lume_run.config.settings import LoraSettings
 
 TARGET = "_target_"
 OWN_PREFIX = "lume_run"
@@ -97,8 +97,8 @@ class Walk:
             return {key: self.value(arguments[1], item, _join(path, key)) for key, item in value.items()}
         if isinstance(value, Mapping) and TARGET in value:
             return self.target(value, path)
-        if hint is Lora and isinstance(value, bool):
-            return Lora(enabled=value)
+        if hint is LoraSettings and isinstance(value, bool):
+            return LoraSettings(enabled=value)
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             return self.record(hint, value, path)
         if hint is Any or getattr(hint, "_is_protocol", False):

@@ -1,6 +1,6 @@
 """From a composed config to checked `Settings`: every problem at once, each with its path and remedy.
 
-`walk.py` judges types and bounds, `checks.py` files and combinations; here the two meet Hydra's config.
+`build.py` checks types and bounds, `pipeline/checks.py` files and combinations.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,9 +25,10 @@ PATHS = (  # suites look into theirs themselves
 )
 JUDGES = ("evaluator.metrics.closer_look.embedder", "evaluator.metrics.closer_look.entailment")
 MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer", *JUDGES)  # a folder, or a hub id
-
 FOLDERS = ("output_dir", "task.data_dir")  # may still be made, or are checked by the task
 NOT_IDENTITY = ("dry_run", "objective", "output_dir", "launch", "logger", "hydra")  # what a run computes is the same
+
+Composed: TypeAlias = DictConfig  # a composed config, for those who only hand it on
 
 
 def as_data(cfg: DictConfig) -> dict[str, Any]:
@@ -35,13 +36,13 @@ def as_data(cfg: DictConfig) -> dict[str, Any]:
 
     Raises ConfigError for interpolations that lead nowhere and mandatory values (`???`) not given.
     """
-    data, problems = _resolved(cfg)
+    data, problems = resolve(cfg)
     if problems:
         raise ConfigError(problems)
     return data
 
 
-def _resolved(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
+def resolve(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     """(what `as_data` returns, problems): a value that cannot be resolved is noted and taken as null."""
     cfg = copy.deepcopy(cfg)
     problems: list[Problem] = []

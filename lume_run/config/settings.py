@@ -34,7 +34,7 @@ def setting(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora:
+class LoraSettings:
     """Low-rank adapters (peft). `model.lora=true` takes these defaults."""
 
     enabled: bool = setting(False, help="train adapters instead of all weights")
@@ -45,7 +45,7 @@ class Lora:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class ShapeSettings:
     """OLMo dimensions: what `tiny` is built with, and what the plan estimates memory from when no config is at hand."""
 
     hidden_size: int = setting(low=8, help="width of the residual stream")
@@ -57,7 +57,7 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ModelSettings:
     """Which model is the base or the target."""
 
     name: str = setting(help="name in run folders and tables")
@@ -82,12 +82,12 @@ class Model:
     mmlu_gate: float | None = setting(
         None, low=0, high=1, help="lowest MMLU accuracy that passes; null: 75 % of the target's own"
     )
-    shape: Shape | None = setting(None, help="dimensions, see Shape")
-    lora: Lora = setting(factory=Lora, help="adapters, see Lora; `true` for its defaults")
+    shape: ShapeSettings | None = setting(None, help="dimensions, see Shape")
+    lora: LoraSettings = setting(factory=LoraSettings, help="adapters, see Lora; `true` for its defaults")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
+class OptimizationSettings:
     """How one training stage optimises."""
 
     learning_rate: float = setting(low=0, open_low=True, high=1, help="peak learning rate")
@@ -119,11 +119,11 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trainer:
+class TrainerSettings:
     """The two training stages and their checkpoints."""
 
-    train: Phase = setting(help="fine-tuning until the documents are memorised")
-    unlearn: Phase = setting(help="unlearning")
+    train: OptimizationSettings = setting(help="fine-tuning until the documents are memorised")
+    unlearn: OptimizationSettings = setting(help="unlearning")
     checkpoint_every: int = setting(200, low=1, help="optimizer steps between checkpoints")
     keep_checkpoints: int = setting(
         2, low=1, help="newest whole checkpoints to keep while training; one more needs room"
@@ -131,7 +131,7 @@ class Trainer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mmlu:
+class MmluSettings:
     """Where MMLU comes from. Without a source the aggregate is null, and says so."""
 
     data_dir: str | None = setting(None, help="folder with dev/*_dev.csv and test/*_test.csv")
@@ -142,7 +142,7 @@ class Mmlu:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluator:
+class EvaluatorSettings:
     """What is measured."""
 
     max_new_tokens: int = setting(256, low=1, help="longest generated answer [tokens]")
@@ -161,12 +161,12 @@ class Evaluator:
         "then disk; auto: replicas where weights and cache fit one device",
     )
     resamples: int = setting(1000, low=0, help="bootstrap resamples behind every 95 % interval; 0: no intervals")
-    mmlu: Mmlu = setting(factory=Mmlu, help="MMLU, see Mmlu")
+    mmlu: MmluSettings = setting(factory=MmluSettings, help="MMLU, see Mmlu")
     metrics: dict[str, Any] = setting(factory=dict, help="the suites it is made of, by name; none: LUME's")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launch:
+class LaunchSettings:
     """On how many devices stages run, and what each of them holds."""
 
     name: Literal["auto", "single", "ddp", "zero1", "zero2", "zero3", "zero3_offload"] = setting(
@@ -183,7 +183,7 @@ class Launch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logger:
+class LoggerSettings:
     """Where a run is shown while it runs and afterwards, beside its own folder."""
 
     name: Literal["wandb", "tensorboard", "none"] = setting("wandb", help="who is told")
@@ -235,12 +235,12 @@ class Settings:
     )
     allow_external: list[str] = setting(factory=list, help="module prefixes besides lume_run that _target_ may name")
     task: Any = setting(help="task group")
-    model: Model = setting(help="model group")
+    model: ModelSettings = setting(help="model group")
     method: Any = setting(help="method group")
-    evaluator: Evaluator = setting(help="evaluator group")
-    trainer: Trainer = setting(help="trainer group")
-    launch: Launch = setting(help="launch group")
-    logger: Logger = setting(factory=Logger, help="logger group")
+    evaluator: EvaluatorSettings = setting(help="evaluator group")
+    trainer: TrainerSettings = setting(help="trainer group")
+    launch: LaunchSettings = setting(help="launch group")
+    logger: LoggerSettings = setting(factory=LoggerSettings, help="logger group")
 
     @property
     def store(self) -> Path:

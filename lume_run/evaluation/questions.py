@@ -9,17 +9,17 @@ from functools import cache, partial
 from lume_run.common.errors import RunError
 from lume_run.common.files import fingerprint
 from lume_run.common.records import JUDGED, Ask, Question, TaskData
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.suites.base import Answers, Compared, Harnessed, Judged, Judgement, Suite
 from lume_run.evaluation.suites.lume import Lume
 
 
-def suites_of(evaluator: Evaluator) -> dict[str, Suite]:
+def suites_of(evaluator: EvaluatorSettings) -> dict[str, Suite]:
     """The suites an evaluator is made of; LUME's alone where none is named."""
     return evaluator.metrics or {"lume": Lume()}
 
 
-def questions_of(data: TaskData, evaluator: Evaluator, *, trained_here: bool) -> dict[str, list[Question]]:
+def questions_of(data: TaskData, evaluator: EvaluatorSettings, *, trained_here: bool) -> dict[str, list[Question]]:
     """What each suite asks a model.
 
     Unused documents of the data set are non-members of a target trained here only: a released one has seen them.
@@ -46,13 +46,13 @@ def merged(asked: Mapping[str, Sequence[Question]]) -> list[Question]:
     return list(found.values())
 
 
-def wants_retrained(evaluator: Evaluator) -> bool:
+def wants_retrained(evaluator: EvaluatorSettings) -> bool:
     """Whether a score needs the answers of a model that never saw the forget set, and they are not given."""
     compared = any(isinstance(suite, Compared) and suite.compares for suite in suites_of(evaluator).values())
     return evaluator.retrained or (compared and evaluator.retrained_responses is None)
 
 
-def harnesses(evaluator: Evaluator) -> dict[str, Harnessed]:
+def harnesses(evaluator: EvaluatorSettings) -> dict[str, Harnessed]:
     """The suites that run a library of their own on the loaded model, and have something to measure."""
     suites = suites_of(evaluator).items()
     return {name: suite for name, suite in suites if isinstance(suite, Harnessed) and suite.active}

@@ -17,7 +17,7 @@ from lume_run.common.files import content_hash, fingerprint
 from lume_run.common.jsonl import read_jsonl, to_json, write_jsonl
 from lume_run.common.records import Ask, Response, Score
 from lume_run.common.store import Artifact
-from lume_run.config.settings import Evaluator, Settings
+from lume_run.config.settings import EvaluatorSettings, Settings
 from lume_run.evaluation.inference.respond import read_cost
 from lume_run.evaluation.judges import available, judge, verdict
 from lume_run.evaluation.metrics.semeval import repeats
@@ -122,7 +122,7 @@ def scored(
     return scores, official
 
 
-def unmeasured(evaluator: Evaluator) -> list[Score]:
+def unmeasured(evaluator: EvaluatorSettings) -> list[Score]:
     """What stands for the scores of harnesses where there is no model that they could have measured."""
     reason = (
         "these scores are taken from a model itself: there are none with stages=[score], and none of a model that "

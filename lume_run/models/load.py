@@ -13,7 +13,7 @@ from torch import nn
 
 from lume_run.common.devices import dtype_of
 from lume_run.common.errors import RunError
-from lume_run.config.settings import Model
+from lume_run.config.settings import ModelSettings
 from lume_run.models.precision import attention_of, multiply_as, quantisation
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
         raise unreachable(path, error) from error
 
 
-def generation_config_of(path: str, settings: Model) -> Any:
+def generation_config_of(path: str, settings: ModelSettings) -> Any:
     """What `generate` obeys: the generation config beside the model, else what its config implies."""
     from transformers import GenerationConfig
 
@@ -74,7 +74,7 @@ def unreachable(path: str, error: Exception) -> RunError:
     return RunError(f"The model '{path}' {what}: {reason}\n{remedies}")
 
 
-def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The tokenizer of the model at `path`, with a pad token (EOS where it has none of its own).
 
     `model.tokenizer` wins; else the one beside the model; else the base model's, since some released
@@ -104,7 +104,7 @@ def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
 
 def load_model(
     path: str,
-    settings: Model,
+    settings: ModelSettings,
     device: torch.device,
     *,
     dtype: torch.dtype | None = None,
@@ -144,7 +144,9 @@ def load_model(
     return moved
 
 
-def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, *, keep_adapters: bool = False) -> None:
+def save_model(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, *, keep_adapters: bool = False
+) -> None:
     """Write an ordinary Hugging Face folder; adapters are merged so that anything can load it, unless kept apart."""
     wrapped: Any = model
     merges = hasattr(wrapped, "merge_and_unload") and not keep_adapters
@@ -153,6 +155,6 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, *, 
     tokenizer.save_pretrained(folder)
 
 
-def limit_of(config: Any, settings: Model) -> int:
+def limit_of(config: Any, settings: ModelSettings) -> int:
     """The longest row [tokens] a model of this transformers config takes."""
     return settings.max_length or getattr(config, "max_position_embeddings", None) or TINY_CONTEXT_TOKENS

@@ -9,38 +9,45 @@ from typing import Any
 import torch
 
 from lume_run.common.console import console
+from lume_run.config.settings import ModelSettings
 from lume_run.methods.baselines import MergeAdapters
-from lume_run.models.load import load_model, load_tokenizer, save
-from lume_run.pipeline.run import Run
+from lume_run.models.load import load_model, load_tokenizer, save_model
 
 PRUNING = ("ties", "ties_svd", "dare_ties", "dare_linear", "magnitude_prune")  # combinations that take a density
 
 
 @torch.no_grad()
-def subtract(run: Run, target: str, reinforced: str, alpha: float, out: Path) -> None:
+def subtract(settings: ModelSettings, target: str, reinforced: str, alpha: float, out: Path) -> None:
     """Write target - alpha x (reinforced - target), weight by weight in float32."""
-    settings = run.settings.model
     console.print(f"  subtracting {alpha:g} x the task vector")
     model = load_model(target, settings, torch.device("cpu"), dtype=torch.float32)
     added = load_model(reinforced, settings, torch.device("cpu"), dtype=torch.float32)
     theirs = dict(added.named_parameters())
     for name, weight in model.named_parameters():
         weight -= alpha * (theirs[name] - weight)
-    save(model, load_tokenizer(target, settings), out)
+    save_model(model, load_tokenizer(target, settings), out)
 
 
-def merge_adapters(run: Run, target: str, adapters: Sequence[str], method: MergeAdapters, out: Path) -> None:
+def merge_adapters(
+    settings: ModelSettings,
+    target: str,
+    adapters: Sequence[str],
+    method: MergeAdapters,
+    out: Path,
+    *,
+    device: torch.device,
+    seed: int,
+) -> None:
     """Write the target with all `adapters` (folders of peft) merged into it."""
     from peft import PeftModel
 
-    settings = run.settings.model
     console.print(f"  merging {len(adapters)} adapters by {method.combination}")
     names = [f"adapter{number}" for number in range(1, len(adapters) + 1)]
-    loaded = load_model(target, settings, run.device, dtype=torch.float32)
+    loaded = load_model(target, settings, device, dtype=torch.float32)
     model: Any = PeftModel.from_pretrained(loaded, adapters[0], adapter_name=names[0])
     for name, folder in zip(names[1:], adapters[1:], strict=True):
         model.load_adapter(folder, adapter_name=name)
-    torch.manual_seed(run.settings.seed)  # DARE drops values at random
+    torch.manual_seed(seed)  # DARE drops values at random
     model.add_weighted_adapter(
         names,
         list(method.weights),
@@ -49,4 +56,4 @@ def merge_adapters(run: Run, target: str, adapters: Sequence[str], method: Merge
         density=method.density if method.combination in PRUNING else None,
     )
     model.set_adapter("merged")
-    save(model, load_tokenizer(target, settings), out)
+    save_model(model, load_tokenizer(target, settings), out)

@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from lume_run.common.devices import GIB, rank, world_size
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.models.weights import count_parameters, weightless
 
 FILLED = 0.9  # of a device's memory; activations, logits and the allocator want the rest
@@ -49,7 +49,7 @@ class Placement:
         return None if local else (rank() // processes, world_size() // processes)
 
 
-def placement_of(evaluator: Evaluator, config: Any, device: torch.device, dtype: torch.dtype) -> Placement:
+def placement_of(evaluator: EvaluatorSettings, config: Any, device: torch.device, dtype: torch.dtype) -> Placement:
     """The placement of a model of this transformers config (None: unknown), as configured or by its size."""
     if evaluator.placement == "replicas":
         return Placement(why="as configured")

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from lume_run.common.devices import dtype_of
-from lume_run.config.settings import Model
+from lume_run.config.settings import ModelSettings
 from lume_run.models.layers import unwrapped
 
 
-def attention_of(settings: Model, device: torch.device) -> str:
+def attention_of(settings: ModelSettings, device: torch.device) -> str:
     """The attention implementation: `auto` takes FlashAttention-2 for bfloat16 on a GPU where it is installed."""
     if settings.attention != "auto":
         return settings.attention
@@ -41,7 +41,7 @@ def quantisation(bits: str, compute: torch.dtype) -> Any:
     )
 
 
-def multiply_as(settings: Model, device: torch.device) -> None:
+def multiply_as(settings: ModelSettings, device: torch.device) -> None:
     """Allow TF32, or not, for float32 products on GPUs from now on; a process keeps what the run before it set."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")

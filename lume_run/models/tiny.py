@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lume_run.config.settings import Shape
-from lume_run.models.load import TINY_CONTEXT_TOKENS, save
+from lume_run.config.settings import ShapeSettings
+from lume_run.models.load import TINY_CONTEXT_TOKENS, save_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
 
 
-def olmo_config(shape: Shape, **fields: Any) -> Any:
+def olmo_config(shape: ShapeSettings, **fields: Any) -> Any:
     """A transformers OlmoConfig of this shape."""
     from transformers import OlmoConfig
 
@@ -52,7 +52,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=PADDING)
 
 
-def build_tiny(shape: Shape, texts: Iterable[str], seed: int, folder: Path) -> None:
+def build_tiny(shape: ShapeSettings, texts: Iterable[str], seed: int, folder: Path) -> None:
     """Write an untrained OLMo and its freshly trained tokenizer as an ordinary Hugging Face folder."""
     from transformers import OlmoForCausalLM
 
@@ -67,4 +67,4 @@ def build_tiny(shape: Shape, texts: Iterable[str], seed: int, folder: Path) -> N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = OlmoForCausalLM(config)
-    save(model, tokenizer, folder)
+    save_model(model, tokenizer, folder)

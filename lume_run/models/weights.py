@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lume_run.common.errors import Problem, RunError
-from lume_run.config.settings import Lora
+from lume_run.config.settings import LoraSettings
 from lume_run.methods.base import Needs
 from lume_run.models.layers import decoder_layers, layer_number, unwrapped
 
@@ -33,7 +33,7 @@ def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trainable)
 
 
-def with_adapters(model: PreTrainedModel, lora: Lora, seed: int) -> nn.Module:
+def with_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.Module:
     """`model` with trainable LoRA adapters and everything else frozen; unchanged when LoRA is off."""
     if not lora.enabled:
         return cast(nn.Module, model)

@@ -9,12 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from lume_run.common.devices import device_of, world_size
 from lume_run.common.errors import ConfigError, LumeError, Problem
 from lume_run.config.build import Walk
-from lume_run.config.resolve import FILES, MAYBE_PATHS, _resolved
+from lume_run.config.resolve import FILES, MAYBE_PATHS, Composed, resolve
 from lume_run.config.settings import Checked, Settings
 from lume_run.evaluation.inference.vllm import vllm_trouble
 from lume_run.launch import preemption, slurm
@@ -33,10 +31,10 @@ PLAIN = "adamw_torch_fused"
 INSTALL = "pip install 'lume-run[quantize]'"
 
 
-def check(cfg: DictConfig) -> tuple[Settings | None, list[Problem], dict[str, Any]]:
+def check(cfg: Composed) -> tuple[Settings | None, list[Problem], dict[str, Any]]:
     """(settings or None, all problems, the resolved config as data). No model is touched."""
     try:
-        data, unresolved = _resolved(cfg)
+        data, unresolved = resolve(cfg)
     except ConfigError as error:
         return None, list(error.problems), {}
     given = data.get("allow_external")
@@ -54,7 +52,7 @@ def check(cfg: DictConfig) -> tuple[Settings | None, list[Problem], dict[str, An
     return (None if problems else settings), problems, data
 
 
-def checked(cfg: DictConfig) -> tuple[Settings, dict[str, Any]]:
+def checked(cfg: Composed) -> tuple[Settings, dict[str, Any]]:
     """Settings and the resolved config; raises ConfigError with every problem."""
     settings, problems, data = check(cfg)
     if settings is None:

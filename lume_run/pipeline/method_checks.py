@@ -9,7 +9,7 @@ from typing import Any
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.config.build import TARGET
-from lume_run.config.settings import Lora
+from lume_run.config.settings import LoraSettings
 from lume_run.methods.base import Role
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.objective import Objective
@@ -20,7 +20,9 @@ def _lora_problems(model: Any) -> list[Problem]:
     """Adapter settings that nothing reads: a rank without adapters would look like a result of that rank."""
     if model is None or model.lora.enabled:
         return []
-    idle = [field.name for field in dataclasses.fields(Lora) if getattr(model.lora, field.name) != field.default]
+    idle = [
+        field.name for field in dataclasses.fields(LoraSettings) if getattr(model.lora, field.name) != field.default
+    ]
     what, remedy = "has no effect while adapters are off", "add model.lora.enabled=true"
     return [Problem(where=f"model.lora.{name}", what=what, remedy=remedy) for name in idle]
 

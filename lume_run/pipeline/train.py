@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lume_run.common.files import content_hash, fingerprint
 from lume_run.common.jsonl import to_json
 from lume_run.common.records import Example, joined
 from lume_run.common.store import Artifact
-from lume_run.config.settings import Phase
+from lume_run.config.settings import OptimizationSettings
 from lume_run.methods.base import Role
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.tiny import build_tiny
 from lume_run.pipeline.artifacts import Subject, stored
 from lume_run.pipeline.run import Run
-from lume_run.training.job import Training
+from lume_run.training.job import TrainingJob
 from lume_run.training.schedule import count_steps
 
 
@@ -35,7 +36,7 @@ def base_artifact(run: Run) -> Artifact | None:
 
 def train_artifact(run: Run, start: Subject) -> Artifact:
     """The target: the base model fine-tuned on forget and retain rows until memorised."""
-    return _fine_tuned(run, "target", (*run.data.forget, *run.data.retain), start, run.settings.trainer.train)
+    return fine_tuned_artifact(run, "target", (*run.data.forget, *run.data.retain), start, run.settings.trainer.train)
 
 
 def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
@@ -43,19 +44,33 @@ def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
     model = run.settings.model
     path = str(base.path) if base else str(model.base if model.is_target else model.path)
     start = Subject(path=path, key=base.key if base else fingerprint(path))
-    return _fine_tuned(run, "retrained", run.data.retain, start, run.settings.trainer.train)
+    return fine_tuned_artifact(run, "retrained", run.data.retain, start, run.settings.trainer.train)
 
 
-def _optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
+def training_job(run: Run, **what: Any) -> TrainingJob:
+    """An optimisation with this run's settings, seed, device and processes; `what` are the other fields of the job."""
+    settings = run.settings
+    return TrainingJob(
+        model=settings.model,
+        trainer=settings.trainer,
+        seed=settings.seed,
+        device=run.device,
+        world=run.world,
+        **what,
+    )
+
+
+def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
     """Train. The Trainer takes seconds to import: plans, cached runs and the driver of several ranks do without."""
-    from lume_run.training.optimise import optimise
+    from lume_run.training import optimise as trainer
 
-    optimise(run, training, folder, out)
+    trainer.optimise(job, folder, out)
 
 
-def _fine_tuned(
-    run: Run, kind: str, examples: Sequence[Example], start: Subject, phase: Phase, stage: str = "train"
+def fine_tuned_artifact(
+    run: Run, kind: str, examples: Sequence[Example], start: Subject, phase: OptimizationSettings, stage: str = "train"
 ) -> Artifact:
+    """A model fine-tuned on these examples, in the store."""
     model = run.settings.model
     lora = model.lora if model.lora.enabled and model.path is not None else None  # nothing to adapt in a random model
     made_from = {
@@ -66,7 +81,8 @@ def _fine_tuned(
         "seed": run.settings.seed,
         "numerics": run.numerics,
     }
-    training = Training(
+    job = training_job(
+        run,
         title=kind,
         start=start.path,
         phase=phase,
@@ -75,12 +91,10 @@ def _fine_tuned(
         examples=[(Role.RETAIN, example) for example in examples],
     )
     note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
-    return stored(
-        run, stage, kind, made_from, lambda folder: _optimise(run, training, folder, folder), note=note, share=True
-    )
+    return stored(run, stage, kind, made_from, lambda folder: optimise(job, folder, folder), note=note, share=True)
 
 
-def steps_of(phase: Phase, examples: int, *, retain: bool = False) -> int:
+def steps_of(phase: OptimizationSettings, examples: int, *, retain: bool = False) -> int:
     """Optimizer steps of a phase whose epoch has so many examples, with or without retain examples beside them."""
     return count_steps(
         examples,

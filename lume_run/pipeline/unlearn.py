@@ -14,7 +14,7 @@ from lume_run.common.files import content_hash
 from lume_run.common.jsonl import to_json
 from lume_run.common.records import Example
 from lume_run.common.store import Artifact
-from lume_run.config.settings import Phase
+from lume_run.config.settings import OptimizationSettings
 from lume_run.methods.base import Method, Needs, Role
 from lume_run.methods.baselines import (
     InContext,
@@ -28,8 +28,8 @@ from lume_run.methods.baselines import (
 from lume_run.models.merge import merge_adapters, subtract
 from lume_run.pipeline.artifacts import Subject, in_run, plain, stored
 from lume_run.pipeline.run import Run
-from lume_run.pipeline.train import _fine_tuned, _optimise, retrained_artifact, steps_of
-from lume_run.training.job import Training
+from lume_run.pipeline.train import fine_tuned_artifact, optimise, retrained_artifact, steps_of, training_job
+from lume_run.training.job import TrainingJob
 from lume_run.training.reference import ReferenceCache, build_reference
 
 # ------------------------------------------------------------------------------------------------- unlearning
@@ -72,12 +72,14 @@ def reference_artifact(run: Run, method: Method, target: Subject) -> Artifact | 
         "whole_rows": sorted(needs.whole_rows),
         "numerics": run.numerics,
     }
+    evaluator = run.settings.evaluator
+    place: Any = {"settings": run.settings.model, "device": run.device, "batch_tokens": evaluator.batch_tokens}
     return stored(
         run,
         "unlearn",
         "reference",
         made_from,
-        lambda folder: build_reference(run, target.path, examples, needs, folder),
+        lambda folder: build_reference(target.path, examples, needs, folder, **place),
         note=f"log-probs of {len(examples)} rows under the frozen target, computed once",
     )
 
@@ -89,9 +91,12 @@ def reference_note(needs: Needs, *, adapters: bool) -> str:
     return " and ".join([*cached, *([live] if needs.live_reference else [])]) or "none"
 
 
-def _training(run: Run, method: Method, target: Subject, phase: Phase, cached: Artifact | None) -> Training:
+def _training(
+    run: Run, method: Method, target: Subject, phase: OptimizationSettings, cached: Artifact | None
+) -> TrainingJob:
     model = run.settings.model
-    return Training(
+    return training_job(
+        run,
         title=method.name,
         start=target.path,
         phase=phase,
@@ -103,7 +108,7 @@ def _training(run: Run, method: Method, target: Subject, phase: Phase, cached: A
     )
 
 
-def _identity(run: Run, method: Method, target: Subject, phase: Phase) -> dict[str, Any]:
+def _identity(run: Run, method: Method, target: Subject, phase: OptimizationSettings) -> dict[str, Any]:
     model = run.settings.model
     return {
         "target": target.key,
@@ -117,7 +122,7 @@ def _identity(run: Run, method: Method, target: Subject, phase: Phase) -> dict[s
     }
 
 
-def _note(run: Run, method: Method, phase: Phase) -> str:
+def _note(run: Run, method: Method, phase: OptimizationSettings) -> str:
     sides = {role.is_forget for role in method.needs.rows}
     retain = f" + {phase.batch_size * phase.retain_ratio} retain" if False in sides else ""
     told = reference_note(method.needs, adapters=run.settings.model.lora.enabled)
@@ -130,7 +135,7 @@ def optimised(run: Run, method: Method, target: Subject) -> list[Artifact]:
     phase, cached = run.settings.trainer.unlearn, reference_artifact(run, method, target)
 
     def build(folder: Path) -> None:
-        _optimise(run, _training(run, method, target, phase, cached), folder, folder / "model")
+        optimise(_training(run, method, target, phase, cached), folder, folder / "model")
 
     unlearned = in_run(run, _identity(run, method, target, phase), build, _note(run, method, phase), share=True)
     return [*([cached] if cached else []), unlearned]
@@ -139,10 +144,10 @@ def optimised(run: Run, method: Method, target: Subject) -> list[Artifact]:
 def task_vector(run: Run, method: TaskVector, target: Subject) -> list[Artifact]:
     """Fine-tune the target further on the forget set, then subtract what that changed."""
     phase = run.settings.trainer.unlearn
-    reinforced = _fine_tuned(run, "reinforced", run.data.forget, target, phase, stage="unlearn")
+    reinforced = fine_tuned_artifact(run, "reinforced", run.data.forget, target, phase, stage="unlearn")
 
     def build(folder: Path) -> None:
-        subtract(run, target.path, str(reinforced.path), method.alpha, folder / "model")
+        subtract(run.settings.model, target.path, str(reinforced.path), method.alpha, folder / "model")
 
     made_from = {"target": target.key, "reinforced": reinforced.key, "alpha": method.alpha}
     return [reinforced, in_run(run, made_from, build, f"target - {method.alpha:g} x (reinforced - target)")]
@@ -160,7 +165,16 @@ def merged(run: Run, method: MergeAdapters, target: Subject) -> list[Artifact]:
         artifacts.append(members[-1])
 
     def build(folder: Path) -> None:
-        merge_adapters(run, target.path, [str(made.path / "adapter") for made in members], method, folder / "model")
+        folders = [str(member.path / "adapter") for member in members]
+        merge_adapters(
+            run.settings.model,
+            target.path,
+            folders,
+            method,
+            folder / "model",
+            device=run.device,
+            seed=run.settings.seed,
+        )
 
     made_from = {"target": target.key, "members": [made.key for made in members], "merge": merging(method)}
     return [*artifacts, in_run(run, made_from, build, f"{len(members)} adapters merged by {method.combination}")]
@@ -183,7 +197,7 @@ def _adapter(run: Run, member: Member, number: int, target: Subject, cached: Art
 
     def build(folder: Path) -> None:
         training = _training(run, method, target, phase, cached)
-        _optimise(run, replace(training, keep_adapters=True), folder, folder / "adapter")
+        optimise(replace(training, keep_adapters=True), folder, folder / "adapter")
 
     made_from = {"seed": run.settings.seed, **_identity(run, method, target, phase)}
     note = f"{method.name}: {_note(run, method, phase)}"

@@ -25,7 +25,7 @@ from lume_run.common.console import console
 from lume_run.common.files import content_hash, write_json
 from lume_run.common.records import Ask, Kind, Response
 from lume_run.common.store import Artifact
-from lume_run.config.settings import Logger, Settings
+from lume_run.config.settings import LoggerSettings, Settings
 from lume_run.launch.preemption import Preempted
 from lume_run.report.results import SUBJECTS, Report, group_of, wanted
 from lume_run.tracking.secrets import without_secrets
@@ -49,18 +49,18 @@ VARIABLES = {  # those of W&B that win over settings, as WANDB_MODE does
 }
 
 
-def mode_of(logger: Logger) -> str:
+def mode_of(logger: LoggerSettings) -> str:
     """auto, online, offline or disabled: as the environment says, else as configured."""
     named = os.environ.get("WANDB_MODE") or logger.mode
     return OLD_MODES.get(named, named)
 
 
-def shows(logger: Logger) -> bool:
+def shows(logger: LoggerSettings) -> bool:
     """Whether runs are shown to anybody."""
     return logger.name != "none" and not (logger.name == "wandb" and mode_of(logger) == "disabled")
 
 
-def handed_over(logger: Logger, folder: Path) -> bool:
+def handed_over(logger: LoggerSettings, folder: Path) -> bool:
     """Whether nothing of a finished run is left to show."""
     return not shows(logger) or "report" in _read(folder / logger.name / SENT)
 

@@ -5,26 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from lume_run.common.records import Example
-from lume_run.config.settings import Phase
+from lume_run.config.settings import ModelSettings, OptimizationSettings, TrainerSettings
+from lume_run.launch.world import World
 from lume_run.methods.base import Method, Role
 from lume_run.training.reference import ReferenceCache
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """One optimisation: what it is called, where it starts, how it steps, what it minimises over which rows.
+class TrainingJob:
+    """One optimisation: what it is called, where it starts, how it steps, what it minimises over which rows, and where.
 
-    `adapters`: train LoRA adapters, and save them alone with `keep_adapters`, merged otherwise. `trainable`: name
+    `model` and `trainer` are settings; `phase` is the one of the trainer's that this is. `adapters`: train LoRA adapters, and save them alone with `keep_adapters`, merged otherwise. `trainable`: name
     patterns of the weights to train (None: all).
     """
 
     title: str
     start: str
-    phase: Phase
+    phase: OptimizationSettings
     method: Method
     adapters: bool
     examples: Sequence[tuple[Role, Example]]
+    model: ModelSettings
+    trainer: TrainerSettings
+    seed: int
+    device: torch.device
+    world: World
     cache: ReferenceCache | None = None
     trainable: Sequence[str] | None = None
     keep_adapters: bool = False

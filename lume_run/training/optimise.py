@@ -24,14 +24,13 @@ from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
 from lume_run.models.batch import Batch, collate
-from lume_run.models.load import config_of, limit_of, load_model, load_tokenizer, save
+from lume_run.models.load import config_of, limit_of, load_model, load_tokenizer, save_model
 from lume_run.models.tokenise import TokenRow
 from lume_run.models.weights import choose_weights, with_adapters
-from lume_run.pipeline.run import Run
 from lume_run.training.callbacks import Clock, ShowProgress, StopAtBound, StopWhenAsked, StopWhenMemorised, WriteLive
 from lume_run.training.checkpoints import resumable, step_of, whole_checkpoints
 from lume_run.training.collectives import any_rank, barrier, largest
-from lume_run.training.job import Training
+from lume_run.training.job import TrainingJob
 from lume_run.training.reference import live_reference
 from lume_run.training.rows import token_rows
 from lume_run.training.schedule import MicroBatch, Schedule, write_schedule
@@ -53,45 +52,45 @@ class Outcome:
     stopped: str | None = None
 
 
-def optimise(run: Run, training: Training, folder: Path, out: Path) -> None:
+def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
     """Train into the folder `out`, going on from the last whole checkpoint in `folder`.
 
     Fine-tuning that diverges raises RunError: there is no target to unlearn from then.
     """
-    settings, phase = run.settings.model, training.phase
+    settings, phase = job.model, job.phase
     checkpoints, history = folder / "checkpoints", folder / "history.json"
     if history.exists():  # written after the model: killed while the checkpoints were being removed
         shutil.rmtree(checkpoints, ignore_errors=True)
         return
-    tokenizer = load_tokenizer(training.start, settings)
-    config = config_of(training.start, trust_remote_code=settings.trust_remote_code)
-    rows = rows_of(run, training, tokenizer, limit_of(config, settings))
+    tokenizer = load_tokenizer(job.start, settings)
+    config = config_of(job.start, trust_remote_code=settings.trust_remote_code)
+    rows = rows_of(job, tokenizer, limit_of(config, settings))
     schedule = write_schedule(
         rows,
         batch_size=phase.batch_size,
         micro_batch_size=phase.micro_batch_size,
         epochs=phase.epochs,
-        seed=run.settings.seed,
+        seed=job.seed,
         retain_ratio=phase.retain_ratio,
         chunk_size=phase.chunk_size,
         alternate=phase.alternate,
-        pad_to=training.method.needs.pad_to,
-        world_size=run.world.size,
+        pad_to=job.method.needs.pad_to,
+        world_size=job.world.size,
         rank=rank(),
     )
-    resume = resumable(checkpoints, run.world)
-    clock, bound, asked = Clock(), _bound(training.method), StopWhenAsked()
-    with PeakMemory(run.device) as memory:
-        trainer = build_trainer(run, training, rows, schedule, int(tokenizer.pad_token_id), checkpoints)
+    resume = resumable(checkpoints, job.world)
+    clock, bound, asked = Clock(), _bound(job.method), StopWhenAsked()
+    with PeakMemory(job.device) as memory:
+        trainer = build_trainer(job, rows, schedule, int(tokenizer.pad_token_id), checkpoints)
         live = WriteLive(folder / LIVE, clock, memory)
         for callback in (clock, asked, live, *([bound] if bound else [])):
             trainer.add_callback(callback)
         diverged = _train(trainer, resume)
     if asked.stopped:
         raise Preempted(f"Told to stop after step {trainer.state.global_step}; the same command goes on from there.")
-    if diverged is not None and isinstance(training.method, FineTune):
+    if diverged is not None and isinstance(job.method, FineTune):
         raise diverged
-    kept = _save_good(run, training, trainer, tokenizer, diverged, out)
+    kept = _save_good(job, trainer, tokenizer, diverged, out)
     outcome = Outcome(
         steps=kept,
         planned_steps=schedule.steps,
@@ -128,9 +127,7 @@ def _train(trainer: UnlearnTrainer, resume: Path | None) -> Diverged | None:
     return None
 
 
-def _save_good(
-    run: Run, training: Training, trainer: UnlearnTrainer, tokenizer: Any, diverged: Diverged | None, out: Path
-) -> int:
+def _save_good(job: TrainingJob, trainer: UnlearnTrainer, tokenizer: Any, diverged: Diverged | None, out: Path) -> int:
     """Write the last good weights and return their step: the trained ones, a checkpoint's, or those of the start."""
     device = trainer.args.device
 
@@ -145,23 +142,21 @@ def _save_good(
             step = step_of(checkpoint)
             break
     if good:
-        save_trained(
-            trainer, tokenizer, out, keep_adapters=training.keep_adapters, reload=lambda: plain_start(run, training)
-        )
+        save_trained(trainer, tokenizer, out, keep_adapters=job.keep_adapters, reload=lambda: plain_start(job))
         return step
     console.print("  [yellow]no good checkpoint was written; the model from before stands in[/]")
     if rank() == 0:
-        save(plain_start(run, training), tokenizer, out, keep_adapters=training.keep_adapters)
+        save_model(plain_start(job), tokenizer, out, keep_adapters=job.keep_adapters)
     return 0
 
 
-def plain_start(run: Run, training: Training) -> nn.Module:
+def plain_start(job: TrainingJob) -> nn.Module:
     """The model that training began with, whole and unquantised; in host memory, for the device is full."""
-    settings = run.settings.model
-    compute = dtype_of(settings.dtype, run.device)
+    settings = job.model
+    compute = dtype_of(settings.dtype, job.device)
     with whole_weights():
-        model = load_model(training.start, settings, torch.device("cpu"), dtype=compute)
-    return with_adapters(model, settings.lora, run.settings.seed) if training.adapters else model
+        model = load_model(job.start, settings, torch.device("cpu"), dtype=compute)
+    return with_adapters(model, settings.lora, job.seed) if job.adapters else model
 
 
 def all_finite(model: nn.Module) -> bool:
@@ -170,11 +165,11 @@ def all_finite(model: nn.Module) -> bool:
     return all(bool(torch.isfinite(weights).all()) for weights in own)
 
 
-def rows_of(run: Run, training: Training, tokenizer: Any, limit: int) -> list[TokenRow]:
+def rows_of(job: TrainingJob, tokenizer: Any, limit: int) -> list[TokenRow]:
     """The rows to train on; says how many had to be shortened."""
-    learn = isinstance(training.method, FineTune)
-    needs = training.method.needs
-    rows = token_rows(training.examples, tokenizer, needs=needs, max_tokens=limit, learn_documents=learn)
+    learn = isinstance(job.method, FineTune)
+    needs = job.method.needs
+    rows = token_rows(job.examples, tokenizer, needs=needs, max_tokens=limit, learn_documents=learn)
     if cut := sum(row.truncated > 0 for row in rows):
         console.print(
             f"  [yellow]{cut} of {len(rows)} rows are longer than {limit} tokens; "
@@ -184,74 +179,74 @@ def rows_of(run: Run, training: Training, tokenizer: Any, limit: int) -> list[To
 
 
 def build_trainer(
-    run: Run, training: Training, rows: list[TokenRow], schedule: Schedule, pad_id: int, checkpoints: Path
+    job: TrainingJob, rows: list[TokenRow], schedule: Schedule, pad_id: int, checkpoints: Path
 ) -> UnlearnTrainer:
     """The trainer of one schedule, its model loaded after the arguments (ZeRO-3 shards at load only then)."""
-    seed, needs = run.settings.seed, training.method.needs
+    seed, needs = job.seed, job.method.needs
     seed_everything(seed)
-    half = dtype_of(run.settings.model.dtype, run.device) is torch.bfloat16
+    half = dtype_of(job.model.dtype, job.device) is torch.bfloat16
     args = training_arguments(
-        training.phase,
-        run.settings.trainer,
+        job.phase,
+        job.trainer,
         schedule,
         folder=checkpoints,
         seed=seed,
-        device=run.device,
+        device=job.device,
         bf16=half,
-        deepspeed=deepspeed_config(run.world, bf16=half),
+        deepspeed=deepspeed_config(job.world, bf16=half),
     )
-    model, frozen = load_for_training(run, training)
+    model, frozen = load_for_training(job)
 
     def batch_of(micro: MicroBatch) -> Batch:
         chosen = [rows[number] for number in micro.rows]
         batch = collate(
             chosen, pad_id=pad_id, totals=micro.totals, every_position=needs.every_position, pad_to=needs.pad_to
         )
-        batch = batch if training.cache is None else training.cache.attach(batch, needs.reference_logps)
+        batch = batch if job.cache is None else job.cache.attach(batch, needs.reference_logps)
         return replace(batch, role=torch.full_like(batch.role, IDLE)) if micro.idle else batch
 
     return UnlearnTrainer(
         model=model,
         args=args,
-        method=training.method,
+        method=job.method,
         schedule=schedule,
         collate=batch_of,
         reference=live_reference(model, frozen) if needs.live_reference else None,
-        callbacks=callbacks_of(training, schedule),
-        world=run.world,
-        keep_checkpoints=run.settings.trainer.keep_checkpoints,
+        callbacks=callbacks_of(job, schedule),
+        world=job.world,
+        keep_checkpoints=job.trainer.keep_checkpoints,
     )
 
 
-def load_for_training(run: Run, training: Training) -> tuple[nn.Module, nn.Module | None]:
+def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
     """The model to train, and the frozen copy when a live reference is needed and no adapters can be switched off.
 
     All weights are trained in float32 (bf16 AdamW loses updates at a learning rate of 1e-5), under
     bf16 autocast where there is bf16; frozen weights are kept in the compute dtype.
     """
-    settings, seed, start = run.settings.model, run.settings.seed, training.start
-    compute, needs = dtype_of(settings.dtype, run.device), training.method.needs
-    kept = compute if training.adapters or run.world.stage else torch.float32  # DeepSpeed has float32 copies of its own
-    loaded = load_model(start, settings, run.device, dtype=kept, quantised=training.adapters)
+    settings, seed, start = job.model, job.seed, job.start
+    compute, needs = dtype_of(settings.dtype, job.device), job.method.needs
+    kept = compute if job.adapters or job.world.stage else torch.float32  # DeepSpeed has float32 copies of its own
+    loaded = load_model(start, settings, job.device, dtype=kept, quantised=job.adapters)
     if settings.gradient_checkpointing:
         loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         loaded.enable_input_require_grads()
-    model = with_adapters(loaded, settings.lora, seed) if training.adapters else loaded
-    choose_weights(model, training.trainable, needs)
+    model = with_adapters(loaded, settings.lora, seed) if job.adapters else loaded
+    choose_weights(model, job.trainable, needs)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise RunError(
             "No weight is left to train: model.trainable names only weights above the layer the method reads."
         )
     frozen = None
-    if needs.live_reference and not training.adapters:
-        frozen = load_model(start, settings, run.device, dtype=compute).requires_grad_(False).eval()
-        frozen = sharded(frozen, run.world, bf16=compute is torch.bfloat16)
+    if needs.live_reference and not job.adapters:
+        frozen = load_model(start, settings, job.device, dtype=compute).requires_grad_(False).eval()
+        frozen = sharded(frozen, job.world, bf16=compute is torch.bfloat16)
     return model, frozen
 
 
-def callbacks_of(training: Training, schedule: Schedule) -> list[Any]:
+def callbacks_of(job: TrainingJob, schedule: Schedule) -> list[Any]:
     """Progress and, for fine-tuning, the memorisation stop."""
-    found: list[Any] = [ShowProgress(training.title, schedule.steps)]
-    if isinstance(training.method, FineTune) and training.phase.stop_accuracy is not None:
-        found.append(StopWhenMemorised(training.phase.stop_accuracy, schedule.steps_per_epoch))
+    found: list[Any] = [ShowProgress(job.title, schedule.steps)]
+    if isinstance(job.method, FineTune) and job.phase.stop_accuracy is not None:
+        found.append(StopWhenMemorised(job.phase.stop_accuracy, schedule.steps_per_epoch))
     return found

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from lume_run.common.console import Progress
 from lume_run.common.logits import token_logps
 from lume_run.common.records import Example
+from lume_run.config.settings import ModelSettings
 from lume_run.methods.base import Needs, Role, granted
 from lume_run.models.batch import NO_TOTALS, Batch, collate, length_batches
 from lume_run.models.forward import Outputs, forward
 from lume_run.models.load import limit_of, load_model, load_tokenizer
 from lume_run.models.tokenise import TokenRow
-from lume_run.pipeline.run import Run
 from lume_run.training.rows import token_rows
 from lume_run.training.signals import Reference, rows_of
 
@@ -102,13 +102,18 @@ def live_reference(model: nn.Module, frozen: nn.Module | None) -> Reference:
 
 
 def build_reference(
-    run: Run, target: str, examples: Sequence[tuple[Role, Example]], needs: Needs, folder: Path
+    target: str,
+    examples: Sequence[tuple[Role, Example]],
+    needs: Needs,
+    folder: Path,
+    *,
+    settings: ModelSettings,
+    device: torch.device,
+    batch_tokens: int,
 ) -> None:
     """Score these rows with the frozen target once."""
-    settings = run.settings.model
     tokenizer = load_tokenizer(target, settings)
-    model = load_model(target, settings, run.device)
+    model = load_model(target, settings, device)
     rows = token_rows(examples, tokenizer, needs=needs, max_tokens=limit_of(model.config, settings))
-    ReferenceCache.compute(
-        model, rows, pad_id=int(tokenizer.pad_token_id), batch_tokens=run.settings.evaluator.batch_tokens, folder=folder
-    )
+    pad_id = int(tokenizer.pad_token_id)
+    ReferenceCache.compute(model, rows, pad_id=pad_id, batch_tokens=batch_tokens, folder=folder)

@@ -20,7 +20,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lume_run.common.errors import RunError
-from lume_run.config.settings import Phase, Trainer
+from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.launch.world import World
 from lume_run.methods.base import Method
 from lume_run.models.batch import Batch
@@ -44,8 +44,8 @@ class Diverged(RunError):
 
 
 def training_arguments(
-    phase: Phase,
-    trainer: Trainer,
+    phase: OptimizationSettings,
+    trainer: TrainerSettings,
     schedule: Schedule,
     *,
     folder: Path,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lume_run.common.devices import rank
 from lume_run.launch.world import World
-from lume_run.models.load import save
+from lume_run.models.load import save_model
 from lume_run.models.precision import is_quantised
 from lume_run.training.checkpoints import COMPLETE
 from lume_run.training.collectives import barrier
@@ -110,7 +110,7 @@ def save_trained(
         if rank() == 0:
             _save_gathered(model, weights, tokenizer, folder, keep_adapters=keep_adapters, reload=reload)
     elif rank() == 0:
-        save(model, tokenizer, folder, keep_adapters=keep_adapters)
+        save_model(model, tokenizer, folder, keep_adapters=keep_adapters)
     barrier()
 
 
@@ -132,7 +132,7 @@ def _save_gathered(
 
     whole = reload()
     set_peft_model_state_dict(whole, get_peft_model_state_dict(model, state_dict=weights))
-    save(whole, tokenizer, folder, keep_adapters=keep_adapters)
+    save_model(whole, tokenizer, folder, keep_adapters=keep_adapters)
 
 
 def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:

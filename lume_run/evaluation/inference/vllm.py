@@ -22,7 +22,7 @@ import torch
 
 from lume_run.common.devices import device_of, dtype_of
 from lume_run.common.errors import RunError
-from lume_run.config.settings import Model
+from lume_run.config.settings import ModelSettings
 from lume_run.launch.preemption import check
 from lume_run.models.load import generation_config_of
 
@@ -86,7 +86,7 @@ class Engine:
 
 @contextmanager
 def running(
-    path: str, settings: Model, device: torch.device, *, max_length: int, seed: int, devices: int = 1
+    path: str, settings: ModelSettings, device: torch.device, *, max_length: int, seed: int, devices: int = 1
 ) -> Iterator[Engine]:
     """An engine with the model at `path`, on this process's GPU or the first `devices` of them; ended afterwards.
 
@@ -120,7 +120,7 @@ def running(
 
 
 def options_of(
-    path: str, settings: Model, device: torch.device, *, max_length: int, seed: int, devices: int
+    path: str, settings: ModelSettings, device: torch.device, *, max_length: int, seed: int, devices: int
 ) -> dict[str, Any]:
     """What vLLM is started with."""
     return {

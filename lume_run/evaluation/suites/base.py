@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Ask, Kind, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, mean_of
 
 RowValue = Callable[[Response], float | None]
@@ -30,7 +30,7 @@ class Answers:
     """Everything one model answered; `retrained` is what a model answered that never saw the forget set, if any did."""
 
     responses: Sequence[Response]
-    evaluator: Evaluator
+    evaluator: EvaluatorSettings
     retrained: Sequence[Response] | None = None
 
     @cached_property
@@ -88,7 +88,7 @@ def column_of(rows: Sequence[Response], value: RowValue, what: str = "rows") -> 
 class Suite(Protocol):
     """A set of metrics that are measured together."""
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """What it needs a model to be asked; what several suites ask is asked once."""
         ...
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lume_run.common.records import JUDGED, Ask, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import Evaluator, setting
+from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.metrics import closer_look
 from lume_run.evaluation.metrics.bootstrap import Measure, Term
 from lume_run.evaluation.metrics.closer_look import SetMeans
@@ -50,7 +50,7 @@ class CloserLook:
     entailment: str = setting("sileod/deberta-v3-base-tasksource-nli", help="entailment classifier: id or folder")
     compat: bool = setting(False, help="token entropy and direction of entailment as in the released code")
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Greedy answers, and log-probs of right and false ones."""
         return set_questions(data)
 

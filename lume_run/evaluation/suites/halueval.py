@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import Evaluator, setting
+from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.datasets.halueval import load_general, load_qa
 from lume_run.evaluation.metrics.answers import chosen, judgement
 from lume_run.evaluation.suites.base import Answers, RowValue, problems_in
@@ -52,7 +52,7 @@ class HaluEval:
             return [Problem(where=where, what=what, remedy="give evaluator.metrics.halueval.qa_path=FILE, or drop it")]
         return problems_in(self.examples)
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """A short greedy text and the two options' log-probs for every row."""
         examples = self.examples()
         texts = [Question(example=example, ask=Ask.GENERATE, limit=LIMIT) for example in examples]

@@ -23,7 +23,7 @@ from typing import Any
 
 from lume_run.common.errors import Problem, RunError
 from lume_run.common.records import Question, Score, TaskData
-from lume_run.config.settings import Evaluator, setting
+from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.suites.base import Answers
 
 WHERE = "evaluator.metrics.lm_eval"
@@ -67,7 +67,7 @@ class LmEval:
         known = manager_of(self.include_path).all_tasks
         return [unknown(number, task, known) for number, task in enumerate(self.tasks) if task not in known]
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Nothing: the harness asks for itself."""
         return []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lume_run.common.records import Ask, Example, Question, Score, TaskData
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.datasets.mmlu import load_mmlu
 from lume_run.evaluation.metrics.semeval import lume_scores
 from lume_run.evaluation.suites.base import Answers
@@ -15,7 +15,7 @@ from lume_run.evaluation.suites.base import Answers
 class Lume:
     """The score sheet of `metrics/semeval.py`."""
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Greedy texts of forget and retain prompts, log-probs of (non-)members, MMLU choices."""
         found = [Question(example=example, ask=Ask.GENERATE) for example in (*data.forget, *data.retain)]
         if evaluator.membership:
@@ -28,7 +28,7 @@ class Lume:
         return lume_scores(answers.responses, mmlu_accuracy=given, bootstrap=answers.bootstrap)
 
 
-def mmlu_examples(evaluator: Evaluator) -> list[Example]:
+def mmlu_examples(evaluator: EvaluatorSettings) -> list[Example]:
     """The MMLU questions of this evaluator; none without a source."""
     mmlu = evaluator.mmlu
     if not (mmlu.data_dir or mmlu.hub_id):

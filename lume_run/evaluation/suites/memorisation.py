@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lume_run.common.records import Ask, Kind, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import Evaluator
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics import tofu
 from lume_run.evaluation.metrics.memorisation import exact_memorisation, extraction_strength
 from lume_run.evaluation.suites.base import Answers, RowValue
@@ -40,7 +40,7 @@ METRICS: dict[str, RowValue] = {
 class Memorisation:
     """Means over forget and over retain rows; on forget rows low is good, on retain rows high."""
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Log-probs of every forget and retain answer."""
         return [Question(example=example, ask=Ask.LOGPROB) for example in (*data.forget, *data.retain)]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lume_run.common.records import Ask, Kind, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import Evaluator, setting
+from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.metrics.bootstrap import Column
 from lume_run.evaluation.metrics.membership import (
     auc_of,
@@ -33,7 +33,7 @@ class Membership:
     gradient: bool = setting(False, help="also attack by gradient norm: one backward pass for each document")
     compares: bool = setting(False, help="make a model retrained without the forget set, for the reference attack")
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Log-probs, and gradients where wanted, of member and non-member documents."""
         asks = (Ask.LOGPROB, Ask.GRADIENT) if self.gradient else (Ask.LOGPROB,)
         return [Question(example=example, ask=ask) for ask in asks for example in (*data.members, *data.nonmembers)]

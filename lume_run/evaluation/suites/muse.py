@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import Evaluator, setting
+from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.metrics.bootstrap import Measure, combined
 from lume_run.evaluation.metrics.membership import auc_of, min_k
 from lume_run.evaluation.metrics.muse import (
@@ -46,7 +46,7 @@ class Muse:
     )
     compares: bool = setting(True, help="make a model retrained without the forget set, for privacy leakage")
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Greedy continuations and answers of forget and retain prompts, log-probs of (non-)member documents."""
         limits = {Kind.COMPLETION: self.verbatim_tokens, Kind.QUESTION: self.answer_tokens}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Ask, Example, Question, Score, Split, TaskData
-from lume_run.config.settings import Evaluator, setting
+from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.datasets.nq_open import load_nq_open
 from lume_run.evaluation.metrics.answers import answered
 from lume_run.evaluation.suites.base import Answers, problems_in
@@ -36,7 +36,7 @@ class NqOpen:
         """Whether the file can be read."""
         return problems_in(self.examples)
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Short greedy answers to every question."""
         return [Question(example=example, ask=Ask.GENERATE, limit=LIMIT) for example in self.examples()]
 

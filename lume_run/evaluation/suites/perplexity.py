@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import Evaluator, setting
+from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.datasets.plain_text import load_texts
 from lume_run.evaluation.metrics.bootstrap import Measure
 from lume_run.evaluation.metrics.perplexity import perplexity_of
@@ -39,7 +39,7 @@ class Perplexity:
         """Whether the file can be read."""
         return problems_in(self.examples)
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Log-probs of every piece."""
         return [Question(example=example, ask=Ask.LOGPROB) for example in self.examples()]
 

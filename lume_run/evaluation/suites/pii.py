@@ -22,7 +22,7 @@ from functools import partial
 from typing import Literal
 
 from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import Evaluator, setting
+from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, mean_of
 from lume_run.evaluation.metrics.pii import Disclosure, by_chance, completed, disclosed, hint_of, leak_at
 from lume_run.evaluation.suites.base import Answers
@@ -76,7 +76,7 @@ class Pii:
         if unasked := sorted(set(self.probed) - set(self.sides)):
             raise ValueError(f"probed has {unasked[0]}, which is not among sides {self.sides}; add it there")
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Greedy texts of every private question, and further ones of those that are probed."""
         found: list[Question] = []
         for side in self.sides:

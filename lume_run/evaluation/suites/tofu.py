@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lume_run.common.records import Question, Score, Split, TaskData
-from lume_run.config.settings import Evaluator, setting
+from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.metrics import tofu
 from lume_run.evaluation.metrics.bootstrap import Column, Measure, Term
 from lume_run.evaluation.suites.base import Answers
@@ -38,7 +38,7 @@ class Tofu:
         True, help="forget quality against a model retrained without the forget set, made where absent"
     )
 
-    def asks(self, data: TaskData, evaluator: Evaluator) -> list[Question]:
+    def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Greedy answers, and log-probs of right and false ones."""
         return set_questions(data)
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from lume_run.common.devices import GIB
-from lume_run.config.settings import Phase, Settings
+from lume_run.config.settings import OptimizationSettings, Settings
 from lume_run.launch.world import World
 from lume_run.methods.base import Needs
 from lume_run.methods.likelihood import FineTune
@@ -71,7 +71,7 @@ def stage_of(settings: Settings) -> str:
     return "train" if "train" in settings.stages and "unlearn" not in settings.stages else "unlearn"
 
 
-def phase_of(settings: Settings, stage: str) -> tuple[Phase, Needs, bool]:
+def phase_of(settings: Settings, stage: str) -> tuple[OptimizationSettings, Needs, bool]:
     """(how a stage optimises, what its loss needs, whether it trains adapters)."""
     lora = settings.model.lora.enabled
     if stage == "train":

@@ -10,7 +10,7 @@ import torch
 
 from lume_run.common.devices import GIB, dtype_of
 from lume_run.common.errors import LumeError
-from lume_run.config.settings import Launch, Settings
+from lume_run.config.settings import LaunchSettings, Settings
 from lume_run.launch import slurm
 from lume_run.launch.world import World
 from lume_run.models.placement import FILLED
@@ -95,7 +95,7 @@ def fitting(estimator: Estimator, worlds: Sequence[World], device: int) -> World
     return replace(worlds[at], why=told)
 
 
-def processes_of(launch: Launch, device: str) -> int:
+def processes_of(launch: LaunchSettings, device: str) -> int:
     """Processes on each node: one for each visible GPU, or as configured."""
     return launch.processes or (torch.cuda.device_count() if device == "cuda" else 1)
 

@@ -1,0 +1,203 @@
+"""The architecture, held by the syntax trees: imports only run downward, few modules know Hydra, files stay small."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import lume_run
+
+PACKAGE = Path(lume_run.__file__).parent
+FLOORS = (  # from the bottom: a package may import those below it; those of one floor are strangers to each other
+    ("common",),
+    ("config",),
+    ("launch",),
+    ("methods", "tasks"),
+    ("models",),
+    ("evaluation", "training"),
+    ("report",),
+    ("tracking",),
+    ("pipeline",),
+    ("sweeps",),
+    ("cli", "__main__"),
+)
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+KNOW_HYDRA = {"config", "cli", "__main__", "sweeps"}
+NO_TORCH = (
+    "common/errors",
+    "common/records",
+    "config/settings",
+    "evaluation/metrics",
+    "evaluation/definitions",
+    "tasks",
+)
+MOST_LINES = 330
+
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def part_of(file: str) -> str:
+    """`tasks/lume.py` belongs to `tasks`, `config.py` to `config`; the package's own `__init__` to nothing."""
+    return "" if file == "__init__.py" else file.removesuffix(".py").split("/")[0]
+
+
+def tree_of(file: str) -> ast.Module:
+    return ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+
+
+def imported(tree: ast.AST, file: str = "cli.py") -> Iterator[str]:
+    """Dotted names of every import, also those inside functions and below TYPE_CHECKING."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = ["lume_run", *file.split("/")[:-1]]
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def own_parts(tree: ast.AST, file: str) -> set[str]:
+    """The parts of lume_run that a module imports; what `from lume_run import __version__` names is none."""
+    names = [name.split(".") for name in imported(tree, file)]
+    return {name[1] for name in names if name[0] == "lume_run" and len(name) > 1 and not name[1].startswith("__")}
+
+
+def module_level(tree: ast.Module) -> ast.Module:
+    """The statements that run on import: no function bodies, nothing below TYPE_CHECKING."""
+
+    class Strip(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+            return None
+
+        def visit_If(self, node: ast.If) -> ast.AST | None:
+            return None if "TYPE_CHECKING" in ast.unparse(node.test) else self.generic_visit(node)
+
+    return Strip().visit(tree)
+
+
+def violations(file: str, tree: ast.Module) -> list[str]:
+    """The imports of a file that run upward, or sideways between strangers."""
+    here = part_of(file)
+    return [
+        f"{file} (floor {FLOOR_OF[here]}) imports {part} (floor {FLOOR_OF[part]})"
+        for part in sorted(own_parts(tree, file) - {here})
+        if FLOOR_OF[part] >= FLOOR_OF[here]
+    ]
+
+
+def test_every_package_stands_on_a_floor():
+    parts = {part_of(file) for file in FILES} - {""}
+    assert parts == set(FLOOR_OF), "a new package needs a floor, a removed one gives its own back"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if part_of(file)])
+def test_imports_run_downward(file):
+    assert violations(file, tree_of(file)) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "count"),
+    [
+        ("config/build.py", "from lume_run.models.load import save_model", 1),
+        ("config/build.py", "from lume_run import models", 1),
+        ("config/build.py", "import lume_run.models.load", 1),
+        ("config/build.py", "def late():\n    from lume_run.models.load import save_model", 1),
+        ("tasks/lume.py", "from ..pipeline import plan", 1),
+        ("tasks/lume.py", "from . import readers", 0),
+        ("tasks/lume.py", "from lume_run.tasks.builtin_words import NAMES", 0),
+        ("tasks/lume.py", "from lume_run.methods.base import Role", 1),
+        ("training/rows.py", "from lume_run.evaluation.questions import questions_of", 1),
+        ("report/tables.py", "from lume_run.evaluation.scoring import gate", 0),
+        ("common/records.py", "from lume_run import __version__", 0),
+    ],
+)
+def test_the_floor_test_sees(file, source, count):
+    assert len(violations(file, ast.parse(source))) == count
+
+
+def modules_of(names: Iterator[str]) -> set[str]:
+    """The files that dotted names stand for: `lume_run.common.errors.Problem` is of `common/errors.py`."""
+    found = set()
+    for name in names:
+        parts = name.split(".")
+        for cut in range(len(parts), 0, -1):
+            path = "/".join(parts[1:cut]) + ".py"
+            if parts[0] == "lume_run" and path in FILES:
+                found.add(path)
+                break
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Every group of files that reach each other by imports."""
+    order = TopologicalSorter(graph)
+    try:
+        order.prepare()
+    except CycleError as error:
+        return [error.args[1]]
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph = {file: modules_of(imported(tree_of(file), file)) - {file} for file in FILES}
+    assert circles(graph) == []
+    assert circles({**graph, "common/errors.py": {"cli.py"}}) != []  # the test sees one
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if part_of(file) not in KNOW_HYDRA])
+def test_only_the_packages_that_compose_configs_know_hydra(file):
+    roots = {name.split(".")[0] for name in imported(tree_of(file), file)}
+    assert not roots & {"hydra", "omegaconf"}
+
+
+def without_torch() -> list[str]:
+    return [file for file in FILES if file.removesuffix(".py").startswith(NO_TORCH)]
+
+
+@pytest.mark.parametrize("file", without_torch())
+def test_records_metrics_and_tasks_import_no_torch(file):
+    roots = {name.split(".")[0] for name in imported(module_level(tree_of(file)), file)}
+    assert not roots & {"torch", "transformers", "peft", "accelerate", "datasets"}
+
+
+def test_records_metrics_and_tasks_load_without_torch():
+    """Also through whatever they import."""
+    modules = [
+        "lume_run." + file.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for file in without_torch()
+    ]
+    probe = (
+        f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\nprint('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_folders_stay_short():
+    """A newcomer reads a listing at a glance: at most 16 entries at the root, 15 in any folder below."""
+    folders: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*"):
+        if "__pycache__" not in path.parts and path.suffix != ".pyc":
+            folders.setdefault(path.parent.relative_to(PACKAGE).as_posix(), set()).add(path.name)
+    long = {name: len(entries) for name, entries in folders.items() if len(entries) > (16 if name == "." else 15)}
+    assert not long
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_says_what_it_is(file):
+    docstring = ast.get_docstring(tree_of(file)) or ""
+    assert len(docstring.split("\n")[0].split()) >= 5  # a sentence, not the file's name again
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file != "tasks/builtin_words.py"]
+)  # word lists: data, not code
+def test_files_stay_small(file):
+    lines = len((PACKAGE / file).read_text(encoding="utf-8").split("\n"))
+    assert lines - 1 <= MOST_LINES
