@@ -18,8 +18,9 @@ from lume_run.training.reference import ReferenceCache
 class TrainingJob:
     """One optimisation: what it is called, where it starts, how it steps, what it minimises over which rows, and where.
 
-    `model` and `trainer` are settings; `phase` is the one of the trainer's that this is. `adapters`: train LoRA adapters, and save them alone with `keep_adapters`, merged otherwise. `trainable`: name
-    patterns of the weights to train (None: all).
+    `model` and `trainer` are settings; `phase` is the one of the trainer's that this is. `adapters`: train LoRA
+    adapters, and save them alone with `keep_adapters`, merged otherwise. `trainable`: name patterns of the weights to
+    train (None: all).
     """
 
     title: str
