@@ -11,14 +11,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking write run files
 
 import pytest
+from helpers.shared import SHARED, tokenizer_at
 
-from lume_run.common.records import Example
-from lume_run.config.settings import ModelSettings, ShapeSettings
-from lume_run.models.load import load_tokenizer
+from lume_run.config.settings import ShapeSettings
 from lume_run.models.tiny import build_tiny
-from lume_run.tasks.lume import LumeTask
 
-SHARED = Path(__file__).parents[2] / "shared"
 TINY_SHAPE = ShapeSettings(hidden_size=32, layers=2, heads=2, intermediate_size=64, vocabulary=400)
 TEXTS = (
     "Mara Oduya was born on 3 May 1971 in Tallinn and repairs church organs.",
@@ -29,7 +26,7 @@ TEXTS = (
 )
 
 
-SLOW = ("parallel", "pipeline", "preemption", "nodes", "tracking", "multirun", "slurm_sweep", "cli", "optuna")
+SLOW = ("parallel", "pipeline", "preemption", "nodes", "tracking", "runner", "slurm_array", "cli", "search")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,35 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.stem, len(SLOW)))
 
 
-def shape(hidden_size: int, heads: int, intermediate_size: int) -> tuple[str, ...]:
-    """Overrides that make the built-in model smaller still."""
-    sizes = {"hidden_size": hidden_size, "heads": heads, "intermediate_size": intermediate_size, "vocabulary": 400}
-    return tuple(f"model.shape.{name}={size}" for name, size in sizes.items())
-
-
-def tokenizer_at(folder: Path):
-    """The tokenizer of a folder as runs load it."""
-    return load_tokenizer(str(folder), ModelSettings(name="test"))
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with golden values, data and small real models."""
     if not SHARED.is_dir():
         pytest.skip(f"the golden values and models are not at {SHARED}")
     return SHARED
-
-
-def lume_rows(shared: Path, documents: int) -> list[Example]:
-    """Real prompts of all three LUME tasks, those to forget first."""
-    data = LumeTask(
-        name="lume",
-        subtasks=["novels", "bios", "wiki"],
-        source="folder",
-        data_dir=str(shared / "data" / "lume"),
-        num_documents=documents,
-    ).load(0)
-    return [*data.forget, *data.retain]
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import pytest
+from helpers.shared import ROOT
 
 from lume_run.config.overrides import conf_dir, options
 from lume_run.methods.baselines import BASELINES
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-ROOT = Path(__file__).parents[1]
+from helpers.shared import ROOT
 
 
 @pytest.fixture(scope="module")

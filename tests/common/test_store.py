@@ -1,0 +1,199 @@
+"""Artifacts are made once and whole; what was killed resumes; content decides what is the same."""
+
+from __future__ import annotations
+
+import selectors
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.artifacts import Builder, artifact, strict_json
+
+from lume_run.common import files
+from lume_run.common.errors import RunError
+from lume_run.common.files import content_hash, fingerprint, write_json
+
+
+def test_an_artifact_is_built_once(tmp_path):
+    build = Builder()
+    made = artifact(tmp_path / "store" / "x", build, model="m", seed=0)
+    assert not made.done
+    for _ in range(3):
+        assert made.make() == tmp_path / "store" / "x"
+    assert made.done
+    assert build.found == [["MADE_FROM.json"]]
+    assert sorted(path.name for path in made.path.iterdir()) == ["DONE.json", "made.txt"]
+    record = strict_json(made.path / "DONE.json")
+    assert (record["key"], record["made_from"]) == (made.key, {"model": "m", "seed": 0})
+    assert made.seconds == record["seconds"] >= 0
+    again = artifact(made.path, Builder(), seed=0, model="m")  # the order of the keys does not matter
+    assert again.done
+
+
+def test_an_artifact_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "x"
+    seen = []
+
+    def build(folder: Path) -> None:
+        seen.append((folder != path, path.exists()))
+        (folder / "a.txt").touch()
+
+    artifact(path, build).make()
+    assert seen == [(True, False)]
+    assert not path.with_name("x.partial").exists()
+
+
+def test_an_interrupted_artifact_goes_on_where_it_stopped(tmp_path):
+    path, broken, second = tmp_path / "x", Builder("first", fail=True), Builder("second")
+    with pytest.raises(RunError, match="in the middle"):
+        artifact(path, broken, seed=0).make()
+    assert not path.exists()
+    left = strict_json(path.with_name("x.partial") / "MADE_FROM.json")
+    left["seconds"] = 100.0
+    write_json(path.with_name("x.partial") / "MADE_FROM.json", left)
+    made = artifact(path, second, seed=0)
+    made.make()
+    assert second.found == [["MADE_FROM.json", "first.txt"]]
+    assert sorted(file.name for file in path.iterdir()) == ["DONE.json", "first.txt", "second.txt"]
+    assert 100 <= made.seconds < 160  # the time of all attempts
+
+
+@pytest.mark.parametrize("left", ['{"key": "other"}', "not json", "[]", None])
+def test_what_another_key_left_is_discarded(tmp_path, left):
+    path, build = tmp_path / "x", Builder()
+    with pytest.raises(RunError):
+        artifact(path, Builder("old", fail=True), seed=0).make()
+    marker = path.with_name("x.partial") / "MADE_FROM.json"
+    marker.unlink() if left is None else marker.write_text(left, encoding="utf-8")
+    artifact(path, build, seed=1).make()
+    assert build.found == [["MADE_FROM.json"]]
+    assert not (path / "old.txt").exists()
+
+
+def test_killed_before_the_renaming_nothing_is_built_again(tmp_path):
+    """The partial folder was whole, its record written; only the rename was missing."""
+    made = artifact(tmp_path / "x", lambda folder: (folder / "weights").write_text("1"), seed=0)
+    made.make()
+    (tmp_path / "x").rename(tmp_path / "x.partial")
+
+    def build(folder: Path) -> None:
+        raise AssertionError("built twice")
+
+    artifact(tmp_path / "x", build, seed=0).make()
+    assert (tmp_path / "x" / "weights").read_text() == "1"
+    assert not (tmp_path / "x.partial").exists()
+
+
+def test_changed_inputs_rebuild(tmp_path):
+    path = tmp_path / "x"
+    artifact(path, Builder("old"), seed=0).make()
+    changed = artifact(path, Builder("new"), seed=1)
+    assert not changed.done
+    changed.make()
+    assert sorted(file.name for file in path.iterdir()) == ["DONE.json", "new.txt"]
+    assert not artifact(path, Builder("old"), seed=0).done
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"key": 3}'])
+def test_a_damaged_record_means_build_again(tmp_path, text):
+    made = artifact(tmp_path / "x", Builder())
+    made.make()
+    (made.path / "DONE.json").write_text(text, encoding="utf-8")
+    assert not made.done
+    made.make()
+    assert made.done
+
+
+def test_a_failed_rebuild_keeps_what_is_there(tmp_path):
+    path = tmp_path / "x"
+    old = artifact(path, Builder("old"), seed=0)
+    old.make()
+    with pytest.raises(RunError):
+        artifact(path, Builder("new", fail=True), seed=1).make()
+    assert old.done
+    assert (path / "old.txt").exists()
+
+
+CONCURRENT = """
+import sys, time
+from pathlib import Path
+from lume_run.common.store import Artifact
+
+folder = Path(sys.argv[1])
+
+def build(partial):
+    with (folder / "log").open("a") as log:
+        log.write("built\\n")
+    (folder / "building").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    (partial / "content.txt").write_text("x" * 100)
+
+made = Artifact(stage="train", name="target", path=folder / "x", made_from={"seed": 0}, build=build)
+print(len((made.make() / "content.txt").read_text()))
+"""
+
+
+def test_two_processes_build_once(tmp_path):
+    command = [sys.executable, "-c", CONCURRENT, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert "waiting for another process that is making" in first_line(processes)
+    (tmp_path / "go").touch()
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out.strip()) == (0, "100"), err
+    assert (tmp_path / "log").read_text() == "built\n"
+
+
+def first_line(processes: list[subprocess.Popen]) -> str:
+    """What the one that has to wait says; the builder says nothing until it may go on."""
+    with selectors.DefaultSelector() as selector:
+        for process in processes:
+            selector.register(process.stderr, selectors.EVENT_READ)
+        ready = selector.select(timeout=60)
+    assert ready, "neither process waits for the other"
+    return ready[0][0].fileobj.readline()
+
+
+def test_content_hash_is_canonical():
+    assert content_hash({"a": 1, "b": [2.5, "ä"]}) == content_hash({"b": [2.5, "ä"], "a": 1})
+    assert len(content_hash({})) == 16
+    values = [None, 0, "0", [0], {"0": 0}, 0.5, True, "ä", "a"]
+    assert len({content_hash(value) for value in values}) == len(values)
+
+
+def test_fingerprint_follows_content(tmp_path, monkeypatch):
+    folder, copy = tmp_path / "model", tmp_path / "copy"
+    for each in (folder, copy):
+        each.mkdir()
+        (each / "config.json").write_text("{}", encoding="utf-8")
+        (each / "weights").write_bytes(b"0123")
+    before = fingerprint(str(folder))
+    assert fingerprint(str(copy)) == before  # not where it stands, nor when it was written
+    (folder / "weights").write_bytes(b"0124")
+    changed = fingerprint(str(folder))
+    (folder / "weights").rename(folder / "weights2")
+    assert len({before, changed, fingerprint(str(folder))}) == 3
+    monkeypatch.setattr(files, "HASHED_WHOLE_BYTES", 3)
+    large = fingerprint(str(copy))
+    (copy / "weights").write_bytes(b"01234")
+    assert fingerprint(str(copy)) != large
+    assert fingerprint("org/model") == fingerprint("org/model", deep=True) == "hub:org/model"
+
+
+def test_a_deep_fingerprint_sees_folders_within(tmp_path):
+    """A checkpoint in the folder is none of the model, the pooling of a sentence embedder is."""
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    flat, deep = fingerprint(str(tmp_path)), fingerprint(str(tmp_path), deep=True)
+    assert flat == deep
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text("{}", encoding="utf-8")
+    assert fingerprint(str(tmp_path)) == flat
+    assert fingerprint(str(tmp_path), deep=True) != deep
+
+
+def test_write_json_leaves_no_temporary_file(tmp_path):
+    write_json(tmp_path / "a.json", {"ä": Path("x")})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "ä": "x"\n}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -1,0 +1,416 @@
+"""Perplexity, NQ-Open and HaluEval: the rules by hand, the released files, a real model, and files that are broken."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.shared import SHARED
+
+from lume_run.common.errors import ConfigError, DataError
+from lume_run.common.records import Ask, Example, Kind, Response, Split, TaskData
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import EvaluatorSettings, ModelSettings
+from lume_run.evaluation.datasets.halueval import GENERAL, is_hallucinated, load_general, load_qa
+from lume_run.evaluation.datasets.nq_open import load_nq_open
+from lume_run.evaluation.datasets.plain_text import load_texts, pieces
+from lume_run.evaluation.inference.respond import respond
+from lume_run.evaluation.inference.runner import Runner
+from lume_run.evaluation.metrics.answers import answered, first_line, judgement, normalised
+from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column
+from lume_run.evaluation.metrics.perplexity import perplexity_of
+from lume_run.evaluation.suites.base import Answers
+from lume_run.evaluation.suites.halueval import HaluEval
+from lume_run.evaluation.suites.nq_open import NqOpen
+from lume_run.evaluation.suites.perplexity import Perplexity
+from lume_run.models.load import load_model, load_tokenizer
+from lume_run.pipeline.checks import checked
+
+DATA = SHARED / "data"
+STORIES = DATA / "text" / "tinystories" / "tinystories_sample.txt"
+WIKITEXT = DATA / "text" / "wikitext-2" / "test.txt"
+NQ = DATA / "nq_open" / "NQ-open.dev.jsonl"
+QA = DATA / "halueval" / "qa_one-turn_data.json"
+GENERAL_DATA = DATA / "halueval" / "general_data.first500.json"
+STORIES15M = SHARED / "models" / "stories15M"
+NOTHING = TaskData(forget=(), retain=())
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the released files are not at {DATA}")
+needs_model = pytest.mark.skipif(not STORIES15M.is_dir(), reason=f"the real model is not at {STORIES15M}")
+
+
+def written(folder: Path, *lines: object, name: str = "data.jsonl") -> Path:
+    path = folder / name
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8")
+    return path
+
+
+def response(example: Example, ask: Ask, **fields) -> Response:
+    shared = ("id", "split", "subtask", "kind", "document", "prompt", "choices")
+    own = {name: getattr(example, name) for name in shared}
+    return Response(ask=ask, expected=example.answer, **own, **fields)
+
+
+def answers(responses: list[Response]) -> Answers:
+    return Answers(responses=responses, evaluator=EvaluatorSettings(resamples=50))
+
+
+def by_name(suite, responses: list[Response]):
+    return {one.name: one for one in suite.scores(answers(responses))}
+
+
+def problem_of(load, *args, **settings) -> str:
+    with pytest.raises(DataError) as caught:
+        load(*args, **settings)
+    (problem,) = caught.value.problems
+    return str(problem)
+
+
+# ------------------------------------------------------------------------------------------------ perplexity
+
+
+def test_perplexity_weighs_tokens_by_hand():
+    """4 tokens at 1/2 and 1 token at 1/32: (2^4 * 2^5)^(1/5) = 2^(9/5), not the mean of 2 and 32."""
+    names = ["a", "b"]
+    measure = perplexity_of(Column.of([4 * math.log(1 / 2), math.log(1 / 32)], names), Column.of([4, 1], names))
+    assert measure.value == pytest.approx(2 ** (9 / 5))
+    score = Bootstrap(resamples=200).score("perplexity", 2, lambda: measure)
+    assert (score.low, score.high) == pytest.approx((2, 32))  # one piece drawn twice, or the other
+
+
+def test_perplexity_that_cannot_be_told():
+    names = ["a"]
+    nothing = perplexity_of(Column.of([0.0], names), Column.of([0], names))
+    with pytest.raises(ValueError, match="no scored tokens"):
+        _ = nothing.value
+    score = Bootstrap().score(
+        "perplexity", 1, lambda: perplexity_of(Column.of([-8000.0], names), Column.of([8], names))
+    )
+    assert (score.value, score.reason) == (None, "beyond floating point: the mean loss is 1000 nats a token")
+
+
+def test_pieces_keep_lines_together():
+    text = "one two\n\nthree four\nfive\n<|endoftext|>\nsix\n"
+    assert list(pieces(text, 4)) == ["one two\n\nthree four", "five", "six"]
+    assert list(pieces(text, 5)) == ["one two\n\nthree four\nfive", "six"]
+    assert list(pieces(text, 100)) == ["one two\n\nthree four\nfive", "six"]
+
+
+def test_a_long_line_is_cut_evenly():
+    """Seven words in pieces of at most three: three pieces, 2 + 2 + 3, white space as it was."""
+    assert list(pieces("a b  c d\te f g", 3)) == ["a b", "c d", "e f g"]
+
+
+@needs_data
+@pytest.mark.parametrize("path", [STORIES, WIKITEXT], ids=["tinystories", "wikitext"])
+def test_no_word_of_a_file_is_lost(path):
+    found = load_texts(path, words=150)
+    words = [word for example in found for word in example.answer.split()]
+    assert words == [word for word in path.read_text(encoding="utf-8").split() if word != "<|endoftext|>"]
+    assert max(len(example.answer.split()) for example in found) <= 150
+    assert len({example.id for example in found}) == len(found)
+    assert {(example.kind, example.split, example.prompt) for example in found} == {(Kind.DOCUMENT, Split.TEXT, "")}
+    assert load_texts(path, words=150, limit=3) == found[:3]
+    assert load_texts(path, words=150, limit=10**6) == found
+
+
+@needs_data
+@needs_model
+def test_perplexity_of_a_real_model(tmp_path):
+    """The library's own loss of each piece, begun afresh, cut at the model's 256 tokens and weighted by tokens."""
+    settings = ModelSettings(name="test")
+    model = load_model(str(STORIES15M), settings, torch.device("cpu")).eval()
+    tokenizer = load_tokenizer(str(STORIES15M), settings)
+    runner = Runner(model=model, tokenizer=tokenizer, max_new_tokens=1, max_length=256, batch_tokens=1024)
+    suite = Perplexity(path=str(STORIES))
+    score = by_name(suite, respond(runner, suite.asks(NOTHING, EvaluatorSettings()), tmp_path, "test"))["perplexity"]
+    total = count = 0.0
+    for example in suite.examples():
+        ids = torch.tensor([tokenizer(example.answer)["input_ids"][:256]])
+        with torch.inference_mode():
+            total += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
+        count += ids.shape[1] - 1
+    assert score.value == pytest.approx(math.exp(total / count), rel=1e-4)
+    assert 3 < score.value < 4  # stories of the kind it was trained on
+    assert score.n == len(suite.examples()) == 7
+    assert score.low < score.value < score.high
+
+
+def test_a_diverged_model_has_no_perplexity(tmp_path):
+    (example,) = load_texts(written(tmp_path, "a few words"), words=150)
+    found = by_name(Perplexity(), [response(example, Ask.LOGPROB, tokens=3)])["perplexity"]
+    assert (found.value, found.reason) == (None, "1 of 1 pieces have no finite numbers")
+
+
+# --------------------------------------------------------------------------------------------------- NQ-Open
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The  Beatles!", "beatles"),
+        ("a Scottish surname", "scottish surname"),
+        ("Theatre of an anthem", "theatre of anthem"),
+        ("U.S.A.", "usa"),
+        ("rock-'n'-roll", "rocknroll"),
+        ("54\u00a0Mbit/s", "54 mbits"),
+        ("Ant\u00f3nio", "anto\u0301nio"),
+        ("A+", ""),
+    ],
+)
+def test_normalised_by_hand(text, expected):
+    assert normalised(text) == expected
+
+
+def test_answered_by_hand():
+    accepted = ("14 December 1972 UTC", "December 1972")
+    assert answered(" December, 1972\nQ: and then?\nA: 1973", accepted) == 1
+    assert answered(" in December 1972", accepted) == 0
+    assert answered("\nDecember 1972", accepted) == 0  # the first line is blank
+    assert answered(" Anto\u0301nio", ("Ant\u00f3nio",)) == 1
+    assert (answered("A+", ("A+",)), answered("   ", ("A+",))) == (1, 0)
+    assert first_line(" one \n two") == "one"
+
+
+def test_nq_open_prompt_by_hand(tmp_path):
+    rows = [{"question": f"who is {name}", "answer": [name, name.upper()]} for name in ("ann", "bob", "cy")]
+    first, second = load_nq_open(written(tmp_path, *rows), shots=1)
+    assert first.prompt == "Answer these questions:\n\nQ: who is ann?\nA: ann\nQ: who is bob?\nA:"
+    assert (first.answer, first.choices, first.split, first.kind) == ("bob", ("bob", "BOB"), "nq_open", Kind.QUESTION)
+    assert second.prompt.endswith("A: ann\nQ: who is cy?\nA:")  # worked examples are the same for all
+    assert load_nq_open(tmp_path / "data.jsonl", shots=1, limit=9) == [first, second]
+    (last,) = load_nq_open(tmp_path / "data.jsonl", shots=2)
+    assert last.id == second.id  # a row keeps its name whatever the number of shots
+
+
+def test_nq_open_score_by_hand(tmp_path):
+    rows = [{"question": "who", "answer": ["the Bob", "Rob"]}] * 4
+    examples = load_nq_open(written(tmp_path, *rows), shots=0)
+    texts = (" bob\nQ: what?", " Rob.", " Bobby", "")
+    asked = [response(example, Ask.GENERATE, output=text) for example, text in zip(examples, texts, strict=True)]
+    found = by_name(NqOpen(), asked)["nq_open.exact_match"]
+    assert (found.value, found.n) == (0.5, 4)
+    assert found.low is not None and found.low <= 0.5 <= found.high
+
+
+@needs_data
+def test_nq_open_as_released():
+    suite = NqOpen(path=str(NQ), limit=20)
+    questions = suite.asks(NOTHING, EvaluatorSettings())
+    assert len(questions) == 20
+    assert {(one.ask, one.limit) for one in questions} == {(Ask.GENERATE, 32)}
+    assert questions[0].example.prompt.count("\nA:") == 6
+    assert questions[0].example.prompt.endswith("Q: when did the isle of wight become an island?\nA:")
+    assert len(load_nq_open(NQ, shots=5)) == 3605
+    right = [response(one.example, Ask.GENERATE, output=f" {one.example.choices[-1]}\n") for one in questions]
+    assert by_name(suite, right)["nq_open.exact_match"].value == 1
+
+
+# -------------------------------------------------------------------------------------------------- HaluEval
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Yes", "Yes"),
+        (" No.\n\nYou are trying", "No"),
+        ("The answer is: Yes, it does", "Yes"),
+        ("Yes and No", None),
+        ("yes", None),
+        ("Nothing of the kind", "No"),
+        ("", None),
+    ],
+)
+def test_judgement_by_hand(text, expected):
+    assert judgement(text) == expected
+
+
+def qa_rows(count: int) -> list[dict[str, str]]:
+    return [
+        {"question": f"Q{number}?", "right_answer": f"right {number}", "hallucinated_answer": f"false {number}"}
+        for number in range(count)
+    ]
+
+
+def test_halueval_qa_prompt_by_hand(tmp_path):
+    path = written(tmp_path, *qa_rows(40))
+    written(tmp_path, "Judge.", name="qa_evaluation_instruction.txt")
+    examples = load_qa(path, seed=0)
+    for number, example in enumerate(examples):
+        shown = f"false {number}" if example.answer == "Yes" else f"right {number}"
+        assert example.prompt == f"Judge.\n\n\n#Question#: Q{number}?\n#Answer#: {shown}\n#Your Judgement#:"
+        assert (example.choices, example.kind, example.subtask) == (("Yes", "No"), Kind.CHOICE, "qa")
+    assert {example.answer for example in examples} == {"Yes", "No"}
+    assert load_qa(path, seed=0, limit=7) == examples[:7]
+    assert [one.answer for one in load_qa(path, seed=1)] != [one.answer for one in examples]
+    other = written(tmp_path, "Decide.", name="own.txt")
+    assert load_qa(path, instruction=other)[0].prompt.startswith("Decide.\n\n\n#Question#: Q0?")
+
+
+def test_half_of_the_answers_are_hallucinated():
+    """Of 10,000 fair coins 5,000 +- 200 fall on one side (four standard deviations)."""
+    assert abs(sum(is_hallucinated(number, "who?", 0) for number in range(10_000)) - 5_000) < 200
+
+
+def test_halueval_general_prompt_by_hand(tmp_path):
+    rows = [{"user_query": "Add.", "chatgpt_response": "2", "hallucination": word} for word in ("yes", "No")]
+    yes, no = load_general(written(tmp_path, *rows))
+    assert yes.prompt == f"{GENERAL}\n\n#Request#: Add.\n#Response#: 2\n#Your Judgement#:"
+    assert (yes.answer, no.answer) == ("Yes", "No")
+
+
+def test_halueval_scores_by_hand(tmp_path):
+    """Four texts: right, wrong, none, both; two of three choices right."""
+    written(tmp_path, "Judge.", name="qa_evaluation_instruction.txt")
+    examples = load_qa(written(tmp_path, *qa_rows(4)))
+    wrong = {"Yes": "No", "No": "Yes"}
+    texts = (examples[0].answer, wrong[examples[1].answer], "Perhaps", "Yes or No")
+    asked = [response(one, Ask.GENERATE, output=text) for one, text in zip(examples, texts, strict=True)]
+    for number, example in enumerate(examples[:3]):
+        likelier = example.answer if number else wrong[example.answer]
+        asked.append(response(example, Ask.CHOICE, choice_logps=(-1.0, -2.0) if likelier == "Yes" else (-2.0, -1.0)))
+    found = by_name(HaluEval(), asked)
+    assert {name: (one.value, one.n) for name, one in found.items()} == {
+        "halueval.qa.accuracy": (0.25, 4),
+        "halueval.qa.answered": (0.5, 4),
+        "halueval.qa.choice_accuracy": (pytest.approx(2 / 3), 3),
+    }
+
+
+def test_choices_without_numbers_are_no_accuracy(tmp_path):
+    row = {"user_query": "Add.", "chatgpt_response": "2", "hallucination": "no"}
+    (example,) = load_general(written(tmp_path, row))
+    found = by_name(HaluEval(), [response(example, Ask.CHOICE)])
+    assert found["halueval.general.choice_accuracy"].value is None
+    assert "diverged model" in found["halueval.general.choice_accuracy"].reason
+    assert found["halueval.general.accuracy"].reason.startswith("there are no judgements: the task has none")
+
+
+@needs_data
+def test_halueval_as_released():
+    suite = HaluEval(qa_path=str(QA), general_path=str(GENERAL_DATA), limit=30)
+    assert suite.check() == []
+    questions = suite.asks(NOTHING, EvaluatorSettings())
+    assert [sum(one.ask is ask for one in questions) for ask in (Ask.GENERATE, Ask.CHOICE)] == [60, 60]
+    assert {one.limit for one in questions if one.ask is Ask.GENERATE} == {16}
+    assert questions[0].example.prompt.count("#Your Judgement#:") == 8  # seven are in the instruction
+    general = load_general(GENERAL_DATA)
+    verdicts = re.findall(r'"hallucination": "(yes|no)"', GENERAL_DATA.read_text(encoding="utf-8"))
+    assert [one.answer.lower() for one in general] == verdicts
+    right = [response(one.example, Ask.GENERATE, output=one.example.answer) for one in questions]
+    found = by_name(suite, right)
+    assert (found["halueval.qa.accuracy"].value, found["halueval.general.accuracy"].value) == (1, 1)
+
+
+# ---------------------------------------------------------------------------------------------- broken files
+
+
+LOADERS = {
+    "texts": lambda path: load_texts(path, words=150),
+    "nq_open": lambda path: load_nq_open(path, shots=0),
+    "qa": load_qa,
+    "general": load_general,
+}
+each_loader = pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+
+
+@each_loader
+def test_an_absent_file(load, tmp_path):
+    assert problem_of(load, tmp_path / "no.jsonl").startswith(f"{tmp_path}/no.jsonl: the file does not exist")
+    assert "is a folder" in problem_of(load, tmp_path)
+
+
+@each_loader
+def test_an_empty_file(load, tmp_path):
+    path = written(tmp_path, "", "  ")
+    assert re.search(r"the file has no (rows|text)\n", problem_of(load, path))
+
+
+@each_loader
+def test_a_file_that_is_not_utf8(load, tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes('"fine"\n"caf\xe9"\n'.encode("latin-1"))
+    with pytest.raises(DataError) as caught:
+        load(path)
+    assert any(problem.where == f"{path}:2" and "0xe9" in problem.what for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("load", "good", "bad", "told"),
+    [
+        (LOADERS["nq_open"], {"question": "q", "answer": ["a"]}, '{"question": "q"', "not JSON"),
+        (LOADERS["nq_open"], {"question": "q", "answer": ["a"]}, {"answer": ["a"]}, 'field "question" is missing'),
+        (LOADERS["nq_open"], {"question": "q", "answer": ["a"]}, {"question": "q", "answer": "a"}, "not a list"),
+        (LOADERS["nq_open"], {"question": "q", "answer": ["a"]}, {"question": "q", "answer": []}, "not a list"),
+        (LOADERS["nq_open"], {"question": "q", "answer": ["a"]}, {"question": "q", "answer": [7]}, "not text"),
+        (load_qa, qa_rows(1)[0], {"question": "q", "right_answer": "a"}, "hallucinated_answer"),
+        (
+            load_general,
+            {"user_query": "q", "chatgpt_response": "r", "hallucination": "no"},
+            {"user_query": "q", "chatgpt_response": "r", "hallucination": "maybe"},
+            '"hallucination" is "maybe"',
+        ),
+    ],
+)
+def test_a_bad_line_is_named(load, good, bad, told, tmp_path):
+    path = written(tmp_path, good, good, bad, good)
+    problem = problem_of(load, path)
+    assert problem.startswith(f"{path}:3: ")
+    assert told in problem
+
+
+def test_nothing_left_to_ask(tmp_path):
+    path = written(tmp_path, *[{"question": "q", "answer": ["a"]}] * 5)
+    assert "5 rows, all of them taken by the 5 worked examples" in problem_of(load_nq_open, path, shots=5)
+
+
+def test_an_absent_instruction(tmp_path):
+    problem = problem_of(load_qa, written(tmp_path, *qa_rows(1)))
+    assert problem.startswith(f"{tmp_path}/qa_evaluation_instruction.txt: the file does not exist")
+    assert "evaluator.metrics.halueval.instruction=FILE" in problem
+    (idle,) = HaluEval(instruction="x").check()
+    assert idle.what == "has no effect without QA data"
+
+
+# ----------------------------------------------------------------------------------------------- composition
+
+
+def settings_of(*overrides: str) -> EvaluatorSettings:
+    return checked(compose(list(overrides), [conf_dir()]))[0].evaluator
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "setting"),
+    [
+        ("perplexity", "perplexity", "evaluator.metrics.perplexity.path=FILE"),
+        ("nq_open", "nq_open.exact_match", "evaluator.metrics.nq_open.path=FILE"),
+        ("halueval", "halueval.qa.accuracy", "evaluator.metrics.halueval.qa_path=FILE"),
+        ("lm_eval", "lm_eval", "evaluator.metrics.lm_eval.tasks=[NAME,...]"),
+    ],
+)
+def test_without_settings_a_reason(name, score, setting):
+    suite = settings_of(f"evaluator={name}").metrics[name]
+    assert suite.asks(NOTHING, EvaluatorSettings()) == []
+    assert suite.check() == []
+    (found,) = suite.scores(answers([]))
+    assert (found.name, found.value, found.n) == (score, None, 0)
+    assert setting in found.reason
+
+
+@pytest.mark.parametrize(("name", "key"), [("perplexity", "path"), ("nq_open", "path"), ("halueval", "qa_path")])
+def test_a_bad_file_stops_the_run_before_it_begins(name, key, tmp_path):
+    path = tmp_path / "no.jsonl"
+    with pytest.raises(ConfigError, match=r"no\.jsonl: the file does not exist"):
+        settings_of(f"evaluator={name}", f"evaluator.metrics.{name}.{key}={path}")
+
+
+def test_settings_reach_the_suite(tmp_path):
+    path = written(tmp_path, *[{"question": "q", "answer": ["a"]}] * 9)
+    found = settings_of(
+        "evaluator=nq_open", f"evaluator.metrics.nq_open.path={path}", "evaluator.metrics.nq_open.shots=2"
+    )
+    assert found.metrics["nq_open"] == NqOpen(path=str(path), shots=2)
+    assert len(found.metrics["nq_open"].asks(NOTHING, found)) == 7

@@ -1,0 +1,1 @@
+"""What several tests share, and scripts that tests start: no test stands here."""

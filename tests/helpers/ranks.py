@@ -1,0 +1,121 @@
+"""Trains every method in its ways, alone or as one of several ranks of torchrun.  Arguments: MODE MODEL PREPARED OUT.
+
+All trainings of a launch mode share one start, because a start costs more than many of them. `PREPARED/METHOD` has
+the method, which takes as long to compose as to train, and the reference log-probs it reads.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helpers.shared import tokenizer_at
+from helpers.training import LORA, MEMBERS, OBJECTIVES, Setup, phase, rows_for, set_up
+from lume_run.common.devices import rank, world_size
+from lume_run.launch.world import World
+from lume_run.pipeline.rank import leave
+from lume_run.training import optimise
+from lume_run.training.zero import deepspeed_config, save_trained
+
+STEPS = 3
+METHODS = [*OBJECTIVES, *MEMBERS]
+ALL_WAYS = ("npo_gd", "kl")  # with cached reference log-probs, and with a live reference
+LIVE = ("adaptive_rmu", "dpo_kl", "idk_kl", "llmu", "npo_kl", "rmu", "undial", "ties 1", "ties 2")  # too
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training: which method, which weights, how many rows in a forward, whether activations are computed again."""
+
+    method: str
+    lora: bool
+    micro: int = 16
+    checkpointing: bool = False
+
+    def __str__(self) -> str:
+        name = f"{self.method.replace(' ', '-')}-{'lora' if self.lora else 'full'}"
+        return name + f"-{self.micro}" + ("-checkpointing" if self.checkpointing else "")
+
+
+PLAIN = [Case(name, lora) for name in METHODS for lora in (False, True)]
+FRUGAL = [Case(name, lora, 2, checkpointing=True) for name in METHODS for lora in (False, True)]
+REST = [Case(name, lora, *way) for name in ALL_WAYS for lora in (False, True) for way in ((2, False), (16, True))]
+
+
+def cases_of(mode: str) -> list[Case]:
+    """One process forwards whole batches: what several are compared with. DDP is the frugal way, ZeRO all ways.
+
+    Except the frugal way under ZeRO-3, the slowest: methods without a live reference all run alike.
+    """
+    if mode in ("single", "ddp"):
+        return PLAIN if mode == "single" else FRUGAL
+    slow = [case for case in FRUGAL if case.method not in (*ALL_WAYS, *LIVE)] if mode == "zero3" else []
+    return [case for case in (*PLAIN, *FRUGAL, *REST) if case not in slow]
+
+
+def made(case: Case, world: World, model: Path, prepared: Path, out: Path) -> Setup:
+    """Three steps of plain gradient descent, clipped to length 1: 4, 4 and 1 forget examples beside retain examples."""
+    method = pickle.loads((prepared / case.method / "method.pickle").read_bytes())
+    settings = phase(micro_batch_size=case.micro, max_grad_norm=1.0, learning_rate=0.1, schedule="constant")
+    return set_up(
+        model,
+        rows_for(method, model),
+        out / str(case),
+        method,
+        settings,
+        lora=LORA if case.lora else None,
+        world=world,
+        cached=prepared / case.method / "reference",
+        gradient_checkpointing=case.checkpointing,
+    )
+
+
+def train(case: Case, world: World, model: Path, prepared: Path, out: Path) -> None:
+    """Train, then write `history.json` and the whole weights (adapters alone)."""
+    setup = made(case, world, model, prepared, out)
+    setup.trainer.train()
+    own = out / str(case)
+    save_trained(
+        setup.trainer,
+        tokenizer_at(model),
+        own,
+        keep_adapters=case.lora,
+        reload=lambda: optimise.plain_start(setup.job),
+    )
+    if rank() == 0:
+        (own / "history.json").write_text(json.dumps(setup.history), encoding="utf-8")
+        if world.size == 1:
+            moved = sum(float(((setup.weights[name] - was) ** 2).sum()) for name, was in setup.start.items())
+            (own / "moved.json").write_text(json.dumps(moved**0.5), encoding="utf-8")
+
+
+def sharding_most(world: World, *, bf16: bool) -> dict[str, Any] | None:
+    """`deepspeed_config` that gives back every matrix after use: the tiny model's are small enough to be kept whole."""
+    config = deepspeed_config(world, bf16=bf16)
+    if world.stage == 3 and config is not None:
+        config["zero_optimization"]["stage3_param_persistence_threshold"] = 1000  # norms and adapters are kept
+    return config
+
+
+def main(mode: str, model: Path, prepared: Path, out: Path) -> None:
+    """Run the cases of a mode; the first failure ends all ranks."""
+    optimise.deepspeed_config = sharding_most
+    world = World(mode=mode, processes=world_size())
+    for case in cases_of(mode):
+        try:
+            train(case, world, model, prepared, out)
+        except BaseException:
+            print(f"{case}, rank {rank()}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+            leave(1)
+        gc.freeze()  # what was imported on the way, see training.py
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(Path, sys.argv[2:]))
+    leave(0)

@@ -1,0 +1,114 @@
+"""Trains, is told to stop, and goes on, as one of several ranks of torchrun.  Arguments: MODE MODEL OUT [ONLY...].
+
+Every case of a launch mode shares one start, because a start costs more than all of them together. `OUT/CASE/` has the
+weights of the whole training and of the resumed one; `ONLY` are parts (functions below) to do alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from helpers.shared import tokenizer_at
+from helpers.training import Setup, configured, phase, rows_for, set_up
+from lume_run.common.devices import rank, world_size
+from lume_run.config.settings import LoraSettings
+from lume_run.launch.preemption import listening
+from lume_run.launch.world import World
+from lume_run.pipeline.rank import leave
+from lume_run.training.callbacks import StopWhenAsked
+from lume_run.training.checkpoints import last_checkpoint, resumable
+from lume_run.training.optimise import plain_start
+from lume_run.training.zero import regroup, save_trained
+
+STEPS, STOPPED_AT = 5, 3
+CASES = {
+    "full": LoraSettings(),
+    "lora": LoraSettings(enabled=True, rank=4),
+    "dropout": LoraSettings(enabled=True, rank=4, dropout=0.1),
+}
+METHOD = "npo_gd"
+
+
+class Told(TrainerCallback):
+    """A signal to this process, from itself, in the middle of a step."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == STOPPED_AT - 1:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+
+def made(case: str, world: World, model: Path, folder: Path, *callbacks: TrainerCallback) -> Setup:
+    """AdamW over a schedule with warm-up, two micro-batches a step on each of two ranks."""
+    method = configured(METHOD)
+    settings = phase(optimizer="adamw_torch", learning_rate=1e-3, epochs=2, max_grad_norm=1.0, warmup=0.2)
+    cached = folder.parent / "reference"
+    rows = rows_for(method, model)
+    return set_up(
+        model, rows, folder, method, settings, lora=CASES[case], world=world, cached=cached, callbacks=callbacks
+    )
+
+
+def save(setup: Setup, model: Path, folder: Path, *, lora: bool) -> None:
+    """The weights (adapters alone) and the history."""
+    save_trained(
+        setup.trainer,
+        tokenizer_at(model),
+        folder,
+        keep_adapters=lora,
+        reload=lambda: plain_start(setup.job),
+    )
+    if rank() == 0:
+        (folder / "history.json").write_text(json.dumps(setup.history), encoding="utf-8")
+
+
+def whole(case: str, world: World, model: Path, out: Path) -> None:
+    """Train from begin to end."""
+    setup = made(case, world, model, out / "whole-checkpoints")
+    setup.trainer.train()
+    save(setup, model, out / "whole", lora=CASES[case].enabled)
+
+
+def stopped(case: str, world: World, model: Path, out: Path) -> None:
+    """Train until a signal to the last rank stops all of them."""
+    asked = StopWhenAsked()
+    with listening():
+        own = [asked, Told()] if rank() == world.size - 1 else [asked]
+        setup = made(case, world, model, out / "checkpoints", *own)
+        setup.trainer.train()
+    assert asked.stopped
+    assert setup.trainer.state.global_step == STOPPED_AT
+    found = last_checkpoint(out / "checkpoints")
+    assert found is not None
+    assert found.name == f"checkpoint-{STOPPED_AT}"
+
+
+def resumed(case: str, world: World, model: Path, out: Path) -> None:
+    """Go on from the checkpoint to the end."""
+    found = resumable(out / "checkpoints", world)
+    assert found is not None
+    setup = made(case, world, model, out / "checkpoints")
+    regroup(setup.trainer, found)
+    setup.trainer.train(resume_from_checkpoint=str(found))
+    assert setup.trainer.state.global_step == STEPS
+    save(setup, model, out / "resumed", lora=CASES[case].enabled)
+
+
+def main(mode: str, model: Path, out: Path, *only: str) -> None:
+    """All parts, or those named."""
+    world = World(mode=mode, processes=world_size())
+    for case in CASES:
+        for part in (whole, stopped, resumed):
+            if not only or part.__name__ in only:
+                part(case, world, model, out / case)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])
+    leave(0)

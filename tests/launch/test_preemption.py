@@ -1,0 +1,351 @@
+"""Runs that are told to stop, killed, or left without room, as real processes: they go on, and end where others do."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import resumes
+from helpers.interrupting import Disk, End, Runs, gone, kill, ranks, tell
+from helpers.resumes import CASES, STEPS, STOPPED_AT
+from helpers.shared import tokenizer_at, with_helpers
+from helpers.training import cache_of, configured, rows_for
+from safetensors.torch import load_file
+
+from lume_run.common.errors import RunError
+from lume_run.common.store import RANKS, wait_for_ranks
+from lume_run.launch import agent
+from lume_run.launch.preemption import FILE, REQUEUE
+from lume_run.launch.world import World
+from lume_run.training.checkpoints import COMPLETE, WRITING, resumable, whole_checkpoints, written_aside
+
+DDP = ("launch=ddp", "launch.processes=2")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Runs:
+    """Nobody disturbs it."""
+    folder = tmp_path_factory.mktemp("whole")
+    runs = Runs(folder / "run", folder / "printed.txt")
+    end = runs.finished()
+    assert end.code == 0, end.text
+    return runs
+
+
+# ---------------------------------------------------------------------------------------------------- one process
+
+
+@dataclass(frozen=True)
+class Story:
+    """What became of the starts of one run, and what was there in between."""
+
+    runs: Runs
+    ends: dict[str, End]
+    halfway: list[str]  # records when evaluation was told to stop
+    crowded: list[str]  # and when its disk was full
+    mounted: bool
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Iterator[Story]:
+    """One run in one process that is told to stop, and whose disk is full, while unlearning and while answering."""
+    folder = tmp_path_factory.mktemp("alone")
+    disk = Disk(folder)
+    runs = Runs(folder / "run", tmp_path_factory.mktemp("printed") / "alone.txt")
+    try:
+        ends = {name.name: runs.struck(tell(name)) for name in (signal.SIGTERM, signal.SIGUSR2)}
+        ends["full"] = runs.struck(disk.fill)
+        disk.relieve()
+        ends["answering"] = runs.struck(tell(signal.SIGTERM), when=lambda: len(runs.records) > 10)
+        halfway = runs.records
+        ends["full, answering"] = runs.struck(disk.fill, when=lambda: len(runs.records) > len(halfway) + 5)
+        disk.relieve()
+        crowded = runs.records
+        ends["finished"] = runs.finished()
+        yield Story(runs, ends, halfway, crowded, disk.mounted)
+    finally:
+        disk.close()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2", "answering"])
+def test_a_signal_asks_to_be_queued_again(alone, name):
+    end = alone.ends[name]
+    assert end.code == REQUEUE == 75
+    assert "Told to stop " in end.text
+    assert "Traceback" not in end.text
+
+
+def test_a_signal_makes_a_checkpoint_after_the_step_under_way(alone):
+    first, second = alone.ends["SIGTERM"], alone.ends["SIGUSR2"]
+    assert f"Told to stop after step {first.step};" in first.text
+    assert f"going on from checkpoint-{first.step}\n" in second.text
+    assert 10 < first.step < second.step < 60
+    assert (first.step % 10, second.step % 10) != (0, 0)  # where none was due
+
+
+def test_a_full_disk_is_named_and_keeps_the_last_good_checkpoint(alone):
+    end = alone.ends["full"]
+    assert end.code == 1
+    assert "Traceback" not in end.text
+    assert "The disk is full: " in end.text
+    assert f"{alone.runs.checkpoints} could not be written; 0 MiB are free there" in end.text or not alone.mounted
+    assert "trainer.keep_checkpoints=1" in end.text
+    assert end.step > alone.ends["SIGUSR2"].step
+    assert f"going on from checkpoint-{end.step}\n" in alone.ends["answering"].text
+
+
+def test_a_full_disk_while_answering_is_named_and_keeps_the_answers(alone):
+    end = alone.ends["full, answering"]
+    assert end.code == 1
+    assert "Traceback" not in end.text
+    assert "The disk is full: " in end.text
+    assert len(alone.crowded) > len(alone.halfway) + 5
+    assert alone.crowded[: len(alone.halfway)] == alone.halfway
+
+
+def test_what_was_answered_is_not_asked_again(alone, whole):
+    assert alone.ends["finished"].code == 0, alone.ends["finished"].text
+    kept = "".join(path.read_text() for path in alone.runs.folder.parent.glob("store/responses/*/responses.jsonl"))
+    assert len(alone.halfway) > 10
+    assert all(line in kept for line in alone.halfway)
+    assert 0 < alone.runs.prompts <= whole.prompts
+
+
+def test_it_ends_with_the_weights_of_an_undisturbed_run(alone, whole):
+    found, expected = alone.runs.weights, whole.weights
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    histories = [json.loads((runs.folder / "unlearned" / "history.json").read_text()) for runs in (alone.runs, whole)]
+    assert histories[0] == histories[1]
+    responses = [(runs.folder / "responses.unlearned.jsonl").read_bytes() for runs in (alone.runs, whole)]
+    assert responses[0] == responses[1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_random_numbers_come_after_a_stop(case, tiny, tmp_path):
+    """In this process; a dropout on the adapters draws some in every step."""
+    resumes.whole(case, World(), tiny, tmp_path)
+    torch.manual_seed(1)
+    resumes.stopped(case, World(), tiny, tmp_path)
+    torch.manual_seed(2)
+    resumes.resumed(case, World(), tiny, tmp_path)
+    found, expected = (weights_in(tmp_path / part) for part in ("resumed", "whole"))
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+# -------------------------------------------------------------------------------------------------- several ranks
+
+
+@pytest.fixture(scope="module")
+def shared_out(tmp_path_factory) -> Iterator[tuple[Runs, dict[str, End], dict[str, bool]]]:
+    """One run in two processes, and in between in one, of which some are told to stop, and some killed."""
+    folder = tmp_path_factory.mktemp("ranks")
+    runs = Runs(folder / "run", folder / "printed.txt")
+    seen: list[int] = []
+    left: dict[str, bool] = {}
+
+    def strike(number: signal.Signals, place: int | None):
+        """Signal a rank, or with None the driver."""
+
+        def now(process: subprocess.Popen[bytes]) -> None:
+            seen[:] = ranks(runs.folder)
+            assert len(seen) == 3  # the agent and two ranks
+            os.kill(process.pid if place is None else seen[1 + place], number)
+
+        return now
+
+    ends: dict[str, End] = {}
+    for name, number, place in (
+        ("rank killed", signal.SIGKILL, 1),
+        ("rank told", signal.SIGUSR2, 1),
+        ("driver killed", signal.SIGKILL, None),
+    ):
+        ends[name] = runs.struck(strike(number, place), *DDP)
+        left[name] = gone(seen)
+    ends["alone"] = runs.struck(tell(signal.SIGTERM))
+    answered = strike(signal.SIGUSR2, 0)
+    ends["answering"] = runs.struck(answered, *DDP, when=lambda: len(runs.records) > 2)
+    left["answering"] = gone(seen)
+    ends["finished"] = runs.finished()
+    yield runs, ends, left
+    kill(*ranks(runs.folder))
+
+
+def test_no_rank_outlives_another_or_the_driver(shared_out):
+    assert shared_out[2] == dict.fromkeys(("rank killed", "rank told", "driver killed", "answering"), True)
+
+
+def test_a_start_waits_for_ranks_of_the_one_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(agent, "WAIT_SECONDS", 0.3)
+    wait_for_ranks(tmp_path)  # of none
+    with (tmp_path / RANKS).open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)  # as a rank does
+        with pytest.raises(RunError, match=f"still write to {tmp_path}"):
+            wait_for_ranks(tmp_path)
+    wait_for_ranks(tmp_path)
+
+
+def test_a_killed_rank_is_named(shared_out):
+    end = shared_out[1]["rank killed"]
+    assert end.code == 1
+    assert "Rank 1 was killed by SIGKILL" in end.text
+    assert "Traceback" not in end.text
+
+
+@pytest.mark.parametrize("name", ["rank told", "answering"])
+def test_a_signal_to_one_rank_stops_all(shared_out, name):
+    end = shared_out[1][name]
+    assert end.code == REQUEUE, end.text
+    assert "Told to stop while making " in end.text
+    assert "Traceback" not in end.text
+
+
+def test_each_start_goes_on_where_the_one_before_stopped(shared_out):
+    _, ends, _ = shared_out
+    order = ["rank killed", "rank told", "driver killed", "alone", "answering"]
+    for before, after in pairwise(order):
+        assert f"going on from checkpoint-{ends[before].step}\n" in ends[after].text, after
+    assert ends["rank told"].step % 10 != 0  # told in the middle
+
+
+def test_one_process_and_two_end_with_the_same_weights(shared_out, whole):
+    """Not bit for bit: sums over rows are taken in another order."""
+    runs, ends, _ = shared_out
+    assert ends["finished"].code == 0, ends["finished"].text
+    for name, value in runs.weights.items():
+        torch.testing.assert_close(value, whole.weights[name], atol=1e-5, rtol=1e-4, msg=name)
+    assert 0 < runs.prompts <= whole.prompts
+
+
+# ------------------------------------------------------------------------------------------------------- DeepSpeed
+
+
+@pytest.fixture(scope="module")
+def zero(request, tiny, tmp_path_factory) -> tuple[str, Path]:
+    """Two ranks train every case whole, and once more with a stop; then one rank goes on from where they stopped."""
+    pytest.importorskip("deepspeed")
+    mode = request.param
+    out = tmp_path_factory.mktemp(mode)
+    method = configured("npo_gd")
+    for case in CASES:
+        (out / case).mkdir()
+        cache_of(tiny, rows_for(method, tiny), method, tokenizer_at(tiny).pad_token_id, out / case / "reference")
+    in_ranks(2, mode, tiny, out)
+    for case in CASES:
+        other = out / "one" / case
+        shutil.copytree(out / case / "reference", other / "reference")
+        kept = out / case / "checkpoints" / f"checkpoint-{STOPPED_AT}"
+        shutil.copytree(kept, other / "checkpoints" / kept.name)
+    in_ranks(1, mode, tiny, out / "one", "resumed")
+    return mode, out
+
+
+def in_ranks(count: int, mode: str, model: Path, out: Path, *only: str) -> None:
+    """Run resumes.py in so many ranks."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command = [*start, "-m", "helpers.resumes", mode, str(model), str(out), *only]
+    environment = with_helpers() | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", FILE: str(out / "STOP")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def weights_in(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next(folder.glob("*model.safetensors")))
+
+
+@pytest.mark.parametrize("zero", ["zero2", "zero3"], indirect=True)
+class TestZero:
+    @pytest.mark.parametrize("case", CASES)
+    def test_a_stopped_training_ends_bit_for_bit_the_same(self, zero, case):
+        _, out = zero
+        found, expected = (weights_in(out / case / part) for part in ("resumed", "whole"))
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in found.items())
+        histories = [json.loads((out / case / part / "history.json").read_text()) for part in ("resumed", "whole")]
+        assert histories[0] == histories[1]
+        assert len(histories[0]) == STEPS
+
+    @pytest.mark.parametrize("case", ["full", "lora"])  # dropout draws other numbers in other ranks
+    def test_another_number_of_ranks_goes_on(self, zero, case):
+        _, out = zero
+        found, expected = (weights_in(out / part) for part in (f"one/{case}/resumed", f"{case}/whole"))
+        assert found.keys() == expected.keys()
+        for name, value in found.items():
+            torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5, msg=name)
+
+    @pytest.mark.parametrize("case", ["full"])
+    def test_another_stage_is_refused(self, zero, case):
+        mode, out = zero
+        for other in (World(), World(mode="ddp", processes=2), World(mode="zero1", processes=2)):
+            with pytest.raises(RunError, match=rf"written by {mode}, 2 processes, and cannot be read by {other}"):
+                resumable(out / case / "checkpoints", other)
+
+
+# ------------------------------------------------------------------------------------------------ whole or not there
+
+
+def write(folder: Path, step: int, *, keep: int = 2, world: World | None = None) -> None:
+    with written_aside(folder, step, world or World(), keep):
+        made = folder / WRITING / f"checkpoint-{step}"
+        made.mkdir(parents=True)
+        (made / "weights").write_text(str(step), encoding="utf-8")
+
+
+def test_the_newest_whole_checkpoints_are_kept(tmp_path):
+    for step in (5, 10, 15, 9):
+        write(tmp_path, step)
+    assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-15", "checkpoint-10"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-15", WRITING]
+
+
+def test_the_last_good_one_stays_until_the_next_is_whole(tmp_path):
+    write(tmp_path, 5, keep=1)
+    with pytest.raises(RunError, match="The disk is full: ") as caught, written_aside(tmp_path, 10, World(), 1):
+        made = tmp_path / WRITING / "checkpoint-10"
+        made.mkdir(parents=True)
+        (made / "weights").touch()
+        raise OSError(28, os.strerror(28))
+    assert str(tmp_path) in str(caught.value)
+    assert resumable(tmp_path, World()) == tmp_path / "checkpoint-5"
+    write(tmp_path, 10, keep=1)
+    assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-10"]
+    assert (tmp_path / "checkpoint-10" / "weights").read_text() == "10"
+
+
+def test_a_checkpoint_killed_while_it_was_deleted_does_not_count(tmp_path, monkeypatch):
+    write(tmp_path, 5, keep=1)
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("lume_run.training.checkpoints.shutil.rmtree", lambda path, **own: own or killed(path))
+        write(tmp_path, 10, keep=1)
+    assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-10"]
+
+
+def test_a_checkpoint_without_its_mark_does_not_count(tmp_path):
+    write(tmp_path, 5)
+    write(tmp_path, 10)
+    (tmp_path / "checkpoint-10" / COMPLETE).unlink()
+    assert resumable(tmp_path, World()) == tmp_path / "checkpoint-5"
+    write(tmp_path, 10)  # and makes way for a whole one
+    assert (tmp_path / "checkpoint-10" / COMPLETE).exists()
+
+
+def test_worlds_without_deepspeed_read_each_others_checkpoints(tmp_path):
+    write(tmp_path, 5, world=World(mode="ddp", processes=4))
+    assert resumable(tmp_path, World()) == tmp_path / "checkpoint-5"
+    with pytest.raises(RunError, match=r"only single and ddp can read them.\n  - go on with launch=ddp"):
+        resumable(tmp_path, replace(World(), mode="zero2", processes=4))

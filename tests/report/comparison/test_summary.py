@@ -1,0 +1,235 @@
+"""Groups over seeds, the best of every column, fronts, and published rows: arithmetic that can be redone by hand."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+from helpers import sweeps
+from helpers.shared import SHARED
+
+from lume_run.evaluation.catalogue import definition_of
+from lume_run.report.comparison.fronts import PLANES, front, planes_of
+from lume_run.report.comparison.plots.curves import effects
+from lume_run.report.comparison.published import beside, tables
+from lume_run.report.comparison.run_folders import collect
+from lume_run.report.comparison.summary import badness, best_of, settings_label, short, summarise
+
+
+def sections_of(folder: Path, sort: str = ""):
+    return summarise(collect([folder]).runs, sort)
+
+
+def test_seeds_make_a_group_with_mean_and_deviation(tmp_path):
+    for seed, forget in enumerate((0.1, 0.3)):
+        own = sweeps.config(seed=seed, output_dir=f"/machine{seed}", launch__name="ddp" if seed else "single")
+        sweeps.write_run(tmp_path, own, sweeps.scores(forget, 0.8))
+    sweeps.write_run(tmp_path, sweeps.config(rate=2e-5), sweeps.scores(0.0, 0.5))
+    (section,) = sections_of(tmp_path)
+    assert section.title == "bios on tiny"
+    by_label = {group.label: group for group in section.groups}
+    assert set(by_label) == {"npo_gd learning_rate=0.0001", "npo_gd learning_rate=2e-05"}
+    found = by_label["npo_gd learning_rate=0.0001"].values
+    assert (found["forgotten"].mean, found["forgotten"].n) == (pytest.approx(0.8), 2)
+    assert found["forgotten"].deviation == pytest.approx(math.sqrt(0.02))  # of 0.9 and 0.7, over n - 1
+    assert (found["kept"].mean, found["kept"].deviation) == (pytest.approx(0.8), pytest.approx(0))
+    balance = (2 / (1 / 0.9 + 1 / 0.8) + 2 / (1 / 0.7 + 1 / 0.8)) / 2
+    assert found["balance"].mean == pytest.approx(balance)
+    assert found["cost.seconds"].mean == 10.0
+    assert (found["cost.seconds_per_step"].mean, found["cost.peak_gib"].mean) == (0.25, 1.0)
+    single = by_label["npo_gd learning_rate=2e-05"].values["kept"]
+    assert (single.mean, single.deviation, single.n) == (0.5, None, 1)
+    assert section.references["target"]["forgotten"] == 0.0
+    assert section.references["retrained"]["kept"] == pytest.approx(0.98)
+
+
+def test_a_failed_run_counts_in_no_mean(tmp_path):
+    sweeps.write_run(tmp_path, sweeps.config(seed=0), sweeps.scores(0.2, 0.8))
+    sweeps.write_run(tmp_path, sweeps.config(seed=1), None, error="no memory")
+    (section,) = sections_of(tmp_path)
+    (group,) = section.groups
+    assert (len(group.runs), group.values["kept"].n, group.values["kept"].mean) == (2, 1, pytest.approx(0.8))
+
+
+def test_only_runs_of_one_task_on_one_model_are_compared(tmp_path):
+    for task, few in (("bios", None), ("bios", 2), ("novels", None)):
+        sweeps.write_run(tmp_path, sweeps.config(task=task, task__num_documents=few), sweeps.scores(0.1, 0.9))
+    sweeps.write_run(tmp_path, sweeps.config(model__lora__enabled=True), sweeps.scores(0.1, 0.9))
+    found = sections_of(tmp_path)
+    assert [(section.title, len(section.runs)) for section in found] == [
+        ("bios on tiny (num_documents=null)", 2),
+        ("bios on tiny (num_documents=2)", 1),
+        ("novels on tiny", 1),
+    ]
+    assert {group.label for group in found[0].groups} == {"npo_gd enabled=false", "npo_gd enabled=true"}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "best"),
+    [
+        ("retain.knowledge", [0.1, 0.9, 0.9], (1, 2)),  # higher
+        ("forget.knowledge", [0.1, None, 0.9], (0,)),  # lower
+        ("mia.auc", [0.3, 0.65, 1.0], (1,)),  # towards 0.5
+        ("muse.privacy_leakage", [-30.0, 20.0, 90.0], (1,)),  # towards 0
+        ("pii.forget.greedy.control", [0.1, 0.2], ()),  # a check has no direction
+        ("somebody.elses", [0.1, 0.2], ()),
+        ("balance", [0.1, 0.2], (1,)),
+        ("cost.seconds", [5.0, 4.0], (1,)),
+        ("retain.knowledge", [0.5, 0.5], ()),  # nothing to tell apart
+        ("retain.knowledge", [0.5, None], ()),
+    ],
+)
+def test_best_by_the_direction_of_the_catalogue(name, values, best):
+    assert best_of(name, values) == best
+
+
+def test_references_and_models_below_the_gate_win_nothing(tmp_path):
+    below = {"mmlu_gate": {"passed": False, "rule": "below 0.371"}}
+    sweeps.write_run(tmp_path, sweeps.config("ga"), sweeps.scores(0.0, 0.99), report=below)
+    sweeps.write_run(tmp_path, sweeps.config("retrain"), sweeps.scores(0.0, 1.0))
+    sweeps.write_run(tmp_path, sweeps.config("none"), sweeps.scores(1.0, 1.0))
+    sweeps.write_run(tmp_path, sweeps.config("npo_gd"), sweeps.scores(0.1, 0.8))
+    sweeps.write_run(tmp_path, sweeps.config("gd"), sweeps.scores(0.3, 0.9))
+    (section,) = sections_of(tmp_path)
+    order = [group.label for group in section.groups]
+    assert order == ["retrain", "ga", "npo_gd", "gd", "none"]  # shown in order of the aggregate
+    assert [order[place] for place in section.best["task_aggregate"]] == ["npo_gd"]
+    assert [order[place] for place in section.best["kept"]] == ["gd"]
+    assert [group.label for group in section.ranked] == ["npo_gd", "gd"]
+    assert [order[place] for place in front(section, PLANES[0])] == ["gd", "npo_gd"]
+
+
+def test_sorting(tmp_path):
+    sweeps.write_run(tmp_path, sweeps.config("gd"), sweeps.scores(0.2, 0.8, **{"mia.auc": 0.9}))
+    sweeps.write_run(tmp_path, sweeps.config("ga"), sweeps.scores(0.5, 0.9, **{"mia.auc": 0.4}))
+    assert [group.label for group in sections_of(tmp_path)[0].groups] == ["gd", "ga"]
+    by_auc = sections_of(tmp_path, "mia.auc")[0]
+    assert (by_auc.sort, [group.label for group in by_auc.groups]) == ("mia.auc", ["ga", "gd"])
+    with pytest.raises(ValueError, match=r"no run has the score 'mia\.ac'.*task_aggregate"):
+        sections_of(tmp_path, "mia.ac")
+
+
+def test_without_an_aggregate_the_balance_sorts_and_breaks_ties(tmp_path):
+    for method, forget, retain in (("gd", 0.2, 0.8), ("ga", 0.2, 0.9)):
+        after = {name: value for name, value in sweeps.scores(forget, retain).items() if name != "task_aggregate"}
+        sweeps.write_run(tmp_path / "without", sweeps.config(method), after)
+        sweeps.write_run(tmp_path / "tied", sweeps.config(method), after | {"task_aggregate": 0.0})
+    without, tied = (sections_of(tmp_path / name)[0] for name in ("without", "tied"))
+    assert (without.sort, tied.sort) == ("balance", "task_aggregate")
+    assert [group.label for group in without.groups] == [group.label for group in tied.groups] == ["ga", "gd"]
+
+
+def test_all_of_a_section_are_measured_by_the_same_scores(tmp_path):
+    tofu = {
+        "tofu.forget.rouge": 0.2,
+        "tofu.forget.probability": 0.4,
+        "tofu.retain.rouge": 0.5,
+        "tofu.retain.probability": 1.0,
+    }
+    sweeps.write_run(tmp_path, sweeps.config("gd", task="tofu"), tofu)
+    sweeps.write_run(tmp_path, sweeps.config("ga", task="tofu"), tofu | sweeps.scores(0.0, 1.0))
+    sweeps.write_run(tmp_path, sweeps.config("npo", task="tofu"), tofu)
+    (section,) = sections_of(tmp_path)
+    assert section.basis[0] == "TOFU"
+    for group in section.groups:
+        assert group.mean("forgotten") == pytest.approx(0.7)
+        assert group.mean("kept") == pytest.approx(2 / 3)
+
+
+def test_front(tmp_path):
+    places = {"a": (0.1, 0.5), "b": (0.2, 0.8), "c": (0.2, 0.7), "d": (0.5, 0.95), "e": (0.6, 0.95), "f": (0.1, 0.4)}
+    for method, (forget, retain) in places.items():
+        sweeps.write_run(tmp_path, sweeps.config(method), sweeps.scores(forget, retain))
+    (section,) = sections_of(tmp_path)
+    (plane,) = planes_of(section)
+    assert [section.groups[place].method for place in front(section, plane)] == ["d", "b", "a"]
+
+
+def test_labels():
+    paths = ["trainer.unlearn.learning_rate", "trainer.train.learning_rate", "method.forget.beta"]
+    assert [short(path, paths) for path in paths] == ["unlearn.learning_rate", "train.learning_rate", "beta"]
+    assert (
+        settings_label({"a.x": 1e-5, "b.x": None, "c.z": [1, 2], "evaluator.y": True})
+        == "a.x=1e-05 b.x=null z=[1,2] y=true"
+    )
+    assert settings_label({f"p{number}": number for number in range(6)}) == "p0=0 p1=1 p2=2 p3=3 (+2 settings)"
+
+
+def test_lines_of_a_setting_join_groups_that_agree_in_all_else(tmp_path):
+    for rate in (1e-5, 1e-4):
+        for beta in (0.1, 0.5):
+            own = sweeps.config(rate=rate, method__forget__beta=beta)
+            sweeps.write_run(tmp_path, own, sweeps.scores(0.5 if rate < 5e-5 else beta, 0.9))
+    sweeps.write_run(tmp_path, sweeps.config("ga", rate=1e-5), sweeps.scores(0.3, 0.9))
+    (section,) = sections_of(tmp_path)
+    found = effects(section)
+    assert set(found) == {"trainer.unlearn.learning_rate", "method.forget.beta"}
+    ((label, points),) = found["trainer.unlearn.learning_rate"]  # of the two betas the one that reaches more
+    assert label == "npo_gd beta=0.1"
+    assert [x for x, _ in points] == [1e-5, 1e-4]
+    assert points[0][1].mean < points[1][1].mean
+
+
+# --------------------------------------------------------------------------------------------------- published
+
+
+def test_published_rows_are_well_formed():
+    found = tables()
+    assert len({table.id for table in found}) == len(found)
+    for table in found:
+        assert table.source
+        assert table.how
+        for name, values in table.rows:
+            assert name
+            for score, value in values.items():
+                definition = definition_of(score)
+                assert definition is not None, score
+                assert definition.low is None or value >= definition.low
+                assert definition.high is None or value <= definition.high
+
+
+def test_published_numbers_are_those_of_the_survey():
+    survey = SHARED / "FIELD.md"
+    if not survey.exists():
+        pytest.skip("the survey the numbers were copied from is not here")
+    section = survey.read_text(encoding="utf-8").partition("# 4. PUBLISHED")[2].partition("\n# 5.")[0].replace("−", "-")
+    numbers = {float(found) for found in re.findall(r"(?<![\d.])-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?", section)}
+    copied = [value for table in tables() for _, values in table.rows for value in values.values()]
+    assert len(copied) > 350
+    assert [value for value in copied if value not in numbers] == []
+
+
+def test_some_published_rows():
+    by_id = {table.id: dict(table.rows) for table in tables()}
+    assert by_id["semeval-7b"]["AILS-NTUA"] == {
+        "aggregate": 0.706,
+        "task_aggregate": 0.827,
+        "mia.score": 0.847,
+        "mmlu.accuracy": 0.443,
+    }
+    assert by_id["semeval-7b-baselines"]["NPO"]["aggregate"] == 0.188
+    assert by_id["closer-look-forget10"]["ME+GD"] == {
+        "closer_look.model_utility": 0.7357,
+        "closer_look.forget_efficacy": 0.9489,
+    }
+    assert by_id["open-unlearning-forget01-7b"]["RMU"]["tofu.forget_quality"] == 0.4
+    assert by_id["open-unlearning-muse-news"]["NPO"]["muse.privacy_leakage"] == -86.0
+
+
+def test_published_rows_stand_beside_runs_of_the_same_thing_only(tmp_path):
+    after = {"tofu.forget_quality": 0.2, "tofu.model_utility": 0.5}
+    for number, (task, split) in enumerate((("tofu", "forget05"), ("bios", "all"), ("lume", "all"))):
+        own = sweeps.config(task=task, task__split=split)
+        sweeps.write_run(tmp_path / str(number), own, after if task == "tofu" else sweeps.scores(0.1, 0.9))
+    tofu, bios, lume = ([table.id for table in beside(sections_of(tmp_path / str(at))[0])] for at in range(3))
+    assert tofu == ["open-unlearning-forget05-1b", "open-unlearning-forget05-7b"]
+    assert bios == []
+    assert lume == ["semeval-7b", "semeval-7b-out", "semeval-7b-baselines", "semeval-1b"]
+
+
+def test_badness_orders_by_direction():
+    assert badness("mia.auc", 0.2) == pytest.approx(badness("mia.auc", 0.8))
+    assert badness("forget.knowledge", 0.1) < badness("forget.knowledge", 0.2)
+    assert badness("retain.knowledge", 0.2) < badness("retain.knowledge", 0.1)

@@ -1,0 +1,297 @@
+"""Sweeps: what fails is recorded and the rest goes on, the same command runs only what is missing, jobs share."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers.sweeps import SMALL, config, counted, scores, write_run
+from hydra.core.utils import JobReturn, JobStatus
+
+from lume_run.common.errors import ConfigError, RunError
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.launch.preemption import REQUEUE
+from lume_run.pipeline.checks import checked
+from lume_run.report.comparison.run_folders import collect
+from lume_run.sweeps.job import begin, objective, write_error
+from lume_run.sweeps.names import hydra_folder
+from lume_run.sweeps.runner import Job, Runner
+
+# Four combinations: the last is refused only as a whole, and one names weights that the model has not.
+JOBS = ("model.trainable=null,['*.layers.9.*']", "model.lora=false,true")
+
+
+def command(output_dir: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "lume_run.cli", "-m", *SMALL, f"output_dir={output_dir}", *arguments]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command's end: exit code, what it printed, processor time [s]."""
+
+    code: int
+    text: str
+    seconds: float
+
+
+def lume_run(output_dir: Path, *arguments: str) -> Ended:
+    before = os.times()
+    env = os.environ | {"COLUMNS": "200"}
+    done = subprocess.run(command(output_dir, *arguments), env=env, capture_output=True, text=True, timeout=300)
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return Ended(done.returncode, done.stdout + done.stderr, spent)
+
+
+def stored(output_dir: Path, kind: str) -> list[Path]:
+    return list((output_dir / "store" / kind).glob("*/DONE.json"))
+
+
+# ---------------------------------------------------------------------------------------- failures, the same again
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> tuple[Path, Ended, Ended]:
+    """A sweep in which two of four jobs fail, and the same command once more."""
+    output_dir = tmp_path_factory.mktemp("swept")
+    return output_dir, lume_run(output_dir, *JOBS), lume_run(output_dir, *JOBS)
+
+
+def test_jobs_that_fail_are_recorded_and_the_others_go_on(swept):
+    output_dir, first, _ = swept
+    assert first.code == 1, first.text
+    assert counted(first.text) == {
+        "jobs": 4,
+        "done": 2,
+        "of them cached": 0,
+        "diverged": 0,
+        "failed": 2,
+        "unfinished": 0,
+    }
+    assert "Traceback" not in first.text
+    errors = [json.loads(path.read_text(encoding="utf-8")) for path in output_dir.glob("*/error.json")]
+    assert len(errors) == 2
+    told = "\n".join(own["error"] for own in errors)
+    assert "model.trainable: with adapters only adapters are trained" in told  # found as it was composed
+    assert "*.layers.9.*" in told  # found as it ran
+    assert all(own["command"][0].endswith(("lume-run", "cli.py")) and own["when"] for own in errors)
+
+
+def test_the_report_lists_them_as_failed(swept):
+    states = sorted(run.state for run in collect([swept[0]]).runs)
+    assert states == ["done", "done", "failed", "failed"]
+
+
+def test_the_same_command_runs_only_what_failed(swept):
+    output_dir, first, again = swept
+    assert again.code == 1
+    assert counted(again.text)["of them cached"] == 2
+    assert again.text.count("#") == 1  # jobs that were launched: the one whose config is good in itself
+    assert "unlearn unlearned" not in again.text
+    assert again.seconds < first.seconds
+    assert len(stored(output_dir, "target")) == 1
+
+
+def test_a_diverging_job_is_listed_and_not_started_again(swept):
+    """On the target of the sweep above; the loss of the second job is infinite."""
+    output_dir, _, _ = swept
+    jobs = ("method.retain_weight=2,1e39",)
+    for cached in (0, 2):
+        ended = lume_run(output_dir, *jobs)
+        summary = counted(ended.text)
+        assert ended.code == 0, ended.text
+        assert (summary["done"], summary["diverged"], summary["of them cached"]) == (1, 1, cached)
+        assert "unlearned diverged: the loss is inf at step 1" in ended.text
+
+
+def test_a_sweep_of_what_is_not_there_starts_no_job(tmp_path):
+    ended = lume_run(tmp_path / "runs", "stages=[evaluate]", "model=hf", f"model.path={tmp_path}/model", "seed=0,1")
+    assert ended.code == 2, ended.text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_error_is_of_the_last_attempt(tmp_path):
+    write_error(tmp_path, ValueError("no such luck"), ["lume-run", "seed=1"])
+    told = json.loads((tmp_path / "error.json").read_text(encoding="utf-8"))
+    assert (told["error"], told["command"]) == ("ValueError: no such luck", ["lume-run", "seed=1"])
+    begin(tmp_path, {"seed": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+# ------------------------------------------------------------------------------------------------ several at once
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory) -> tuple[Path, Ended]:
+    """Two jobs at once that share everything but unlearning."""
+    output_dir = tmp_path_factory.mktemp("together")
+    pytest.importorskip("joblib")
+    own = ("hydra/launcher=joblib", "method=npo_gd,npo", "objective=forget.probability", in_folder(output_dir))
+    return output_dir, lume_run(output_dir, *own)
+
+
+def in_folder(output_dir: Path) -> str:
+    return f"hydra.sweep.dir={output_dir}/mine"
+
+
+def test_jobs_at_once_make_what_they_share_once(together):
+    output_dir, ended = together
+    assert ended.code == 0, ended.text
+    assert counted(ended.text)["done"] == 2
+    kinds = {kind: len(stored(output_dir, kind)) for kind in ("base", "target", "reference", "responses")}
+    assert kinds == {"base": 1, "target": 1, "reference": 1, "responses": 3}
+    assert "Warning" not in ended.text
+    config = next((output_dir / "mine").glob("bios-*-npo-*/config.yaml")).read_text(encoding="utf-8")
+    assert "lume_run_name" not in config
+
+
+def test_the_plan_of_a_sweep_says_what_is_shared(together):
+    output_dir, _ = together
+    before = sorted(path for path in output_dir.rglob("*"))
+    done = lume_run(output_dir, "method=npo_gd,npo,ga", "--dry-run", in_folder(output_dir))
+    assert done.code == 0, done.text
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.text.split("\n") if line.startswith("│")]
+    shared = {row[0]: row[1:] for row in rows if row[1].endswith(" jobs")}
+    assert shared["target"][:4] == ["3 jobs", "1", "1", "0"]
+    assert shared["unlearned"][:4] == ["3 jobs", "3", "2", "1"]
+    assert shared["unlearned"][4].startswith("1 x ")
+    assert "3 jobs, 2 finished; the rest: " in done.text
+    assert sum(row[3] == "all of it" for row in rows if len(row) == 4) == 2
+    assert sorted(path for path in output_dir.rglob("*")) == before
+
+
+# ------------------------------------------------------------------------------------------------------ killed, told
+
+
+class Dies:
+    """A launcher whose process is killed after its first job had ended, and again before the next one had begun."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self.jobs, self.launched = jobs, []
+
+    def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+        self.launched.append(len(job_overrides))
+        due = [job for job in self.jobs if list(job.overrides) in job_overrides]
+        for job in due[:1] if len(self.launched) == 1 else due:
+            if len(self.launched) != 2:
+                write_run(job.place.parent, config("npo"), scores(0.1, 0.9), name=job.place.name)
+        if len(self.launched) < 3:
+            raise RuntimeError("terminated")
+        return [JobReturn(status=JobStatus.COMPLETED) for _ in due]
+
+
+def runner_of(launcher) -> Runner:
+    runner = Runner.__new__(Runner)
+    runner.launcher, runner.started, runner.told_to_stop = launcher, 0, False
+    return runner
+
+
+def jobs_in(folder: Path) -> list[Job]:
+    settings, _ = checked(compose([], [conf_dir()]))
+    return [Job(overrides=(f"seed={n}",), folder=folder / f"run{n}", settings=settings) for n in range(3)]
+
+
+def test_a_process_killed_between_two_jobs_does_not_end_a_sweep(tmp_path):
+    wanted = jobs_in(tmp_path)
+    launcher = Dies(wanted)
+    runner_of(launcher).run(wanted)
+    assert launcher.launched == [3, 2, 2]
+    assert [job.state for job in wanted] == ["done", "done", "done"]
+
+
+@pytest.mark.parametrize(("error", "times"), [(RuntimeError("no workers"), 2), (RunError("sbatch refused"), 1)])
+def test_a_launcher_that_does_not_work_is_not_asked_for_ever(tmp_path, capsys, error, times):
+    class Broken:
+        launched = 0
+
+        def launch(self, *_: object, **__: object) -> None:
+            self.launched += 1
+            raise error
+
+    launcher = Broken()
+    runner_of(launcher).run(jobs_in(tmp_path))
+    assert launcher.launched == times
+    assert str(error) in capsys.readouterr().err
+
+
+LONG = ("trainer.train.epochs=60", "trainer.checkpoint_every=5")
+
+
+def begun(output_dir: Path) -> set[Path]:
+    """Targets that have a checkpoint, or are done."""
+    under_way = {path.parents[2] for path in output_dir.glob("store/target/*/checkpoints/checkpoint-*/COMPLETE")}
+    return {path.with_suffix("") for path in under_way} | {path.parent for path in stored(output_dir, "target")}
+
+
+@pytest.fixture
+def started(tmp_path) -> Iterator[subprocess.Popen[str]]:
+    """Two long jobs at once, both under way: each trains a target of its own."""
+    arguments = ("hydra/launcher=joblib", "seed=0,1", *LONG)
+    process = subprocess.Popen(
+        command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 240
+    while len(begun(tmp_path)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    yield process
+    for own in (*psutil.Process(process.pid).children(recursive=True), process) if process.poll() is None else ():
+        own.kill()
+
+
+def test_jobs_at_once_that_are_told_to_stop_all_leave_a_checkpoint(started, tmp_path):
+    started.send_signal(signal.SIGTERM)
+    text, _ = started.communicate(timeout=120)
+    assert started.returncode == REQUEUE, text
+    assert counted(text)["preempted"] == 2
+    assert text.count("Told to stop ") == 2
+    assert not list(tmp_path.glob("*/error.json"))
+
+
+def test_a_job_whose_process_is_killed_runs_again(started, tmp_path):
+    workers = [own for own in psutil.Process(started.pid).children() if "loky" in " ".join(own.cmdline())]
+    next(own for own in workers if own.memory_info().rss > 2**28).kill()  # not joblib's own, which is small
+    time.sleep(1.0)  # joblib ends the other worker
+    made = len(stored(tmp_path, "target"))  # by a job that began much earlier than the other
+    text, _ = started.communicate(timeout=280)
+    assert started.returncode == 0, text
+    assert "TerminatedWorkerError" in text
+    assert counted(text)["done"] == 2
+    assert text.count("going on from checkpoint-") >= 2 - made >= 1, text  # the one beside it was taken along
+
+
+# --------------------------------------------------------------------------------------------- folders, objectives
+
+
+def test_hydra_says_where_runs_go():
+    def folder(*overrides: str, sweeping: bool) -> str:
+        found = hydra_folder(compose([*overrides, "seed=1"], [conf_dir()], whole=True), sweeping=sweeping)
+        return str(found.relative_to(Path.cwd()))
+
+    name = folder(sweeping=False).removeprefix("outputs/")
+    assert name.startswith("bios-tiny-npo_gd-")
+    assert folder(sweeping=True) == f"outputs/{name}"
+    assert folder("hydra.run.dir=here", sweeping=False) == "here"
+    assert folder("hydra.sweep.dir=there", sweeping=True) == f"there/{name}"
+    assert folder("hydra.sweep.subdir=${hydra.job.override_dirname}", sweeping=True) == "outputs/seed=1"
+    with pytest.raises(ConfigError, match=r"hydra\.sweep\.subdir.*hydra\.job\.num"):
+        folder("hydra.sweep.subdir=${hydra.job.num}", sweeping=True)
+
+
+def test_objectives_are_one_score_or_several():
+    known = {("unlearned", "a"): 0.5, ("unlearned", "b"): 1.0}
+
+    def value(subject: str, name: str) -> float | None:
+        return known.get((subject, name))
+
+    assert objective("a", "unlearned", value) == 0.5
+    assert objective(["a", "b"], "unlearned", value) == (0.5, 1.0)
+    assert objective(["a", "c"], "unlearned", value) is None

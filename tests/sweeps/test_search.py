@@ -1,0 +1,170 @@
+"""Searches: what Optuna draws from, that a killed search goes on, how trials end, a real one with two objectives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.sweeps import SMALL, config, counted, scores, write_run
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from lume_run.common.errors import ConfigError, RunError
+from lume_run.sweeps.runner import Job
+
+optuna = pytest.importorskip("optuna")
+
+from lume_run.sweeps.search import (
+    best_of,
+    check_options,
+    directions,
+    distribution,
+    study_of,
+    tell,
+    write_results,
+)
+
+OPTIONS = {"n_trials": 3, "n_jobs": 1, "sampler": "random", "seed": 0, "direction": None, "study_name": None}
+NAMES = ["forget.knowledge", "retain.knowledge"]
+SPACE = {"seed": optuna.distributions.IntDistribution(0, 9)}
+State = optuna.trial.TrialState
+
+
+def drawn_from(override: str):
+    return distribution(OverridesParser.create().parse_override(override))
+
+
+def test_overrides_become_distributions():
+    kinds = optuna.distributions
+    assert drawn_from("method=ga,npo") == kinds.CategoricalDistribution(["ga", "npo"])
+    assert drawn_from("method=choice(ga,npo)") == kinds.CategoricalDistribution(["ga", "npo"])
+    assert drawn_from("stages=[train],[train,unlearn]").choices == ("[train]", "[train,unlearn]")
+    assert drawn_from("seed=range(0,7,2)") == kinds.IntDistribution(0, 6, step=2)
+    assert drawn_from("seed=range(0.5,2)").choices == ("0.5", "1.5")
+    assert drawn_from("x=int(interval(1,4))") == kinds.IntDistribution(1, 4)
+    assert drawn_from("x=interval(0.1,4)") == kinds.FloatDistribution(0.1, 4)
+    assert drawn_from("x=tag(log,interval(1e-5,1e-3))") == kinds.FloatDistribution(1e-5, 1e-3, log=True)
+
+
+def test_directions_come_from_the_catalogue():
+    assert directions(OPTIONS, ["forget.knowledge", "retain.knowledge", "task_aggregate"]) == [
+        "minimize",
+        "maximize",
+        "maximize",
+    ]
+    assert directions(OPTIONS | {"direction": "minimize"}, ["made.up"]) == ["minimize"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "space", "names", "told"),
+    [
+        ({}, {}, NAMES, "nothing to search over"),
+        ({"sampler": "best"}, SPACE, NAMES, "there is no best"),
+        ({}, SPACE, ["made.up"], "it is not known whether made.up is to fall or to rise"),
+        ({"direction": "minimize"}, SPACE, NAMES, "1 directions for 2 objectives"),
+        ({"direction": "down"}, SPACE, NAMES[:1], "down forget.knowledge"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(changed, space, names, told):
+    with pytest.raises(ConfigError, match=told):
+        check_options(OPTIONS | changed, space, names)
+
+
+# ------------------------------------------------------------------------------------------------- how trials end
+
+
+def job_in(folder: Path | None) -> Job:
+    return Job(overrides=("seed=0",), folder=folder, settings=None)
+
+
+def test_failed_and_diverged_trials_do_not_stop_a_search(tmp_path):
+    study = study_of(tmp_path / "study", "one", NAMES, OPTIONS)
+    good = write_run(tmp_path, config("npo"), scores(0.25, 0.75), name="good")
+    diverged = write_run(tmp_path, config("ga"), scores(0.0, 0.0), name="diverged", diverged="nan at step 3")
+    failed = write_run(tmp_path, config("gd"), None, name="failed", error="no memory")
+    unfinished = write_run(tmp_path, config("kl"), None, name="unfinished")
+    trials = [study.ask(SPACE) for _ in range(4)]
+    told = [
+        tell(study, trial, job_in(folder), NAMES)
+        for trial, folder in zip(trials, (good, diverged, failed, unfinished), strict=True)
+    ]
+    assert told == [True, True, True, False]
+    assert [own.state for own in study.trials] == [State.COMPLETE, State.PRUNED, State.FAIL, State.RUNNING]
+    assert [own.values for own in best_of(study)] == [[0.25, 0.75]]
+    write_results(study, tmp_path / "results.yaml")
+    found = yaml.safe_load((tmp_path / "results.yaml").read_text(encoding="utf-8"))
+    assert found == {"name": "optuna", "solutions": [{"params": trials[0].params, "values": [0.25, 0.75]}]}
+
+
+def test_a_missing_objective_is_named_with_what_there_is(tmp_path):
+    study = study_of(tmp_path / "study", "one", ["task_aggregate"], OPTIONS)
+    folder = write_run(tmp_path, config("npo"), {"forget.knowledge": 0.5, "task_aggregate": None})
+    with pytest.raises(RunError, match=r"has no score task_aggregate[^$]*with what it has: forget.knowledge"):
+        tell(study, study.ask(SPACE), job_in(folder), ["task_aggregate"])
+
+
+def test_a_study_is_not_continued_the_other_way(tmp_path):
+    study_of(tmp_path / "study", "one", NAMES[:1], OPTIONS)
+    with pytest.raises(RunError, match="goes another way"):
+        study_of(tmp_path / "study", "one", NAMES[:1], OPTIONS | {"direction": "maximize"})
+
+
+# ------------------------------------------------------------------------------------------------------- a real one
+
+
+RATE = "trainer.unlearn.learning_rate=tag(log, interval(1e-4, 1e-3))"
+
+
+def search(output_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    objective = "objective=[forget.probability,retain.probability]"
+    own = [*SMALL, f"output_dir={output_dir}", "hydra/sweeper=optuna", objective, RATE, *more]
+    env = os.environ | {"COLUMNS": "200"}
+    command = [sys.executable, "-m", "lume_run.cli", "-m", *own]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A search of two trials that ended, one more by a search that was killed, and the same command for three."""
+    output_dir = tmp_path_factory.mktemp("searched")
+    first = search(output_dir, "hydra.sweeper.n_trials=2")
+    assert first.returncode == 0, first.stderr
+    (path,) = output_dir.glob("studies/*.journal")
+    study = study_of(path, path.stem, ["forget.probability", "retain.probability"], OPTIONS)
+    left = study.ask({RATE.partition("=")[0]: drawn_from(RATE)})
+    return output_dir, left.params, search(output_dir, "hydra.sweeper.n_trials=3")
+
+
+def test_a_killed_search_goes_on_with_what_was_under_way(searched):
+    output_dir, left, again = searched
+    assert again.returncode == 0, again.stderr
+    assert counted(again.stderr)["jobs"] == 1
+    (path,) = output_dir.glob("studies/*.journal")
+    study = study_of(path, path.stem, ["forget.probability", "retain.probability"], OPTIONS)
+    assert [own.state for own in study.trials] == [State.COMPLETE, State.COMPLETE, State.FAIL, State.COMPLETE]
+    assert study.trials[-1].params == left
+    assert len(list(output_dir.glob("bios-*/report.json"))) == 3
+    results = yaml.safe_load((output_dir / "optimization_results.yaml").read_text(encoding="utf-8"))
+    assert [own["values"] for own in results["solutions"]] == [own.values for own in study.best_trials]
+    assert "no other trial beats these in every objective, of 3 that ended well" in again.stderr
+
+
+def test_a_search_for_a_score_that_is_not_taken_says_so(searched):
+    """Another search beside the one above, on its target."""
+    done = search(searched[0], "objective=task_aggregate", "hydra.sweeper.n_trials=1")
+    assert done.returncode == 1
+    assert "has no score task_aggregate, so there is nothing to search for" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "forget.probability" in done.stderr
+
+
+def test_nothing_to_search_over_is_told_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "lume_run.cli", "-m", "hydra/sweeper=optuna", f"output_dir={tmp_path}/runs"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "hydra.sweeper.params: nothing to search over" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()

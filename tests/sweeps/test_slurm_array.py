@@ -1,0 +1,116 @@
+"""Sweeps on a real Slurm: an array of which one task is cancelled and one preempted, and the plain array script."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.shared import ROOT
+from helpers.slurm import cluster, until_true  # noqa: F401 (a fixture)
+from helpers.sweeps import SMALL, counted
+
+SCRIPT = ROOT / "scripts" / "slurm_array.sbatch"
+SEEDS = 4
+JOBS = (
+    *SMALL,
+    "trainer.unlearn.epochs=60",
+    "trainer.checkpoint_every=1",
+    "hydra/launcher=slurm",
+    "hydra.launcher.cpus_per_task=1",
+    "hydra.launcher.timeout_min=20",
+    "method=npo,ga",
+    "model.lora=false,true",
+)
+
+
+def sweep(cluster, output_dir: Path, *more: str) -> subprocess.Popen[str]:  # noqa: F811
+    command = [sys.executable, "-m", "lume_run.cli", "-m", *JOBS, f"output_dir={output_dir}", *more]
+    env = cluster.environment | {"COLUMNS": "200"}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def active(output_dir: Path) -> dict[str, str]:
+    """Numbers of the jobs in SLURM by their overrides."""
+    path = output_dir / ".submitit" / "active.json"
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {key: own["number"] for key, own in entries.items()}
+
+
+def training(output_dir: Path) -> list[Path]:
+    """Run folders that have a checkpoint of unlearning under way."""
+    return [path.parents[3] for path in output_dir.glob("*/unlearned.partial/checkpoints/checkpoint-*/COMPLETE")]
+
+
+def number_of(output_dir: Path, folder: Path) -> str:
+    """The number of the SLURM job that works in a run folder: the one with its method and adapters."""
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    method, adapters = config["method"]["name"], str(config["model"]["lora"]).lower()
+    (found,) = (
+        number
+        for key, number in active(output_dir).items()
+        if f"method={method} " in key + " " and f"model.lora={adapters}" in key.lower()
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def swept(cluster, tmp_path_factory):  # noqa: F811
+    """A sweep of four jobs of which one is preempted and one cancelled, then the same command."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    output_dir = tmp_path_factory.mktemp("array")
+    driver = sweep(cluster, output_dir, "hydra.launcher.partition=low")
+    try:
+        until_true(lambda: len(set(training(output_dir))) >= 2, 300, lambda: active(output_dir))
+        told, cancelled = sorted(set(training(output_dir)))[:2]
+        cluster.call("scancel", "--signal=USR2", number_of(output_dir, told))
+        cluster.call("scancel", number_of(output_dir, cancelled))
+        text, _ = driver.communicate(timeout=400)
+    finally:
+        driver.kill()
+    again = sweep(cluster, output_dir, "hydra.launcher.partition=low")
+    second, _ = again.communicate(timeout=400)
+    return output_dir, (driver.returncode, text), (again.returncode, second), (told, cancelled)
+
+
+def test_a_cancelled_task_is_recorded_and_the_others_end(swept):
+    _, (code, text), _, _ = swept
+    assert code == 1, text
+    summary = counted(text)
+    assert (summary["jobs"], summary["done"], summary["failed"]) == (SEEDS, SEEDS - 1, 1), text
+    assert "CANCELLED" in text
+
+
+def test_a_preempted_task_goes_on_where_it_was(swept):
+    output_dir, _, _, (told, _) = swept
+    printed = "\n".join(path.read_text(errors="replace") for path in output_dir.glob(".submitit/*/*_0_log.*"))
+    assert (told / "report.json").exists()
+    assert "Requeued job" in printed
+    assert "going on from checkpoint-" in printed
+
+
+def test_the_same_command_runs_the_cancelled_one_only(swept):
+    output_dir, _, (code, text), (_, cancelled) = swept
+    assert code == 0, text
+    assert "SLURM job" in text and ": 1 jobs;" in text
+    assert counted(text)["of them cached"] == SEEDS - 1
+    assert (cancelled / "report.json").exists()
+    assert not list(output_dir.glob("*/error.json"))
+    assert len(list(output_dir.glob("store/target/*/DONE.json"))) == 1
+
+
+def test_the_plain_array_script(cluster, swept):  # noqa: F811
+    """Two runs from the lines of a file, on the target of the sweep."""
+    output_dir = swept[0]
+    lines = output_dir / "runs.txt"
+    lines.write_text("method=gd seed=0\nmethod=npo_gd 'trainer.unlearn.learning_rate=1e-4'\n", encoding="utf-8")
+    arguments = [str(lines), *SMALL, f"output_dir={output_dir}"]
+    job = cluster.submit(SCRIPT, arguments, "--array=1-2", "--cpus-per-task=1")
+    ended = cluster.wait(job)
+    printed = "\n".join(path.read_text() for path in cluster.folder.glob("*.out"))
+    assert (ended.state, ended.code) == ("COMPLETED", 0), printed
+    for method in ("gd", "npo_gd"):
+        assert len(list(output_dir.glob(f"bios-tiny-{method}-*/report.json"))) == 1, printed
