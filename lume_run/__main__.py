@@ -14,8 +14,8 @@ from lume_run.common.console import console
 from lume_run.common.errors import LumeError
 from lume_run.config.resolve import identity, read_config
 from lume_run.launch.preemption import REQUEUE, Preempted
-from lume_run.pipeline.checks import checked
-from lume_run.pipeline.driver import launch
+from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.driver import run_pipeline
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,8 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     folder = Path(given[0]).resolve()
     try:
-        settings, data = checked(read_config(folder / "config.yaml"))
-        launch(settings, folder, identity=identity(data), command=["python", "-m", "lume_run", str(folder)])
+        settings, data = require_settings(read_config(folder / "config.yaml"))
+        run_pipeline(settings, folder, identity=identity(data), command=["python", "-m", "lume_run", str(folder)])
     except Preempted as error:
         console.print(escape(str(error)), soft_wrap=True)
         return REQUEUE

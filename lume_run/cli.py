@@ -24,7 +24,7 @@ from lume_run.config.overrides import (
     split_arguments,
 )
 
-OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
+HELP_OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
 
   lume-run                                        the embedded default: no download, CPU
   lume-run method=npo task=bios model=7b          the released 7B target
@@ -34,7 +34,7 @@ OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
   lume-run stages=[evaluate] model.path=FOLDER    score any model
   lume-run stages=[score] responses=FILE          recompute scores without a model
 """
-CLOSING = """Any value below can be changed as path=value; lume-run --cfg job shows them all.
+HELP_CLOSING = """Any value below can be changed as path=value; lume-run --cfg job shows them all.
 Your own YAML files: lume-run --config-dir FOLDER (same group folders inside).
 Tab completion: eval "$(lume-run -sc install=bash)"   More of Hydra: lume-run --hydra-help
 """
@@ -43,12 +43,12 @@ PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc
 
 def help_text(folders: Sequence[Path]) -> str:
     """What `lume-run --help` prints."""
-    lines = [OVERVIEW]
+    lines = [HELP_OVERVIEW]
     for group, choices in sorted(options(folders).items()):
         lines.append(f"{group}=")
         width = max(14, *map(len, choices))
         lines += [f"  {name:<{width}} {told}" for name, told in choices.items()]
-    return "\n".join([*lines, "", CLOSING])
+    return "\n".join([*lines, "", HELP_CLOSING])
 
 
 def check_command(arguments: Sequence[str]) -> int | None:
@@ -60,7 +60,7 @@ def check_command(arguments: Sequence[str]) -> int | None:
 
     from lume_run.common.console import console
     from lume_run.common.errors import ConfigError
-    from lume_run.pipeline.checks import check
+    from lume_run.pipeline.checks import check_config
     from lume_run.sweeps.names import hydra_folder
 
     flags, overrides = split_arguments(arguments)
@@ -74,7 +74,7 @@ def check_command(arguments: Sequence[str]) -> int | None:
     if any(refusal(job, folders) is not None for job in jobs):
         problems, good = override_problems(good, folders)
     for job in jobs:
-        settings, found, _ = check(compose([override for override in job if override in good], folders))
+        settings, found, _ = check_config(compose([override for override in job if override in good], folders))
         problems += [problem for problem in found if problem not in problems]
     if problems:
         console.print("[bold red]error:[/]", escape(str(ConfigError(problems))), soft_wrap=True)

@@ -26,8 +26,8 @@ from lume_run.evaluation.inference.respond import gather_responses, read_cost
 from lume_run.evaluation.questions import suites_of
 from lume_run.evaluation.scoring import score
 from lume_run.evaluation.suites.base import Answers
-from lume_run.pipeline.checks import checked
-from lume_run.pipeline.evaluate import answer
+from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.evaluate import answer_questions
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
 
@@ -36,7 +36,7 @@ COLUMNS = ("prompts", "passes", "tokens", "seconds")
 
 def settings_of(evaluator: str, overrides: list[str]) -> Settings:
     """The checked settings of a run with one evaluator."""
-    settings, _ = checked(compose([f"evaluator={evaluator}", *overrides], [conf_dir()]))
+    settings, _ = require_settings(compose([f"evaluator={evaluator}", *overrides], [conf_dir()]))
     return settings
 
 
@@ -45,7 +45,7 @@ def cost_of(settings: Settings, path: str, folder: Path) -> tuple[dict[str, floa
     run = Run(settings, folder)
     began = time.monotonic()
     if run.questions:
-        answer(run, run.questions, "target", path, folder)
+        answer_questions(run, run.questions, "target", path, folder)
         gather_responses(run.questions, folder)
     spent = time.monotonic() - began
     asks = read_cost(folder).values()

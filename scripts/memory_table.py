@@ -18,7 +18,7 @@ from lume_run.common.devices import GIB
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.world import World
 from lume_run.models.tiny import olmo_config
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.memory.estimate import Estimator, Lengths, cards_for, host_estimate, sizes_of
 
 MODELS = (("1b", "full"), ("1b", "LoRA"), ("7b", "full"), ("7b", "LoRA"), ("7b", "LoRA, 4 bits"))
@@ -40,7 +40,7 @@ EXTRA = {"full": [], "LoRA": ["model.lora=true"], "LoRA, 4 bits": ["model.lora=t
 def estimator(name: str, kind: str, overrides: Sequence[str]) -> Estimator:
     """Estimates of unlearning with one of the released models."""
     chosen = [f"model={name}", "method=npo_gd", *EXTRA[kind], "stages=[unlearn]", *overrides]
-    settings, _ = checked(compose(chosen, [conf_dir()]))
+    settings, _ = require_settings(compose(chosen, [conf_dir()]))
     shape = settings.model.shape
     assert shape is not None  # both groups have one
     sizes = sizes_of(settings, olmo_config(shape), "unlearn")

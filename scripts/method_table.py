@@ -26,7 +26,7 @@ from typing import Any
 from lume_run.common.devices import GIB
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.evaluation.metrics.aggregate import harmonic_mean
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 from lume_run.sweeps.names import run_folder
 
 SCORES = (
@@ -56,7 +56,7 @@ def run(method: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
     name, _, own = method.partition(":")
     chosen = [f"method={name}", f"seed={seed}", *EXTRA.get(name, []), *(own.split(",") if own else []), *overrides]
     with COMPOSING:
-        _, data = checked(compose(chosen, [conf_dir()]))
+        _, data = require_settings(compose(chosen, [conf_dir()]))
     path = run_folder(data) / "report.json"
     if not path.exists():
         subprocess.run([sys.executable, "-m", "lume_run.cli", *chosen], check=True, capture_output=True)

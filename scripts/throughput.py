@@ -31,7 +31,7 @@ from lume_run.config.overrides import compose, conf_dir
 from lume_run.methods.base import Role
 from lume_run.models.tiny import olmo_config
 from lume_run.models.tokenise import TokenRow
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.memory.estimate import Estimator, Lengths
 from lume_run.pipeline.memory.launch_mode import estimator_of
 from lume_run.pipeline.run import Run
@@ -152,7 +152,7 @@ def case(
     chosen = [f"model={shape}", "method=npo_gd", f"model.lora.enabled={str(lora).lower()}", "launch=single"]
     chosen += [f"model.path={folder / 'model'}", "model.is_target=false", "model.base=null", f"output_dir={folder}"]
     (folder / "model").mkdir()
-    settings, _ = checked(compose([*chosen, "trainer.checkpoint_every=1000000", *overrides], [conf_dir()]))
+    settings, _ = require_settings(compose([*chosen, "trainer.checkpoint_every=1000000", *overrides], [conf_dir()]))
     run = Run(settings, folder)
     random_model(run, folder / "model")
     estimator = estimator_of(run)

@@ -16,18 +16,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lume_run.common.store import RANKS
-from lume_run.launch.preemption import FILE, SIGNALS
+from lume_run.launch.preemption import SIGNALS, STOP_FILE_VARIABLE
 
 ERRORS = "errors"  # in the run folder: what ranks failed with
-APART = "Nodes must reach each other on all ports; launch.port=... names the one they meet at."
-KILLED = ": from outside, or by the system for want of memory. The same command goes on from what was finished."
-GRACE = 3  # [s] for who is left when another failed: it waits for that one, and can write no checkpoint any more
-OPTIONS = ("--signals-to-handle=SIGINT,SIGHUP,SIGQUIT", f"--shutdown-timeout={GRACE}")
+CONNECTION_HINT = "Nodes must reach each other on all ports; launch.port=... names the one they meet at."
+KILLED_HINT = ": from outside, or by the system for want of memory. The same command goes on from what was finished."
+GRACE_SECONDS = 3  # for the ranks left when one failed: they wait for it and can write no checkpoint any more
+TORCHRUN_OPTIONS = ("--signals-to-handle=SIGINT,SIGHUP,SIGQUIT", f"--shutdown-timeout={GRACE_SECONDS}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run torchrun with these arguments; 0 when all ranks ended well. What failed, ranks write down themselves."""
-    heed_signals()
+    forward_signals()
     follow_driver()
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -35,20 +35,21 @@ def main(arguments: list[str] | None = None) -> int:
 
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        run(parse_args([*OPTIONS, *given]))  # type: ignore[no-untyped-call]
+        run(parse_args([*TORCHRUN_OPTIONS, *given]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
-        first = min(own.timestamp for own in error.failures.values())
+        first = min(failure.timestamp for failure in error.failures.values())
         # Later ones are torchrun's doing. With an error file the time would be in it; ours leave none.
-        tell_killed({rank: own.exitcode for rank, own in error.failures.items() if own.timestamp < first + GRACE})
+        early = {rank: failure for rank, failure in error.failures.items() if failure.timestamp < first + GRACE_SECONDS}
+        report_killed_ranks({rank: failure.exitcode for rank, failure in early.items()})
         return 1
     except DistError as error:
         node = os.environ.get("SLURMD_NODENAME", "This machine")
-        tell_driver(f"apart-{node}", f"{node} cannot meet the other nodes: {error}\n{APART}")
+        report_rank_error(f"apart-{node}", f"{node} cannot meet the other nodes: {error}\n{CONNECTION_HINT}")
         return 1
     return 0
 
 
-def heed_signals() -> None:
+def forward_signals() -> None:
     """Pass a signal on through the file that all ranks look at; torchrun would give them half a minute to end.
 
     Signals are blocked, here and in the ranks that inherit it, until a rank is ready to hear them: none is lost.
@@ -58,24 +59,24 @@ def heed_signals() -> None:
     def pass_on() -> None:
         while True:
             signal.sigwait(SIGNALS)
-            Path(os.environ[FILE]).touch()
+            Path(os.environ[STOP_FILE_VARIABLE]).touch()
 
     threading.Thread(target=pass_on, daemon=True).start()
 
 
-def tell_killed(codes: Mapping[int, int]) -> None:
+def report_killed_ranks(codes: Mapping[int, int]) -> None:
     """Leave word of ranks that died of a signal, by their exit codes: they cannot, and others blame the connection."""
     for rank, code in codes.items():
         if code < 0 and -code != signal.SIGTERM:  # that one is ours, for who was left when another failed
-            tell_driver(f"killed-{rank}", f"Rank {rank} was killed by {signal.Signals(-code).name}{KILLED}")
+            report_rank_error(f"killed-{rank}", f"Rank {rank} was killed by {signal.Signals(-code).name}{KILLED_HINT}")
 
 
-def tell_driver(name: str, told: str) -> None:
+def report_rank_error(name: str, told: str) -> None:
     """Leave what users should read."""
-    leave_word(Path(os.environ[FILE]).parent, name, f"LumeError\n{told}")
+    write_rank_error(Path(os.environ[STOP_FILE_VARIABLE]).parent, name, f"LumeError\n{told}")
 
 
-def leave_word(folder: Path, name: str, told: str) -> None:
+def write_rank_error(folder: Path, name: str, told: str) -> None:
     """Write an error into a run folder for the driver to tell: a traceback, or `LumeError` and what users read."""
     (folder / ERRORS).mkdir(exist_ok=True)
     (folder / ERRORS / f"{name}.txt").write_text(told, encoding="utf-8")

@@ -20,15 +20,15 @@ from lume_run.common.errors import RunError
 from lume_run.common.store import Artifact
 from lume_run.launch import slurm
 from lume_run.launch.agent import ERRORS
-from lume_run.launch.preemption import FILE, Preempted, requested
+from lume_run.launch.preemption import STOP_FILE_VARIABLE, Preempted, stop_requested
 from lume_run.launch.world import STOP, World
 
 if TYPE_CHECKING:
     pass
 
-POLL_SECONDS = 0.5
-MEET_SECONDS = 300  # for the nodes to find each other, which read the libraries from one disk
-TOLD_LINES = 12  # of a traceback; all of it stands in the run folder
+RANK_POLL_SECONDS = 0.5
+RENDEZVOUS_SECONDS = 300  # for the nodes to find each other, which read the libraries from one disk
+TRACEBACK_LINES = 12  # of a traceback; all of it stands in the run folder
 
 
 def spawn(world: World, folder: Path, artifact: Artifact, partial: Path) -> None:
@@ -41,16 +41,16 @@ def spawn(world: World, folder: Path, artifact: Artifact, partial: Path) -> None
     for left in (stop, partial / STOP):  # by a driver that was killed
         left.unlink(missing_ok=True)
     world.write(folder)
-    command = [*torchrun(world), "-m", "lume_run.pipeline.rank", str(folder), str(artifact.path)]
-    own: dict[str, Any] = {"env": environment(world, stop), "start_new_session": True, "stdin": subprocess.PIPE}
+    command = [*torchrun_command(world), "-m", "lume_run.pipeline.rank", str(folder), str(artifact.path)]
+    own: dict[str, Any] = {"env": rank_environment(world, stop), "start_new_session": True, "stdin": subprocess.PIPE}
     with subprocess.Popen(command, **own) as process:  # leaving it closes the pipe, which ends whoever is left
         while process.poll() is None:
-            if requested() and not stop.exists():
+            if stop_requested() and not stop.exists():
                 stop.touch()
-            wait(process)
+            wait_briefly(process)
     stop.unlink(missing_ok=True)
-    failed = failure(errors, artifact, process.returncode) if process.returncode else None
-    if failed is not None and not requested():
+    failed = rank_failure(errors, artifact, process.returncode) if process.returncode else None
+    if failed is not None and not stop_requested():
         raise failed
     if failed is not None or (partial / STOP).exists():  # SLURM tells srun too, which fails then
         (partial / STOP).unlink(missing_ok=True)
@@ -58,15 +58,15 @@ def spawn(world: World, folder: Path, artifact: Artifact, partial: Path) -> None
         raise Preempted(f"Told to stop while making {artifact.name}{without}; the same command goes on from here.")
 
 
-def wait(process: subprocess.Popen[bytes]) -> None:
+def wait_briefly(process: subprocess.Popen[bytes]) -> None:
     """Wait a moment, or until the processes end."""
     try:
-        process.wait(POLL_SECONDS)
+        process.wait(RANK_POLL_SECONDS)
     except subprocess.TimeoutExpired:
         return
 
 
-def torchrun(world: World) -> list[str]:
+def torchrun_command(world: World) -> list[str]:
     """The command that starts the ranks of every node."""
     port = world.port or free_port()
     own = [sys.executable, "-m", "lume_run.launch.agent", f"--nproc-per-node={world.processes}"]
@@ -74,8 +74,8 @@ def torchrun(world: World) -> list[str]:
     if world.nodes == 1:
         return [*own, "--master-addr=127.0.0.1"]
     names = slurm.hosts(world.nodes)
-    meet = [f"--master-addr={slurm.address(names[0])}", f"--rdzv-conf=timeout={MEET_SECONDS}"]
-    return [*slurm.srun(names), *own, *meet]
+    meet = [f"--master-addr={slurm.address(names[0])}", f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}"]
+    return [*slurm.srun_command(names), *own, *meet]
 
 
 def free_port() -> int:
@@ -96,10 +96,10 @@ def is_free(port: int) -> bool:
     return True
 
 
-def environment(world: World, stop: Path) -> Mapping[str, str]:
+def rank_environment(world: World, stop: Path) -> Mapping[str, str]:
     """What the ranks are started with: where they run on CPUs, threads are shared out and no library sees a GPU."""
     quiet = os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")  # torch warns of its own names at every step
-    own = {FILE: str(stop), "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": quiet}
+    own = {STOP_FILE_VARIABLE: str(stop), "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": quiet}
     if world.device == "cpu":
         threads = max(1, (os.cpu_count() or 1) // world.processes)
         own |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
@@ -107,7 +107,7 @@ def environment(world: World, stop: Path) -> Mapping[str, str]:
     return {**os.environ, **own}
 
 
-def failure(errors: Path, artifact: Artifact, code: int) -> RunError:
+def rank_failure(errors: Path, artifact: Artifact, code: int) -> RunError:
     """What to tell about ranks that failed: the first one's own words, where it left any."""
     by_time = sorted(errors.glob("*.txt"), key=lambda path: path.stat().st_mtime)
     left = [path for cause in ("killed", "rank", "apart") for path in by_time if path.name.startswith(cause)]
@@ -120,7 +120,7 @@ def failure(errors: Path, artifact: Artifact, code: int) -> RunError:
     if lines[0] == "LumeError":
         return RunError("\n".join(lines[1:]))
     console.print(f"  the whole traceback: {left[0]}", soft_wrap=True)
-    return RunError(f"Making {artifact.name} failed in {left[0].stem}:\n" + "\n".join(lines[-TOLD_LINES:]))
+    return RunError(f"Making {artifact.name} failed in {left[0].stem}:\n" + "\n".join(lines[-TRACEBACK_LINES:]))
 
 
 # ------------------------------------------------------------------------------------- between the ranks of a stage

@@ -34,7 +34,7 @@ class World:
         return STAGES.get(self.mode, 0)
 
     @property
-    def torchrun(self) -> bool:
+    def needs_torchrun(self) -> bool:
         """Whether stages run in processes of their own; DeepSpeed wants the environment of torchrun even for one."""
         return self.size > 1 or self.stage > 0
 

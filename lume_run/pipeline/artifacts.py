@@ -14,11 +14,11 @@ from lume_run.config.resolve import class_name
 from lume_run.methods.baselines import with_context
 from lume_run.pipeline.run import Run
 
-FORMAT = 2  # raise it when a change makes stored artifacts wrong
+ARTIFACT_FORMAT = 2  # raise it when a change makes stored artifacts wrong
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class EvaluatedModel:
     """A model that is trained further or evaluated: its folder or id, what identifies it, the context it answers in."""
 
     path: str
@@ -30,18 +30,18 @@ class Subject:
         return with_context(questions, self.context) if self.context else questions
 
 
-def plain(node: Any) -> Any:
+def data_for_hash(node: Any) -> Any:
     """A method or setting as JSON-able data with its class name, for hashing.
 
     Classes of lume_run go by their own names, so that one may move to another module and artifacts stay valid.
     """
     if is_dataclass(node) and not isinstance(node, type):
-        fields = {name: plain(getattr(node, name)) for name in node.__dataclass_fields__}
+        fields = {name: data_for_hash(getattr(node, name)) for name in node.__dataclass_fields__}
         return {"class": class_name(f"{type(node).__module__}.{type(node).__qualname__}"), **fields}
     return node
 
 
-def stored(
+def store_artifact(
     run: Run,
     stage: str,
     kind: str,
@@ -54,7 +54,7 @@ def stored(
     gather: Callable[[Path], object] | None = None,
 ) -> Artifact:
     """An artifact in the shared store, named by the hash of what it is made from."""
-    made_from = {"kind": kind, "format": FORMAT, **made_from}
+    made_from = {"kind": kind, "format": ARTIFACT_FORMAT, **made_from}
     path = run.settings.store / kind / content_hash(made_from)
     return Artifact(
         stage=stage,
@@ -68,11 +68,11 @@ def stored(
     )
 
 
-def in_run(
+def unlearned_artifact(
     run: Run, made_from: dict[str, Any], build: Callable[[Path], None], note: str, *, share: bool = False
 ) -> Artifact:
     """The unlearned model, in the run's own folder."""
-    made_from = {"kind": "unlearned", "format": FORMAT, "seed": run.settings.seed, **made_from}
+    made_from = {"kind": "unlearned", "format": ARTIFACT_FORMAT, "seed": run.settings.seed, **made_from}
     path = run.folder / "unlearned"
     return Artifact(
         stage="unlearn", name="unlearned", path=path, made_from=made_from, build=build, note=note, share=share

@@ -19,19 +19,19 @@ from lume_run.launch import preemption, slurm
 from lume_run.launch.spawn import is_free
 from lume_run.launch.world import STAGES
 from lume_run.pipeline.method_checks import (
-    _kind_problems,
-    _lora_problems,
-    _method_problems,
     _named,
-    _pairings,
-    _train_problems,
+    fine_tuning_problems,
+    interface_problems,
+    lora_problems,
+    method_problems,
+    pairing_problems,
 )
 
-PLAIN = "adamw_torch_fused"
-INSTALL = "pip install 'lume-run[quantize]'"
+DEFAULT_OPTIMIZER = "adamw_torch_fused"
+PIP_QUANTIZE = "pip install 'lume-run[quantize]'"
 
 
-def check(cfg: Composed) -> tuple[Settings | None, list[Problem], dict[str, Any]]:
+def check_config(cfg: Composed) -> tuple[Settings | None, list[Problem], dict[str, Any]]:
     """(settings or None, all problems, the resolved config as data). No model is touched."""
     try:
         data, unresolved = resolve(cfg)
@@ -52,15 +52,15 @@ def check(cfg: Composed) -> tuple[Settings | None, list[Problem], dict[str, Any]
     return (None if problems else settings), problems, data
 
 
-def checked(cfg: Composed) -> tuple[Settings, dict[str, Any]]:
+def require_settings(cfg: Composed) -> tuple[Settings, dict[str, Any]]:
     """Settings and the resolved config; raises ConfigError with every problem."""
-    settings, problems, data = check(cfg)
+    settings, problems, data = check_config(cfg)
     if settings is None:
         raise ConfigError(problems)
     return settings, data
 
 
-def get(data: Mapping[str, Any], path: str) -> Any:
+def value_at(data: Mapping[str, Any], path: str) -> Any:
     """The value at a dotted path, None where there is none."""
     node: Any = data
     for part in path.split("."):
@@ -72,7 +72,7 @@ def path_problems(data: Mapping[str, Any]) -> list[Problem]:
     """Folders and files that are named but absent."""
     found = []
     for path in (*FILES, *MAYBE_PATHS):
-        value = get(data, path)
+        value = value_at(data, path)
         if isinstance(value, str) and value.startswith("/") and not Path(value).exists():
             remedy = "check the path, or give a hub id" if path in MAYBE_PATHS else "check the path"
             found.append(Problem(where=path, what=f"{value} does not exist", remedy=remedy))
@@ -96,7 +96,7 @@ def _stage_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if stages == ["score"] and not data.get("responses"):
         remedy = "responses=outputs/.../responses.jsonl or a folder of official CSVs"
         yield "responses", "stage score needs a responses file", remedy
-    if stages != ["score"] and get(data, "evaluator.mmlu.accuracy") is not None:
+    if stages != ["score"] and value_at(data, "evaluator.mmlu.accuracy") is not None:
         what = "a given accuracy would stand for every model of the run"
         yield "evaluator.mmlu.accuracy", what, "stages=[score] only"
     if stages != ["score"] and data.get("responses"):
@@ -104,25 +104,25 @@ def _stage_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _model_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    released, path, remedy = get(data, "model.is_target"), get(data, "model.path"), "model.path=FOLDER_OR_ID"
-    if path is None and get(data, "model.shape") is None:
+    released, path, remedy = value_at(data, "model.is_target"), value_at(data, "model.path"), "model.path=FOLDER_OR_ID"
+    if path is None and value_at(data, "model.shape") is None:
         yield "model.path", "neither a path nor a shape to build from", remedy
     if path is None and released:
         yield "model.path", "a target that already memorised the documents must be named", remedy
     if path is None and data.get("stages") == ["evaluate"]:
         yield "model.path", "stages=[evaluate] scores an existing model", remedy
-    if released and get(data, "task.source") == "builtin":
+    if released and value_at(data, "task.source") == "builtin":
         what = "the released target never saw the built-in documents"
         yield "task.source", what, "task.source=hub, or task.data_dir=FOLDER"
-    if released and get(data, "evaluator.retrained") and not get(data, "model.base"):
+    if released and value_at(data, "evaluator.retrained") and not value_at(data, "model.base"):
         what = "evaluator.retrained fine-tunes the model from before the documents"
         yield "model.base", what, "model.base=FOLDER_OR_ID"
 
 
 def _launch_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Modes, processes, nodes and ports that cannot be had; a plan may be made for those that are not here."""
-    name, processes, nodes, port = (get(data, f"launch.{own}") for own in ("name", "processes", "nodes", "port"))
-    if data.get("stages") == ["score"] or preemption.FILE in os.environ:  # a rank: its driver has looked
+    name, processes, nodes, port = (value_at(data, f"launch.{own}") for own in ("name", "processes", "nodes", "port"))
+    if data.get("stages") == ["score"] or preemption.STOP_FILE_VARIABLE in os.environ:  # a rank: its driver has looked
         return
     if world_size() > 1:
         what = f"this command was started as one of {world_size()} processes (WORLD_SIZE, as torchrun sets it)"
@@ -131,26 +131,26 @@ def _launch_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]
         for where in (own for own, value in (("processes", processes), ("nodes", nodes)) if (value or 1) != 1):
             yield f"launch.{where}", "launch=single is one process", "launch=auto, ddp, zero2 or zero3"
     elif not data.get("dry_run"):
-        yield from _node_conflicts(nodes if isinstance(nodes, int) else slurm.nodes())
+        yield from _node_conflicts(nodes if isinstance(nodes, int) else slurm.default_nodes())
         if name in STAGES and importlib.util.find_spec("deepspeed") is None:
             yield "launch", f"{name} is DeepSpeed's, which is not installed", "pip install deepspeed"
         if isinstance(processes, int):
-            yield from _gpu_conflicts(processes, get(data, "launch.device"))
+            yield from _gpu_conflicts(processes, value_at(data, "launch.device"))
         if isinstance(port, int) and not is_free(port):
             yield "launch.port", f"somebody listens on port {port} already", "another one, or null for a free one"
 
 
 def _node_conflicts(nodes: int) -> Iterator[tuple[str, str, str]]:
     """A command that srun started several times over, more nodes than there are, no way to reach them."""
-    found = slurm.allocated()
-    if slurm.tasks() > 1:
-        what = f"srun started this command {slurm.tasks()} times, and each would start processes of its own"
+    found = slurm.allocation_size()
+    if slurm.step_tasks() > 1:
+        what = f"srun started this command {slurm.step_tasks()} times, and each would start processes of its own"
         yield "launch", what, "without srun in the script of sbatch, or srun --ntasks=1; launch=single for one each"
     elif nodes > max(1, found):
         what = f"this SLURM allocation has {found}" if found else "this command does not run in a SLURM allocation"
         remedy = f"run it inside sbatch --nodes={nodes} or salloc --nodes={nodes}, or launch.nodes={found or 1}"
         yield "launch.nodes", f"{nodes} nodes are wanted, and {what}", remedy
-    elif nodes > 1 and (lacking := " and ".join(slurm.lacking())):
+    elif nodes > 1 and (lacking := " and ".join(slurm.missing_programs())):
         what = f"{nodes} nodes, and no {lacking} here to start processes on them"
         yield "launch.nodes", what, "put Slurm's commands into PATH (and into the container), or launch.nodes=1"
 
@@ -168,14 +168,14 @@ def _gpu_conflicts(processes: int, device: Any) -> Iterator[tuple[str, str, str]
 def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
     """What only the built groups (None: not built) can tell: the task's files, method parts in the wrong place."""
     task, evaluator, trainer, launch = (parts[name] for name in ("task", "evaluator", "trainer", "launch"))
-    found = _kind_problems("task", task, ("name", "load", "check"))
+    found = interface_problems("task", task, ("name", "load", "check"))
     if task is not None and not found and stages != ["score"]:
         found += task.check()
-    found += _method_problems(parts["method"]) + _lora_problems(parts["model"])
+    found += method_problems(parts["method"]) + lora_problems(parts["model"])
     if stages != ["score"]:
-        found += _named(_pairings(parts, stages))
+        found += _named(pairing_problems(parts, stages))
     for name, suite in evaluator.metrics.items() if evaluator is not None else ():
-        found += _kind_problems(f"evaluator.metrics.{name}", suite, ("asks", "scores"))
+        found += interface_problems(f"evaluator.metrics.{name}", suite, ("asks", "scores"))
         found += suite.check() if isinstance(suite, Checked) and stages != ["score"] else []
     if evaluator is not None and evaluator.mmlu.data_dir and Path(evaluator.mmlu.data_dir).exists():
         from lume_run.evaluation.datasets.mmlu import check_folder
@@ -187,7 +187,7 @@ def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
         trouble = vllm_trouble(launch.device)
         remedy = "pip install 'lume-run[vllm]' on a machine with a GPU, or evaluator.backend=transformers"
         found += [Problem(where="evaluator.backend", what=trouble, remedy=remedy)] if trouble else []
-    found += _train_problems(trainer.train) if trainer is not None else []
+    found += fine_tuning_problems(trainer.train) if trainer is not None else []
     found += _named(bits_conflicts(parts)) if stages != ["score"] else []
     return found
 
@@ -212,7 +212,11 @@ def bits_conflicts(parts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             what = "only the frozen base under adapters can have fewer bits; weights that train cannot"
             yield "model.quantize", what, "add model.lora=true, or model.quantize=none"
         if not installed:
-            yield "model.quantize", f"{model.quantize} needs bitsandbytes", f"{INSTALL}, or model.quantize=none"
+            yield (
+                "model.quantize",
+                f"{model.quantize} needs bitsandbytes",
+                f"{PIP_QUANTIZE}, or model.quantize=none",
+            )
         if mode.startswith("zero3"):
             yield "model.quantize", "ZeRO-3 cannot share out quantised weights", "launch=ddp or zero2"
     for name in ("train", "unlearn") if trainer is not None else ():
@@ -220,14 +224,14 @@ def bits_conflicts(parts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if not optimizer.startswith("paged_") and "bnb" not in optimizer:
             continue
         if not installed:
-            yield where, f"{optimizer} needs bitsandbytes", f"{INSTALL}, or {PLAIN}"
+            yield where, f"{optimizer} needs bitsandbytes", f"{PIP_QUANTIZE}, or {DEFAULT_OPTIMIZER}"
         elif optimizer.startswith("paged_") and launch is not None and not _has_gpu(launch.device):
-            yield where, f"{optimizer} pages states between a GPU and the host, and there is no GPU", PLAIN
+            yield where, f"{optimizer} pages states between a GPU and the host, and there is no GPU", DEFAULT_OPTIMIZER
         if mode == "zero3_offload":
             yield (
                 where,
                 f"{optimizer} steps on a GPU, and launch=zero3_offload on the host",
-                f"{PLAIN}, or launch=zero3",
+                f"{DEFAULT_OPTIMIZER}, or launch=zero3",
             )
 
 

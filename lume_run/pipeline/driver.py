@@ -19,61 +19,61 @@ from lume_run.common.store import Artifact
 from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.scoring import costs, gate, missing_judges, read_measured, scored
-from lume_run.launch.preemption import check, listening
+from lume_run.launch.preemption import signal_handlers, stop_if_requested
 from lume_run.launch.spawn import spawn
-from lume_run.pipeline.manifest import manifest
-from lume_run.pipeline.memory.launch_mode import chosen_world
-from lume_run.pipeline.memory.remedies import explained
+from lume_run.pipeline.manifest import run_manifest
+from lume_run.pipeline.memory.launch_mode import choose_world
+from lume_run.pipeline.memory.remedies import explain_out_of_memory
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
 from lume_run.report.write import Report, print_report, write_report
 from lume_run.tracking.tracker import Tracker, tracking
 
-Made = tuple[dict[str, list[Response]], dict[str, float], str, dict[str, list[Score]]]  # see `finish`
-MEMORISED = 0.9  # below this, a target has too little to forget
+RunResults = tuple[dict[str, list[Response]], dict[str, float], str, dict[str, list[Score]]]  # see `score_and_report`
+MEMORISED_SCORE = 0.9  # below this, a target has too little to forget
 
 
-def launch(settings: Settings, folder: Path, *, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
+def run_pipeline(settings: Settings, folder: Path, *, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
     """Run everything that is due in `folder` and return the report; what is done already is kept."""
-    with naming_full_disk(folder), listening():
-        return _launch(settings, folder, identity, command)
+    with naming_full_disk(folder), signal_handlers():
+        return _run_pipeline(settings, folder, identity, command)
 
 
-def _launch(settings: Settings, folder: Path, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
+def _run_pipeline(settings: Settings, folder: Path, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
-    record = manifest(list(command), content_hash(identity), settings.seed)
+    record = run_manifest(list(command), content_hash(identity), settings.seed)
     write_json(folder / "manifest.json", record)
     with tracking(settings, folder, identity, record) as tracker:
-        made = _make(settings, folder, record, tracker)
-        report = finish(settings, folder, record, *made)
+        made = _make_artifacts(settings, folder, record, tracker)
+        report = score_and_report(settings, folder, record, *made)
         tracker.finish(report, made[0])
     return report
 
 
-def _make(settings: Settings, folder: Path, record: dict[str, Any], tracker: Tracker) -> Made:
+def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tracker: Tracker) -> RunResults:
     """Make what is due, and write into `record` how that went."""
     if settings.stages == ["score"]:
         return {"model": read_responses(Path(str(settings.responses)))}, {}, "", {}
     run = Run(settings, folder)
-    world = chosen_world(run)
+    world = choose_world(run)
     run = replace(run, world=world)
     steps = plan(run)
     for reason in missing_judges(settings) if steps.responses else ():
         console.print(f"  [yellow]{escape(reason)}[/]", soft_wrap=True)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(run.data.source)}", soft_wrap=True)
-    if world.torchrun or settings.launch.name == "auto":
+    if world.needs_torchrun or settings.launch.name == "auto":
         console.print(f"[bold]launch[/] {world} ({world.why})", soft_wrap=True)
     seconds: dict[str, float] = {}
     for artifact in steps.artifacts:
         state = "[green]cached[/]" if artifact.done else ""
         console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
         tracker.follow(artifact)
-        with explained(run, artifact.stage, artifact.name):
-            artifact.make(partial(spawn, world, folder) if world.torchrun else None)
-        check("making " + artifact.name)
+        with explain_out_of_memory(run, artifact.stage, artifact.name):
+            artifact.make(partial(spawn, world, folder) if world.needs_torchrun else None)
+        stop_if_requested("making " + artifact.name)
         seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + artifact.seconds  # also when made before
     responses = {name: read_jsonl(made.path / "responses.jsonl", Response) for name, made in steps.responses.items()}
-    record["training"] = outcomes(steps.artifacts)
+    record["training"] = training_outcomes(steps.artifacts)
     record["artifacts"] = {
         made.name: str(made.path / "model" if made.name == "unlearned" else made.path) for made in steps.artifacts
     }
@@ -83,7 +83,7 @@ def _make(settings: Settings, folder: Path, record: dict[str, Any], tracker: Tra
     return responses, seconds, run.data.source, measured
 
 
-def outcomes(artifacts: Sequence[Artifact]) -> dict[str, Any]:
+def training_outcomes(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     """How each optimisation went, by the name of what it made."""
     found = {made.name: made.path / "outcome.json" for made in artifacts}
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.exists()}
@@ -104,13 +104,13 @@ def memorisation_warnings(target: Mapping[str, Score]) -> tuple[str, ...]:
     weak = [
         f"{name} {value:.2f}"
         for name in ("forget.knowledge", "retain.knowledge", "forget.regurgitation", "retain.regurgitation")
-        if name in target and (value := target[name].value) is not None and value < MEMORISED
+        if name in target and (value := target[name].value) is not None and value < MEMORISED_SCORE
     ]
     told = f"the target did not memorise its documents ({', '.join(weak)}): raise trainer.train.epochs"
     return (told,) if weak else ()
 
 
-def finish(
+def score_and_report(
     settings: Settings,
     folder: Path,
     record: Mapping[str, Any],

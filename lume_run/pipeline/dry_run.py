@@ -15,8 +15,8 @@ from lume_run.config.settings import Settings
 from lume_run.launch.world import World
 from lume_run.models.placement import FILLED
 from lume_run.pipeline.memory.estimate import Estimator, cards_for, evaluation_estimate, host_estimate
-from lume_run.pipeline.memory.launch_mode import chosen_world, device_memory, estimator_of
-from lume_run.pipeline.memory.remedies import MANY, ORDER, told
+from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, estimator_of
+from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, format_bytes
 from lume_run.pipeline.plan import Plan, plan
 from lume_run.pipeline.run import Run
 
@@ -40,7 +40,7 @@ def show_plan(settings: Settings, folder: Path) -> None:
         raise
     except LumeError as error:
         console.print(f"  [yellow]rows and steps unknown:[/] {escape(str(error))}", soft_wrap=True)
-    world = chosen_world(run)
+    world = choose_world(run)
     console.print(f"  launch: {world} ({world.why})", soft_wrap=True)
     console.print(f"  evaluation on {run.placement}", soft_wrap=True)
     _show_memory(run, world)
@@ -76,7 +76,7 @@ def parts_table(run: Run, estimator: Estimator, world: World) -> Table:
     total = sum(parts.values())
     kind = "training" if estimator.stage == "train" else "unlearning"
     table = Table(show_footer=True)
-    fits = f" ({verdict(run, total)})" if run.device.type == "cuda" else ""
+    fits = f" ({describe_fit(run, total)})" if run.device.type == "cuda" else ""
     table.add_column(f"{kind} on one {run.device.type} device, estimated", footer=f"in all{fits}")
     table.add_column("GiB", footer=f"{total / GIB:.2f}", justify="right")
     for name, size in parts.items():
@@ -95,24 +95,24 @@ def alternatives(run: Run, estimator: Estimator, world: World) -> list[str]:
         size = 4 if run.settings.model.dtype == "float32" else 2
         estimator = replace(estimator, compute=size)
     answering = sum(evaluation_estimate(run.settings, estimator.sizes, estimator.compute).values())
-    lines = [f"evaluation: {told(answering)} at most, less in smaller batches; {verdict(run, answering)}"]
+    lines = [f"evaluation: {format_bytes(answering)} at most, less in smaller batches; {describe_fit(run, answering)}"]
     lines += [] if here else ["training on GPUs would take:"]
-    for mode in ORDER:
+    for mode in MODES_BY_MEMORY:
         alone = mode == "single" or (mode == "zero3_offload" and world.size == 1)
-        other = World(mode=mode, processes=1 if alone else max(world.processes, 1 if world.size > 1 else MANY))
+        other = World(mode=mode, processes=1 if alone else max(world.processes, 1 if world.size > 1 else ASSUMED_GPUS))
         if here and (other.mode, other.size) == (world.mode, world.size):
             continue
         total = estimator.total(other)
         host = host_estimate(estimator.sizes, other, estimator.compute)
-        more = f", and {told(host)} of host memory" if host else ""
-        lines.append(f"  {other}: {told(total)} each{more}; {verdict(run, total)}")
+        more = f", and {format_bytes(host)} of host memory" if host else ""
+        lines.append(f"  {other}: {format_bytes(total)} each{more}; {describe_fit(run, total)}")
     return lines
 
 
-def verdict(run: Run, total: float) -> str:
+def describe_fit(run: Run, total: float) -> str:
     """Whether so many bytes fit the GPU here or, where there is none, which cards they fit."""
     if run.device.type == "cuda":
         room = device_memory(run)
-        return f"{'fits' if total <= FILLED * room else 'does not fit'} {told(room)}"
+        return f"{'fits' if total <= FILLED * room else 'does not fit'} {format_bytes(room)}"
     cards = cards_for(total)
     return f"fits {'an' if cards[0] == 80 else 'a'} {cards[0]} GB card" if cards else "fits no card"

@@ -24,13 +24,13 @@ from lume_run.evaluation.inference.vllm import Engine, running
 from lume_run.evaluation.questions import harnesses
 from lume_run.evaluation.suites.base import Harnessed
 from lume_run.models.load import config_of, limit_of, load_model, load_tokenizer
-from lume_run.pipeline.artifacts import Subject, plain, stored
+from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact
 from lume_run.pipeline.run import Run
 
 RECORDS = 3  # raise it when responses hold more than they did
 
 
-def answer(run: Run, questions: Sequence[Question], subject: str, path: str, folder: Path) -> None:
+def answer_questions(run: Run, questions: Sequence[Question], subject: str, path: str, folder: Path) -> None:
     """Put this process's share of the questions to the model at `path`."""
     settings, evaluator, place = run.settings.model, run.settings.evaluator, run.placement
     if place.share is None:  # another process answers for this node
@@ -41,7 +41,7 @@ def answer(run: Run, questions: Sequence[Question], subject: str, path: str, fol
     title = f"evaluate {subject}"
     if evaluator.backend == "vllm":
         texts = [question for question in questions if question.ask in (Ask.GENERATE, Ask.SAMPLE)]
-        generate(run, texts, title, path, folder, rank=rank, world=world)
+        generate_with_engine(run, texts, title, path, folder, rank=rank, world=world)
         questions = [question for question in questions if question.ask not in (Ask.GENERATE, Ask.SAMPLE)]
     if questions:
         model = load_model(path, settings, run.device, rooms=place.rooms).eval()
@@ -49,7 +49,7 @@ def answer(run: Run, questions: Sequence[Question], subject: str, path: str, fol
         respond_share(runner, questions, folder, title, rank=rank, world=world)
 
 
-def generate(
+def generate_with_engine(
     run: Run, questions: Sequence[Question], title: str, path: str, folder: Path, *, rank: int, world: int
 ) -> None:
     """Have an engine generate this process's share of the texts, and end it."""
@@ -79,13 +79,13 @@ def runner_of(run: Run, path: str, model: nn.Module | Engine, max_length: int) -
     )
 
 
-def measure(run: Run, suite: Harnessed, path: str, folder: Path) -> None:
+def run_harness(run: Run, suite: Harnessed, path: str, folder: Path) -> None:
     """Have a suite run its own library on the model at `path`; its scores go into `folder/scores.jsonl`."""
     model = load_model(path, run.settings.model, run.device, rooms=run.placement.rooms).eval()
     write_jsonl(folder / "scores.jsonl", suite.measure(model, load_tokenizer(path, run.settings.model)))
 
 
-def responses_artifact(run: Run, name: str, subject: Subject) -> Artifact:
+def responses_artifact(run: Run, name: str, subject: EvaluatedModel) -> Artifact:
     """Everything one model answers, in the store under the model and the questions."""
     evaluator, questions = run.settings.evaluator, subject.asked(run.questions)
     samples = any(question.ask is Ask.SAMPLE for question in questions)
@@ -99,12 +99,12 @@ def responses_artifact(run: Run, name: str, subject: Subject) -> Artifact:
         "numerics": run.numerics,
         **({"backend": evaluator.backend} if evaluator.backend != "transformers" else {}),
     }
-    return stored(
+    return store_artifact(
         run,
         "evaluate",
         "responses",
         made_from,
-        lambda folder: answer(run, questions, name, subject.path, folder),
+        lambda folder: answer_questions(run, questions, name, subject.path, folder),
         name=f"{name} responses",
         note=f"{len(questions)} prompts",
         share=True,
@@ -112,16 +112,16 @@ def responses_artifact(run: Run, name: str, subject: Subject) -> Artifact:
     )
 
 
-def measured_artifacts(run: Run, name: str, subject: Subject) -> list[Artifact]:
+def harness_artifacts(run: Run, name: str, subject: EvaluatedModel) -> list[Artifact]:
     """The scores that harnesses take from one model; none of a model that answers in a context they do not know."""
     if subject.context:
         return []
     found = []
     for title, suite in harnesses(run.settings.evaluator).items():
-        made_from = {"model": subject.key, "suite": plain(suite), **suite.identity(), "numerics": run.numerics}
+        made_from = {"model": subject.key, "suite": data_for_hash(suite), **suite.identity(), "numerics": run.numerics}
 
         def build(folder: Path, suite: Harnessed = suite) -> None:
-            measure(run, suite, subject.path, folder)
+            run_harness(run, suite, subject.path, folder)
 
-        found.append(stored(run, "evaluate", "measured", made_from, build, name=f"{name} {title}"))
+        found.append(store_artifact(run, "evaluate", "measured", made_from, build, name=f"{name} {title}"))
     return found

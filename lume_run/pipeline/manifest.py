@@ -61,7 +61,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def manifest(command: list[str], config_hash: str, seed: int) -> dict[str, Any]:
+def run_manifest(command: list[str], config_hash: str, seed: int) -> dict[str, Any]:
     """What is needed to run the same thing again, and to explain why it came out differently."""
     from lume_run import __version__
 

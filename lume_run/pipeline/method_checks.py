@@ -16,7 +16,7 @@ from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
 
 
-def _lora_problems(model: Any) -> list[Problem]:
+def lora_problems(model: Any) -> list[Problem]:
     """Adapter settings that nothing reads: a rank without adapters would look like a result of that rank."""
     if model is None or model.lora.enabled:
         return []
@@ -27,7 +27,7 @@ def _lora_problems(model: Any) -> list[Problem]:
     return [Problem(where=f"model.lora.{name}", what=what, remedy=remedy) for name in idle]
 
 
-def _method_problems(method: Any) -> list[Problem]:
+def method_problems(method: Any) -> list[Problem]:
     """Whether the method, or each of those it merges, is made of parts that fit."""
     if isinstance(method, MergeAdapters):
         members = enumerate(method.members)
@@ -39,9 +39,9 @@ def _loss_problems(method: Any, at: str) -> list[Problem]:
     """Whether a method, its forget part and its retain part can do what their places ask for."""
     forget, retain = (_part(method, name) for name in ("forget", "retain"))
     misplaced = [
-        *_kind_problems(at, method, ("name", "needs", "__call__")),
-        *_kind_problems(f"{at}.forget", forget, ("needs", "__call__")),
-        *_kind_problems(f"{at}.retain", retain, ("needs", "__call__")),
+        *interface_problems(at, method, ("name", "needs", "__call__")),
+        *interface_problems(f"{at}.forget", forget, ("needs", "__call__")),
+        *interface_problems(f"{at}.retain", retain, ("needs", "__call__")),
     ]
     if misplaced:
         return misplaced
@@ -96,12 +96,12 @@ def _unusable_refusals(path: Path, where: str) -> Iterator[tuple[str, str, str]]
         yield from ((where, f"{problem.where}: {problem.what}", problem.remedy) for problem in error.problems)
 
 
-def _pairings(parts: Mapping[str, Any], stages: Any) -> Iterator[tuple[str, str, str]]:
+def pairing_problems(parts: Mapping[str, Any], stages: Any) -> Iterator[tuple[str, str, str]]:
     """Methods and models, and methods and schedules, that do not go together."""
     method, model, trainer = (parts[name] for name in ("method", "model", "trainer"))
     if not isinstance(stages, list) or "unlearn" not in stages:
         return
-    if trainer is not None and not _method_problems(method):
+    if trainer is not None and not method_problems(method):
         yield from _schedule_conflicts(method, trainer.unlearn)
     if model is None:
         return
@@ -131,7 +131,7 @@ def _schedule_conflicts(method: Any, unlearn: Any) -> Iterator[tuple[str, str, s
         yield "trainer.unlearn.retain_ratio", f"'{one_sided[0]}' reads no retain rows", "add method/retain=gd"
 
 
-def _train_problems(train: Any) -> list[Problem]:
+def fine_tuning_problems(train: Any) -> list[Problem]:
     """Settings of the unlearning schedule in the place of fine-tuning, which has no two sides."""
     defaults = {field.name: field.default for field in dataclasses.fields(train)}
     return [
@@ -149,7 +149,7 @@ def _part(method: Any, name: str) -> Any:
     return part if dataclasses.is_dataclass(part) else None
 
 
-def _kind_problems(where: str, part: Any, needed: tuple[str, ...]) -> list[Problem]:
+def interface_problems(where: str, part: Any, needed: tuple[str, ...]) -> list[Problem]:
     """Whether a built part (None: not built) can do what its place asks for."""
     if part is None:
         return []

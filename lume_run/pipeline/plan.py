@@ -14,11 +14,11 @@ from lume_run.common.files import fingerprint
 from lume_run.common.store import Artifact
 from lume_run.evaluation.questions import wants_retrained
 from lume_run.models.weights import pattern_problems, weightless
-from lume_run.pipeline.artifacts import Subject
-from lume_run.pipeline.evaluate import measured_artifacts, responses_artifact
+from lume_run.pipeline.artifacts import EvaluatedModel
+from lume_run.pipeline.evaluate import harness_artifacts, responses_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import base_artifact, retrained_artifact, train_artifact
-from lume_run.pipeline.unlearn import unlearn
+from lume_run.pipeline.unlearn import unlearning_artifacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,11 @@ def plan(run: Run) -> Plan:
     stages = run.settings.stages
     base = base_artifact(run)
     artifacts: list[Artifact] = [base] if base else []
-    start = Subject(
+    start = EvaluatedModel(
         path=str(base.path if base else run.settings.model.path),
         key=base.key if base else fingerprint(str(run.settings.model.path)),
     )
-    subjects: dict[str, Subject] = {}
+    subjects: dict[str, EvaluatedModel] = {}
     if stages == ["evaluate"]:
         assert base is None  # checks.py refuses to evaluate alone without a model.path
         subjects["model"] = start
@@ -58,9 +58,9 @@ def plan(run: Run) -> Plan:
             if "train" not in stages and not target.done:
                 raise RunError(f"There is no trained target at {target.path}; add train to stages.")
             artifacts.append(target)
-        subjects["target"] = Subject(path=str(target.path), key=target.key) if target else start
+        subjects["target"] = EvaluatedModel(path=str(target.path), key=target.key) if target else start
     if "unlearn" in stages:
-        steps, subjects["unlearned"] = unlearn(run, subjects["target"], base)
+        steps, subjects["unlearned"] = unlearning_artifacts(run, subjects["target"], base)
         artifacts += steps
     responses: dict[str, Artifact] = {}
     measured: dict[str, list[Artifact]] = {}
@@ -68,9 +68,9 @@ def plan(run: Run) -> Plan:
         if can_retrain(run) and "model" not in subjects:
             retrained = retrained_artifact(run, base)
             artifacts += [retrained] if retrained.path not in [made.path for made in artifacts] else []
-            subjects["retrained"] = Subject(path=str(retrained.path), key=retrained.key)
+            subjects["retrained"] = EvaluatedModel(path=str(retrained.path), key=retrained.key)
         responses = {name: responses_artifact(run, name, subject) for name, subject in subjects.items()}
-        measured = {name: measured_artifacts(run, name, subject) for name, subject in subjects.items()}
+        measured = {name: harness_artifacts(run, name, subject) for name, subject in subjects.items()}
         artifacts += [*responses.values(), *(made for own in measured.values() for made in own)]
     return Plan(artifacts=tuple(artifacts), responses=responses, measured=measured)
 

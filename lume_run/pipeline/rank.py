@@ -13,11 +13,11 @@ from lume_run.common.devices import rank
 from lume_run.common.errors import LumeError
 from lume_run.common.files import full_disk
 from lume_run.config.resolve import read_config
-from lume_run.launch.agent import join_ranks, leave_word
-from lume_run.launch.preemption import FILE, Preempted, check, listen
+from lume_run.launch.agent import join_ranks, write_rank_error
+from lume_run.launch.preemption import STOP_FILE_VARIABLE, Preempted, install_signal_handlers, stop_if_requested
 from lume_run.launch.world import STOP, World
-from lume_run.pipeline.checks import checked
-from lume_run.pipeline.memory.remedies import explained
+from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.memory.remedies import explain_out_of_memory
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
 
@@ -25,33 +25,33 @@ from lume_run.pipeline.run import Run
 def main() -> NoReturn:
     """Build this rank's share of the artifact that the command line names, and end."""
     folder, artifact = map(Path, sys.argv[1:])
-    leave(make_share(folder, artifact))
+    end_process(make_share(folder, artifact))
 
 
 def make_share(folder: Path, path: Path) -> int:
     """This rank's share of the artifact at `path`; what fails is written down for the driver."""
-    listen()
+    install_signal_handlers()
     partial = path.with_name(path.name + ".partial")
     join_ranks(partial)
     try:
-        settings, _ = checked(read_config(folder / "config.yaml"))
+        settings, _ = require_settings(read_config(folder / "config.yaml"))
         run = Run(settings, folder, World.read(folder))
         artifact = next(made for made in plan(run).artifacts if made.path == path)
-        with explained(run, artifact.stage, artifact.name):
+        with explain_out_of_memory(run, artifact.stage, artifact.name):
             artifact.build(partial)
-        check("making " + artifact.name)
+        stop_if_requested("making " + artifact.name)
     except Preempted:
-        for told in (partial / STOP, Path(os.environ[FILE])):  # the driver, and ranks that heard nothing
+        for told in (partial / STOP, Path(os.environ[STOP_FILE_VARIABLE])):  # the driver, and ranks that heard nothing
             told.touch()
         return 0
     except BaseException as error:
         with suppress(OSError):  # a full disk, which the driver sees too
-            write_down(error, folder, path)
+            write_failure(error, folder, path)
         return 1
     return 0
 
 
-def leave(code: int) -> NoReturn:
+def end_process(code: int) -> NoReturn:
     """End this rank at once.
 
     A clean ending of one that failed would wait for the others in a collective, and Python's way of ending threads that
@@ -62,11 +62,11 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def write_down(error: BaseException, folder: Path, path: Path) -> None:
+def write_failure(error: BaseException, folder: Path, path: Path) -> None:
     """Leave what this rank failed with in the run folder."""
     error = full_disk(error, path) or error
     told = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
-    leave_word(folder, f"rank-{rank()}", told)
+    write_rank_error(folder, f"rank-{rank()}", told)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from lume_run.config.settings import OptimizationSettings
 from lume_run.methods.base import Role
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.tiny import build_tiny
-from lume_run.pipeline.artifacts import Subject, stored
+from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
 from lume_run.pipeline.run import Run
 from lume_run.training.job import TrainingJob
 from lume_run.training.schedule import count_steps
@@ -31,10 +31,10 @@ def base_artifact(run: Run) -> Artifact | None:
         joined("", example.prompt) + joined(example.prompt, example.answer) for example in (*data.forget, *data.retain)
     ]
     made_from = {"shape": asdict(shape), "texts": content_hash(texts), "seed": seed}
-    return stored(run, "train", "base", made_from, lambda folder: build_tiny(shape, texts, seed, folder))
+    return store_artifact(run, "train", "base", made_from, lambda folder: build_tiny(shape, texts, seed, folder))
 
 
-def train_artifact(run: Run, start: Subject) -> Artifact:
+def train_artifact(run: Run, start: EvaluatedModel) -> Artifact:
     """The target: the base model fine-tuned on forget and retain rows until memorised."""
     return fine_tuned_artifact(run, "target", (*run.data.forget, *run.data.retain), start, run.settings.trainer.train)
 
@@ -43,7 +43,7 @@ def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
     """The reference that never saw the forget set: the base model fine-tuned on retain rows alone."""
     model = run.settings.model
     path = str(base.path) if base else str(model.base if model.is_target else model.path)
-    start = Subject(path=path, key=base.key if base else fingerprint(path))
+    start = EvaluatedModel(path=path, key=base.key if base else fingerprint(path))
     return fine_tuned_artifact(run, "retrained", run.data.retain, start, run.settings.trainer.train)
 
 
@@ -60,7 +60,7 @@ def training_job(run: Run, **what: Any) -> TrainingJob:
     )
 
 
-def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
+def run_training(job: TrainingJob, folder: Path, out: Path) -> None:
     """Train. The Trainer takes seconds to import: plans, cached runs and the driver of several ranks do without."""
     from lume_run.training import optimise as trainer
 
@@ -68,7 +68,12 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
 
 
 def fine_tuned_artifact(
-    run: Run, kind: str, examples: Sequence[Example], start: Subject, phase: OptimizationSettings, stage: str = "train"
+    run: Run,
+    kind: str,
+    examples: Sequence[Example],
+    start: EvaluatedModel,
+    phase: OptimizationSettings,
+    stage: str = "train",
 ) -> Artifact:
     """A model fine-tuned on these examples, in the store."""
     model = run.settings.model
@@ -91,7 +96,9 @@ def fine_tuned_artifact(
         examples=[(Role.RETAIN, example) for example in examples],
     )
     note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
-    return stored(run, stage, kind, made_from, lambda folder: optimise(job, folder, folder), note=note, share=True)
+    return store_artifact(
+        run, stage, kind, made_from, lambda folder: run_training(job, folder, folder), note=note, share=True
+    )
 
 
 def steps_of(phase: OptimizationSettings, examples: int, *, retain: bool = False) -> int:

@@ -26,16 +26,18 @@ from lume_run.methods.baselines import (
     context_of,
 )
 from lume_run.models.merge import merge_adapters, subtract
-from lume_run.pipeline.artifacts import Subject, in_run, plain, stored
+from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact, unlearned_artifact
 from lume_run.pipeline.run import Run
-from lume_run.pipeline.train import fine_tuned_artifact, optimise, retrained_artifact, steps_of, training_job
+from lume_run.pipeline.train import fine_tuned_artifact, retrained_artifact, run_training, steps_of, training_job
 from lume_run.training.job import TrainingJob
 from lume_run.training.reference import ReferenceCache, build_reference
 
 # ------------------------------------------------------------------------------------------------- unlearning
 
 
-def unlearn(run: Run, target: Subject, base: Artifact | None) -> tuple[list[Artifact], Subject]:
+def unlearning_artifacts(
+    run: Run, target: EvaluatedModel, base: Artifact | None
+) -> tuple[list[Artifact], EvaluatedModel]:
     """(artifacts in order, the unlearned model) of the run's method."""
     method = run.settings.method
     match method:
@@ -45,14 +47,14 @@ def unlearn(run: Run, target: Subject, base: Artifact | None) -> tuple[list[Arti
             return [], replace(target, context=context_of(method, run.data, run.refusals, run.settings.seed))
         case Retrain():
             retrained = retrained_artifact(run, base)
-            return [retrained], Subject(path=str(retrained.path), key=retrained.key)
+            return [retrained], EvaluatedModel(path=str(retrained.path), key=retrained.key)
         case TaskVector():
-            artifacts = task_vector(run, method, target)
+            artifacts = task_vector_artifacts(run, method, target)
         case MergeAdapters():
-            artifacts = merged(run, method, target)
+            artifacts = merged_adapter_artifacts(run, method, target)
         case _:
-            artifacts = optimised(run, method, target)
-    return artifacts, Subject(path=str(artifacts[-1].path / "model"), key=artifacts[-1].key)
+            artifacts = loss_artifacts(run, method, target)
+    return artifacts, EvaluatedModel(path=str(artifacts[-1].path / "model"), key=artifacts[-1].key)
 
 
 def rows_hash(examples: Sequence[tuple[Role, Example]]) -> str:
@@ -60,7 +62,7 @@ def rows_hash(examples: Sequence[tuple[Role, Example]]) -> str:
     return content_hash([[int(role), to_json(example)] for role, example in examples])
 
 
-def reference_artifact(run: Run, method: Method, target: Subject) -> Artifact | None:
+def reference_artifact(run: Run, method: Method, target: EvaluatedModel) -> Artifact | None:
     """The frozen target's log-probs of the rows that the method compares with; None where it needs none."""
     needs = method.needs
     examples = [(role, example) for role, example in run.examples(needs) if role in needs.reference_logps]
@@ -74,7 +76,7 @@ def reference_artifact(run: Run, method: Method, target: Subject) -> Artifact | 
     }
     evaluator = run.settings.evaluator
     place: Any = {"settings": run.settings.model, "device": run.device, "batch_tokens": evaluator.batch_tokens}
-    return stored(
+    return store_artifact(
         run,
         "unlearn",
         "reference",
@@ -91,8 +93,8 @@ def reference_note(needs: Needs, *, adapters: bool) -> str:
     return " and ".join([*cached, *([live] if needs.live_reference else [])]) or "none"
 
 
-def _training(
-    run: Run, method: Method, target: Subject, phase: OptimizationSettings, cached: Artifact | None
+def _unlearning_job(
+    run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings, cached: Artifact | None
 ) -> TrainingJob:
     model = run.settings.model
     return training_job(
@@ -108,12 +110,12 @@ def _training(
     )
 
 
-def _identity(run: Run, method: Method, target: Subject, phase: OptimizationSettings) -> dict[str, Any]:
+def _identity(run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings) -> dict[str, Any]:
     model = run.settings.model
     return {
         "target": target.key,
         "rows": rows_hash(run.examples(method.needs)),
-        "method": plain(method),
+        "method": data_for_hash(method),
         "phase": asdict(phase),
         "lora": asdict(model.lora) if model.lora.enabled else None,
         "trainable": model.trainable,
@@ -130,18 +132,20 @@ def _note(run: Run, method: Method, phase: OptimizationSettings) -> str:
     return f"{steps} steps of {phase.batch_size} forget{retain} examples; reference: {told}"
 
 
-def optimised(run: Run, method: Method, target: Subject) -> list[Artifact]:
+def loss_artifacts(run: Run, method: Method, target: EvaluatedModel) -> list[Artifact]:
     """A loss, minimised from the target on."""
     phase, cached = run.settings.trainer.unlearn, reference_artifact(run, method, target)
 
     def build(folder: Path) -> None:
-        optimise(_training(run, method, target, phase, cached), folder, folder / "model")
+        run_training(_unlearning_job(run, method, target, phase, cached), folder, folder / "model")
 
-    unlearned = in_run(run, _identity(run, method, target, phase), build, _note(run, method, phase), share=True)
+    unlearned = unlearned_artifact(
+        run, _identity(run, method, target, phase), build, _note(run, method, phase), share=True
+    )
     return [*([cached] if cached else []), unlearned]
 
 
-def task_vector(run: Run, method: TaskVector, target: Subject) -> list[Artifact]:
+def task_vector_artifacts(run: Run, method: TaskVector, target: EvaluatedModel) -> list[Artifact]:
     """Fine-tune the target further on the forget set, then subtract what that changed."""
     phase = run.settings.trainer.unlearn
     reinforced = fine_tuned_artifact(run, "reinforced", run.data.forget, target, phase, stage="unlearn")
@@ -150,10 +154,10 @@ def task_vector(run: Run, method: TaskVector, target: Subject) -> list[Artifact]
         subtract(run.settings.model, target.path, str(reinforced.path), method.alpha, folder / "model")
 
     made_from = {"target": target.key, "reinforced": reinforced.key, "alpha": method.alpha}
-    return [reinforced, in_run(run, made_from, build, f"target - {method.alpha:g} x (reinforced - target)")]
+    return [reinforced, unlearned_artifact(run, made_from, build, f"target - {method.alpha:g} x (reinforced - target)")]
 
 
-def merged(run: Run, method: MergeAdapters, target: Subject) -> list[Artifact]:
+def merged_adapter_artifacts(run: Run, method: MergeAdapters, target: EvaluatedModel) -> list[Artifact]:
     """Adapters unlearned one by one from the same target, then merged into it."""
     artifacts: list[Artifact] = []
     members: list[Artifact] = []
@@ -176,16 +180,19 @@ def merged(run: Run, method: MergeAdapters, target: Subject) -> list[Artifact]:
             seed=run.settings.seed,
         )
 
-    made_from = {"target": target.key, "members": [made.key for made in members], "merge": merging(method)}
-    return [*artifacts, in_run(run, made_from, build, f"{len(members)} adapters merged by {method.combination}")]
+    made_from = {"target": target.key, "members": [made.key for made in members], "merge": merge_identity(method)}
+    return [
+        *artifacts,
+        unlearned_artifact(run, made_from, build, f"{len(members)} adapters merged by {method.combination}"),
+    ]
 
 
-def merging(method: MergeAdapters) -> dict[str, Any]:
+def merge_identity(method: MergeAdapters) -> dict[str, Any]:
     """How adapters are merged, for hashing."""
     return {"combination": method.combination, "density": method.density, "weights": list(method.weights)}
 
 
-def _adapter(run: Run, member: Member, number: int, target: Subject, cached: Artifact | None) -> Artifact:
+def _adapter(run: Run, member: Member, number: int, target: EvaluatedModel, cached: Artifact | None) -> Artifact:
     common = run.settings.trainer.unlearn
     phase = replace(
         common,
@@ -196,9 +203,9 @@ def _adapter(run: Run, member: Member, number: int, target: Subject, cached: Art
     method = member.method
 
     def build(folder: Path) -> None:
-        training = _training(run, method, target, phase, cached)
-        optimise(replace(training, keep_adapters=True), folder, folder / "adapter")
+        training = _unlearning_job(run, method, target, phase, cached)
+        run_training(replace(training, keep_adapters=True), folder, folder / "adapter")
 
     made_from = {"seed": run.settings.seed, **_identity(run, method, target, phase)}
     note = f"{method.name}: {_note(run, method, phase)}"
-    return stored(run, "unlearn", "adapter", made_from, build, name=f"adapter {number}", note=note, share=True)
+    return store_artifact(run, "unlearn", "adapter", made_from, build, name=f"adapter {number}", note=note, share=True)

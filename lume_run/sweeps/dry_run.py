@@ -24,7 +24,7 @@ from lume_run.report.comparison.run_folders import first_line
 if TYPE_CHECKING:
     from lume_run.sweeps.runner import Job
 
-SHOWN = 100  # jobs in the table
+JOBS_SHOWN = 100  # jobs in the table
 
 
 def show_sweep(wanted: Sequence[Job]) -> None:
@@ -34,23 +34,23 @@ def show_sweep(wanted: Sequence[Job]) -> None:
     needed: dict[Path, Artifact] = {}
     common = set.intersection(*(set(job.overrides) for job in wanted)) if len(wanted) > 1 else set()
     for job in wanted:
-        found, trouble = artifacts(job)
+        found, trouble = job_artifacts(job)
         for artifact in found:
             needed[artifact.path] = artifact
             users[artifact.path] = users.get(artifact.path, 0) + 1
         due = [artifact.name for artifact in found if not artifact.done]
         told = "all of it" if job.cached else ", ".join(own.name for own in found if own.done) or "nothing"
         name = job.folder.name if job.folder else "?"
-        if made.row_count < SHOWN:
+        if made.row_count < JOBS_SHOWN:
             label = " ".join(own for own in job.overrides if own not in common)
             made.add_row(escape(label), escape(name), escape(trouble or ", ".join(due) or "the report"), escape(told))
     console.print(made)
-    if len(wanted) > SHOWN:
-        console.print(f"  and {len(wanted) - SHOWN} jobs more")
+    if len(wanted) > JOBS_SHOWN:
+        console.print(f"  and {len(wanted) - JOBS_SHOWN} jobs more")
     show_shared(wanted, needed, users)
 
 
-def artifacts(job: Job) -> tuple[tuple[Artifact, ...], str]:
+def job_artifacts(job: Job) -> tuple[tuple[Artifact, ...], str]:
     """What a job consists of, or why that cannot be told."""
     if job.settings is None:
         return (), first_line(job.error)

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from lume_run.common.console import console
-from lume_run.sweeps.job import name_by, telling
-from lume_run.sweeps.runner import Job, Runner
+from lume_run.sweeps.job import print_user_errors, set_swept_keys
+from lume_run.sweeps.runner import Job, JobRunner
 
 
 class Grid(Sweeper):
@@ -27,15 +27,15 @@ class Grid(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
         self.context, self.composed = hydra_context, config
-        with telling():
-            self.runner = Runner(hydra_context, task_function, config)
+        with print_user_errors():
+            self.runner = JobRunner(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the jobs of these overrides, and say how that went."""
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = parser.parse_overrides(given)
-        name_by(overrides)
+        set_swept_keys(overrides)
         (combinations,) = BasicSweeper.split_arguments(overrides, None)
         wanted = self.runner.compose_all(combinations)
         if any(job.data.get("dry_run") for job in wanted):
@@ -49,7 +49,7 @@ class Grid(Sweeper):
         run_all(self.runner, wanted, self.max_batch_size)
 
 
-def run_all(runner: Runner, wanted: Sequence[Job], most: int | None) -> None:
+def run_all(runner: JobRunner, wanted: Sequence[Job], most: int | None) -> None:
     """Run what is not cached, at most so many jobs at once; whatever happens, say how it ended."""
     cached = [job for job in wanted if job.cached]
     due = [job for job in wanted if job not in cached]

@@ -28,8 +28,8 @@ from lume_run.common.errors import ConfigError, LumeError, RunError
 from lume_run.common.files import naming_full_disk, write_json
 from lume_run.config.resolve import identity
 from lume_run.launch import slurm
-from lume_run.launch.preemption import FILE, REQUEUE, Preempted, requested
-from lume_run.pipeline.checks import check
+from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE, Preempted, stop_requested
+from lume_run.pipeline.checks import check_config
 from lume_run.report.comparison.run_folders import ERROR
 from lume_run.tracking.tracker import SWEPT
 
@@ -41,11 +41,11 @@ exit_codes: list[int] = []  # of what ran in this process: a run that failed, sw
 
 def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """Check, write the folder, run. Returns the objective's value or values for sweepers, None where it has none."""
-    if sweeping() and requested():
-        stop()
+    if in_sweep() and stop_requested():
+        exit_to_requeue()
         return None
-    settings, problems, data = check(cfg)
-    if not data or (problems and not sweeping()):
+    settings, problems, data = check_config(cfg)
+    if not data or (problems and not in_sweep()):
         raise ConfigError(problems)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if settings is not None and settings.dry_run:  # of another sweeper than ours
@@ -54,15 +54,15 @@ def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
         show_plan(settings, folder)
         return None
     try:
-        begin(folder, data)
+        begin_run_folder(folder, data)
         if settings is None:
             raise ConfigError(problems)
-        from lume_run.pipeline.driver import launch
+        from lume_run.pipeline.driver import run_pipeline
 
-        report = launch(settings, folder, identity=identity(data), command=command())
+        report = run_pipeline(settings, folder, identity=identity(data), command=command_line())
     except Preempted as error:
         console.print(escape(str(error)), soft_wrap=True)
-        stop()
+        exit_to_requeue()
         return None
     except LumeError as error:
         write_error(folder, error)
@@ -74,26 +74,26 @@ def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
         raise SystemExit(130) from None
     except Exception as error:
         write_error(folder, error)
-        if not sweeping():
+        if not in_sweep():
             raise
         console.print(escape(traceback.format_exc()), soft_wrap=True)
         return None
-    return objective(settings.objective, report.judged, lambda subject, name: report.value(subject, name))
+    return objective_value(settings.objective, report.judged, lambda subject, name: report.value(subject, name))
 
 
-def sweeping() -> bool:
+def in_sweep() -> bool:
     """Whether this job is one of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def command() -> list[str]:
+def command_line() -> list[str]:
     """The command line; of a job that a launcher started elsewhere its overrides, which say the same."""
     if Path(sys.argv[0]).stem in ("lume-run", "cli"):
         return [Path(sys.argv[0]).name, *sys.argv[1:]]
     return ["lume-run", *map(str, HydraConfig.get().overrides.task)]
 
 
-def begin(folder: Path, data: Mapping[str, Any]) -> None:
+def begin_run_folder(folder: Path, data: Mapping[str, Any]) -> None:
     """The folder with its config, without the error of an earlier attempt."""
     with naming_full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,25 +108,27 @@ def write_error(folder: Path, error: BaseException | str, told: Sequence[str] = 
     when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with suppress(OSError):  # a full disk, which is what failed
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / ERROR, {"error": text, "when": when, "command": list(told) or command()})
+        write_json(folder / ERROR, {"error": text, "when": when, "command": list(told) or command_line()})
 
 
-def stop() -> None:
+def exit_to_requeue() -> None:
     """End a job that was told to stop, so that whoever started it starts it again.
 
     Raises SystemExit, except in a process of a local sweep beside others: to raise there would kill those.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
-        if "JobState=RUNNING" in slurm.show("job", os.environ["SLURM_JOB_ID"]):  # of a cancelled one: COMPLETING
+        if "JobState=RUNNING" in slurm.scontrol_show(
+            "job", os.environ["SLURM_JOB_ID"]
+        ):  # of a cancelled one: COMPLETING
             os.kill(os.getpid(), getattr(signal, f"SIG{os.environ.get(SIGNAL, 'USR2')}"))  # submitit requeues, exits
-    elif sweeping() and (file := os.environ.get(FILE)):
+    elif in_sweep() and (file := os.environ.get(STOP_FILE_VARIABLE)):
         Path(file).touch()
         if os.environ.get(SWEEPER) != str(os.getpid()):
             return
     raise SystemExit(REQUEUE)
 
 
-def objective(named: str | Sequence[str], subject: str, value: Any) -> float | tuple[float, ...] | None:
+def objective_value(named: str | Sequence[str], subject: str, value: Any) -> float | tuple[float, ...] | None:
     """One value, or one for each name; None where one is missing. `value(subject, name)` looks a score up."""
     names = [named] if isinstance(named, str) else named
     found = [value(subject, name) for name in names]
@@ -136,7 +138,7 @@ def objective(named: str | Sequence[str], subject: str, value: Any) -> float | t
 
 
 @contextmanager
-def telling() -> Iterator[None]:
+def print_user_errors() -> Iterator[None]:
     """Around a plugin's work: an error that a user can act on is told as such, which Hydra would not do."""
     try:
         yield
@@ -145,16 +147,16 @@ def telling() -> Iterator[None]:
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
 
 
-def lost(why: str) -> JobReturn:
+def failed_job(why: str) -> JobReturn:
     """What a launcher returns for a job that ended elsewhere without a word of its own."""
     return JobReturn(status=JobStatus.FAILED, _return_value=RunError(why))
 
 
-def swept(overrides: Sequence[str]) -> list[str]:
+def distinguishing_overrides(overrides: Sequence[str]) -> list[str]:
     """Overrides as they tell jobs apart: without Hydra's own, and where things go."""
     return [own for own in overrides if not own.lstrip("+~").startswith(("hydra", "output_dir", "logger", "launch"))]
 
 
-def name_by(overrides: Sequence[Override]) -> None:
+def set_swept_keys(overrides: Sequence[Override]) -> None:
     """Have jobs named by what is swept, here or in `hydra.sweeper.params`, which the command line does not show."""
     os.environ[SWEPT] = ",".join(own.get_key_element() for own in overrides if own.is_sweep_override())

@@ -31,16 +31,23 @@ from lume_run.common.errors import ConfigError, LumeError
 from lume_run.common.files import content_hash
 from lume_run.config.resolve import identity
 from lume_run.config.settings import Settings
-from lume_run.launch.preemption import FILE, REQUEUE, SIGNALS
-from lume_run.pipeline.checks import check
+from lume_run.launch.preemption import REQUEUE, SIGNALS, STOP_FILE_VARIABLE
+from lume_run.pipeline.checks import check_config
 from lume_run.report.comparison.run_folders import ERROR, RunRecord, first_line, read_run
-from lume_run.sweeps.job import SWEEPER, begin, exit_codes, swept, telling, write_error
+from lume_run.sweeps.job import (
+    SWEEPER,
+    begin_run_folder,
+    distinguishing_overrides,
+    exit_codes,
+    print_user_errors,
+    write_error,
+)
 from lume_run.sweeps.names import hydra_folder
 from lume_run.tracking.tracker import handed_over
 
-STATES = ("done", "diverged", "failed", "unfinished")
-QUICK = 50  # jobs that are composed without a word
-SHOWN = 20  # jobs that did not end well, in the summary
+JOB_STATES = ("done", "diverged", "failed", "unfinished")
+QUIET_JOBS = 50  # jobs that are composed without a word
+FAILURES_SHOWN = 20  # jobs that did not end well, in the summary
 DIED = "The process of this job died without a word: killed from outside, or out of memory."
 
 
@@ -82,7 +89,7 @@ class Job:
         return found.key == content_hash(identity(self.data))[:8] and handed_over(self.settings.logger, self.place)
 
 
-class Runner:
+class JobRunner:
     """Composes jobs, has a launcher run those that are due, says how they ended: what all our sweepers share."""
 
     def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -105,17 +112,17 @@ class Runner:
             cfg = self.context.config_loader.load_sweep_config(self.config, list(own))
         except HydraException as refused:
             return Job(overrides=own, folder=None, settings=None, error=str(refused))
-        with telling():
+        with print_user_errors():
             folder = hydra_folder(cfg, sweeping=True)
         with open_dict(cfg):
             del cfg["hydra"]
-        settings, problems, data = check(cfg)
+        settings, problems, data = check_config(cfg)
         error = str(ConfigError(problems)) if problems else ""
         return Job(overrides=own, folder=folder if data else None, settings=settings, data=data, error=error)
 
     def compose_all(self, combinations: Sequence[Sequence[str]]) -> list[Job]:
         """All jobs of a sweep; hundreds take a while."""
-        if len(combinations) <= QUICK:
+        if len(combinations) <= QUIET_JOBS:
             return [self.compose(own) for own in combinations]
         made = []
         with Progress("checking", len(combinations), "job") as progress:
@@ -129,7 +136,7 @@ class Runner:
         fresh = []
         for job in {job.folder: job for job in wanted if job.folder is not None}.values():
             if job.settings is None:
-                begin(job.place, job.data)
+                begin_run_folder(job.place, job.data)
                 write_error(job.place, job.error, ["lume-run", *job.overrides])
             else:
                 fresh.append(job)
@@ -167,8 +174,8 @@ class Runner:
                 self.started += len(due)
         if self.told_to_stop:
             return [], []
-        touched = [job for job in due if since(job.place / "config.yaml", began)]
-        ended = [job for job in touched if job.state in ("done", "diverged") or since(job.place / ERROR, began)]
+        touched = [job for job in due if written_since(job.place / "config.yaml", began)]
+        ended = [job for job in touched if job.state in ("done", "diverged") or written_since(job.place / ERROR, began)]
         return [job for job in due if job not in touched], [job for job in touched if job not in ended]
 
     @contextmanager
@@ -184,12 +191,12 @@ class Runner:
                 file.touch()
 
             before = {number: signal.signal(number, write_down) for number in SIGNALS}
-            os.environ |= {FILE: str(file), SWEEPER: str(os.getpid())}
+            os.environ |= {STOP_FILE_VARIABLE: str(file), SWEEPER: str(os.getpid())}
             try:
                 yield
             finally:
                 self.told_to_stop |= file.exists()
-                for name in (FILE, SWEEPER):
+                for name in (STOP_FILE_VARIABLE, SWEEPER):
                     del os.environ[name]
                 for number, handler in before.items():
                     signal.signal(number, handler)
@@ -200,21 +207,21 @@ class Runner:
         counts = Counter(states)
         rest = "preempted" if self.told_to_stop else "unfinished"
         made = Table("jobs", "done", "of them cached", "diverged", "failed", rest)
-        made.add_row(*map(str, (len(wanted), counts["done"], cached, *(counts[name] for name in STATES[1:]))))
+        made.add_row(*map(str, (len(wanted), counts["done"], cached, *(counts[name] for name in JOB_STATES[1:]))))
         console.print(made)
         ill = [(job, state) for job, state in zip(wanted, states, strict=True) if state in ("diverged", "failed")]
-        for job, state in ill[:SHOWN]:
+        for job, state in ill[:FAILURES_SHOWN]:
             found = job.record
             why = first_line((found.error if found else "") or job.error)
-            what = job.folder.name if job.folder else " ".join(swept(job.overrides))
+            what = job.folder.name if job.folder else " ".join(distinguishing_overrides(job.overrides))
             console.print(f"  [red]{state}[/] {escape(what)}: {escape(why)}", soft_wrap=True)
-        if len(ill) > SHOWN:
-            console.print(f"  and {len(ill) - SHOWN} more; lume-run-report lists them all")
+        if len(ill) > FAILURES_SHOWN:
+            console.print(f"  and {len(ill) - FAILURES_SHOWN} more; lume-run-report lists them all")
         if counts["failed"] or counts["unfinished"]:
             console.print("  the same command runs only what is missing or failed", soft_wrap=True)
         exit_codes.append(REQUEUE if self.told_to_stop else 1 if counts["failed"] or counts["unfinished"] else 0)
 
 
-def since(path: Path, when: float) -> bool:
+def written_since(path: Path, when: float) -> bool:
     """Whether a file was written after a time [s]."""
     return path.exists() and path.stat().st_mtime >= when

@@ -25,8 +25,8 @@ from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import content_hash
 from lume_run.evaluation.definitions import Wanted
 from lume_run.report.results import wanted
-from lume_run.sweeps.job import name_by, swept, telling
-from lume_run.sweeps.runner import Job, Runner
+from lume_run.sweeps.job import distinguishing_overrides, print_user_errors, set_swept_keys
+from lume_run.sweeps.runner import Job, JobRunner
 
 if TYPE_CHECKING:
     import optuna
@@ -35,7 +35,7 @@ RESULTS = "optimization_results.yaml"
 ENDED = "ended"  # user attribute of a trial: the state of its run
 GOALS = {Wanted.LOWER: "minimize", Wanted.HIGHER: "maximize"}
 SAMPLERS = ("tpe", "random", "nsgaii")
-BEST = 5  # trials in the closing table
+BEST_SHOWN = 5  # trials in the closing table
 
 
 class Search(Sweeper):
@@ -47,19 +47,19 @@ class Search(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
         self.context, self.composed = hydra_context, config
-        with telling():
-            self.runner = Runner(hydra_context, task_function, config)
+        with print_user_errors():
+            self.runner = JobRunner(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
         """Search, from where an earlier search with the same space and objective ended."""
-        with telling():
+        with print_user_errors():
             self._sweep(arguments)
 
     def _sweep(self, arguments: list[str]) -> None:
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = parser.parse_overrides(given)
-        name_by(overrides)
+        set_swept_keys(overrides)
         fixed = [str(own.input_line) for own in overrides if not own.is_sweep_override()]
         space = {own.get_key_element(): distribution(own) for own in overrides if own.is_sweep_override()}
         chosen = OmegaConf.to_container(OmegaConf.create({"own": self.composed.objective}))
@@ -67,12 +67,16 @@ class Search(Sweeper):
         names = [named] if isinstance(named, str) else [str(name) for name in named]
         check_options(self.options, space, names)
         folder = Path(str(self.options["storage"]))
-        identity = [sorted(own for own in fixed if own in swept([own])), sorted(map(repr, space.items())), names]
+        identity = [
+            sorted(own for own in fixed if own in distinguishing_overrides([own])),
+            sorted(map(repr, space.items())),
+            names,
+        ]
         name = self.options["study_name"] or f"search-{content_hash(identity)[:8]}"
         if self.composed.dry_run:
             from lume_run.sweeps.dry_run import show_sweep
 
-            first = [f"{key}={first_of(one)}" for key, one in space.items()]
+            first = [f"{key}={example_value(one)}" for key, one in space.items()]
             console.print(f"[bold]search[/] {escape(name)}: {self.options['n_trials']} trials such as this one")
             show_sweep([self.runner.compose([*fixed, *first])])
             return
@@ -100,7 +104,7 @@ class Search(Sweeper):
                 batch = [self.runner.compose(own) for own in drawn]
                 all_jobs += batch
                 self.runner.run([job for job in batch if not job.cached])
-                done += sum(tell(study, trial, job, names) for trial, job in zip(trials, batch, strict=True))
+                done += sum(record_trial(study, trial, job, names) for trial, job in zip(trials, batch, strict=True))
         finally:
             self.runner.summarise(all_jobs, 0)
             write_results(study, Path(str(self.composed.hydra.sweep.dir)) / RESULTS)
@@ -159,7 +163,7 @@ def distribution(override: Override) -> Any:
     return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
 
 
-def first_of(one: Any) -> Any:
+def example_value(one: Any) -> Any:
     """A value of a distribution."""
     return one.choices[0] if hasattr(one, "choices") else one.low
 
@@ -191,7 +195,7 @@ def study_of(path: Path, name: str, names: Sequence[str], options: Mapping[str, 
     return study
 
 
-def tell(study: optuna.Study, trial: optuna.Trial, job: Job, names: Sequence[str]) -> bool:
+def record_trial(study: optuna.Study, trial: optuna.Trial, job: Job, names: Sequence[str]) -> bool:
     """Tell the study how a run ended, and whether it did. RunError where it ended well without the objective."""
     from optuna.trial import TrialState
 
@@ -215,14 +219,14 @@ def tell(study: optuna.Study, trial: optuna.Trial, job: Job, names: Sequence[str
     return True
 
 
-def best_of(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def best_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """The best trial, or of several objectives all that none beats; none where no trial ended well."""
     return list(study.best_trials)
 
 
 def write_results(study: optuna.Study, path: Path) -> None:
     """The best trials in the words that Hydra's sweepers use."""
-    best = best_of(study)
+    best = best_trials(study)
     if not best:
         return
     if len(study.directions) == 1:
@@ -238,7 +242,7 @@ def show_best(study: optuna.Study, names: Sequence[str]) -> None:
 
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     sign = 1 if study.directions[0].name == "MINIMIZE" else -1
-    best = best_of(study) if len(names) > 1 else sorted(ended, key=lambda own: sign * own.values[0])[:BEST]
+    best = best_trials(study) if len(names) > 1 else sorted(ended, key=lambda own: sign * own.values[0])[:BEST_SHOWN]
     if not best:
         return
     made = Table("trial", *map(escape, names), "with", "run")

@@ -29,10 +29,10 @@ from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import write_json
 from lume_run.launch import slurm
-from lume_run.sweeps.job import lost
+from lume_run.sweeps.job import failed_job
 
 ACTIVE = "active.json"  # beside the logs: which job of SLURM was submitted last for which overrides
-POLL_SECONDS = 2.0
+QUEUE_POLL_SECONDS = 2.0
 GONE = 3  # looks in a row at which a job is neither in the queue nor has left a result: files may come late
 ALONE = ("--nodes=1", "--ntasks=1", "--overlap", "--cpu-bind=none", "--export=ALL")  # of srun: see slurm.py
 COMMON = ("name", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "timeout_min")
@@ -66,7 +66,7 @@ class SlurmArray(Launcher):
         except ImportError:
             told = _problem("hydra-submitit-launcher is not installed", "pip install 'lume-run[slurm]'")
             raise ConfigError([told]) from None
-        if missing := slurm.lacking():
+        if missing := slurm.missing_programs():
             raise ConfigError([_problem(f"there is no {' and no '.join(missing)} here", "start it where sbatch works")])
         self.inner = SlurmLauncher(**self.given)
         self.inner.setup(hydra_context=hydra_context, task_function=task_function, config=config)
@@ -84,8 +84,8 @@ class SlurmArray(Launcher):
         home.mkdir(parents=True, exist_ok=True)
         given = [self._with_nodes(own) for own in job_overrides]
         keys = [" ".join(own) for own in given]
-        known = _read(home / ACTIVE)
-        queued = queue([known[key]["number"] for key in keys if key in known]) or set()
+        known = read_active(home / ACTIVE)
+        queued = queued_jobs([known[key]["number"] for key in keys if key in known]) or set()
         found = {
             key: Submitted(number=known[key]["number"], result=Path(known[key]["result"]))
             for key in keys
@@ -99,7 +99,7 @@ class SlurmArray(Launcher):
             found |= dict(zip([keys[at] for at in new], made, strict=True))
         entries = {key: {"number": own.number, "result": str(own.result)} for key, own in found.items()}
         write_json(home / ACTIVE, known | entries)
-        return wait([found[key] for key in keys])
+        return wait_for_jobs([found[key] for key in keys])
 
     def _with_nodes(self, overrides: Sequence[str]) -> list[str]:
         """A job's overrides; it is one step of srun, which cannot know how many nodes it may take."""
@@ -128,21 +128,21 @@ class SlurmArray(Launcher):
         return [Submitted(number=str(job.job_id), result=Path(job.paths.result_pickle)) for job in made]
 
 
-def wait(submitted: Sequence[Submitted]) -> list[JobReturn]:
+def wait_for_jobs(submitted: Sequence[Submitted]) -> list[JobReturn]:
     """Wait until all jobs have ended, however long they are queued, and queued again."""
     ended: dict[str, JobReturn] = {}
     missed: Counter[str] = Counter()
     try:
         while waiting := [own for own in submitted if own.number not in ended]:
-            active = queue([own.number for own in waiting])
+            active = queued_jobs([own.number for own in waiting])
             for own in waiting:
                 if own.result.exists():
-                    ended[own.number] = lost(own.last_words)
+                    ended[own.number] = failed_job(own.last_words)
                 elif active is not None:
                     missed[own.number] = 0 if own.number in active else missed[own.number] + 1
                     if missed[own.number] >= GONE:
-                        ended[own.number] = lost(f"SLURM ended job {own.number}: {state_of(own.number)}")
-            time.sleep(POLL_SECONDS if len(ended) < len(submitted) else 0)
+                        ended[own.number] = failed_job(f"SLURM ended job {own.number}: {job_state(own.number)}")
+            time.sleep(QUEUE_POLL_SECONDS if len(ended) < len(submitted) else 0)
     except KeyboardInterrupt:
         numbers = " ".join(sorted({own.number.split("_")[0] for own in submitted}))
         console.print(f"the jobs go on; the same command waits for them again, scancel {numbers} ends them")
@@ -150,7 +150,7 @@ def wait(submitted: Sequence[Submitted]) -> list[JobReturn]:
     return [ended[own.number] for own in submitted]
 
 
-def queue(numbers: Sequence[str]) -> set[str] | None:
+def queued_jobs(numbers: Sequence[str]) -> set[str] | None:
     """Those of the jobs that wait or run; None where SLURM does not answer."""
     if not numbers:
         return set()
@@ -165,10 +165,10 @@ def queue(numbers: Sequence[str]) -> set[str] | None:
     return set(done.stdout.split()) & set(numbers)
 
 
-def state_of(number: str) -> str:
+def job_state(number: str) -> str:
     """SLURM's word for how a job ended, where it still knows."""
     try:
-        found = re.search(r"\bJobState=(\S+)", slurm.show("job", number))
+        found = re.search(r"\bJobState=(\S+)", slurm.scontrol_show("job", number))
     except (RunError, OSError):
         return "it no longer knows how"
     return found[1] if found else "it does not say how"
@@ -178,5 +178,6 @@ def _problem(what: str, remedy: str) -> Problem:
     return Problem(where="hydra/launcher=slurm", what=what, remedy=remedy)
 
 
-def _read(path: Path) -> dict[str, dict[str, str]]:
+def read_active(path: Path) -> dict[str, dict[str, str]]:
+    """The number and the result file of the jobs submitted last, by their overrides."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

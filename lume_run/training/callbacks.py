@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lume_run.common.console import Progress
 from lume_run.common.devices import GIB, PeakMemory
-from lume_run.launch.preemption import requested
+from lume_run.launch.preemption import stop_requested
 from lume_run.methods.objective import StopWhen
 from lume_run.training.collectives import any_rank
 
@@ -26,7 +26,7 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """All ranks decide the same."""
-        if state.global_step < state.max_steps and any_rank(requested(), args.device):
+        if state.global_step < state.max_steps and any_rank(stop_requested(), args.device):
             self.stopped = control.should_save = control.should_training_stop = True
 
 

@@ -22,7 +22,7 @@ from lume_run.methods.base import MIDDLE, Needs, Role
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientAscent, GradientDescent
 from lume_run.methods.npo import NPO
-from lume_run.pipeline.checks import check, checked
+from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.sweeps.names import run_name
 
 CONF = conf_dir()
@@ -86,7 +86,7 @@ def cfg_of(*overrides: str, folder: Path | None = None):
 
 def problems_of(*overrides: str, folder: Path | None = None) -> dict[str, Problem]:
     """What check() finds, by place; every place is named once."""
-    settings, problems, _ = check(cfg_of(*overrides, folder=folder))
+    settings, problems, _ = check_config(cfg_of(*overrides, folder=folder))
     assert (settings is None) == bool(problems)
     found = {problem.where: problem for problem in problems}
     assert len(found) == len(problems), [str(problem) for problem in problems]
@@ -94,7 +94,7 @@ def problems_of(*overrides: str, folder: Path | None = None) -> dict[str, Proble
 
 
 def settings_of(*overrides: str, folder: Path | None = None) -> Settings:
-    return checked(cfg_of(*overrides, folder=folder))[0]
+    return require_settings(cfg_of(*overrides, folder=folder))[0]
 
 
 def data_of(*overrides: str) -> dict:
@@ -293,9 +293,9 @@ def test_no_two_classes_that_configs_name_share_a_name():
 
 def test_the_written_config_checks_to_the_same_run(tmp_path):
     """What a run folder holds is enough to repeat it, also from elsewhere."""
-    _, data = checked(cfg_of("method=kl", f"output_dir={tmp_path}"))
+    _, data = require_settings(cfg_of("method=kl", f"output_dir={tmp_path}"))
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
-    settings, again = checked(OmegaConf.load(tmp_path / "config.yaml"))
+    settings, again = require_settings(OmegaConf.load(tmp_path / "config.yaml"))
     assert again == data
     assert isinstance(settings.method.forget, GradientAscent)
     assert isinstance(settings.method.retain, RetainKL)
@@ -354,7 +354,7 @@ def test_wrong_type(override, where, what):
 def test_a_value_where_a_group_belongs(group):
     cfg = cfg_of()
     OmegaConf.update(cfg, group, 3)
-    settings, problems, _ = check(cfg)
+    settings, problems, _ = check_config(cfg)
     assert settings is None
     assert [problem.where for problem in problems] == [group]
     assert "expected a group with _target_, got 3" in problems[0].what
@@ -690,7 +690,7 @@ def member_problems(change: dict, *overrides: str) -> dict[str, Problem]:
     cfg = cfg_of("method=ties", "model.lora=true", *overrides)
     for key, value in change.items():
         OmegaConf.update(cfg, f"method.members.0.method.{key}", value, merge=False, force_add=True)
-    return {problem.where: problem for problem in check(cfg)[1]}
+    return {problem.where: problem for problem in check_config(cfg)[1]}
 
 
 NLL = {"_target_": "lume_run.methods.likelihood.GradientDescent"}
@@ -717,7 +717,7 @@ def test_adapters_to_merge_are_checked_like_any_method(change, where, what):
     if "_target_" in change:
         cfg = cfg_of("method=ties", "model.lora=true")
         OmegaConf.update(cfg, "method.members.0.method", change, merge=False)
-        found = {problem.where: problem for problem in check(cfg)[1]}
+        found = {problem.where: problem for problem in check_config(cfg)[1]}
     else:
         found = member_problems(change)
     place = ".".join(filter(None, ("method.members[0].method", where)))
@@ -739,7 +739,7 @@ def test_terms_of_a_sum_share_a_layer():
     cfg = cfg_of("method=rmu", "method/retain=kl_gd", "trainer.unlearn.alternate=true")
     terms = [{"part": embed | {"layer": 0}, "weight": 1.0}, {"part": embed | {"layer": 1}, "weight": 1.0}]
     OmegaConf.update(cfg, "method.retain.terms", terms, merge=False)
-    _, problems, _ = check(cfg)
+    _, problems, _ = check_config(cfg)
     assert [(problem.where, problem.remedy) for problem in problems] == [
         ("method", "set `layer` of all terms to the same number")
     ]
@@ -814,7 +814,7 @@ def default_data() -> dict:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_can_be_tried_on_the_tiny_model(name):
     """It sets the method, the unlearning phase as published, what of the model belongs to the method, nothing else."""
-    settings, data = checked(cfg_of(f"experiment={name}", "model=tiny"))
+    settings, data = require_settings(cfg_of(f"experiment={name}", "model=tiny"))
     default = default_data()
     assert settings.model.name == "tiny"
     assert data.keys() == default.keys()
@@ -949,7 +949,7 @@ def test_the_command_line_wins_over_an_experiment():
 def test_foreign_targets_are_refused(target):
     cfg = cfg_of()
     OmegaConf.update(cfg, "method.forget._target_", target)
-    _, problems, _ = check(cfg)
+    _, problems, _ = check_config(cfg)
     assert [problem.where for problem in problems] == ["method.forget._target_"]
     assert problems[0].what == f"'{target}' is not from lume_run"
     assert "allow_external" in problems[0].remedy
@@ -970,7 +970,7 @@ def test_foreign_targets_are_refused(target):
 def test_only_dataclasses_are_built(target, what):
     cfg = cfg_of()
     OmegaConf.update(cfg, "method.forget._target_", target)
-    _, problems, _ = check(cfg)
+    _, problems, _ = check_config(cfg)
     assert [problem.where for problem in problems] == ["method.forget._target_"]
     assert what in problems[0].what
 
@@ -1027,7 +1027,7 @@ def test_values_that_lead_nowhere_are_named():
 def test_a_group_that_leads_nowhere():
     cfg = cfg_of()
     OmegaConf.update(cfg, "trainer", "${nowhere}")
-    settings, problems, _ = check(cfg)
+    settings, problems, _ = check_config(cfg)
     assert settings is None
     assert [problem.where for problem in problems] == ["trainer"]
 
@@ -1092,7 +1092,7 @@ def test_all_conflicts_are_reported_together(tmp_path):
 
 def test_the_message_numbers_problems_and_remedies():
     with pytest.raises(ConfigError) as caught:
-        checked(cfg_of("seed=-1", "model.dtype=bf16"))
+        require_settings(cfg_of("seed=-1", "model.dtype=bf16"))
     text = str(caught.value)
     assert text.startswith("The configuration has problems (2):\n  1. ")
     assert "model.dtype: unknown value 'bf16'\n      -> did you mean 'bfloat16'?" in text
@@ -1103,7 +1103,7 @@ def test_the_message_numbers_problems_and_remedies():
 def test_without_a_group_nothing_breaks():
     for group in ("task", "model", "method", "evaluator", "trainer", "launch"):
         cfg = OmegaConf.create({key: value for key, value in as_data(cfg_of()).items() if key != group})
-        settings, problems, _ = check(cfg)
+        settings, problems, _ = check_config(cfg)
         assert settings is None
         assert group in {problem.where for problem in problems}
 
@@ -1111,14 +1111,14 @@ def test_without_a_group_nothing_breaks():
 def test_checking_changes_no_config():
     cfg = cfg_of("model=hf", "model.base=${nowhere}")
     before = OmegaConf.to_yaml(cfg)
-    check(cfg)
+    check_config(cfg)
     assert OmegaConf.to_yaml(cfg) == before
 
 
 def test_an_adapter_setting_without_adapters_is_refused():
     """A rank that nothing reads would look like a result of that rank."""
-    _, problems, _ = check(compose(["model.lora.rank=4"], [conf_dir()]))
+    _, problems, _ = check_config(compose(["model.lora.rank=4"], [conf_dir()]))
     assert [(problem.where, problem.remedy) for problem in problems] == [
         ("model.lora.rank", "add model.lora.enabled=true")
     ]
-    assert not check(compose(["model.lora.rank=4", "model.lora.enabled=true"], [conf_dir()]))[1]
+    assert not check_config(compose(["model.lora.rank=4", "model.lora.enabled=true"], [conf_dir()]))[1]

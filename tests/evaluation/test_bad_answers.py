@@ -30,7 +30,7 @@ from lume_run.evaluation.questions import merged, questions_of, to_judge
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.scoring import score
 from lume_run.evaluation.suites.base import Answers
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 from lume_run.tasks.lume import LumeTask
 
 Rows = list[Response]
@@ -195,7 +195,7 @@ def overrides_of(folder: Path) -> list[str]:
 
 
 def exam_of(folder: Path, data: TaskData, *more: str) -> Exam:
-    settings, _ = checked(compose([*overrides_of(folder), *more], [conf_dir()]))
+    settings, _ = require_settings(compose([*overrides_of(folder), *more], [conf_dir()]))
     questions = merged(questions_of(data, settings.evaluator, trained_here=True))
     sound, retrained = (tuple(reply(one, name) for one in questions) for name in ("unlearned", "retrained"))
     return Exam(evaluator=settings.evaluator, sound=sound, retrained=retrained)

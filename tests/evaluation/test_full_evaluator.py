@@ -28,8 +28,8 @@ from lume_run.config.settings import Settings
 from lume_run.evaluation import scoring
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import Group
-from lume_run.pipeline.checks import checked
-from lume_run.pipeline.driver import launch
+from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.driver import run_pipeline
 
 DATA = SHARED / "data"
 NLI = SHARED / "models" / "nli-minilm-local"
@@ -84,8 +84,8 @@ class Done:
 
 
 def run(folder: Path, *overrides: str) -> Done:
-    settings, data = checked(compose(list(overrides), [conf_dir()]))
-    launch(settings, folder, identity=identity(data), command=["test"])
+    settings, data = require_settings(compose(list(overrides), [conf_dir()]))
+    run_pipeline(settings, folder, identity=identity(data), command=["test"])
     return Done(folder=folder, settings=settings)
 
 

@@ -18,7 +18,7 @@ from lume_run.evaluation.judges import available, judge, pooled
 from lume_run.evaluation.scoring import judged
 from lume_run.evaluation.suites.base import Answers, Judgement
 from lume_run.models.load import only_local
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 
 CPU = torch.device("cpu")
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "off")
@@ -202,7 +202,7 @@ def test_a_response_says_what_was_judged(bert, tmp_path):
 def test_another_judge_is_asked_again(bert, tmp_path, monkeypatch):
     """What one embedder said is kept; pooling that changes in a folder within makes it another one."""
     folder = embedder(copied(bert, tmp_path / "judge"), {OLD["mean"]: True, OLD["cls"]: False})
-    settings, _ = checked(
+    settings, _ = require_settings(
         compose(
             [
                 *("evaluator=closer_look", f"output_dir={tmp_path}", "launch.device=cpu"),

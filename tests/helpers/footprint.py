@@ -18,7 +18,7 @@ from torch import nn
 from helpers.training import configured, phase, rows_for, set_up
 from lume_run.common.devices import rank, world_size
 from lume_run.launch.world import World
-from lume_run.pipeline.rank import leave
+from lume_run.pipeline.rank import end_process
 from lume_run.training import optimise, zero
 from lume_run.training.zero import deepspeed_config
 
@@ -104,5 +104,5 @@ if __name__ == "__main__":
         main(sys.argv[1], *map(Path, sys.argv[2:]))
     except BaseException:
         print(f"rank {rank()}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-        leave(1)
-    leave(0)
+        end_process(1)
+    end_process(0)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from helpers.shared import shape
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 from lume_run.training.checkpoints import last_checkpoint, step_of
 
 SMALL = (
@@ -76,7 +76,7 @@ class Runs:
     def start(self, *changed: str) -> subprocess.Popen[bytes]:
         """Start the driver."""
         own = [*SMALL, *self.overrides, f"output_dir={self.folder.parent}", *changed]
-        _, data = checked(compose(own, [conf_dir()]))
+        _, data = require_settings(compose(own, [conf_dir()]))
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
         with self.log.open("wb") as file:
@@ -165,7 +165,7 @@ def ranks(folder: Path) -> list[int]:
             known = dict(pair.partition(b"=")[::2] for pair in (entry / "environ").read_bytes().split(b"\0"))
         except OSError:  # ended meanwhile
             continue
-        if str(folder).encode() in words and b"--make" in words:
+        if str(folder).encode() in words and b"lume_run.pipeline.rank" in words:
             found[int(entry.name)] = int(known.get(b"RANK", b"-1"))
     return sorted(found, key=found.__getitem__)
 

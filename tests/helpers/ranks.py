@@ -19,7 +19,7 @@ from helpers.shared import tokenizer_at
 from helpers.training import LORA, MEMBERS, OBJECTIVES, Setup, phase, rows_for, set_up
 from lume_run.common.devices import rank, world_size
 from lume_run.launch.world import World
-from lume_run.pipeline.rank import leave
+from lume_run.pipeline.rank import end_process
 from lume_run.training import optimise
 from lume_run.training.zero import deepspeed_config, save_trained
 
@@ -112,10 +112,10 @@ def main(mode: str, model: Path, prepared: Path, out: Path) -> None:
             train(case, world, model, prepared, out)
         except BaseException:
             print(f"{case}, rank {rank()}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-            leave(1)
+            end_process(1)
         gc.freeze()  # what was imported on the way, see training.py
 
 
 if __name__ == "__main__":
     main(sys.argv[1], *map(Path, sys.argv[2:]))
-    leave(0)
+    end_process(0)

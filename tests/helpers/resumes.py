@@ -19,9 +19,9 @@ from helpers.shared import tokenizer_at
 from helpers.training import Setup, configured, phase, rows_for, set_up
 from lume_run.common.devices import rank, world_size
 from lume_run.config.settings import LoraSettings
-from lume_run.launch.preemption import listening
+from lume_run.launch.preemption import signal_handlers
 from lume_run.launch.world import World
-from lume_run.pipeline.rank import leave
+from lume_run.pipeline.rank import end_process
 from lume_run.training.callbacks import StopWhenAsked
 from lume_run.training.checkpoints import last_checkpoint, resumable
 from lume_run.training.optimise import plain_start
@@ -78,7 +78,7 @@ def whole(case: str, world: World, model: Path, out: Path) -> None:
 def stopped(case: str, world: World, model: Path, out: Path) -> None:
     """Train until a signal to the last rank stops all of them."""
     asked = StopWhenAsked()
-    with listening():
+    with signal_handlers():
         own = [asked, Told()] if rank() == world.size - 1 else [asked]
         setup = made(case, world, model, out / "checkpoints", *own)
         setup.trainer.train()
@@ -111,4 +111,4 @@ def main(mode: str, model: Path, out: Path, *only: str) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])
-    leave(0)
+    end_process(0)

@@ -23,7 +23,7 @@ from lume_run.launch.world import World
 from lume_run.methods.base import Method, Role
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.tokenise import TokenRow
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 from lume_run.training.job import TrainingJob
 from lume_run.training.optimise import build_trainer
 from lume_run.training.reference import ReferenceCache
@@ -51,7 +51,7 @@ def configured(name: str) -> Any:
     """The method that `method=NAME` builds; `ties 2` is the second member of ties."""
     group, _, member = name.partition(" ")
     extra = ["model.lora=true"] if group == "ties" else []
-    settings, _ = checked(compose([f"method={group}", *extra], [conf_dir()]))
+    settings, _ = require_settings(compose([f"method={group}", *extra], [conf_dir()]))
     return settings.method.members[int(member) - 1].method if member else settings.method
 
 

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from lume_run.common.store import Artifact
 from lume_run.launch import preemption, slurm
 from lume_run.launch.agent import ERRORS
-from lume_run.launch.spawn import environment, failure, free_port
+from lume_run.launch.spawn import free_port, rank_environment, rank_failure
 from lume_run.launch.world import World
 from lume_run.pipeline.checks import combination_problems
 
@@ -160,21 +160,21 @@ def test_nodes_that_cannot_meet_say_so(tmp_path):
     command = [sys.executable, "-m", "lume_run.launch.agent", "--nnodes=2", "--node-rank=1", *missing, "no.py"]
     with subprocess.Popen(
         command,
-        env={**os.environ, preemption.FILE: str(tmp_path / "STOP"), "SLURMD_NODENAME": "n2"},
+        env={**os.environ, preemption.STOP_FILE_VARIABLE: str(tmp_path / "STOP"), "SLURMD_NODENAME": "n2"},
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as agent:
         assert agent.wait(60) == 1
     artifact = Artifact(stage="train", name="target", path=tmp_path, made_from={}, build=lambda _: None)
-    told = str(failure(tmp_path / ERRORS, artifact, 1))
+    told = str(rank_failure(tmp_path / ERRORS, artifact, 1))
     assert told.startswith("n2 cannot meet the other nodes: ")
     assert "launch.port=" in told
 
 
 def test_ranks_on_cpus_see_no_gpu(tmp_path):
-    ours = environment(World(mode="zero2", processes=2), tmp_path / "STOP")
+    ours = rank_environment(World(mode="zero2", processes=2), tmp_path / "STOP")
     assert (ours["DS_ACCELERATOR"], ours["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")
-    theirs = environment(World(mode="zero2", processes=2, device="cuda"), tmp_path / "STOP")
+    theirs = rank_environment(World(mode="zero2", processes=2, device="cuda"), tmp_path / "STOP")
     assert theirs.get("DS_ACCELERATOR") == os.environ.get("DS_ACCELERATOR")
     assert theirs.get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
 
@@ -207,7 +207,7 @@ def told(**launch: object) -> list[str]:
 def outside(monkeypatch):
     """No SLURM, not a rank."""
     for name in list(os.environ):
-        if name.startswith("SLURM") or name in (preemption.FILE, "WORLD_SIZE"):
+        if name.startswith("SLURM") or name in (preemption.STOP_FILE_VARIABLE, "WORLD_SIZE"):
             monkeypatch.delenv(name)
 
 
@@ -223,7 +223,7 @@ STEP = {"SLURMD_NODENAME": "n1", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "
 def test_nodes_of_a_command_that_names_none(outside, monkeypatch, environment, nodes):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert slurm.nodes() == nodes
+    assert slurm.default_nodes() == nodes
 
 
 def test_nodes_outside_of_slurm_are_refused(outside):
@@ -249,7 +249,7 @@ def test_a_command_started_by_torchrun_is_refused_whatever_the_mode(outside, mon
     for name in ("single", "auto", "zero3"):
         (problem,) = told(name=name)
         assert problem.startswith("launch: this command was started as one of 2 processes")
-    monkeypatch.setenv(preemption.FILE, "/tmp/stop")  # a rank of ours
+    monkeypatch.setenv(preemption.STOP_FILE_VARIABLE, "/tmp/stop")  # a rank of ours
     assert told(name="zero3") == []
 
 

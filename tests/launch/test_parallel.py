@@ -39,11 +39,11 @@ from lume_run.common.records import Ask, Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import identity
 from lume_run.evaluation.inference.respond import gather_responses, read_cost
-from lume_run.launch.spawn import environment, torchrun
+from lume_run.launch.spawn import rank_environment, torchrun_command
 from lume_run.launch.world import World
 from lume_run.pipeline import plan
-from lume_run.pipeline.checks import checked
-from lume_run.pipeline.driver import launch
+from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.driver import run_pipeline
 
 CLOSE = 1e-5  # relative, in float32
 MODES = ("ddp", "zero2", "zero3")
@@ -54,9 +54,9 @@ WEIGHTS = 2 * 400 * 768 + 5 * (4 * 768**2 + 3 * 768 * 2048 + 2 * 768) + 768  # o
 def ran(script: str, mode: str, *arguments: Path, log: Path, **variables: str) -> None:
     """Run one of the helpers as one process, or as two ranks that are started as runs start theirs."""
     world = World(mode=mode, processes=1 if mode == "single" else 2)
-    start = torchrun(world) if world.torchrun else [sys.executable]
+    start = torchrun_command(world) if world.needs_torchrun else [sys.executable]
     command = [*start, "-m", f"helpers.{script}", mode, *map(str, arguments)]
-    own = {**with_helpers(environment(world, log.with_suffix(".stop"))), **variables}
+    own = {**with_helpers(rank_environment(world, log.with_suffix(".stop"))), **variables}
     with (
         log.open("wb") as file,
         subprocess.Popen(
@@ -262,10 +262,10 @@ class Evaluation:
     def start(self) -> None:
         """Answer what is not answered yet, and score it."""
         own = [*ASKED, *self.overrides, f"output_dir={self.folder.parent}"]
-        settings, data = checked(compose(own, [conf_dir()]))
+        settings, data = require_settings(compose(own, [conf_dir()]))
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
-        launch(settings, self.folder, identity=identity(data), command=["test"])
+        run_pipeline(settings, self.folder, identity=identity(data), command=["test"])
 
     @property
     def partial(self) -> Path:

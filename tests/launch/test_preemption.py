@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from lume_run.common.errors import RunError
 from lume_run.common.store import RANKS, wait_for_ranks
 from lume_run.launch import agent
-from lume_run.launch.preemption import FILE, REQUEUE
+from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE
 from lume_run.launch.world import World
 from lume_run.training.checkpoints import COMPLETE, WRITING, resumable, whole_checkpoints, written_aside
 
@@ -255,7 +255,11 @@ def in_ranks(count: int, mode: str, model: Path, out: Path, *only: str) -> None:
     """Run resumes.py in so many ranks."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     command = [*start, "-m", "helpers.resumes", mode, str(model), str(out), *only]
-    environment = with_helpers() | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", FILE: str(out / "STOP")}
+    environment = with_helpers() | {
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        STOP_FILE_VARIABLE: str(out / "STOP"),
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
 

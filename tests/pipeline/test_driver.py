@@ -31,8 +31,8 @@ from lume_run.methods.likelihood import FineTune, GradientAscent, mean_nll
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, pick
 from lume_run.pipeline import train
-from lume_run.pipeline.checks import checked
-from lume_run.pipeline.driver import launch
+from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.driver import run_pipeline
 from lume_run.pipeline.run import Run
 from lume_run.training import optimise
 
@@ -86,9 +86,9 @@ def run(shelf, tmp_path) -> Callable[..., Done]:
     """Launch with overrides, and a method that no YAML file names if one is given."""
 
     def launched(*overrides: str, method: Any = None, folder: str = "run") -> Done:
-        settings, data = checked(compose([*SMALL, f"output_dir={shelf}", *overrides], [conf_dir()]))
+        settings, data = require_settings(compose([*SMALL, f"output_dir={shelf}", *overrides], [conf_dir()]))
         settings = settings if method is None else replace(settings, method=method)
-        launch(settings, tmp_path / folder, identity=identity(data), command=["test"])
+        run_pipeline(settings, tmp_path / folder, identity=identity(data), command=["test"])
         return Done(folder=tmp_path / folder, settings=settings)
 
     return launched

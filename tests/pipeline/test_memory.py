@@ -33,11 +33,11 @@ from lume_run.models.precision import is_quantised
 from lume_run.models.tiny import olmo_config
 from lume_run.models.weights import with_adapters
 from lume_run.pipeline import dry_run
-from lume_run.pipeline.checks import check, checked
+from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.pipeline.dry_run import show_plan
 from lume_run.pipeline.memory.estimate import FILLED, Estimator, Lengths, sizes_of
-from lume_run.pipeline.memory.launch_mode import chosen_world, estimator_of
-from lume_run.pipeline.memory.remedies import explained, message, remedies
+from lume_run.pipeline.memory.launch_mode import choose_world, estimator_of
+from lume_run.pipeline.memory.remedies import explain_out_of_memory, out_of_memory_message, remedies
 from lume_run.pipeline.run import Run
 from lume_run.training.zero import save_trained
 
@@ -73,7 +73,7 @@ class Live(TorchDispatchMode):
 
 
 def settings_of(*overrides: str):
-    return checked(compose([*overrides], [conf_dir()]))[0]
+    return require_settings(compose([*overrides], [conf_dir()]))[0]
 
 
 def estimate(*overrides: str, lengths: Lengths, compute: int = 2) -> Estimator:
@@ -229,7 +229,7 @@ def on(monkeypatch, tmp_path):
 )
 def test_auto_picks_the_fastest_mode_that_fits(gpus, gib, overrides, mode, on):
     run = on(gpus, gib, *overrides)
-    world = chosen_world(run)
+    world = choose_world(run)
     assert (world.mode, world.size) == (mode, gpus)
     estimator = estimator_of(run)
     if run.settings.launch.name == "auto":
@@ -241,18 +241,18 @@ def test_auto_picks_the_fastest_mode_that_fits(gpus, gib, overrides, mode, on):
 
 
 def test_auto_says_when_nothing_fits(on):
-    world = chosen_world(on(1, 2.0, "model=7b"))
+    world = choose_world(on(1, 2.0, "model=7b"))
     assert world.mode == "zero3_offload"
     assert "no mode fits by this estimate" in world.why
 
 
 def test_auto_without_deepspeed_and_without_a_gpu(on, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert chosen_world(on(8, 79.1, "model=7b")).mode == "ddp"
-    assert chosen_world(on(8, 79.1, "model=7b")).why == "deepspeed is not installed"
+    assert choose_world(on(8, 79.1, "model=7b")).mode == "ddp"
+    assert choose_world(on(8, 79.1, "model=7b")).why == "deepspeed is not installed"
     monkeypatch.undo()
-    assert str(chosen_world(Run(settings_of("launch.device=cpu"), tmp_path))) == "single, 1 process"
-    assert chosen_world(Run(settings_of("launch.device=cpu", "launch.processes=2"), tmp_path)).mode == "ddp"
+    assert str(choose_world(Run(settings_of("launch.device=cpu"), tmp_path))) == "single, 1 process"
+    assert choose_world(Run(settings_of("launch.device=cpu", "launch.processes=2"), tmp_path)).mode == "ddp"
 
 
 def plan_of(monkeypatch, run: Run) -> str:
@@ -310,7 +310,7 @@ def test_the_cheapest_settings_that_are_not_yet_set_are_named(overrides, on):
             )
             after = estimator_of(changed).total(run.world)
         assert remedy.saved == pytest.approx(now.total(run.world) - after)
-    told = message(run, "unlearn", "unlearned", "CUDA out of memory. Tried to allocate 2.00 GiB.")
+    told = out_of_memory_message(run, "unlearn", "unlearned", "CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert told.startswith("Out of memory while making unlearned on cuda: CUDA out of memory.\n")
     assert all(f"  - {remedy.setting}: about " in told for remedy in found)
 
@@ -324,15 +324,15 @@ def test_running_out_of_memory_is_told_apart(on, tmp_path):
     ):
         with (
             pytest.raises(RunError, match="Out of memory while making target on cpu"),
-            explained(run, "train", "target"),
+            explain_out_of_memory(run, "train", "target"),
         ):
             raise error
-    with pytest.raises(RuntimeError, match="shapes"), explained(run, "train", "target"):
+    with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(run, "train", "target"):
         raise RuntimeError("shapes do not match")
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**46)
     assert out_of_memory(caught.value)
-    evaluation = message(run, "evaluate", "target responses", "")
+    evaluation = out_of_memory_message(run, "evaluate", "target responses", "")
     assert "evaluator.batch_tokens=1024: about" in evaluation
     assert "evaluator.max_new_tokens=128: about" in evaluation
 
@@ -378,7 +378,7 @@ def test_a_real_failure_to_allocate(tmp_path):
     ],
 )
 def test_what_bitsandbytes_cannot_do_is_refused(overrides, where, what):
-    _, problems, _ = check(compose([*overrides], [conf_dir()]))
+    _, problems, _ = check_config(compose([*overrides], [conf_dir()]))
     assert [problem.where for problem in problems] == [where]
     assert what in problems[0].what
     assert problems[0].remedy

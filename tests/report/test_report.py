@@ -17,8 +17,8 @@ from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, mean_of
 from lume_run.evaluation.scoring import gate, score
 from lume_run.evaluation.suites.base import Answers
-from lume_run.pipeline.checks import checked
-from lume_run.pipeline.driver import ending_warnings, finish, outcomes
+from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.driver import ending_warnings, score_and_report, training_outcomes
 from lume_run.report.plots import AFTER, BETTER, NOISE, WORSE, color_of, panels_of
 from lume_run.report.results import Report, as_json, shown
 from lume_run.report.tables import NOISE_TOLD, markdown
@@ -147,7 +147,7 @@ def test_outcomes_are_read_where_there_are_any(tmp_path):
         if own is not None:
             write_json(each.path / "outcome.json", own)
     named = [replace(each, name=each.path.name) for each in made]
-    assert outcomes(named) == {"target": outcome(), "unlearned": DIVERGED}
+    assert training_outcomes(named) == {"target": outcome(), "unlearned": DIVERGED}
 
 
 def test_only_an_early_end_is_warned_of():
@@ -426,8 +426,8 @@ def test_a_plot_of_nothing_is_not_drawn(tmp_path):
 
 
 def finished(folder: Path, responses: dict[str, list[Response]], *overrides: str) -> dict:
-    settings, _ = checked(compose([f"output_dir={folder}", *overrides], [conf_dir()]))
-    finish(settings, folder, MANIFEST, responses, {"evaluate": 1.0}, "a test")
+    settings, _ = require_settings(compose([f"output_dir={folder}", *overrides], [conf_dir()]))
+    score_and_report(settings, folder, MANIFEST, responses, {"evaluate": 1.0}, "a test")
     return strict_json(folder / "report.json")
 
 

@@ -20,11 +20,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.preemption import REQUEUE
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 from lume_run.report.comparison.run_folders import collect
-from lume_run.sweeps.job import begin, objective, write_error
+from lume_run.sweeps.job import begin_run_folder, objective_value, write_error
 from lume_run.sweeps.names import hydra_folder
-from lume_run.sweeps.runner import Job, Runner
+from lume_run.sweeps.runner import Job, JobRunner
 
 # Four combinations: the last is refused only as a whole, and one names weights that the model has not.
 JOBS = ("model.trainable=null,['*.layers.9.*']", "model.lora=false,true")
@@ -123,7 +123,7 @@ def test_an_error_is_of_the_last_attempt(tmp_path):
     write_error(tmp_path, ValueError("no such luck"), ["lume-run", "seed=1"])
     told = json.loads((tmp_path / "error.json").read_text(encoding="utf-8"))
     assert (told["error"], told["command"]) == ("ValueError: no such luck", ["lume-run", "seed=1"])
-    begin(tmp_path, {"seed": 1})
+    begin_run_folder(tmp_path, {"seed": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
@@ -189,14 +189,14 @@ class Dies:
         return [JobReturn(status=JobStatus.COMPLETED) for _ in due]
 
 
-def runner_of(launcher) -> Runner:
-    runner = Runner.__new__(Runner)
+def runner_of(launcher) -> JobRunner:
+    runner = JobRunner.__new__(JobRunner)
     runner.launcher, runner.started, runner.told_to_stop = launcher, 0, False
     return runner
 
 
 def jobs_in(folder: Path) -> list[Job]:
-    settings, _ = checked(compose([], [conf_dir()]))
+    settings, _ = require_settings(compose([], [conf_dir()]))
     return [Job(overrides=(f"seed={n}",), folder=folder / f"run{n}", settings=settings) for n in range(3)]
 
 
@@ -292,6 +292,6 @@ def test_objectives_are_one_score_or_several():
     def value(subject: str, name: str) -> float | None:
         return known.get((subject, name))
 
-    assert objective("a", "unlearned", value) == 0.5
-    assert objective(["a", "b"], "unlearned", value) == (0.5, 1.0)
-    assert objective(["a", "c"], "unlearned", value) is None
+    assert objective_value("a", "unlearned", value) == 0.5
+    assert objective_value(["a", "b"], "unlearned", value) == (0.5, 1.0)
+    assert objective_value(["a", "c"], "unlearned", value) is None

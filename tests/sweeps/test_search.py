@@ -18,12 +18,12 @@ from lume_run.sweeps.runner import Job
 optuna = pytest.importorskip("optuna")
 
 from lume_run.sweeps.search import (
-    best_of,
+    best_trials,
     check_options,
     directions,
     distribution,
+    record_trial,
     study_of,
-    tell,
     write_results,
 )
 
@@ -88,12 +88,12 @@ def test_failed_and_diverged_trials_do_not_stop_a_search(tmp_path):
     unfinished = write_run(tmp_path, config("kl"), None, name="unfinished")
     trials = [study.ask(SPACE) for _ in range(4)]
     told = [
-        tell(study, trial, job_in(folder), NAMES)
+        record_trial(study, trial, job_in(folder), NAMES)
         for trial, folder in zip(trials, (good, diverged, failed, unfinished), strict=True)
     ]
     assert told == [True, True, True, False]
     assert [own.state for own in study.trials] == [State.COMPLETE, State.PRUNED, State.FAIL, State.RUNNING]
-    assert [own.values for own in best_of(study)] == [[0.25, 0.75]]
+    assert [own.values for own in best_trials(study)] == [[0.25, 0.75]]
     write_results(study, tmp_path / "results.yaml")
     found = yaml.safe_load((tmp_path / "results.yaml").read_text(encoding="utf-8"))
     assert found == {"name": "optuna", "solutions": [{"params": trials[0].params, "values": [0.25, 0.75]}]}
@@ -103,7 +103,7 @@ def test_a_missing_objective_is_named_with_what_there_is(tmp_path):
     study = study_of(tmp_path / "study", "one", ["task_aggregate"], OPTIONS)
     folder = write_run(tmp_path, config("npo"), {"forget.knowledge": 0.5, "task_aggregate": None})
     with pytest.raises(RunError, match=r"has no score task_aggregate[^$]*with what it has: forget.knowledge"):
-        tell(study, study.ask(SPACE), job_in(folder), ["task_aggregate"])
+        record_trial(study, study.ask(SPACE), job_in(folder), ["task_aggregate"])
 
 
 def test_a_study_is_not_continued_the_other_way(tmp_path):

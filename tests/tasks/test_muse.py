@@ -12,7 +12,7 @@ from helpers.shared import SHARED
 from lume_run.common.errors import ConfigError, DataError
 from lume_run.common.records import Kind, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.pipeline.checks import check, checked
+from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.tasks.muse import MuseTask
 
 DATA = SHARED / "data" / "muse"
@@ -264,7 +264,7 @@ def cfg_of(*overrides: str):
 @needs_data
 @pytest.mark.parametrize("corpus", ["news", "books"])
 def test_it_composes(corpus):
-    settings, _ = checked(cfg_of("task=muse", f"task.data_dir={DATA}", f"task.corpus={corpus}"))
+    settings, _ = require_settings(cfg_of("task=muse", f"task.data_dir={DATA}", f"task.corpus={corpus}"))
     assert settings.task == muse(corpus=corpus)
 
 
@@ -279,6 +279,6 @@ def test_it_composes(corpus):
     ],
 )
 def test_config_mistakes(overrides, where, what):
-    found = check(cfg_of("task=muse", *overrides))[1]
+    found = check_config(cfg_of("task=muse", *overrides))[1]
     assert [(problem.where, problem.what) for problem in found] == [(where, what)]
     assert found[0].remedy

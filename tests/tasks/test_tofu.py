@@ -14,7 +14,7 @@ from helpers.shared import SHARED
 from lume_run.common.errors import ConfigError, DataError, Problem, RunError
 from lume_run.common.records import Kind, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.pipeline.checks import check, checked
+from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.tasks.real_world import RealWorldTask
 from lume_run.tasks.tofu import TofuTask
 
@@ -574,25 +574,25 @@ def cfg_of(*overrides: str):
 
 
 def problems_of(*overrides: str) -> dict[str, Problem]:
-    return {problem.where: problem for problem in check(cfg_of(*overrides))[1]}
+    return {problem.where: problem for problem in check_config(cfg_of(*overrides))[1]}
 
 
 @needs_data
 @pytest.mark.parametrize("split", SPLITS)
 def test_tofu_composes(split):
-    settings, data = checked(cfg_of("task=tofu", f"task.data_dir={TOFU}", f"task.split={split}"))
+    settings, data = require_settings(cfg_of("task=tofu", f"task.data_dir={TOFU}", f"task.split={split}"))
     assert settings.task == tofu(split=split)
     assert data["task"]["template"] == "Question: {question}\nAnswer:"
 
 
 def test_tofu_of_the_hub_composes():
-    settings, _ = checked(cfg_of("task=tofu"))
+    settings, _ = require_settings(cfg_of("task=tofu"))
     assert settings.task == TofuTask(name="tofu")
 
 
 @needs_data
 def test_real_people_compose():
-    settings, _ = checked(cfg_of("task=real_world", f"task.data_dir={PEOPLE}", "task.reference=golden"))
+    settings, _ = require_settings(cfg_of("task=real_world", f"task.data_dir={PEOPLE}", "task.reference=golden"))
     assert settings.task == people(reference="golden")
 
 

@@ -30,7 +30,7 @@ from lume_run.common.store import Artifact
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import identity
 from lume_run.config.settings import Settings
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 from lume_run.report.results import Report
 from lume_run.tracking.backends import in_netrc
 from lume_run.tracking.secrets import HIDDEN, without_secrets
@@ -405,7 +405,7 @@ def stage(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
 
     def made(*overrides: str) -> Stage:
-        settings, data = checked(compose([*overrides, "logger.patience=25"], [conf_dir()]))
+        settings, data = require_settings(compose([*overrides, "logger.patience=25"], [conf_dir()]))
         folder = tmp_path / "run"
         folder.mkdir(exist_ok=True)
         return Stage(settings=settings, data=identity(data), folder=folder, home=folder / settings.logger.name)
@@ -530,7 +530,7 @@ def test_a_wandb_agent_drives_lume_run(place, tmp_path):
 def test_the_example_is_made_of_what_there_is():
     config = yaml.safe_load((SCRIPTS / "wandb_sweep.yaml").read_text(encoding="utf-8"))
     for method in config["parameters"]["method"]["values"]:
-        settings, _ = checked(compose(["task=bios", f"method={method}"], [conf_dir()]))
+        settings, _ = require_settings(compose(["task=bios", f"method={method}"], [conf_dir()]))
         assert settings.method.name == method
 
 
@@ -568,7 +568,7 @@ def test_no_logger_means_no_file(stage, monkeypatch, overrides, mode):
 
 def test_the_logger_does_not_change_the_run():
     hashes = {
-        content_hash(identity(checked(compose(own, [conf_dir()]))[1]))
+        content_hash(identity(require_settings(compose(own, [conf_dir()]))[1]))
         for own in ([], ["logger=none"], ["logger=tensorboard"], ["logger.project=x", "logger.tags=[y]"])
     }
     assert len(hashes) == 1
@@ -584,7 +584,7 @@ def test_only_the_process_beside_the_run_knows_wandb():
 @pytest.mark.parametrize(("configured", "variable", "mode"), [("auto", "", "auto"), ("online", "dryrun", "offline")])
 def test_the_variable_wins(monkeypatch, configured, variable, mode):
     monkeypatch.setenv("WANDB_MODE", variable)
-    settings, _ = checked(compose([f"logger.mode={configured}"], [conf_dir()]))
+    settings, _ = require_settings(compose([f"logger.mode={configured}"], [conf_dir()]))
     assert mode_of(settings.logger) == mode
 
 

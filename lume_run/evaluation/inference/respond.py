@@ -27,7 +27,7 @@ from lume_run.evaluation.inference.generation import continuations
 from lume_run.evaluation.inference.logprobs import choose, gradients, score_rows
 from lume_run.evaluation.inference.requests import Work, batches, share
 from lume_run.evaluation.inference.runner import Runner, decoded, limit_of
-from lume_run.launch.preemption import check
+from lume_run.launch.preemption import stop_if_requested
 
 COST, COST_OF_RANK, PARTIAL_OF_RANK = "cost.json", "cost.{}.json", "responses.partial.{}.jsonl"
 
@@ -135,7 +135,7 @@ def respond_share(
     with Progress(title, total, unit="prompt") as bar, whole_lines(folder / PARTIAL_OF_RANK.format(rank)) as out:
         bar.advance(to=total - sum(len(work.questions) for batch in left for work in batch))
         for batch in left:
-            check("answering questions")
+            stop_if_requested("answering questions")
             ask, began = batch[0].first.ask, time.monotonic()
             found, passes = run_in_parts(runner, batch)
             own = cost.setdefault(ask.value, {"prompts": 0, "passes": 0, "tokens": 0, "seconds": 0.0})

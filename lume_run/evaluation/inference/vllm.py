@@ -23,7 +23,7 @@ import torch
 from lume_run.common.devices import device_of, dtype_of
 from lume_run.common.errors import RunError
 from lume_run.config.settings import ModelSettings
-from lume_run.launch.preemption import check
+from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.load import generation_config_of
 
 ENDING_SECONDS = 60.0
@@ -143,7 +143,7 @@ def asked(pipe: Connection, request: Any) -> Any:
         pipe.send(request)
         failed, answer = pipe.recv()
     except (EOFError, OSError) as error:
-        check("generating texts")  # SLURM tells all processes
+        stop_if_requested("generating texts")  # SLURM tells all processes
         raise RunError("The vLLM process ended; its last words are above. evaluator.backend=transformers.") from error
     if failed:
         raise RunError(f"vLLM: {answer}\nIts own words are above; evaluator.backend=transformers does without it.")

@@ -31,7 +31,10 @@ STATE_BYTES = {"sgd": 0, "adafactor": 0, "adamw_bnb_8bit": 2, "paged_adamw_8bit"
 QUANTISED_BYTES = {"4bit": 0.516, "8bit": 1.0}  # of a weight; 4-bit blocks of 64 share a doubly quantised scale
 LOGIT_BYTES, REFERENCE_LOGIT_BYTES = 20, 6  # bf16 and float32 copies, and their gradients
 LATER_LOGITS = 0.7  # of these bytes, made in the backward pass
-BUCKET, LIVE = 500_000_000, 1_050_000_000  # DeepSpeed's defaults [numbers]: reduced at once; gathered at once
+BUCKET, LIVE_PARAMETERS = (
+    500_000_000,
+    1_050_000_000,
+)  # DeepSpeed's defaults [numbers]: reduced at once; gathered at once
 SUB_GROUP = 1_000_000_000  # stepped at once by ZeRO-3
 CHARACTERS_A_TOKEN = 3  # of English, counted low; digits and names take more tokens
 CACHE_ROWS = 256  # rows of an evaluation batch at most, see respond.py
@@ -138,10 +141,12 @@ def memory_estimate(
         "autocast copies": 0 if adapts or zero or compute == 4 else (sizes.parameters - sizes.tables) * compute,
         "gradients": 0 if offload else sizes.trained * own / gradients,
         "optimizer": 0 if offload else sizes.trained * (moments + (4 if zero else 0)) / states,
-        "activations": activations(settings, sizes, compute, whole, phase.micro_batch_size * lengths.tokens, lengths),
+        "activations": activation_bytes(
+            settings, sizes, compute, whole, phase.micro_batch_size * lengths.tokens, lengths
+        ),
         "logits": positions * sizes.vocabulary * logit if needs.logits else 0,
         "frozen reference": 0 if offload else frozen / weights,
-        "communication": communication(world, sizes, compute, frozen=bool(frozen)),
+        "communication": communication_bytes(world, sizes, compute, frozen=bool(frozen)),
     }
     if settings.model.gradient_checkpointing:  # a layer is computed anew when the logits and the copies are gone
         kept = sizes.layers * phase.micro_batch_size * lengths.tokens * sizes.hidden * whole
@@ -153,7 +158,9 @@ def memory_estimate(
     return parts
 
 
-def activations(settings: Settings, sizes: Sizes, compute: int, residual: int, tokens: int, lengths: Lengths) -> float:
+def activation_bytes(
+    settings: Settings, sizes: Sizes, compute: int, residual: int, tokens: int, lengths: Lengths
+) -> float:
     """Bytes kept for the backward pass of `tokens`: of all layers, or their inputs and one layer anew.
 
     A layer keeps the inputs of its two norms in float32, and in the compute dtype the norms' outputs, queries, keys,
@@ -167,11 +174,11 @@ def activations(settings: Settings, sizes: Sizes, compute: int, residual: int, t
     return sizes.layers * tokens * sizes.hidden * residual + layer
 
 
-def communication(world: World, sizes: Sizes, compute: int, *, frozen: bool) -> float:
+def communication_bytes(world: World, sizes: Sizes, compute: int, *, frozen: bool) -> float:
     """Bytes of what is on its way between devices: DDP's copy of all gradients, DeepSpeed's buckets and, under ZeRO-3,
     weights gathered to be used."""
     if world.stage == 3:
-        live = min(LIVE, sizes.parameters) * (2 if frozen else 1)
+        live = min(LIVE_PARAMETERS, sizes.parameters) * (2 if frozen else 1)
         return float((BUCKET + live) * compute)
     if world.stage:
         return float(BUCKET * compute * (2 if world.size > 1 else 1))

@@ -58,13 +58,13 @@ def lengths_of(run: Run) -> Lengths:
     return Lengths(tokens=min(limit, tokens), labels=min(limit, answers))
 
 
-def chosen_world(run: Run) -> World:
+def choose_world(run: Run) -> World:
     """The processes of a run, from its launch settings, the devices here and the model's size."""
     launch = run.settings.launch
     if launch.name == "single":
         return World(why="as configured")
     device = run.device.type
-    processes, nodes = processes_of(launch, device), launch.nodes or slurm.nodes()
+    processes, nodes = processes_of(launch, device), launch.nodes or slurm.default_nodes()
     every = World(processes=processes, nodes=nodes, port=launch.port, device=device)
     if launch.name != "auto":
         why = "as configured" + ("; one process shares nothing" if processes * nodes == 1 else "")
@@ -78,10 +78,10 @@ def chosen_world(run: Run) -> World:
     estimator = estimator_of(run)
     if estimator is None:
         return replace(worlds[0], why="the model's size is not known")
-    return fitting(estimator, worlds, device_memory(run))
+    return first_that_fits(estimator, worlds, device_memory(run))
 
 
-def fitting(estimator: Estimator, worlds: Sequence[World], device: int) -> World:
+def first_that_fits(estimator: Estimator, worlds: Sequence[World], device: int) -> World:
     """The first of these worlds that fits devices of so many bytes by the estimate, else the last; says why."""
     totals = [estimator.total(world) for world in worlds]
     at = next((at for at, total in enumerate(totals) if total <= FILLED * device), len(worlds) - 1)

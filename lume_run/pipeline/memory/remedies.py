@@ -21,11 +21,11 @@ from lume_run.pipeline.memory.estimate import evaluation_estimate, phase_of
 from lume_run.pipeline.memory.launch_mode import estimator_of
 from lume_run.pipeline.run import Run
 
-NAMED = 3  # settings in a message
+REMEDIES_SHOWN = 3  # settings in a message
 INSTALLED_BY = {"deepspeed": "deepspeed", "bitsandbytes": "'lume-run[quantize]'"}  # what pip takes, by module
-WORTH = 0.02  # of the estimate: what saves less is not worth a line
-MANY = 8  # GPUs that a plan assumes where there are none
-ORDER = ("single", "ddp", "zero1", "zero2", "zero3", "zero3_offload")  # each needs less than the one before
+LEAST_SAVING = 0.02  # of the estimate: what saves less is not worth a line
+ASSUMED_GPUS = 8  # GPUs that a plan assumes where there are none
+MODES_BY_MEMORY = ("single", "ddp", "zero1", "zero2", "zero3", "zero3_offload")  # each needs less than the one before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ class Remedy:
     saved: float
 
     def __str__(self) -> str:
-        return f"{self.setting}: about {told(self.saved)} less; {self.cost}"
+        return f"{self.setting}: about {format_bytes(self.saved)} less; {self.cost}"
 
 
-def told(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Bytes in words."""
     return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.1f} MiB"
 
@@ -52,7 +52,7 @@ def told(size: float) -> str:
 
 
 @contextmanager
-def explained(run: Run, stage: str, name: str) -> Iterator[None]:
+def explain_out_of_memory(run: Run, stage: str, name: str) -> Iterator[None]:
     """Turn an allocation that failed while an artifact is made into a RunError that names what to change."""
     try:
         yield
@@ -60,10 +60,12 @@ def explained(run: Run, stage: str, name: str) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors, and a sweep goes on to its next job
-        raise RunError(message(run, "reference" if name == "reference" else stage, name, str(error))) from error
+        raise RunError(
+            out_of_memory_message(run, "reference" if name == "reference" else stage, name, str(error))
+        ) from error
 
 
-def message(run: Run, stage: str, name: str, reason: str) -> str:
+def out_of_memory_message(run: Run, stage: str, name: str, reason: str) -> str:
     """What to tell: where, how much is wanted by the estimate, and the cheapest settings to change."""
     first = reason.strip().split("\n")[0].split(". ")[0]
     lines = [f"Out of memory while making {name} on {run.device.type}: {first or 'no word from the allocator'}."]
@@ -82,14 +84,14 @@ def remedies(run: Run, stage: str) -> list[Remedy]:
         found = list(_for_answers(run))
     else:
         found = list(_for_training(run, "train" if stage == "train" else "unlearn"))
-    return found[:NAMED]
+    return found[:REMEDIES_SHOWN]
 
 
 def _for_training(run: Run, stage: str) -> Iterator[Remedy]:
     now = estimator_of(run, stage)
     if now is None:
         return
-    least = WORTH * now.total(run.world)
+    least = LEAST_SAVING * now.total(run.world)
     for setting, cost, settings, world in _changes(run, stage):
         other = estimator_of(run, stage, settings) if settings is not run.settings else now
         assert other is not None  # the same model
@@ -112,9 +114,9 @@ def _changes(run: Run, stage: str) -> Iterator[tuple[str, str, Settings, World]]
         yield "model.gradient_checkpointing=true", "same results, about a third slower", changed, world
     if gpu and world.size > 1:
         for mode in ("zero2", "zero3"):
-            if ORDER.index(mode) > ORDER.index(world.mode):
+            if MODES_BY_MEMORY.index(mode) > MODES_BY_MEMORY.index(world.mode):
                 yield (
-                    f"launch={mode}{_missing('deepspeed')}",
+                    f"launch={mode}{_install_hint('deepspeed')}",
                     "same results, slower",
                     settings,
                     replace(world, mode=mode),
@@ -124,14 +126,14 @@ def _changes(run: Run, stage: str) -> Iterator[tuple[str, str, Settings, World]]
     if gpu and phase.optimizer.startswith("adamw_torch"):
         changed = _with_phase(settings, stage, optimizer="adamw_bnb_8bit")
         cost = "moments of 8 bits"
-        yield f"trainer.{stage}.optimizer=adamw_bnb_8bit{_missing('bitsandbytes')}", cost, changed, world
+        yield f"trainer.{stage}.optimizer=adamw_bnb_8bit{_install_hint('bitsandbytes')}", cost, changed, world
     if gpu and adapts and model.quantize == "none":
         changed = _with_model(settings, quantize="4bit")
-        yield f"model.quantize=4bit{_missing('bitsandbytes')}", "the frozen base has 4 bits", changed, world
+        yield f"model.quantize=4bit{_install_hint('bitsandbytes')}", "the frozen base has 4 bits", changed, world
     if gpu and world.mode != "zero3_offload":
         offload = replace(world, mode="zero3_offload")
         cost = "same results, several times slower, states in host memory"
-        yield f"launch=zero3_offload{_missing('deepspeed')}", cost, settings, offload
+        yield f"launch=zero3_offload{_install_hint('deepspeed')}", cost, settings, offload
     if not adapts and model.trainable is None:
         changed = _with_model(settings, lora=replace(model.lora, enabled=True))
         cost = "trains adapters instead of all weights: other results"
@@ -175,6 +177,6 @@ def _with_phase(settings: Settings, stage: str, **changed: Any) -> Settings:
     return replace(settings, trainer=replace(settings.trainer, **{stage: phase}))
 
 
-def _missing(module: str) -> str:
+def _install_hint(module: str) -> str:
     """What to install first, if anything."""
     return "" if importlib.util.find_spec(module) else f" (pip install {INSTALLED_BY[module]})"

@@ -33,8 +33,8 @@ from lume_run.models.load import load_model, load_tokenizer
 from lume_run.models.placement import held_bytes, placement_of
 from lume_run.models.tiny import olmo_config
 from lume_run.models.weights import weightless
-from lume_run.pipeline.checks import checked
-from lume_run.pipeline.evaluate import answer
+from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.evaluate import answer_questions
 from lume_run.pipeline.run import Run
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ OLMO_7B = ShapeSettings(hidden_size=4096, layers=32, heads=32, intermediate_size
 
 
 def settings_of(*overrides: str):
-    return checked(compose(overrides, [conf_dir()]))[0]
+    return require_settings(compose(overrides, [conf_dir()]))[0]
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +337,7 @@ def generated(asked, tmp_path_factory) -> list[Response]:
         *("model=hf", f"model.path={STORIES}", "model.dtype=float32", "evaluator.backend=vllm"),
         "evaluator.max_new_tokens=24",
     )
-    answer(Run(settings, folder), asked, "model", str(STORIES), folder)
+    answer_questions(Run(settings, folder), asked, "model", str(STORIES), folder)
     return respond.gather_responses(asked, folder)
 
 

@@ -19,7 +19,7 @@ from lume_run.evaluation.metrics.bootstrap import Column, mean_of
 from lume_run.evaluation.suites.base import Answers, Judged
 from lume_run.evaluation.suites.closer_look import CloserLook, aggregates
 from lume_run.evaluation.suites.tofu import Tofu
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 from lume_run.tasks.real_world import RealWorldTask
 from lume_run.tasks.tofu import TofuTask
 
@@ -493,10 +493,10 @@ def test_pairs_of_the_released_code(task, split, subtask):
 
 
 def test_the_evaluator_composes():
-    settings, _ = checked(compose(["evaluator=closer_look"], [conf_dir()]))
+    settings, _ = require_settings(compose(["evaluator=closer_look"], [conf_dir()]))
     assert settings.evaluator.metrics == {"closer_look": CloserLook()}
     both = ["evaluator=[tofu,closer_look]", "evaluator.metrics.closer_look.compat=true"]
-    settings, _ = checked(compose(both, [conf_dir()]))
+    settings, _ = require_settings(compose(both, [conf_dir()]))
     assert settings.evaluator.metrics == {"tofu": Tofu(), "closer_look": CloserLook(compat=True)}
 
 

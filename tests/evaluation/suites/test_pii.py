@@ -20,7 +20,7 @@ from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.pii import RULES, Disclosure, by_chance, completed, disclosed, hint_of, leak_at
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.pii import Pii
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 from lume_run.tasks.builtin import generate
 from lume_run.tasks.lume import LumeTask
 from lume_run.tasks.private_facts import ATTRIBUTE_OF_FACT
@@ -544,7 +544,7 @@ def test_settings_that_make_no_sense(options, message):
 
 
 def test_the_evaluator_composes():
-    settings, _ = checked(compose(["evaluator=pii", "evaluator.metrics.pii.samples=3"], [conf_dir()]))
+    settings, _ = require_settings(compose(["evaluator=pii", "evaluator.metrics.pii.samples=3"], [conf_dir()]))
     (suite,) = settings.evaluator.metrics.values()
     assert suite == Pii(samples=3)
     assert json.dumps(suite.hints) == "[0.25, 0.5, 0.75]"

@@ -24,7 +24,7 @@ from lume_run.evaluation.scoring import score
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.memorisation import Memorisation
 from lume_run.evaluation.suites.mia import Membership
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 
 # ------------------------------------------------------------------------------------------------ by hand
 
@@ -130,7 +130,7 @@ DATA = TaskData(
 
 
 def evaluator(*overrides: str) -> EvaluatorSettings:
-    settings, _ = checked(compose(list(overrides), [conf_dir()]))
+    settings, _ = require_settings(compose(list(overrides), [conf_dir()]))
     return settings.evaluator
 
 

@@ -18,7 +18,7 @@ from lume_run.evaluation.metrics.bootstrap import Column
 from lume_run.evaluation.metrics.tofu import forget_quality_of, log_truth_ratio, truth_ratio
 from lume_run.evaluation.suites.base import Answers, Compared
 from lume_run.evaluation.suites.tofu import Tofu
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 
 GOLDEN = SHARED / "golden" / "open_unlearning_metrics"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the golden metrics are not at {GOLDEN}")
@@ -305,5 +305,5 @@ def test_scores_of_open_unlearning(model):
 
 
 def test_the_evaluator_composes():
-    settings, _ = checked(compose(["evaluator=tofu", "evaluator.metrics.tofu.compares=false"], [conf_dir()]))
+    settings, _ = require_settings(compose(["evaluator=tofu", "evaluator.metrics.tofu.compares=false"], [conf_dir()]))
     assert settings.evaluator.metrics == {"tofu": Tofu(compares=False)}

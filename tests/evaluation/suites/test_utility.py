@@ -28,7 +28,7 @@ from lume_run.evaluation.suites.halueval import HaluEval
 from lume_run.evaluation.suites.nq_open import NqOpen
 from lume_run.evaluation.suites.perplexity import Perplexity
 from lume_run.models.load import load_model, load_tokenizer
-from lume_run.pipeline.checks import checked
+from lume_run.pipeline.checks import require_settings
 
 DATA = SHARED / "data"
 STORIES = DATA / "text" / "tinystories" / "tinystories_sample.txt"
@@ -379,7 +379,7 @@ def test_an_absent_instruction(tmp_path):
 
 
 def settings_of(*overrides: str) -> EvaluatorSettings:
-    return checked(compose(list(overrides), [conf_dir()]))[0].evaluator
+    return require_settings(compose(list(overrides), [conf_dir()]))[0].evaluator
 
 
 @pytest.mark.parametrize(
