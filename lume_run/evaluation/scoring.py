@@ -20,7 +20,7 @@ from lume_run.common.store import Artifact
 from lume_run.config.settings import EvaluatorSettings, Settings
 from lume_run.evaluation.inference.respond import read_cost
 from lume_run.evaluation.judges import available, judge, verdict
-from lume_run.evaluation.metrics.semeval import repeats
+from lume_run.evaluation.metrics.semeval import repeat_problems
 from lume_run.evaluation.metrics.semeval_official import strict_scores
 from lume_run.evaluation.questions import harnesses, suites_of, to_judge
 from lume_run.evaluation.saved_responses import read_responses
@@ -160,7 +160,9 @@ def score(answers: Answers) -> tuple[list[Score], dict[str, Any] | None]:
     DataError where responses stand twice, or lack what every suite needs.
     """
     evaluator = answers.evaluator
-    problems = repeats(answers.responses) + repeats(answers.retrained or (), "the retrained model's responses")
+    problems = repeat_problems(answers.responses) + repeat_problems(
+        answers.retrained or (), "the retrained model's responses"
+    )
     if problems:
         raise DataError(problems)
     scores = [found for suite in suites_of(evaluator).values() for found in suite.scores(answers)]

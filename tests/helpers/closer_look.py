@@ -53,7 +53,7 @@ def sheet(logs):
     forget = closer_look.forget_efficacy(means["Forget"]) if "Forget" in means else None
     return {
         **{f"{name} {metric}": getattr(means[name], field) for name in means for metric, field in FIELDS.items()},
-        "Model Utility Retain": closer_look.model_utility([means["Retain"]]),
-        "Model Utility": closer_look.model_utility(utility),
+        "Model Utility Retain": closer_look.closer_look_utility([means["Retain"]]),
+        "Model Utility": closer_look.closer_look_utility(utility),
         "Forget Efficacy": forget,
     }

@@ -50,7 +50,7 @@ def exact_match(reference: str, hypothesis: str) -> float:
     return float(reference.strip().lower() == hypothesis.strip().lower())
 
 
-def chosen(response: Response) -> str:
+def likeliest_choice(response: Response) -> str:
     """The option with the highest log-probability; of equal ones the first."""
     logps = response.choice_logps
     if not logps:
@@ -72,27 +72,27 @@ def accuracy(responses: Sequence[Response]) -> float:
     """Share of questions answered as expected (micro-average)."""
     if not responses:
         raise ValueError("no multiple choice responses; an accuracy needs at least one")
-    return sum(chosen(response) == response.expected for response in responses) / len(responses)
+    return sum(likeliest_choice(response) == response.expected for response in responses) / len(responses)
 
 
-def normalised(answer: str) -> str:
+def normalise_answer(answer: str) -> str:
     """The answer as it is compared; may be empty, as that of "A+" is."""
     plain = unicodedata.normalize("NFD", answer).lower().translate(NO_PUNCTUATION)
     return " ".join(ARTICLES.sub(" ", plain).split())
 
 
-def first_line(output: str) -> str:
+def answer_line(output: str) -> str:
     """The answer in a generated text: what stands before the first line break."""
     return output.split("\n", 1)[0].strip()
 
 
-def answered(output: str, accepted: Sequence[str]) -> float:
+def normalised_match(output: str, accepted: Sequence[str]) -> float:
     """1 if the first line of a generated text is one of the accepted answers, else 0.
 
     A blank line never is, though the normalised forms of four rows' answers in the dev file ("---", "A+") are empty.
     """
-    said = first_line(output)
-    return float(bool(said) and normalised(said) in {normalised(answer) for answer in accepted})
+    said = answer_line(output)
+    return float(bool(said) and normalise_answer(said) in {normalise_answer(answer) for answer in accepted})
 
 
 def judgement(output: str) -> str | None:

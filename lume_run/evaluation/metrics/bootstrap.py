@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from lume_run.common.records import Score
 
 Numbers = NDArray[np.float64]
-CHUNK = 200  # resamples at a time: weights of 14,000 rows then take 22 MB
+RESAMPLES_AT_ONCE = 200  # resamples at a time: weights of 14,000 rows then take 22 MB
 
 
 def finite_values(values: Sequence[float] | Numbers, what: str) -> Numbers:
@@ -78,7 +78,7 @@ def mean_of(column: Column) -> Measure:
     return Measure((column,), lambda weights: weights[0] @ column.values / weights[0].sum(1))
 
 
-def combined(measures: Sequence[Measure], function: Callable[[Sequence[float]], float]) -> Measure:
+def combine(measures: Sequence[Measure], function: Callable[[Sequence[float]], float]) -> Measure:
     """`function` of the values of several measures, such as their harmonic mean."""
     ends = list(itertools.accumulate((len(measure.columns) for measure in measures), initial=0))
 
@@ -93,7 +93,7 @@ def combined(measures: Sequence[Measure], function: Callable[[Sequence[float]], 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Term:
+class NamedMeasure:
     """A score to be: `make` gives its measure over `n` rows, or a ValueError that says why there is none."""
 
     name: str
@@ -146,20 +146,23 @@ class Bootstrap:
         if not self.resamples or any(len(names) < 2 for names in documents):
             return np.zeros(0)
         counts = [_counts(names, self.seed, self.resamples) for names in documents]
-        rows = [_places(names, column) for names, column in zip(documents, measure.columns, strict=True)]
+        rows = [_document_numbers(names, column) for names, column in zip(documents, measure.columns, strict=True)]
         try:
             chunks = [
                 measure.compute(
-                    [own[start : start + CHUNK, at].astype(np.float64) for own, at in zip(counts, rows, strict=True)]
+                    [
+                        own[start : start + RESAMPLES_AT_ONCE, at].astype(np.float64)
+                        for own, at in zip(counts, rows, strict=True)
+                    ]
                 )
-                for start in range(0, self.resamples, CHUNK)
+                for start in range(0, self.resamples, RESAMPLES_AT_ONCE)
             ]
             return finite_values(np.concatenate(chunks), "resampled values")
         except ValueError:
             return np.zeros(0)
 
 
-def _places(documents: Sequence[str], column: Column) -> NDArray[np.int64]:
+def _document_numbers(documents: Sequence[str], column: Column) -> NDArray[np.int64]:
     """The number of each row's document, (N,)."""
     number = {name: at for at, name in enumerate(documents)}
     return np.array([number[name] for name in column.documents])

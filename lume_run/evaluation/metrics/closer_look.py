@@ -26,7 +26,7 @@ from lume_run.evaluation.metrics.aggregate import harmonic_mean
 from lume_run.evaluation.metrics.bootstrap import finite_values
 from lume_run.evaluation.metrics.tofu import closer_to_1_better, true_better
 
-ENTAILMENT = "entailment"
+ENTAILMENT_LABEL = "entailment"
 NO_ENTAILMENT = "none"
 LEAST_ROUGE = 0.1  # recall of a generation that can entail anything
 
@@ -73,7 +73,7 @@ def entailment_pair(generation: str, reference: str, *, tofu: bool, forget: bool
     return (reference, generation) if tofu and not forget else (generation, reference)
 
 
-def related(rouge_l_recall: float) -> bool:
+def can_entail(rouge_l_recall: float) -> bool:
     """Whether a generation has enough in common with its reference to entail anything, or else is labelled "none"."""
     return rouge_l_recall >= LEAST_ROUGE
 
@@ -82,7 +82,7 @@ def entailment_score(labels: Sequence[str]) -> float:
     """Share of labels that are exactly "entailment", lower case, 0 to 1: low is good on a forget set, else high."""
     if not labels:
         raise ValueError("no entailment labels; at least one is needed")
-    return sum(label == ENTAILMENT for label in labels) / len(labels)
+    return sum(label == ENTAILMENT_LABEL for label in labels) / len(labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ class SetMeans:
     entailment: float
 
 
-def model_utility(sets: Sequence[SetMeans]) -> float:
+def closer_look_utility(sets: Sequence[SetMeans]) -> float:
     """Harmonic mean of all means of all sets but the forget set, token entropy included; 0 to 1, high is good.
 
     TOFU has retain, real authors and world facts, so 18 terms; of the retain set alone it is the paper's utility on

@@ -28,7 +28,7 @@ def auc_of(members: Column, nonmembers: Column) -> Measure:
     under, upto = (np.searchsorted(ranked, members.values, side=side) for side in ("left", "right"))
 
     def compute(weights: Sequence[Numbers]) -> Numbers:
-        inside, outside = weights[0], running(weights[1][:, order])  # (S, M), (S, N + 1)
+        inside, outside = weights[0], cumulative_weights(weights[1][:, order])  # (S, M), (S, N + 1)
         beaten = (outside[:, under] + outside[:, upto]) / 2  # (S, M): weight below each member, of ties the half
         area: Numbers = (inside * beaten).sum(1) / (inside.sum(1) * outside[:, -1])
         return area
@@ -36,17 +36,20 @@ def auc_of(members: Column, nonmembers: Column) -> Measure:
     return Measure((members, nonmembers), compute)
 
 
-def running(weights: Numbers) -> Numbers:
+def cumulative_weights(weights: Numbers) -> Numbers:
     """Weight of the first 0 to N rows, (S, N + 1), of weights (S, N)."""
     return np.concatenate([np.zeros((len(weights), 1)), weights.cumsum(1)], axis=1)
 
 
 def auc(member_scores: Sequence[float], nonmember_scores: Sequence[float]) -> float:
     """`auc_of` as a number; ValueError where a class is missing or a score is NaN or infinite."""
-    return auc_of(_alone(member_scores, "member scores"), _alone(nonmember_scores, "nonmember scores")).value
+    return auc_of(
+        _single_row_documents(member_scores, "member scores"),
+        _single_row_documents(nonmember_scores, "nonmember scores"),
+    ).value
 
 
-def _alone(scores: Sequence[float], what: str) -> Column:
+def _single_row_documents(scores: Sequence[float], what: str) -> Column:
     """Every score about a document of its own."""
     return Column.of(scores, [str(number) for number in range(len(scores))], what)
 
@@ -137,7 +140,10 @@ def tpr_at_fpr(members: Column, nonmembers: Column, fpr: float = 0.01) -> Measur
     )
 
     def compute(weights: Sequence[Numbers]) -> Numbers:
-        inside, outside = running(weights[0][:, inner]), running(weights[1][:, outer])  # (S, M + 1), (S, N + 1)
+        inside, outside = (
+            cumulative_weights(weights[0][:, inner]),
+            cumulative_weights(weights[1][:, outer]),
+        )  # (S, M + 1), (S, N + 1)
         true, false = inside[:, caught] / inside[:, -1:], outside[:, mistaken] / outside[:, -1:]  # (S, M)
         best: Numbers = np.where(false <= fpr, true, 0.0).max(1)
         return best

@@ -11,7 +11,7 @@ import numpy as np
 
 from lume_run.evaluation.metrics.bootstrap import Column, Measure, Numbers
 
-ROUNDING = 1e-3  # [nats] a token, above 0
+MOST_ABOVE_ZERO = 1e-3  # [nats] a token, above 0
 
 
 def perplexity_of(logps: Column, tokens: Column) -> Measure:
@@ -21,7 +21,7 @@ def perplexity_of(logps: Column, tokens: Column) -> Measure:
     point, or where a log-probability is above 0.
     """
 
-    if (logps.values > ROUNDING * np.maximum(tokens.values, 1)).any():
+    if (logps.values > MOST_ABOVE_ZERO * np.maximum(tokens.values, 1)).any():
         raise ValueError("some log-probabilities are above 0; give sums of log-probabilities, not losses")
 
     def compute(weights: Sequence[Numbers]) -> Numbers:

@@ -29,12 +29,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, task_aggregate
-from lume_run.evaluation.metrics.answers import chosen, exact_match, rouge_l_recall
-from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, Term, combined, mean_of
+from lume_run.evaluation.metrics.answers import exact_match, likeliest_choice, rouge_l_recall
+from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, NamedMeasure, combine, mean_of
 from lume_run.evaluation.metrics.membership import auc_of, semeval_mia
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
-SPLITS = (Split.FORGET, Split.RETAIN)
+TEXT_SPLITS = (Split.FORGET, Split.RETAIN)
 WORD = {Kind.COMPLETION: "regurgitation", Kind.QUESTION: "knowledge"}
 Cell = tuple[Split, str, Kind]  # (split, subtask, kind)
 Cells = Mapping[Cell, Column]  # a score per row
@@ -57,11 +57,11 @@ def lume_scores(
     mmlu = _mmlu_term(responses)
     draws = bootstrap or Bootstrap()
     return [
-        *(term.score(draws) for split in SPLITS for term in _split_terms(cells, split, subtasks)),
+        *(term.score(draws) for split in TEXT_SPLITS for term in _split_terms(cells, split, subtasks)),
         *(term.score(draws) for term in (auc, mia)),
         mmlu.score(draws) if mmlu_accuracy is None else Score(name=mmlu.name, value=mmlu_accuracy, n=0),
         task.score(draws),
-        _whole(task, mmlu, mia, mmlu_accuracy).score(draws),
+        _aggregate_measure(task, mmlu, mia, mmlu_accuracy).score(draws),
     ]
 
 
@@ -74,7 +74,7 @@ def text_score(response: Response) -> float:
 def is_text_row(response: Response) -> bool:
     """Whether the response is a generated completion or answer on the forget or retain split."""
     own = response.ask is Ask.GENERATE and not response.variant
-    return own and response.split in SPLITS and response.kind in WORD
+    return own and response.split in TEXT_SPLITS and response.kind in WORD
 
 
 def membership_rows(responses: Sequence[Response], split: Split) -> list[Response]:
@@ -86,7 +86,7 @@ def membership_rows(responses: Sequence[Response], split: Split) -> list[Respons
     ]
 
 
-def mean_logp(response: Response) -> float:
+def mean_logp_or_nan(response: Response) -> float:
     """Mean token log-probability [nats]; NaN where it is not finite, or for a document of one token."""
     return response.logp_sum / response.tokens if response.logp_sum is not None and response.tokens else math.nan
 
@@ -98,7 +98,7 @@ def mmlu_rows(responses: Sequence[Response]) -> list[Response]:
 
 def check_responses(responses: Sequence[Response], *, allow_repeats: bool = False) -> None:
     """Raise DataError where responses lack the fields of their ask, or stand twice."""
-    problems = [] if allow_repeats else repeats(responses)
+    problems = [] if allow_repeats else repeat_problems(responses)
     incomplete = [row for row in responses if _is_incomplete(row)]
     if incomplete:
         first = ", ".join(f"{row.id} ({row.ask})" for row in incomplete[:3])
@@ -108,7 +108,7 @@ def check_responses(responses: Sequence[Response], *, allow_repeats: bool = Fals
         raise DataError(problems)
 
 
-def repeats(responses: Sequence[Response], where: str = "responses") -> list[Problem]:
+def repeat_problems(responses: Sequence[Response], where: str = "responses") -> list[Problem]:
     """What to say of responses that stand twice; nothing where none does."""
     repeated = [key for key, count in Counter((row.id, row.ask, row.variant) for row in responses).items() if count > 1]
     if not repeated:
@@ -128,10 +128,10 @@ def _cells(responses: Sequence[Response]) -> Cells:
     rows: dict[Cell, list[Response]] = {}
     for response in filter(is_text_row, responses):
         rows.setdefault((response.split, response.subtask, response.kind), []).append(response)
-    return {cell: _column(own, text_score, "scores") for cell, own in rows.items()}
+    return {cell: _row_column(own, text_score, "scores") for cell, own in rows.items()}
 
 
-def _column(rows: Sequence[Response], value: Callable[[Response], float], what: str) -> Column:
+def _row_column(rows: Sequence[Response], value: Callable[[Response], float], what: str) -> Column:
     return Column.of([value(row) for row in rows], [row.document for row in rows], what)
 
 
@@ -140,7 +140,7 @@ def _in_official_order(subtasks: set[str]) -> list[str]:
     return official + sorted(subtasks.difference(official))
 
 
-def _split_terms(cells: Cells, split: Split, subtasks: Sequence[str]) -> Iterator[Term]:
+def _split_terms(cells: Cells, split: Split, subtasks: Sequence[str]) -> Iterator[NamedMeasure]:
     for subtask in subtasks:
         for kind, word in WORD.items():
             columns = [cells[cell] for cell in [(split, subtask, kind)] if cell in cells]
@@ -150,7 +150,7 @@ def _split_terms(cells: Cells, split: Split, subtasks: Sequence[str]) -> Iterato
         yield _mean_term(f"{split}.{word}", columns, f"{split} {kind}")
 
 
-def _mean_term(name: str, columns: Sequence[Column], what: str) -> Term:
+def _mean_term(name: str, columns: Sequence[Column], what: str) -> NamedMeasure:
     """The mean over the rows of all columns, every row weighing the same."""
 
     def make() -> Measure:
@@ -159,38 +159,41 @@ def _mean_term(name: str, columns: Sequence[Column], what: str) -> Term:
         values = [value for column in columns for value in column.values.tolist()]
         return mean_of(Column.of(values, [document for column in columns for document in column.documents]))
 
-    return Term(name=name, n=sum(column.values.size for column in columns), make=make)
+    return NamedMeasure(name=name, n=sum(column.values.size for column in columns), make=make)
 
 
-def _membership_terms(responses: Sequence[Response]) -> tuple[Term, Term]:
+def _membership_terms(responses: Sequence[Response]) -> tuple[NamedMeasure, NamedMeasure]:
     members, nonmembers = (membership_rows(responses, split) for split in (Split.MEMBER, Split.NONMEMBER))
 
     def auc() -> Measure:
         if not members and not nonmembers:
             raise ValueError("no member or nonmember documents were scored; evaluate with a task that holds both")
-        return auc_of(_column(members, mean_logp, "member scores"), _column(nonmembers, mean_logp, "nonmember scores"))
+        return auc_of(
+            _row_column(members, mean_logp_or_nan, "member scores"),
+            _row_column(nonmembers, mean_logp_or_nan, "nonmember scores"),
+        )
 
-    area = Term(name="mia.auc", n=len(members) + len(nonmembers), make=auc)
+    area = NamedMeasure(name="mia.auc", n=len(members) + len(nonmembers), make=auc)
 
     def score() -> Measure:
-        return combined([area.measure], lambda aucs: semeval_mia(aucs[0]))
+        return combine([area.measure], lambda aucs: semeval_mia(aucs[0]))
 
-    return area, Term(name="mia.score", n=area.n, make=score)
+    return area, NamedMeasure(name="mia.score", n=area.n, make=score)
 
 
-def _mmlu_term(responses: Sequence[Response]) -> Term:
+def _mmlu_term(responses: Sequence[Response]) -> NamedMeasure:
     rows = mmlu_rows(responses)
 
     def make() -> Measure:
         if not rows:
             raise ValueError("no MMLU responses; give evaluator.mmlu.data_dir=<folder of the MMLU csv files>")
-        return mean_of(_column(rows, lambda row: float(chosen(row) == row.expected), "MMLU answers"))
+        return mean_of(_row_column(rows, lambda row: float(likeliest_choice(row) == row.expected), "MMLU answers"))
 
-    return Term(name="mmlu.accuracy", n=len(rows), make=make)
+    return NamedMeasure(name="mmlu.accuracy", n=len(rows), make=make)
 
 
-def _task_term(cells: Cells, subtasks: Sequence[str]) -> Term:
-    expected = [(split, subtask, kind) for split in SPLITS for subtask in subtasks for kind in WORD]
+def _task_term(cells: Cells, subtasks: Sequence[str]) -> NamedMeasure:
+    expected = [(split, subtask, kind) for split in TEXT_SPLITS for subtask in subtasks for kind in WORD]
     missing = [f"{cell[0]}.{cell[1]}.{WORD[cell[2]]}" for cell in expected if cell not in cells]
 
     def make() -> Measure:
@@ -199,9 +202,9 @@ def _task_term(cells: Cells, subtasks: Sequence[str]) -> Term:
                 f"no rows for {', '.join(missing) or 'any task'}; a task enters with completions and questions of both "
                 "splits or not at all, so evaluate with a task that holds them"
             )
-        return combined([mean_of(cells[cell]) for cell in expected], _task_value)
+        return combine([mean_of(cells[cell]) for cell in expected], _task_value)
 
-    return Term(name="task_aggregate", n=sum(column.values.size for column in cells.values()), make=make)
+    return NamedMeasure(name="task_aggregate", n=sum(column.values.size for column in cells.values()), make=make)
 
 
 def _task_value(means: Sequence[float]) -> float:
@@ -211,7 +214,7 @@ def _task_value(means: Sequence[float]) -> float:
     return task_aggregate(forget=pairs[:half], retain=pairs[half:])
 
 
-def _whole(task: Term, mmlu: Term, mia: Term, given: float | None) -> Term:
+def _aggregate_measure(task: NamedMeasure, mmlu: NamedMeasure, mia: NamedMeasure, given: float | None) -> NamedMeasure:
     """The leaderboard's number; MMLU as `given`, or of its own answers."""
     parts = (task, mmlu, mia) if given is None else (task, mia)
 
@@ -224,10 +227,10 @@ def _whole(task: Term, mmlu: Term, mia: Term, given: float | None) -> Term:
                 reasons.append(f"{part.name}: {error}")
         if reasons:
             raise ValueError(f"needs all three parts ({'; '.join(reasons)})")
-        return combined(measures, value)
+        return combine(measures, value)
 
     def value(values: Sequence[float]) -> float:
         accuracy = values[1] if given is None else given
         return final_aggregate(task=values[0], mmlu=accuracy, mia=values[-1])
 
-    return Term(name="aggregate", n=sum(part.n for part in parts), make=make)
+    return NamedMeasure(name="aggregate", n=sum(part.n for part in parts), make=make)

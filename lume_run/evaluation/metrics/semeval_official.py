@@ -26,17 +26,17 @@ from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, ta
 from lume_run.evaluation.metrics.answers import accuracy, exact_match, rouge_l_recall
 from lume_run.evaluation.metrics.membership import auc, semeval_mia
 from lume_run.evaluation.metrics.semeval import (
-    SPLITS,
+    TEXT_SPLITS,
     check_responses,
     is_text_row,
-    mean_logp,
+    mean_logp_or_nan,
     membership_rows,
     mmlu_rows,
 )
 from lume_run.tasks.semeval_ids import KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 
 LABEL_OF_SUBTASK = {subtask: label for label, subtask in SUBTASK_OF_LABEL.items()}
-SUFFIX = re.compile(r"(sc|qa)\d+$", re.IGNORECASE)
+ID_SUFFIX = re.compile(r"(sc|qa)\d+$", re.IGNORECASE)
 DEFAULT_SUFFIX = {Kind.COMPLETION: "sc1", Kind.QUESTION: "qa0"}
 
 
@@ -54,14 +54,14 @@ def strict_from_folder(folder: Path, *, mmlu_average: float | None = None, use_m
     """What the official script writes for its output folder: same keys, NaN and -1 included."""
     results: dict[str, Any] = {}
     means: dict[Split, list[TaskMeans]] = {}
-    for split in SPLITS:
+    for split in TEXT_SPLITS:
         rows = strict_rows(folder, split)
         labels = sorted({row.task for row in rows if row.task is not None})
-        means[split] = [_means([row for row in rows if row.task == label]) for label in labels]
-        overall = {f"overall-{name}": value for name, value in _official(_means(rows)).items()}
-        results[f"{split}-set"] = overall | dict(zip(labels, map(_official, means[split]), strict=True))
+        means[split] = [_task_means([row for row in rows if row.task == label]) for label in labels]
+        overall = {f"overall-{name}": value for name, value in _official_keys(_task_means(rows)).items()}
+        results[f"{split}-set"] = overall | dict(zip(labels, map(_official_keys, means[split]), strict=True))
     if use_mia:
-        losses = (_read(folder / "mia_results", split)["nll"] for split in (Split.MEMBER, Split.NONMEMBER))
+        losses = (_read_split(folder / "mia_results", split)["nll"] for split in (Split.MEMBER, Split.NONMEMBER))
         results["mia_loss_acc"] = auc(*([-float(loss) for loss in column] for column in losses))
     if mmlu_average is not None:
         results["mmlu_average"] = mmlu_average
@@ -78,7 +78,7 @@ def strict_from_folder(folder: Path, *, mmlu_average: float | None = None, use_m
 
 def strict_rows(folder: Path, split: Split) -> list[StrictRow]:
     """The rows of a split in the order of the files' names."""
-    frame = _read(folder, split)
+    frame = _read_split(folder, split)
     columns = (frame[name].tolist() for name in ("id", "task", "expected_output", "model_output"))
     return [_strict_row(folder, *cells) for cells in zip(*columns, strict=True)]
 
@@ -89,7 +89,7 @@ def strict_scores(responses: Sequence[Response], *, mmlu_accuracy: float | None 
     MMLU responses stand in for a missing `mmlu_accuracy`; membership enters if any document was scored.
     """
     check_responses(responses, allow_repeats=True)
-    rows = {split: [row for row in responses if is_text_row(row) and row.split is split] for split in SPLITS}
+    rows = {split: [row for row in responses if is_text_row(row) and row.split is split] for split in TEXT_SPLITS}
     documents = {split: membership_rows(responses, split) for split in (Split.MEMBER, Split.NONMEMBER)}
     use_mia = any(documents.values())
     needed = rows | documents if use_mia else rows
@@ -105,7 +105,9 @@ def strict_scores(responses: Sequence[Response], *, mmlu_accuracy: float | None 
             pandas.DataFrame([_official_row(row) for row in group]).to_csv(folder / f"{split}_0.csv", index=False)
         (folder / "mia_results").mkdir()
         for split, group in documents.items():
-            losses = pandas.DataFrame({"id": [row.id for row in group], "nll": [-mean_logp(row) for row in group]})
+            losses = pandas.DataFrame(
+                {"id": [row.id for row in group], "nll": [-mean_logp_or_nan(row) for row in group]}
+            )
             losses.to_csv(folder / "mia_results" / f"{split}_0.csv", index=False)
         return strict_from_folder(folder, mmlu_average=mmlu_accuracy, use_mia=use_mia)
 
@@ -118,9 +120,9 @@ def responses_from_official(folder: Path) -> list[Response]:
     """
     responses: dict[Response, None] = {}
     problems: list[Problem] = []
-    for split in SPLITS:
+    for split in TEXT_SPLITS:
         for where, row in _raw_rows(folder, split):
-            response = _response(split, row)
+            response = _text_response(split, row)
             if response is None:
                 what = f"id {row['id']!r}, task {row['task']!r}: no kind or no task"
                 remedy = "ids end in sc or qa and a number, tasks are Task1 to Task3"
@@ -130,7 +132,7 @@ def responses_from_official(folder: Path) -> list[Response]:
     for split in (Split.MEMBER, Split.NONMEMBER) if (folder / "mia_results").is_dir() else ():
         for where, row in _raw_rows(folder / "mia_results", split):
             try:
-                responses[_document(split, row)] = None
+                responses[_document_response(split, row)] = None
             except ValueError:
                 remedy = "give the mean loss of the document as a number"
                 problems.append(Problem(where=where, what=f"nll is {row['nll']!r}", remedy=remedy))
@@ -156,18 +158,18 @@ def _csv(path: Path, **options: Any) -> pandas.DataFrame:
     return frame
 
 
-def _checked(frame: pandas.DataFrame, where: Path, split: Split) -> pandas.DataFrame:
+def _check_columns(frame: pandas.DataFrame, where: Path, split: Split) -> pandas.DataFrame:
     texts = ("id", "task", "input", "expected_output", "model_output")
-    missing = [name for name in (texts if split in SPLITS else ("id", "nll")) if name not in frame.columns]
+    missing = [name for name in (texts if split in TEXT_SPLITS else ("id", "nll")) if name not in frame.columns]
     if missing:
         remedy = f"its columns are {', '.join(frame.columns)}; give a file as the official script writes it"
         raise DataError([Problem(where=str(where), what=f"no column {', '.join(missing)}", remedy=remedy)])
     return frame
 
 
-def _read(folder: Path, split: Split) -> pandas.DataFrame:
+def _read_split(folder: Path, split: Split) -> pandas.DataFrame:
     # Types are inferred per file and then once more by concat: both are part of the official result.
-    frames = [_checked(_csv(path), path, split) for path in _files(folder, split)]
+    frames = [_check_columns(_csv(path), path, split) for path in _files(folder, split)]
     return pandas.concat(frames, ignore_index=True)
 
 
@@ -184,7 +186,7 @@ def _strict_row(folder: Path, id: object, task: object, expected: object, output
     )
 
 
-def _means(rows: Sequence[StrictRow]) -> TaskMeans:
+def _task_means(rows: Sequence[StrictRow]) -> TaskMeans:
     def mean(values: list[float]) -> float:
         return statistics.fmean(values) if values else math.nan
 
@@ -194,14 +196,14 @@ def _means(rows: Sequence[StrictRow]) -> TaskMeans:
     )
 
 
-def _official(means: TaskMeans) -> dict[str, float]:
+def _official_keys(means: TaskMeans) -> dict[str, float]:
     return {"regurgitation-score": means.regurgitation, "knowledge-score": means.knowledge}
 
 
 def _official_row(row: Response) -> dict[str, str | float | None]:
     return {
         # An id from elsewhere (TOFU, the generator) gets the suffix without which no rule would score it.
-        "id": row.id if SUFFIX.search(row.id) else row.id + DEFAULT_SUFFIX[row.kind],
+        "id": row.id if ID_SUFFIX.search(row.id) else row.id + DEFAULT_SUFFIX[row.kind],
         "task": LABEL_OF_SUBTASK.get(row.subtask, row.subtask),
         "input": row.prompt,
         "expected_output": row.expected,
@@ -214,15 +216,15 @@ def _raw_rows(folder: Path, split: Split) -> list[tuple[str, dict[str, str]]]:
     """(where, cells) of every row, each cell as it was written."""
     rows: list[tuple[str, dict[str, str]]] = []
     for path in _files(folder, split):
-        frame = _checked(_csv(path, dtype=str, keep_default_na=False), path, split)
+        frame = _check_columns(_csv(path, dtype=str, keep_default_na=False), path, split)
         records = [{str(name): str(cell) for name, cell in row.items()} for row in frame.to_dict(orient="records")]
         rows += [(f"{path}: row {number}", row) for number, row in enumerate(records, 1)]
     return rows
 
 
-def _response(split: Split, row: dict[str, str]) -> Response | None:
+def _text_response(split: Split, row: dict[str, str]) -> Response | None:
     id = row["id"].replace('"', "")
-    suffix = SUFFIX.search(id)
+    suffix = ID_SUFFIX.search(id)
     if suffix is None or not row["task"]:
         return None
     return Response(
@@ -238,7 +240,7 @@ def _response(split: Split, row: dict[str, str]) -> Response | None:
     )
 
 
-def _document(split: Split, row: dict[str, str]) -> Response:
+def _document_response(split: Split, row: dict[str, str]) -> Response:
     id, loss = row["id"].replace('"', ""), float(row["nll"])
     return Response(
         id=id,

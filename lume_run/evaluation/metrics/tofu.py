@@ -149,7 +149,7 @@ class UtilityTerms:
     truth_ratio: float
 
 
-def model_utility(*, retain: UtilityTerms, real_authors: UtilityTerms, world_facts: UtilityTerms) -> float:
+def tofu_utility(*, retain: UtilityTerms, real_authors: UtilityTerms, world_facts: UtilityTerms) -> float:
     """Harmonic mean of nine terms, 0 to 1, high is good; 0 as soon as one is 0, ValueError on NaN or below 0."""
     return harmonic_mean(
         [

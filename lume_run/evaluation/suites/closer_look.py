@@ -14,26 +14,26 @@ from dataclasses import dataclass
 from lume_run.common.records import JUDGED, Ask, Question, Response, Score, Split, TaskData
 from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.metrics import closer_look
-from lume_run.evaluation.metrics.bootstrap import Measure, Term
+from lume_run.evaluation.metrics.bootstrap import Measure, NamedMeasure
 from lume_run.evaluation.metrics.closer_look import SetMeans
 from lume_run.evaluation.metrics.tofu import truth_ratio
 from lume_run.evaluation.suites.base import Answers, Judgement, mean_over
 from lume_run.evaluation.suites.question_sets import (
-    SPLITS,
+    SET_SPLITS,
     EvaluatedSet,
-    Losses,
-    aggregate,
+    LossComparison,
+    aggregate_measure,
     evaluated_set,
-    recall,
     set_questions,
+    text_recall,
 )
 
-ALWAYS = (Split.FORGET, Split.RETAIN)
+REQUIRED_SETS = (Split.FORGET, Split.RETAIN)
 MEANS = ("rouge", "probability", "truth_ratio", "token_entropy", "cosine", "entailment")  # the order of SetMeans
 EFFICACY = tuple(name for name in MEANS if name != "token_entropy")
 
 Verdicts = dict[tuple[Ask, str, str], Response]  # what was judged by (ask, id, variant)
-Terms = dict[str, Term]  # of one set, by their names in MEANS
+Terms = dict[str, NamedMeasure]  # of one set, by their names in MEANS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class CloserLook:
         classifier the one that is scored.
         """
         found = []
-        for split in SPLITS:
+        for split in SET_SPLITS:
             for row in evaluated_set(answers.responses, split).texts:
                 if row.output is None:
                     continue
@@ -73,7 +73,7 @@ class CloserLook:
                 found.append(
                     Judgement(ask=Ask.COSINE, model=self.embedder, response=row, first=row.output, second=learned)
                 )
-                if _related(row):
+                if _can_entail(row):
                     first, second = self._pair(row, row.output, told)
                     found.append(
                         Judgement(
@@ -99,20 +99,23 @@ class CloserLook:
     def terms(self, responses: Sequence[Response]) -> dict[Split, Terms]:
         """The six means of forget, retain and what other sets there are."""
         judged = {(row.ask, row.id, row.variant): row for row in responses if row.ask in JUDGED}
-        sets = {split: evaluated_set(responses, split) for split in SPLITS}
-        return {split: self._terms(one, judged) for split, one in sets.items() if one or split in ALWAYS}
+        sets = {split: evaluated_set(responses, split) for split in SET_SPLITS}
+        return {split: self._terms(one, judged) for split, one in sets.items() if one or split in REQUIRED_SETS}
 
     def _terms(self, one: EvaluatedSet, judged: Verdicts) -> Terms:
         texts = len(one.texts)
         makes = {
             "rouge": (texts, one.rouge),
             "probability": (len(one.scored), one.probability),
-            "truth_ratio": (len(one.compared), lambda: one.comparison(_ratio_value(one.split))),
+            "truth_ratio": (len(one.compared), lambda: one.comparison(_closer_look_ratio(one.split))),
             "token_entropy": (texts, lambda: self._token_entropy(one)),
             "cosine": (texts, lambda: _cosine(one, judged)),
             "entailment": (texts, lambda: self._entailment(one, judged)),
         }
-        return {name: Term(name=f"closer_look.{one.split}.{name}", n=n, make=make) for name, (n, make) in makes.items()}
+        return {
+            name: NamedMeasure(name=f"closer_look.{one.split}.{name}", n=n, make=make)
+            for name, (n, make) in makes.items()
+        }
 
     def _token_entropy(self, one: EvaluatedSet) -> Measure:
         bare = sum(not row.token_ids for row in one.texts if (row.output or "").strip())
@@ -127,7 +130,7 @@ class CloserLook:
 
     def _entailment(self, one: EvaluatedSet, judged: Verdicts) -> Measure:
         """The share of entailed texts; without words in common none is, and nobody was asked."""
-        found = _judgements(list(filter(_related, one.texts)), judged, Ask.ENTAILMENT, self._direction)
+        found = _judgements_by_id(list(filter(_can_entail, one.texts)), judged, Ask.ENTAILMENT, self._direction)
 
         def value(row: Response) -> float | None:
             if row.output is None:
@@ -145,53 +148,53 @@ class CloserLook:
         return f"{self._pair(row, 'generation', 'reference')[0]}_first"
 
 
-def aggregates(terms: dict[Split, Terms]) -> list[Term]:
+def aggregates(terms: dict[Split, Terms]) -> list[NamedMeasure]:
     """Model utility, the same of the retain set alone, and forget efficacy."""
     kept = {split: group for split, group in terms.items() if split is not Split.FORGET}
     retain, forget = terms[Split.RETAIN], terms[Split.FORGET]
     return [
-        _utility("closer_look.model_utility", list(kept.values())),
-        _utility("closer_look.model_utility_retain", [retain]),
-        aggregate(
+        _utility_of_sets("closer_look.model_utility", list(kept.values())),
+        _utility_of_sets("closer_look.model_utility_retain", [retain]),
+        aggregate_measure(
             "closer_look.forget_efficacy",
             forget["rouge"].n,
             [forget[name] for name in EFFICACY],
-            lambda values: closer_look.forget_efficacy(_means(EFFICACY, values)),
+            lambda values: closer_look.forget_efficacy(_set_means(EFFICACY, values)),
         ),
     ]
 
 
-def _utility(name: str, groups: Sequence[Terms]) -> Term:
+def _utility_of_sets(name: str, groups: Sequence[Terms]) -> NamedMeasure:
     members = [group[mean] for group in groups for mean in MEANS]
     starts = range(0, len(members), len(MEANS))
-    return aggregate(
+    return aggregate_measure(
         name,
         sum(group["rouge"].n for group in groups),
         members,
-        lambda values: closer_look.model_utility(
-            [_means(MEANS, values[start : start + len(MEANS)]) for start in starts]
+        lambda values: closer_look.closer_look_utility(
+            [_set_means(MEANS, values[start : start + len(MEANS)]) for start in starts]
         ),
     )
 
 
-def _means(names: Sequence[str], values: Sequence[float]) -> SetMeans:
+def _set_means(names: Sequence[str], values: Sequence[float]) -> SetMeans:
     """Values by name; NaN where one is left out, which no number comes of."""
     return SetMeans(**(dict.fromkeys(MEANS, math.nan) | dict(zip(names, values, strict=True))))
 
 
-def _ratio_value(split: Split) -> Losses:
+def _closer_look_ratio(split: Split) -> LossComparison:
     mean = closer_look.forget_truth_ratio if split is Split.FORGET else closer_look.utility_truth_ratio
     return lambda right, wrong: mean([truth_ratio([right], wrong)])
 
 
-def _related(row: Response) -> bool:
+def _can_entail(row: Response) -> bool:
     """Whether a text has enough in common with the scored answer to entail it."""
-    found = recall(row)
-    return found is not None and closer_look.related(found)
+    found = text_recall(row)
+    return found is not None and closer_look.can_entail(found)
 
 
 def _cosine(one: EvaluatedSet, judged: Verdicts) -> Measure:
-    found = _judgements(one.texts, judged, Ask.COSINE, lambda row: "")
+    found = _judgements_by_id(one.texts, judged, Ask.COSINE, lambda row: "")
 
     def value(row: Response) -> float | None:
         cosine = found[row.id].cosine
@@ -200,7 +203,7 @@ def _cosine(one: EvaluatedSet, judged: Verdicts) -> Measure:
     return mean_over(one.texts, value, f"{one.split} texts")
 
 
-def _judgements(
+def _judgements_by_id(
     rows: Sequence[Response], judged: Verdicts, ask: Ask, variant: Callable[[Response], str]
 ) -> dict[str, Response]:
     """What was judged of each row, by id; ValueError where some was not, or the judge could not be had."""

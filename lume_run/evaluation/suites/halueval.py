@@ -16,10 +16,10 @@ from lume_run.common.errors import Problem
 from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
 from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.datasets.halueval import load_general, load_qa
-from lume_run.evaluation.metrics.answers import chosen, judgement
+from lume_run.evaluation.metrics.answers import judgement, likeliest_choice
 from lume_run.evaluation.suites.base import Answers, RowValue, problems_in
 
-LIMIT = 16  # longest judgement [tokens]
+JUDGEMENT_TOKENS = 16  # longest judgement [tokens]
 PARTS = ("qa", "general")
 
 
@@ -55,7 +55,7 @@ class HaluEval:
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """A short greedy text and the two options' log-probs for every row."""
         examples = self.examples()
-        texts = [Question(example=example, ask=Ask.GENERATE, limit=LIMIT) for example in examples]
+        texts = [Question(example=example, ask=Ask.GENERATE, limit=JUDGEMENT_TOKENS) for example in examples]
         return texts + [Question(example=example, ask=Ask.CHOICE) for example in examples]
 
     def scores(self, answers: Answers) -> list[Score]:
@@ -68,7 +68,7 @@ class HaluEval:
         values: list[tuple[str, Sequence[Response], RowValue]] = [
             ("accuracy", texts, lambda row: None if row.output is None else judgement(row.output) == row.expected),
             ("answered", texts, lambda row: None if row.output is None else judgement(row.output) is not None),
-            ("choice_accuracy", choices, lambda row: chosen(row) == row.expected),
+            ("choice_accuracy", choices, lambda row: likeliest_choice(row) == row.expected),
         ]
         return [
             answers.mean(f"halueval.{part}.{name}", [row for row in rows if row.subtask == part], value, "judgements")

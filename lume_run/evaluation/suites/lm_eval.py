@@ -26,11 +26,11 @@ from lume_run.common.records import Question, Score, TaskData
 from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.suites.base import Answers
 
-WHERE = "evaluator.metrics.lm_eval"
-INSTALL = "pip install 'lume-run[lm-eval]'"
-NO_TASKS = f"give {WHERE}.tasks=[NAME,...]; lm-eval ls tasks lists them"
-DRAWS = 1000  # of the harness's bootstrap, for metrics that have no formula for their standard error
-NORMAL = 1.96  # standard errors on either side hold 95 % of a normal distribution
+SETTINGS_KEY = "evaluator.metrics.lm_eval"
+INSTALL_LM_EVAL = "pip install 'lume-run[lm-eval]'"
+NO_TASKS = f"give {SETTINGS_KEY}.tasks=[NAME,...]; lm-eval ls tasks lists them"
+HARNESS_RESAMPLES = 1000  # of the harness's bootstrap, for metrics that have no formula for their standard error
+STANDARD_ERRORS_95 = 1.96  # standard errors on either side hold 95 % of a normal distribution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +60,20 @@ class LmEval:
         if not self.tasks:
             return []
         if importlib.util.find_spec("lm_eval") is None:
-            return [Problem(where=f"{WHERE}.tasks", what="lm-evaluation-harness is not installed", remedy=INSTALL)]
+            return [
+                Problem(
+                    where=f"{SETTINGS_KEY}.tasks", what="lm-evaluation-harness is not installed", remedy=INSTALL_LM_EVAL
+                )
+            ]
         if self.include_path and not Path(self.include_path).is_dir():
             what = f"{self.include_path} is not a folder"
-            return [Problem(where=f"{WHERE}.include_path", what=what, remedy="give the folder of your task YAML files")]
+            return [
+                Problem(
+                    where=f"{SETTINGS_KEY}.include_path", what=what, remedy="give the folder of your task YAML files"
+                )
+            ]
         known = manager_of(self.include_path).all_tasks
-        return [unknown(number, task, known) for number, task in enumerate(self.tasks) if task not in known]
+        return [unknown_task(number, task, known) for number, task in enumerate(self.tasks) if task not in known]
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Nothing: the harness asks for itself."""
@@ -83,7 +91,7 @@ class LmEval:
         from lm_eval.models.huggingface import HFLM
 
         try:
-            with contextlib.redirect_stdout(sys.stderr), one_remark_fewer():
+            with contextlib.redirect_stdout(sys.stderr), silence_loaded_model_warning():
                 results = simple_evaluate(
                     model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=self.batch_size),
                     tasks=self.tasks,
@@ -91,7 +99,7 @@ class LmEval:
                     num_fewshot=self.num_fewshot,
                     limit=self.limit,
                     batch_size=self.batch_size,
-                    bootstrap_iters=DRAWS,
+                    bootstrap_iters=HARNESS_RESAMPLES,
                     log_samples=False,
                 )
         except Exception as error:
@@ -113,16 +121,16 @@ def manager_of(include_path: str | None) -> Any:
     return TaskManager(include_path=include_path)
 
 
-def unknown(number: int, task: str, known: list[str]) -> Problem:
+def unknown_task(number: int, task: str, known: list[str]) -> Problem:
     """What to say about a name the harness does not know."""
     close = difflib.get_close_matches(task, known, n=3)
     remedy = f"did you mean {' or '.join(close)}?" if close else "lm-eval ls tasks lists the names"
     own = "; a task of your own needs include_path, and a YAML file that can be read"
-    return Problem(where=f"{WHERE}.tasks[{number}]", what=f"the harness knows no '{task}'", remedy=remedy + own)
+    return Problem(where=f"{SETTINGS_KEY}.tasks[{number}]", what=f"the harness knows no '{task}'", remedy=remedy + own)
 
 
 @contextlib.contextmanager
-def one_remark_fewer() -> Iterator[None]:
+def silence_loaded_model_warning() -> Iterator[None]:
     """Silences the harness's remark that a loaded model is a loaded model; other warnings and progress stay."""
     logger = logging.getLogger("lm_eval.models.huggingface")
 
@@ -144,30 +152,32 @@ def scores_of(results: Mapping[str, Mapping[str, Any]]) -> list[Score]:
     is one.
     """
     return [
-        one_score(task, key, value, entry)
+        score_of(task, key, value, entry)
         for task, entry in results.items()
         for key, value in entry.items()
         if "," in key and "_stderr," not in key
     ]
 
 
-def one_score(task: str, key: str, value: Any, entry: Mapping[str, Any]) -> Score:
+def score_of(task: str, key: str, value: Any, entry: Mapping[str, Any]) -> Score:
     """One number of one task; None with a reason where it is not a finite number."""
     metric, _, filtered = key.partition(",")
     name = f"lm_eval.{task}.{metric}" + ("" if filtered == "none" else f".{filtered}")
     n = int(entry.get("sample_count", {}).get(key, entry.get("sample_len", 0)))
-    number = finite(value)
+    number = finite_float(value)
     if number is None:
         return Score(
             name=name, value=None, n=n, reason=f"the harness gave {str(value)[:40]}, which is no finite number"
         )
-    error = finite(entry.get(f"{metric}_stderr,{filtered}"))
+    error = finite_float(entry.get(f"{metric}_stderr,{filtered}"))
     if error is None:
         return Score(name=name, value=number, n=n)
-    return Score(name=name, value=number, n=n, low=number - NORMAL * error, high=number + NORMAL * error)
+    return Score(
+        name=name, value=number, n=n, low=number - STANDARD_ERRORS_95 * error, high=number + STANDARD_ERRORS_95 * error
+    )
 
 
-def finite(value: Any) -> float | None:
+def finite_float(value: Any) -> float | None:
     """A finite number as a float (NumPy's included), None for anything else."""
     try:
         number = float(value)

@@ -11,7 +11,7 @@ from lume_run.evaluation.metrics import tofu
 from lume_run.evaluation.metrics.memorisation import exact_memorisation, extraction_strength
 from lume_run.evaluation.suites.base import Answers, RowValue
 
-SPLITS = (Split.FORGET, Split.RETAIN)
+ANSWER_SPLITS = (Split.FORGET, Split.RETAIN)
 
 
 def row_probability(response: Response) -> float | None:
@@ -47,7 +47,7 @@ class Memorisation:
     def scores(self, answers: Answers) -> list[Score]:
         """`<split>.<metric>`; rows without finite numbers make a score missing, never better."""
         found = []
-        for split in SPLITS:
+        for split in ANSWER_SPLITS:
             rows = [row for row in answers.rows(Ask.LOGPROB, split) if row.kind is not Kind.DOCUMENT]
             found += [
                 answers.mean(f"{split}.{name}", rows, value, f"scored {split} answers")

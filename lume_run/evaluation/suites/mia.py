@@ -21,7 +21,7 @@ from lume_run.evaluation.metrics.membership import (
 )
 from lume_run.evaluation.suites.base import Answers, RowValue, column_of
 
-SIDES = {Split.MEMBER: "member documents", Split.NONMEMBER: "nonmember documents"}
+MEMBERSHIP_SPLITS = {Split.MEMBER: "member documents", Split.NONMEMBER: "nonmember documents"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +41,16 @@ class Membership:
     def scores(self, answers: Answers) -> list[Score]:
         """`mia.<attack>.auc` and `mia.<attack>.tpr`."""
         attacks: dict[str, RowValue] = {
-            "loss": mean_logp,
-            "zlib": lambda row: zlib_score(token_logps(row), row.expected),
-            "min_k": lambda row: min_k(token_logps(row), self.k),
-            "min_k_plus_plus": lambda row: min_k_plus_plus(token_logps(row), row.means, row.variances, self.k),
-            "reference": _against(answers),
+            "loss": loss_attack_score,
+            "zlib": lambda row: zlib_score(require_token_logps(row), row.expected),
+            "min_k": lambda row: min_k(require_token_logps(row), self.k),
+            "min_k_plus_plus": lambda row: min_k_plus_plus(require_token_logps(row), row.means, row.variances, self.k),
+            "reference": _reference_attack(answers),
         }
-        rows = documents(answers)
+        rows = membership_documents(answers)
         found = [score for name, value in attacks.items() for score in self._pair(answers, name, rows, value)]
         if self.gradient:
-            rows = documents(answers, Ask.GRADIENT)
+            rows = membership_documents(answers, Ask.GRADIENT)
             found += self._pair(answers, "gradient_norm", rows, lambda row: gradient_score(row.gradient))
         return found
 
@@ -58,40 +58,42 @@ class Membership:
         self, answers: Answers, attack: str, rows: Sequence[Sequence[Response]], value: RowValue
     ) -> tuple[Score, Score]:
         """AUC and true-positive rate of one attack on the rows of members and non-members."""
-        n, columns = sum(map(len, rows)), partial(sides, rows, value)
+        n, columns = sum(map(len, rows)), partial(membership_columns, rows, value)
         return (
             answers.bootstrap.score(f"mia.{attack}.auc", n, lambda: auc_of(*columns())),
             answers.bootstrap.score(f"mia.{attack}.tpr", n, lambda: tpr_at_fpr(*columns(), self.fpr)),
         )
 
 
-def documents(answers: Answers, ask: Ask = Ask.LOGPROB) -> tuple[list[Response], list[Response]]:
+def membership_documents(answers: Answers, ask: Ask = Ask.LOGPROB) -> tuple[list[Response], list[Response]]:
     """The whole documents of members and of non-members that a model was asked about."""
-    members, nonmembers = (answers.rows(ask, split, kind=Kind.DOCUMENT) for split in SIDES)
+    members, nonmembers = (answers.rows(ask, split, kind=Kind.DOCUMENT) for split in MEMBERSHIP_SPLITS)
     return members, nonmembers
 
 
-def sides(rows: Sequence[Sequence[Response]], value: RowValue) -> tuple[Column, Column]:
+def membership_columns(rows: Sequence[Sequence[Response]], value: RowValue) -> tuple[Column, Column]:
     """A score of every member and of every non-member; ValueError where there are none, or one has no score."""
-    members, nonmembers = (column_of(own, value, what) for own, what in zip(rows, SIDES.values(), strict=True))
+    members, nonmembers = (
+        column_of(own, value, what) for own, what in zip(rows, MEMBERSHIP_SPLITS.values(), strict=True)
+    )
     return members, nonmembers
 
 
-def mean_logp(row: Response) -> float | None:
+def loss_attack_score(row: Response) -> float | None:
     """Mean token log-probability [nats], minus the loss; None where there is none."""
     if row.logps or row.logp_sum is None or not row.tokens:
         return loss_score(row.logps)
     return row.logp_sum / row.tokens  # responses of the official script hold no more
 
 
-def token_logps(row: Response) -> Sequence[float]:
+def require_token_logps(row: Response) -> Sequence[float]:
     """Log-probability [nats] of each token; ValueError where the responses hold their sums only."""
     if row.tokens and row.logp_sum is not None and not row.logps:
         raise ValueError("the responses hold no log-probabilities of single tokens; run stages=[evaluate] again")
     return row.logps
 
 
-def _against(answers: Answers) -> RowValue:
+def _reference_attack(answers: Answers) -> RowValue:
     """How much likelier a document is here than under the retrained model."""
     known = {row.id: row for row in answers.retrained or () if row.ask is Ask.LOGPROB and row.kind is Kind.DOCUMENT}
 
@@ -100,7 +102,7 @@ def _against(answers: Answers) -> RowValue:
         if row.id not in known:
             what = f"the retrained model was not asked about '{row.document}'"
             raise ValueError(f"{what}; its responses are of another task")
-        ours, theirs = mean_logp(row), mean_logp(known[row.id])
+        ours, theirs = loss_attack_score(row), loss_attack_score(known[row.id])
         return None if ours is None or theirs is None else reference_score(-ours, -theirs)
 
     return value

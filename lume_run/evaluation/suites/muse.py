@@ -12,7 +12,7 @@ from typing import Literal
 
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Score, Split, TaskData
 from lume_run.config.settings import EvaluatorSettings, setting
-from lume_run.evaluation.metrics.bootstrap import Measure, combined
+from lume_run.evaluation.metrics.bootstrap import Measure, combine
 from lume_run.evaluation.metrics.membership import auc_of, min_k
 from lume_run.evaluation.metrics.muse import (
     BOOKS_RETRAINED_AUC,
@@ -22,10 +22,13 @@ from lume_run.evaluation.metrics.muse import (
     verbatim_memorisation,
 )
 from lume_run.evaluation.suites.base import Answers
-from lume_run.evaluation.suites.mia import documents, sides, token_logps
+from lume_run.evaluation.suites.mia import membership_columns, membership_documents, require_token_logps
 
 VARIANT = "muse"
-KINDS = {Kind.COMPLETION: ("verbatim", verbatim_memorisation), Kind.QUESTION: ("knowledge", knowledge_memorisation)}
+TEXT_METRICS = {
+    Kind.COMPLETION: ("verbatim", verbatim_memorisation),
+    Kind.QUESTION: ("knowledge", knowledge_memorisation),
+}
 COMPARES = "evaluator.metrics.muse.compares"
 PUBLISHED = {"news": NEWS_RETRAINED_AUC, "books": BOOKS_RETRAINED_AUC}
 
@@ -59,12 +62,14 @@ class Muse:
 
     def scores(self, answers: Answers) -> list[Score]:
         """`muse.<split>.<verbatim|knowledge>` and `muse.privacy_leakage`."""
-        texts = [self._memorisation(answers, split, kind) for split in (Split.FORGET, Split.RETAIN) for kind in KINDS]
-        n = sum(map(len, documents(answers)))
+        texts = [
+            self._memorisation(answers, split, kind) for split in (Split.FORGET, Split.RETAIN) for kind in TEXT_METRICS
+        ]
+        n = sum(map(len, membership_documents(answers)))
         return [*texts, answers.bootstrap.score("muse.privacy_leakage", n, lambda: self._leakage(answers))]
 
     def _memorisation(self, answers: Answers, split: Split, kind: Kind) -> Score:
-        name, metric = KINDS[kind]
+        name, metric = TEXT_METRICS[kind]
         rows = answers.rows(Ask.GENERATE, split, kind=kind, variant=VARIANT)
 
         def value(row: Response) -> float | None:
@@ -77,20 +82,22 @@ class Muse:
         own = self._auc(answers)
         if self.published != "none":
             published = PUBLISHED[self.published]
-            return combined([own], lambda aucs: privacy_leakage(aucs[0], published))
-        theirs = self._auc(_of_retrained(answers))
-        return combined([own, theirs], lambda aucs: privacy_leakage(aucs[0], aucs[1]))
+            return combine([own], lambda aucs: privacy_leakage(aucs[0], published))
+        theirs = self._auc(_retrained_answers(answers))
+        return combine([own, theirs], lambda aucs: privacy_leakage(aucs[0], aucs[1]))
 
     def _auc(self, answers: Answers) -> Measure:
-        return auc_of(*sides(documents(answers), lambda row: min_k(token_logps(row), self.k)))
+        return auc_of(
+            *membership_columns(membership_documents(answers), lambda row: min_k(require_token_logps(row), self.k))
+        )
 
 
-def _of_retrained(answers: Answers) -> Answers:
+def _retrained_answers(answers: Answers) -> Answers:
     """The retrained model's answers about the documents that the model was asked about; ValueError where some lack."""
-    asked = {row.id for rows in documents(answers) for row in rows}
+    asked = {row.id for rows in membership_documents(answers) for row in rows}
     found = [row for row in answers.of_retrained(COMPARES) if row.id in asked]
     theirs = Answers(responses=found, evaluator=answers.evaluator)
-    if lacking := len(asked) - sum(map(len, documents(theirs))):
+    if lacking := len(asked) - sum(map(len, membership_documents(theirs))):
         raise ValueError(
             f"the retrained model was not asked about {lacking} of {len(asked)} documents; its responses are of "
             "another task"

@@ -14,10 +14,10 @@ from lume_run.common.errors import Problem
 from lume_run.common.records import Ask, Example, Question, Score, Split, TaskData
 from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.datasets.nq_open import load_nq_open
-from lume_run.evaluation.metrics.answers import answered
+from lume_run.evaluation.metrics.answers import normalised_match
 from lume_run.evaluation.suites.base import Answers, problems_in
 
-LIMIT = 32  # longest answer [tokens]
+ANSWER_TOKENS = 32  # longest answer [tokens]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class NqOpen:
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Short greedy answers to every question."""
-        return [Question(example=example, ask=Ask.GENERATE, limit=LIMIT) for example in self.examples()]
+        return [Question(example=example, ask=Ask.GENERATE, limit=ANSWER_TOKENS) for example in self.examples()]
 
     def scores(self, answers: Answers) -> list[Score]:
         """`nq_open.exact_match`."""
@@ -47,6 +47,9 @@ class NqOpen:
             return [Score(name=name, value=None, n=0, reason="give evaluator.metrics.nq_open.path=FILE")]
         return [
             answers.mean(
-                name, rows, lambda row: None if row.output is None else answered(row.output, row.choices), "answers"
+                name,
+                rows,
+                lambda row: None if row.output is None else normalised_match(row.output, row.choices),
+                "answers",
             )
         ]

@@ -46,10 +46,10 @@ class Perplexity:
     def scores(self, answers: Answers) -> list[Score]:
         """`perplexity`."""
         rows = answers.rows(Ask.LOGPROB, Split.TEXT)
-        return [answers.bootstrap.score("perplexity", len(rows), lambda: measure(rows))]
+        return [answers.bootstrap.score("perplexity", len(rows), lambda: perplexity_of_rows(rows))]
 
 
-def measure(rows: list[Response]) -> Measure:
+def perplexity_of_rows(rows: list[Response]) -> Measure:
     """The perplexity of scored pieces; ValueError where there are none, or some have no finite numbers."""
     if not rows:
         raise ValueError(REASON)

@@ -18,19 +18,25 @@ from functools import cached_property
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
 from lume_run.evaluation.metrics import tofu
 from lume_run.evaluation.metrics.answers import rouge_l_recall
-from lume_run.evaluation.metrics.bootstrap import Column, Measure, Term, combined, mean_of
+from lume_run.evaluation.metrics.bootstrap import Column, Measure, NamedMeasure, combine, mean_of
 from lume_run.evaluation.suites.base import column_of, mean_over
 
-SPLITS = (Split.FORGET, Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS)
-OPTIONS = (Split.REAL_AUTHORS, Split.WORLD_FACTS)  # probability there is a share among the options
-GOLDEN, PARAPHRASE, PERTURBED = "golden", "paraphrase0", "perturbed"  # variants of a question's answer
+SET_SPLITS = (Split.FORGET, Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS)
+OPTION_SETS = (Split.REAL_AUTHORS, Split.WORLD_FACTS)  # probability there is a share among the options
+GOLDEN_VARIANT, PARAPHRASE_VARIANT, PERTURBED_VARIANT = (
+    "golden",
+    "paraphrase0",
+    "perturbed",
+)  # variants of a question's answer
 
-Losses = Callable[[float, Sequence[float]], float]  # of a right answer and of false ones, mean token losses [nats]
+LossComparison = Callable[
+    [float, Sequence[float]], float
+]  # of a right answer and of false ones, mean token losses [nats]
 
 
 def set_questions(data: TaskData) -> list[Question]:
     """What to ask about every evaluated example."""
-    asked = [example for split in SPLITS for example in _examples(data, split) if example.kind is Kind.QUESTION]
+    asked = [example for split in SET_SPLITS for example in _examples(data, split) if example.kind is Kind.QUESTION]
     return [question for example in asked for question in _questions(example)]
 
 
@@ -44,10 +50,10 @@ def _examples(data: TaskData, split: Split) -> Sequence[Example]:
 
 
 def _questions(example: Example) -> list[Question]:
-    answers = {GOLDEN if example.golden else "": example.golden or example.answer}
+    answers = {GOLDEN_VARIANT if example.golden else "": example.golden or example.answer}
     if example.paraphrases:
-        answers[PARAPHRASE] = example.paraphrases[0]
-    answers |= {f"{PERTURBED}{number}": answer for number, answer in enumerate(example.perturbed)}
+        answers[PARAPHRASE_VARIANT] = example.paraphrases[0]
+    answers |= {f"{PERTURBED_VARIANT}{number}": answer for number, answer in enumerate(example.perturbed)}
     return [Question(example=example, ask=Ask.GENERATE)] + [
         Question(example=replace(example, answer=answer), ask=Ask.LOGPROB, variant=variant)
         for variant, answer in answers.items()
@@ -73,24 +79,24 @@ class EvaluatedSet:
     @cached_property
     def compared(self) -> list[Response]:
         """See the class."""
-        return [row for row in self.scored if (row.id, f"{PERTURBED}0") in self.answers]
+        return [row for row in self.scored if (row.id, f"{PERTURBED_VARIANT}0") in self.answers]
 
     def rouge(self) -> Measure:
         """Mean ROUGE-L recall of the texts."""
-        return mean_over(self.texts, recall, f"{self.split} texts")
+        return mean_over(self.texts, text_recall, f"{self.split} texts")
 
     def probability(self) -> Measure:
-        """Mean of exp(-loss) of the scored answers; on `OPTIONS` their share among right and false answers."""
-        if self.split in OPTIONS:
+        """Mean of exp(-loss) of the scored answers; on `OPTION_SETS` their share among right and false answers."""
+        if self.split in OPTION_SETS:
             return self.comparison(tofu.options_probability, paraphrased=False)
         return mean_over(self.scored, _probability, f"{self.split} answers")
 
-    def comparison(self, value: Losses, *, paraphrased: bool = True) -> Measure:
+    def comparison(self, value: LossComparison, *, paraphrased: bool = True) -> Measure:
         """Mean of `value` over the compared rows; errors as `losses`."""
         found = self.losses(value, paraphrased=paraphrased)
         return mean_of(Column.of(list(found.values()), [row.document for row in self.compared]))
 
-    def losses(self, value: Losses, *, paraphrased: bool = True) -> dict[str, float]:
+    def losses(self, value: LossComparison, *, paraphrased: bool = True) -> dict[str, float]:
         """`value` of each compared row by id; ValueError where there is none, or one has no finite losses.
 
         The right answer is the other wording where there is one and `paraphrased`, else the scored answer.
@@ -102,7 +108,7 @@ class EvaluatedSet:
             )
 
         def of(row: Response) -> float | None:
-            right = _loss(self.answers.get((row.id, PARAPHRASE), row) if paraphrased else row)
+            right = _loss(self.answers.get((row.id, PARAPHRASE_VARIANT), row) if paraphrased else row)
             wrong = [loss for loss in map(_loss, self._wrong(row)) if loss is not None]
             return value(right, wrong) if right is not None and len(wrong) == len(self._wrong(row)) else None
 
@@ -111,7 +117,7 @@ class EvaluatedSet:
 
     def _wrong(self, row: Response) -> list[Response]:
         found: list[Response] = []
-        while (answer := self.answers.get((row.id, f"{PERTURBED}{len(found)}"))) is not None:
+        while (answer := self.answers.get((row.id, f"{PERTURBED_VARIANT}{len(found)}"))) is not None:
             found.append(answer)
         return found
 
@@ -123,14 +129,14 @@ def evaluated_set(responses: Sequence[Response], split: Split) -> EvaluatedSet:
     asked = [row for row in responses if row.split is asked_of and row.kind is Kind.QUESTION]
     texts = [row for row in asked if row.ask is Ask.GENERATE and not row.variant]
     logprobs = {(row.id, row.variant): row for row in asked if row.ask is Ask.LOGPROB}
-    scored = [row for row in logprobs.values() if row.variant == (GOLDEN if row.golden else "")]
+    scored = [row for row in logprobs.values() if row.variant == (GOLDEN_VARIANT if row.golden else "")]
     if split is Split.RETAIN:
-        chosen = {name for name, variant in logprobs if variant == f"{PERTURBED}0"}
+        chosen = {name for name, variant in logprobs if variant == f"{PERTURBED_VARIANT}0"}
         texts, scored = ([row for row in rows if not chosen or row.id in chosen] for rows in (texts, scored))
     return EvaluatedSet(split=split, texts=tuple(texts), scored=tuple(scored), answers=logprobs)
 
 
-def recall(row: Response) -> float | None:
+def text_recall(row: Response) -> float | None:
     """ROUGE-L recall of a text against the scored answer; None without a text."""
     return None if row.output is None else _recall(row.golden or row.expected, row.output)
 
@@ -148,7 +154,9 @@ def _probability(row: Response) -> float | None:
     return None if row.logp_sum is None or row.tokens is None else tofu.probability(row.logp_sum, row.tokens)
 
 
-def aggregate(name: str, n: int, terms: Sequence[Term], function: Callable[[Sequence[float]], float]) -> Term:
+def aggregate_measure(
+    name: str, n: int, terms: Sequence[NamedMeasure], function: Callable[[Sequence[float]], float]
+) -> NamedMeasure:
     """`function` of the values of `terms`; it cannot be had where one of them cannot."""
 
     def make() -> Measure:
@@ -158,6 +166,6 @@ def aggregate(name: str, n: int, terms: Sequence[Term], function: Callable[[Sequ
                 measures.append(term.measure)
             except ValueError as error:
                 raise ValueError(f"needs {term.name}: {error}") from error
-        return combined(measures, function)
+        return combine(measures, function)
 
-    return Term(name=name, n=n, make=make)
+    return NamedMeasure(name=name, n=n, make=make)

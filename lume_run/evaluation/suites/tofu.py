@@ -15,19 +15,19 @@ from functools import partial
 from lume_run.common.records import Question, Score, Split, TaskData
 from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.metrics import tofu
-from lume_run.evaluation.metrics.bootstrap import Column, Measure, Term
+from lume_run.evaluation.metrics.bootstrap import Column, Measure, NamedMeasure
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.question_sets import (
-    SPLITS,
+    SET_SPLITS,
     EvaluatedSet,
-    Losses,
-    aggregate,
+    LossComparison,
+    aggregate_measure,
     evaluated_set,
     set_questions,
 )
 
-ALWAYS = (Split.FORGET, Split.RETAIN)
-UTILITY = (Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS)
+REQUIRED_SETS = (Split.FORGET, Split.RETAIN)
+UTILITY_SETS = (Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,34 +47,34 @@ class Tofu:
 
         Truth ratios are wrong over right: on forget rows the mean of min(x, 1/x), 1 is best; on others of max(0, 1-x).
         """
-        sets = {split: evaluated_set(answers.responses, split) for split in SPLITS}
-        terms = {split: _terms(one) for split, one in sets.items() if one or split in ALWAYS}
+        sets = {split: evaluated_set(answers.responses, split) for split in SET_SPLITS}
+        terms = {split: _terms(one) for split, one in sets.items() if one or split in REQUIRED_SETS}
         forget = sets[Split.FORGET]
         found = [term for group in terms.values() for term in group] + _other_ratios(forget)
-        found += [_forget_quality(forget, answers), _utility(sets, terms)]
+        found += [_forget_quality(forget, answers), _utility_of_three_sets(sets, terms)]
         return [term.score(answers.bootstrap) for term in found]
 
 
-def _terms(one: EvaluatedSet) -> list[Term]:
+def _terms(one: EvaluatedSet) -> list[NamedMeasure]:
     """The three means of one set."""
     makes = {
         "probability": (len(one.scored), one.probability),
         "rouge": (len(one.texts), one.rouge),
-        "truth_ratio": (len(one.compared), lambda: one.comparison(_ratio_value(one.split))),
+        "truth_ratio": (len(one.compared), lambda: one.comparison(_tofu_ratio(one.split))),
     }
-    return [Term(name=f"tofu.{one.split}.{name}", n=n, make=make) for name, (n, make) in makes.items()]
+    return [NamedMeasure(name=f"tofu.{one.split}.{name}", n=n, make=make) for name, (n, make) in makes.items()]
 
 
-def _ratio_value(split: Split) -> Losses:
+def _tofu_ratio(split: Split) -> LossComparison:
     better = tofu.closer_to_1_better if split is Split.FORGET else tofu.true_better
     return lambda right, wrong: better([tofu.truth_ratio([right], wrong)])
 
 
-def _other_ratios(forget: EvaluatedSet) -> list[Term]:
+def _other_ratios(forget: EvaluatedSet) -> list[NamedMeasure]:
     """The forget truth ratio with arithmetic means, and p / (p + wrong p), 0.5 where both are equally likely."""
-    values: dict[str, Losses] = {"truth_ratio_arithmetic": _arithmetic, "truth_probability": _truth_probability}
+    values: dict[str, LossComparison] = {"truth_ratio_arithmetic": _arithmetic, "truth_probability": _truth_probability}
     return [
-        Term(name=f"tofu.forget.{name}", n=len(forget.compared), make=partial(forget.comparison, value))
+        NamedMeasure(name=f"tofu.forget.{name}", n=len(forget.compared), make=partial(forget.comparison, value))
         for name, value in values.items()
     ]
 
@@ -87,7 +87,7 @@ def _truth_probability(right: float, wrong: Sequence[float]) -> float:
     return tofu.truth_probability([right], wrong)
 
 
-def _forget_quality(forget: EvaluatedSet, answers: Answers) -> Term:
+def _forget_quality(forget: EvaluatedSet, answers: Answers) -> NamedMeasure:
     """The p-value over the forget rows that both models answered; see `forget_quality_of` on its interval."""
     other = evaluated_set(answers.retrained or (), Split.FORGET)
     known = {row.id for row in other.compared}
@@ -102,31 +102,33 @@ def _forget_quality(forget: EvaluatedSet, answers: Answers) -> Term:
         documents = [row.document for row in matched]
         return tofu.forget_quality_of(*(Column.of([side[row.id] for row in matched], documents) for side in sides))
 
-    return Term(name="tofu.forget_quality", n=len(matched), make=make)
+    return NamedMeasure(name="tofu.forget_quality", n=len(matched), make=make)
 
 
 def _log_ratio(right: float, wrong: Sequence[float]) -> float:
     return tofu.log_truth_ratio([right], wrong)
 
 
-def _utility(sets: dict[Split, EvaluatedSet], terms: dict[Split, list[Term]]) -> Term:
+def _utility_of_three_sets(sets: dict[Split, EvaluatedSet], terms: dict[Split, list[NamedMeasure]]) -> NamedMeasure:
     """The harmonic mean of nine, or the reason that names the sets which are not there."""
-    name, n = "tofu.model_utility", sum(len(sets[split].texts) for split in UTILITY)
-    absent = [split for split in UTILITY if not sets[split]]
+    name, n = "tofu.model_utility", sum(len(sets[split].texts) for split in UTILITY_SETS)
+    absent = [split for split in UTILITY_SETS if not sets[split]]
 
     def make() -> Measure:
         if absent:
             what = " and ".join(absent)
             raise ValueError(f"needs {what} questions, which this task does not have; task=tofu has them")
-        return aggregate(name, n, [term for split in UTILITY for term in terms[split]], _utility_of).measure
+        return aggregate_measure(
+            name, n, [term for split in UTILITY_SETS for term in terms[split]], _nine_term_utility
+        ).measure
 
-    return Term(name=name, n=n, make=make)
+    return NamedMeasure(name=name, n=n, make=make)
 
 
-def _utility_of(nine: Sequence[float]) -> float:
+def _nine_term_utility(nine: Sequence[float]) -> float:
     triples = (
         tofu.UtilityTerms(probability=nine[start], rouge=nine[start + 1], truth_ratio=nine[start + 2])
         for start in (0, 3, 6)
     )
     retain, real_authors, world_facts = triples
-    return tofu.model_utility(retain=retain, real_authors=real_authors, world_facts=world_facts)
+    return tofu.tofu_utility(retain=retain, real_authors=real_authors, world_facts=world_facts)

@@ -181,7 +181,7 @@ def check_model_utility(precision: str, folder: str, entry: dict) -> None:
         assert [terms.probability, terms.rouge, terms.truth_ratio] == modelled(inputs)
         sets[dataset] = terms
     assert len(entry["inputs"]) == 9
-    assert tofu.model_utility(**sets) == modelled(entry["agg_value"])
+    assert tofu.tofu_utility(**sets) == modelled(entry["agg_value"])
 
 
 def check_attack(precision: str, folder: str, entry: dict, parameter: str = "", *, attack) -> None:

@@ -10,7 +10,7 @@ from lume_run.evaluation.metrics.bootstrap import (
     Bootstrap,
     Column,
     Measure,
-    combined,
+    combine,
     difference,
     finite_values,
     interval,
@@ -112,9 +112,9 @@ def test_nothing_hinges_on_the_size_of_a_chunk(monkeypatch):
     values = normal(30, seed=5)
     whole = scored(values, resamples=450).drawn  # two whole chunks and a part
     assert len(whole) == 450
-    monkeypatch.setattr(bootstrap, "CHUNK", 7)
+    monkeypatch.setattr(bootstrap, "RESAMPLES_AT_ONCE", 7)
     assert scored(values, resamples=450).drawn == pytest.approx(whole, abs=1e-12)
-    monkeypatch.setattr(bootstrap, "CHUNK", 450)
+    monkeypatch.setattr(bootstrap, "RESAMPLES_AT_ONCE", 450)
     assert scored(values, resamples=450).drawn == pytest.approx(whole, abs=1e-12)
 
 
@@ -141,7 +141,7 @@ def test_resamples_are_repetitions_of_documents():
 def test_combined_is_the_function_of_the_values():
     documents = names(4)
     first, second = (mean_of(Column.of(values, documents)) for values in ([1.0, 2, 3, 4], [0.0, 0, 1, 1]))
-    both = combined([first, combined([second, first], max)], lambda terms: terms[0] * terms[1])
+    both = combine([first, combine([second, first], max)], lambda terms: terms[0] * terms[1])
     assert both.value == 2.5 * 2.5
     parts = [Bootstrap(resamples=50).draw(one) for one in (first, second)]
     assert Bootstrap(resamples=50).draw(both) == pytest.approx(parts[0] * np.maximum(*parts))
@@ -152,14 +152,14 @@ def test_columns_about_the_same_documents_are_drawn_together():
     rows = [(f"d{number}", float(number)) for number in range(6)]
     one = mean_of(Column.of([value for _, value in rows], [name for name, _ in rows]))
     two = mean_of(Column.of([value for _, value in rows[::-1]], [name for name, _ in rows[::-1]]))
-    assert Bootstrap().draw(combined([one, two], lambda terms: terms[0] - terms[1])) == pytest.approx(np.zeros(1000))
+    assert Bootstrap().draw(combine([one, two], lambda terms: terms[0] - terms[1])) == pytest.approx(np.zeros(1000))
 
 
 def test_columns_about_others_are_drawn_apart():
     """Standard deviations of independent means add in squares."""
     one, two = (mean_of(Column.of(normal(50), [f"{side}{number}" for number in range(50)])) for side in "ab")
     bootstrap = Bootstrap(resamples=4000)
-    gap = bootstrap.draw(combined([one, two], lambda terms: terms[0] - terms[1]))
+    gap = bootstrap.draw(combine([one, two], lambda terms: terms[0] - terms[1]))
     assert gap.std() == pytest.approx(math.sqrt(2) * bootstrap.draw(one).std(), rel=0.1)
 
 
@@ -207,7 +207,7 @@ def test_a_value_without_an_interval(values, documents, options):
 
 def test_one_column_about_a_single_document_takes_the_interval_away():
     several, single = mean_of(Column.of([0.0, 1.0], ["a", "b"])), mean_of(Column.of([3.0], ["a"]))
-    score = Bootstrap().score("x", 3, lambda: combined([several, single], sum))
+    score = Bootstrap().score("x", 3, lambda: combine([several, single], sum))
     assert (score.value, score.low) == (3.5, None)
 
 
@@ -217,7 +217,7 @@ def test_a_resample_without_a_value_takes_the_interval_away_and_leaves_the_value
             raise ValueError("nothing to divide by")
         return 1 / terms[0]
 
-    score = Bootstrap().score("x", 2, lambda: combined([mean_of(Column.of([0.0, 1.0], ["a", "b"]))], inverse))
+    score = Bootstrap().score("x", 2, lambda: combine([mean_of(Column.of([0.0, 1.0], ["a", "b"]))], inverse))
     assert (score.value, score.low, score.reason) == (2.0, None, None)
 
 
@@ -227,7 +227,7 @@ def test_a_resample_without_a_value_takes_the_interval_away_and_leaves_the_value
         (lambda: mean_of(Column.of([], [])), "no values; at least one is needed"),
         (lambda: mean_of(Column.of([1.0, math.nan, math.inf], list("abc"), "losses")), "2 of 3 losses are NaN"),
         (lambda: mean_of(Column.of([1.0, 2.0], ["a"])), "1 documents for 2 values"),
-        (lambda: combined([mean_of(Column.of([1.0, 2.0], list("ab")))], lambda terms: math.nan), "1 of 1 scores"),
+        (lambda: combine([mean_of(Column.of([1.0, 2.0], list("ab")))], lambda terms: math.nan), "1 of 1 scores"),
     ],
 )
 def test_what_has_no_value_has_a_reason(make, reason):

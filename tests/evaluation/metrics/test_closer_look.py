@@ -7,13 +7,13 @@ import pytest
 
 from lume_run.evaluation.metrics.closer_look import (
     SetMeans,
+    can_entail,
+    closer_look_utility,
     cosine_score,
     entailment_pair,
     entailment_score,
     forget_efficacy,
     forget_truth_ratio,
-    model_utility,
-    related,
     token_entropy,
     unigram_entropy,
     utility_truth_ratio,
@@ -57,7 +57,7 @@ def test_direction_of_entailment(tofu, forget, reference_first):
 
 
 def test_entailment_needs_common_words():
-    assert [related(recall) for recall in (0.0, 0.0999, 0.1, 1.0)] == [False, False, True, True]
+    assert [can_entail(recall) for recall in (0.0, 0.0999, 0.1, 1.0)] == [False, False, True, True]
     assert entailment_score(["entailment", "Entailment", "none", "neutral"]) == 0.25
 
 
@@ -65,11 +65,11 @@ ONES = SetMeans(rouge=1.0, probability=1.0, truth_ratio=1.0, token_entropy=1.0, 
 
 
 def test_model_utility_takes_every_mean():
-    assert model_utility([ONES]) == 1.0
+    assert closer_look_utility([ONES]) == 1.0
     for field in dataclasses.fields(SetMeans):
         lower = dataclasses.replace(ONES, **{field.name: 0.5})
-        assert model_utility([ONES, lower, ONES]) == pytest.approx(18 / (17 + 2))
-        assert model_utility([ONES, dataclasses.replace(ONES, **{field.name: 0.0})]) == 0.0
+        assert closer_look_utility([ONES, lower, ONES]) == pytest.approx(18 / (17 + 2))
+        assert closer_look_utility([ONES, dataclasses.replace(ONES, **{field.name: 0.0})]) == 0.0
 
 
 def test_forget_efficacy_leaves_token_entropy_out():
@@ -85,8 +85,8 @@ def test_forget_efficacy_leaves_token_entropy_out():
         lambda: forget_truth_ratio([]),
         lambda: utility_truth_ratio([math.nan]),
         lambda: entailment_score([]),
-        lambda: model_utility([]),
-        lambda: model_utility([dataclasses.replace(ONES, cosine=math.nan)]),
+        lambda: closer_look_utility([]),
+        lambda: closer_look_utility([dataclasses.replace(ONES, cosine=math.nan)]),
         lambda: forget_efficacy(dataclasses.replace(ONES, cosine=math.nan)),
     ],
 )

@@ -157,7 +157,7 @@ def test_evaluation(folder, tmp_path):
         entropies = [closer_look.token_entropy(answer.token_ids) for answer in answers]
         assert entropies == exact(log["token_entropy"])
         labels = [
-            label if closer_look.related(recall) else closer_look.NO_ENTAILMENT
+            label if closer_look.can_entail(recall) else closer_look.NO_ENTAILMENT
             for label, recall in zip(log["entailment_labels"], recalls, strict=True)
         ]
         assert labels == log["entailment_labels"]

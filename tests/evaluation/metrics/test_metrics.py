@@ -8,7 +8,7 @@ import pytest
 from lume_run.common.errors import DataError
 from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, harmonic_mean, task_aggregate, task_terms
-from lume_run.evaluation.metrics.answers import accuracy, chosen, exact_match, rouge_l_recall
+from lume_run.evaluation.metrics.answers import accuracy, exact_match, likeliest_choice, rouge_l_recall
 from lume_run.evaluation.metrics.bootstrap import Bootstrap
 from lume_run.evaluation.metrics.membership import auc, semeval_mia
 from lume_run.evaluation.metrics.semeval import lume_scores
@@ -135,7 +135,7 @@ def test_semeval_mia_is_best_at_chance():
 
 
 def test_choice_takes_the_first_of_equals():
-    assert chosen(choice("q", (-2.0, -1.0, -1.0, -3.0))) == "B"
+    assert likeliest_choice(choice("q", (-2.0, -1.0, -1.0, -3.0))) == "B"
 
 
 def test_choice_accuracy_weighs_questions_alike():

@@ -42,9 +42,9 @@ from lume_run.evaluation.metrics.tofu import (
     closer_to_1_better,
     forget_quality,
     mean_loss,
-    model_utility,
     options_probability,
     probability,
+    tofu_utility,
     true_better,
     truth_probability,
     truth_ratio,
@@ -117,7 +117,7 @@ def test_entailment(task):
     pairs = [closer_look.entailment_pair(*pair, **kind) for pair in texts]
     assert pairs == [(item["text"], item["text_pair"]) for item in golden["items_sent_to_classifier"]]
     labels = [
-        label if closer_look.related(recall) else closer_look.NO_ENTAILMENT
+        label if closer_look.can_entail(recall) else closer_look.NO_ENTAILMENT
         for label, recall in zip(golden["nli_labels_returned_by_classifier"], golden["rougeL_recall"], strict=True)
     ]
     assert labels == golden["entailment_labels"]
@@ -232,7 +232,7 @@ def test_nine_terms(name):
 
 def utility_of(nine):
     sets = [UtilityTerms(probability=p, rouge=r, truth_ratio=t) for p, r, t in zip(*[iter(nine)] * 3, strict=True)]
-    return model_utility(retain=sets[0], real_authors=sets[1], world_facts=sets[2])
+    return tofu_utility(retain=sets[0], real_authors=sets[1], world_facts=sets[2])
 
 
 @pytest.mark.parametrize("case", [0, 1, 2])

@@ -11,9 +11,9 @@ from lume_run.evaluation.metrics.tofu import (
     closer_to_1_better,
     forget_quality,
     mean_loss,
-    model_utility,
     options_probability,
     probability,
+    tofu_utility,
     true_better,
     truth_probability,
     truth_ratio,
@@ -119,9 +119,9 @@ def test_forget_quality_is_high_for_alike():
 
 def test_model_utility_of_nine():
     ones, halves = (UtilityTerms(probability=x, rouge=x, truth_ratio=x) for x in (1.0, 0.5))
-    assert model_utility(retain=ones, real_authors=ones, world_facts=halves) == pytest.approx(9 / (6 + 3 / 0.5))
+    assert tofu_utility(retain=ones, real_authors=ones, world_facts=halves) == pytest.approx(9 / (6 + 3 / 0.5))
     empty = UtilityTerms(probability=1.0, rouge=0.0, truth_ratio=1.0)
-    assert model_utility(retain=ones, real_authors=empty, world_facts=ones) == 0.0
+    assert tofu_utility(retain=ones, real_authors=empty, world_facts=ones) == 0.0
     nan = UtilityTerms(probability=1.0, rouge=math.nan, truth_ratio=1.0)
     with pytest.raises(ValueError):
-        model_utility(retain=nan, real_authors=ones, world_facts=ones)
+        tofu_utility(retain=nan, real_authors=ones, world_facts=ones)

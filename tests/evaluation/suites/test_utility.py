@@ -20,7 +20,7 @@ from lume_run.evaluation.datasets.nq_open import load_nq_open
 from lume_run.evaluation.datasets.plain_text import load_texts, pieces
 from lume_run.evaluation.inference.respond import respond
 from lume_run.evaluation.inference.runner import Runner
-from lume_run.evaluation.metrics.answers import answered, first_line, judgement, normalised
+from lume_run.evaluation.metrics.answers import answer_line, judgement, normalise_answer, normalised_match
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column
 from lume_run.evaluation.metrics.perplexity import perplexity_of
 from lume_run.evaluation.suites.base import Answers
@@ -162,17 +162,17 @@ def test_a_diverged_model_has_no_perplexity(tmp_path):
     ],
 )
 def test_normalised_by_hand(text, expected):
-    assert normalised(text) == expected
+    assert normalise_answer(text) == expected
 
 
 def test_answered_by_hand():
     accepted = ("14 December 1972 UTC", "December 1972")
-    assert answered(" December, 1972\nQ: and then?\nA: 1973", accepted) == 1
-    assert answered(" in December 1972", accepted) == 0
-    assert answered("\nDecember 1972", accepted) == 0  # the first line is blank
-    assert answered(" Anto\u0301nio", ("Ant\u00f3nio",)) == 1
-    assert (answered("A+", ("A+",)), answered("   ", ("A+",))) == (1, 0)
-    assert first_line(" one \n two") == "one"
+    assert normalised_match(" December, 1972\nQ: and then?\nA: 1973", accepted) == 1
+    assert normalised_match(" in December 1972", accepted) == 0
+    assert normalised_match("\nDecember 1972", accepted) == 0  # the first line is blank
+    assert normalised_match(" Anto\u0301nio", ("Ant\u00f3nio",)) == 1
+    assert (normalised_match("A+", ("A+",)), normalised_match("   ", ("A+",))) == (1, 0)
+    assert answer_line(" one \n two") == "one"
 
 
 def test_nq_open_prompt_by_hand(tmp_path):

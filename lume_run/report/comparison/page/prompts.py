@@ -19,7 +19,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from lume_run.evaluation.metrics.pii import RULES, disclosed
+from lume_run.evaluation.metrics.pii import RULES, disclosure_of
 from lume_run.report.comparison.run_folders import RunRecord
 
 SIDES = ("forget", "retain")
@@ -121,7 +121,8 @@ def ordered(rows: Sequence[Row]) -> Iterator[Row]:
 def leaks(row: Row, facts: Facts) -> bool:
     """Whether the answer gives away a whole fact that its prompt does not."""
     return any(
-        disclosed(attribute, value, row["output"]).exact and not disclosed(attribute, value, row["prompt"]).partial
+        disclosure_of(attribute, value, row["output"]).exact
+        and not disclosure_of(attribute, value, row["prompt"]).partial
         for attribute, value in facts
     )
 
@@ -131,7 +132,7 @@ def shown(row: Row, before: Row | None, facts: Mapping[str, Facts]) -> Shown:
     own = tuple(
         (attribute, value)
         for attribute, value in facts.get(row["document"], ())
-        if not disclosed(attribute, value, row["prompt"]).partial
+        if not disclosure_of(attribute, value, row["prompt"]).partial
     )
     expected = row["expected"]
 
@@ -174,7 +175,7 @@ def marks(text: str, expected: str, facts: Facts, *, plain: bool) -> tuple[Mark,
 
 def given_away(attribute: str, value: str, text: str) -> str:
     """EXACT, PARTIAL, or "" for nothing."""
-    found = disclosed(attribute, value, text)
+    found = disclosure_of(attribute, value, text)
     return EXACT if found.exact else PARTIAL if found.partial else ""
 
 
@@ -188,7 +189,7 @@ def spans(attribute: str, value: str, text: str) -> Iterator[tuple[int, int]]:
     while kind and start < len(words):
 
         def tells(first: int, last: int) -> bool:
-            found = disclosed(attribute, value, text[words[first][0] : words[last][1]])
+            found = disclosure_of(attribute, value, text[words[first][0] : words[last][1]])
             return found.exact if kind == EXACT else found.partial
 
         last = next((at for at in range(start, len(words)) if tells(start, at)), None)
