@@ -1,1 +1,1 @@
-"""How a stage becomes processes: one, several on a node, several nodes under SLURM."""
+"""How a stage becomes processes: one process, several on a node, or several nodes of a SLURM allocation."""

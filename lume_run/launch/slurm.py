@@ -1,4 +1,4 @@
-"""The SLURM allocation that this command runs in: its nodes, where they meet, how a program starts on each of them.
+"""The SLURM allocation that this command runs in: its nodes, their addresses, how a program starts on each of them.
 
 All of it is read from the environment that sbatch and salloc make (Slurm 20.11 or newer, for `srun --overlap`).
 """
@@ -12,6 +12,8 @@ import subprocess
 
 from lume_run.common.errors import RunError
 
+WITH_NODE_RANK = 'PET_NODE_RANK=$SLURM_PROCID exec "$0" "$@"'  # tells torchrun which of the nodes it is on
+
 
 def allocation_size() -> int:
     """Nodes of the allocation, 0 outside of one."""
@@ -21,9 +23,9 @@ def allocation_size() -> int:
 
 
 def default_nodes() -> int:
-    """Nodes that a command takes where nobody says how many: in the script of sbatch all it was given, one elsewhere.
+    """Nodes that a command takes where no setting says how many: in a script of sbatch all of them, one elsewhere.
 
-    A step of srun may be one of many that share an allocation, and the shell of salloc need not be on a node of it.
+    A step of srun may share an allocation with others, and the shell of salloc need not run on one of its nodes.
     """
     in_script = os.environ.get("SLURMD_NODENAME") and not os.environ.get("SLURM_STEP_ID")
     return max(1, allocation_size()) if in_script else 1
@@ -35,7 +37,7 @@ def step_tasks() -> int:
 
 
 def missing_programs() -> list[str]:
-    """Programs that it takes to reach other nodes and that are not here, as in a container."""
+    """Programs for reaching other nodes that are not installed here, as in a container."""
     return [program for program in ("srun", "scontrol") if shutil.which(program) is None]
 
 
@@ -45,13 +47,13 @@ def hosts(count: int) -> list[str]:
 
 
 def address(host: str) -> str:
-    """Where a node can be reached; its name alone need not mean anything to the network."""
-    found = re.search(r"\bNodeAddr=(\S+)", scontrol_show("node", host))
-    return found[1] if found else host
+    """The network address of a node, whose name alone need not resolve."""
+    match = re.search(r"\bNodeAddr=(\S+)", scontrol_show("node", host))
+    return match[1] if match else host
 
 
 def srun_command(names: list[str]) -> list[str]:
-    """What to put before a command that is to run once on each of these nodes, with all that the job has there.
+    """What to put before a command that is to run once on each of these nodes, with all resources of the job there.
 
     Without `--overlap` it would wait for ever where this command is a step itself; without `--cpu-bind` some clusters
     bind it to one core; without `--export` a job submitted with `--export=NONE` loses its environment. A number of
@@ -59,19 +61,12 @@ def srun_command(names: list[str]) -> list[str]:
     """
     size = [f"--nodes={len(names)}", f"--ntasks={len(names)}", "--ntasks-per-node=1", f"--nodelist={','.join(names)}"]
     options = ["--overlap", "--cpu-bind=none", "--export=ALL", "--mpi=none", "--kill-on-bad-exit=1"]
-    return [
-        "srun",
-        *size,
-        *options,
-        "sh",
-        "-c",
-        'PET_NODE_RANK=$SLURM_PROCID exec "$0" "$@"',
-    ]  # which node of torchrun's this is
+    return ["srun", *size, *options, "sh", "-c", WITH_NODE_RANK]
 
 
-def scontrol_show(*what: str) -> str:
-    """What `scontrol show` prints; RunError with its own words where it fails."""
-    done = subprocess.run(["scontrol", "show", *what], capture_output=True, text=True, check=False)
+def scontrol_show(*arguments: str) -> str:
+    """The output of `scontrol show`; RunError with its message where it fails."""
+    done = subprocess.run(["scontrol", "show", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RunError(f"scontrol show {' '.join(what)} failed: {(done.stderr or done.stdout).strip()}")
+        raise RunError(f"scontrol show {' '.join(arguments)} failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout

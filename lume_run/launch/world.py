@@ -9,12 +9,12 @@ from pathlib import Path
 from lume_run.common.files import write_json
 
 STOP, WORLD = "STOP", "world.json"
-STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3}
+ZERO_STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """How many processes share a stage, and what they share: `mode` is a name of conf/launch."""
+    """How many processes share a stage, what they share (`mode` is a name of conf/launch), and why that was chosen."""
 
     mode: str = "single"
     processes: int = 1
@@ -31,19 +31,19 @@ class World:
     @property
     def stage(self) -> int:
         """The ZeRO stage, 0 without DeepSpeed."""
-        return STAGES.get(self.mode, 0)
+        return ZERO_STAGES.get(self.mode, 0)
 
     @property
     def needs_torchrun(self) -> bool:
-        """Whether stages run in processes of their own; DeepSpeed wants the environment of torchrun even for one."""
+        """Whether stages run in processes started by torchrun, whose environment DeepSpeed needs even for one."""
         return self.size > 1 or self.stage > 0
 
     def __str__(self) -> str:
-        many = f"{self.processes} process{'es' if self.processes > 1 else ''}"
-        return f"{self.mode}, {many}" + (f" on each of {self.nodes} nodes" if self.nodes > 1 else "")
+        processes = f"{self.processes} process{'es' if self.processes > 1 else ''}"
+        return f"{self.mode}, {processes}" + (f" on each of {self.nodes} nodes" if self.nodes > 1 else "")
 
     def write(self, folder: Path, name: str = WORLD) -> None:
-        """Write it for the ranks, or mark a checkpoint."""
+        """Write it into a run folder for the ranks, or into a checkpoint."""
         write_json(folder / name, asdict(self))
 
     @classmethod

@@ -17,7 +17,7 @@ from lume_run.config.settings import Checked, Settings
 from lume_run.evaluation.inference.vllm import vllm_trouble
 from lume_run.launch import preemption, slurm
 from lume_run.launch.spawn import is_free
-from lume_run.launch.world import STAGES
+from lume_run.launch.world import ZERO_STAGES
 from lume_run.pipeline.method_checks import (
     _named,
     fine_tuning_problems,
@@ -132,7 +132,7 @@ def _launch_conflicts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]
             yield f"launch.{where}", "launch=single is one process", "launch=auto, ddp, zero2 or zero3"
     elif not data.get("dry_run"):
         yield from _node_conflicts(nodes if isinstance(nodes, int) else slurm.default_nodes())
-        if name in STAGES and importlib.util.find_spec("deepspeed") is None:
+        if name in ZERO_STAGES and importlib.util.find_spec("deepspeed") is None:
             yield "launch", f"{name} is DeepSpeed's, which is not installed", "pip install deepspeed"
         if isinstance(processes, int):
             yield from _gpu_conflicts(processes, value_at(data, "launch.device"))

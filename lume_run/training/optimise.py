@@ -87,7 +87,7 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
             trainer.add_callback(callback)
         diverged = _train(trainer, resume)
     if asked.stopped:
-        raise Preempted(f"Told to stop after step {trainer.state.global_step}; the same command goes on from there.")
+        raise Preempted(f"Stopped after step {trainer.state.global_step}; the same command resumes from there.")
     if diverged is not None and isinstance(job.method, FineTune):
         raise diverged
     kept = _save_good(job, trainer, tokenizer, diverged, out)

@@ -134,7 +134,7 @@ def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_one(cluster, al
     ended = cluster.wait(job)
     printed = cluster.printed(job)
     assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 1), printed
-    assert "Told to stop after step" in printed
+    assert "Stopped after step" in printed
     assert "going on from checkpoint-" in printed
     assert largest_difference(tmp_path, alone, "store/target/*") == 0
 

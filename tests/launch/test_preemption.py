@@ -82,13 +82,13 @@ def alone(tmp_path_factory) -> Iterator[Story]:
 def test_a_signal_asks_to_be_queued_again(alone, name):
     end = alone.ends[name]
     assert end.code == REQUEUE == 75
-    assert "Told to stop " in end.text
+    assert "Stopped " in end.text
     assert "Traceback" not in end.text
 
 
 def test_a_signal_makes_a_checkpoint_after_the_step_under_way(alone):
     first, second = alone.ends["SIGTERM"], alone.ends["SIGUSR2"]
-    assert f"Told to stop after step {first.step};" in first.text
+    assert f"Stopped after step {first.step};" in first.text
     assert f"going on from checkpoint-{first.step}\n" in second.text
     assert 10 < first.step < second.step < 60
     assert (first.step % 10, second.step % 10) != (0, 0)  # where none was due
@@ -207,7 +207,7 @@ def test_a_killed_rank_is_named(shared_out):
 def test_a_signal_to_one_rank_stops_all(shared_out, name):
     end = shared_out[1][name]
     assert end.code == REQUEUE, end.text
-    assert "Told to stop while making " in end.text
+    assert "Stopped while making " in end.text
     assert "Traceback" not in end.text
 
 

@@ -252,7 +252,7 @@ def test_jobs_at_once_that_are_told_to_stop_all_leave_a_checkpoint(started, tmp_
     text, _ = started.communicate(timeout=120)
     assert started.returncode == REQUEUE, text
     assert counted(text)["preempted"] == 2
-    assert text.count("Told to stop ") == 2
+    assert text.count("Stopped ") == 2
     assert not list(tmp_path.glob("*/error.json"))
 
 

@@ -10,10 +10,9 @@ import gc
 import importlib.util
 import multiprocessing
 import os
-import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 from lume_run.common.devices import device_of, dtype_of
 from lume_run.common.errors import RunError
 from lume_run.config.settings import ModelSettings
+from lume_run.launch.lifeline import end_when_closed
 from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.load import generation_config_of
 
@@ -152,7 +152,7 @@ def asked(pipe: Connection, request: Any) -> Any:
 
 def serve(pipe: Connection, lifeline: Connection, options: Mapping[str, Any]) -> None:
     """The engine's process: continues prompts until the pipe is closed, and ends at once where its parent dies."""
-    threading.Thread(target=end_with, args=(lifeline,), daemon=True).start()
+    end_when_closed(lifeline.fileno())
     try:
         from vllm import LLM, SamplingParams, TokensPrompt
 
@@ -169,13 +169,6 @@ def serve(pipe: Connection, lifeline: Connection, options: Mapping[str, Any]) ->
     except Exception as error:
         traceback.print_exc()
         pipe.send((True, f"{type(error).__name__}: {' '.join(str(error).split())[:TOLD_CHARACTERS]}"))
-
-
-def end_with(lifeline: Connection) -> None:
-    """End this process when the other end is closed, as it is when the process that holds it dies."""
-    with suppress(EOFError):
-        lifeline.recv()
-    os._exit(1)
 
 
 def unknown_settings(config: Any) -> list[str]:
