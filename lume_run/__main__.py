@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from lume_run.common.console import console
 from lume_run.common.errors import LumeError
-from lume_run.config.resolve import identity, read_config
+from lume_run.config.resolve import read_config, run_identity
 from lume_run.launch.preemption import REQUEUE, Preempted
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import run_pipeline
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(given[0]).resolve()
     try:
         settings, data = require_settings(read_config(folder / "config.yaml"))
-        run_pipeline(settings, folder, identity=identity(data), command=["python", "-m", "lume_run", str(folder)])
+        run_pipeline(settings, folder, identity=run_identity(data), command=["python", "-m", "lume_run", str(folder)])
     except Preempted as error:
         console.print(escape(str(error)), soft_wrap=True)
         return REQUEUE

@@ -15,13 +15,13 @@ from typing import Any
 
 from lume_run.config.overrides import (
     compose,
+    composition_error,
     conf_dir,
     config_dirs,
-    expand,
-    options,
+    group_options,
     override_problems,
-    refusal,
     split_arguments,
+    sweep_choices,
 )
 
 HELP_OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
@@ -44,7 +44,7 @@ PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc
 def help_text(folders: Sequence[Path]) -> str:
     """What `lume-run --help` prints."""
     lines = [HELP_OVERVIEW]
-    for group, choices in sorted(options(folders).items()):
+    for group, choices in sorted(group_options(folders).items()):
         lines.append(f"{group}=")
         width = max(14, *map(len, choices))
         lines += [f"  {name:<{width}} {told}" for name, told in choices.items()]
@@ -66,12 +66,12 @@ def check_command(arguments: Sequence[str]) -> int | None:
     flags, overrides = split_arguments(arguments)
     folders = config_dirs(arguments)
     sweeping = any(flag in ("-m", "--multirun") for flag in flags)
-    swept = [choices for override in overrides if (choices := expand(override) if sweeping else [override])]
+    swept = [choices for override in overrides if (choices := sweep_choices(override) if sweeping else [override])]
     first = [choices[0] for choices in swept]
     jobs = [first, *([*first[:at], choice, *first[at + 1 :]] for at, own in enumerate(swept) for choice in own[1:])]
     problems: list[Any] = []
     good = [choice for choices in swept for choice in choices]
-    if any(refusal(job, folders) is not None for job in jobs):
+    if any(composition_error(job, folders) is not None for job in jobs):
         problems, good = override_problems(good, folders)
     for job in jobs:
         settings, found, _ = check_config(compose([override for override in job if override in good], folders))
@@ -99,7 +99,7 @@ def name_sweep(arguments: Sequence[str]) -> None:
     _, overrides = split_arguments(arguments)
     own = [override for override in overrides if not override.lstrip("+~").startswith("hydra")]
     os.environ[SWEEP] = "sweep-" + content_hash(sorted(own))[:8]
-    os.environ[SWEPT] = ",".join(override.partition("=")[0] for override in own if len(expand(override)) != 1)
+    os.environ[SWEPT] = ",".join(override.partition("=")[0] for override in own if len(sweep_choices(override)) != 1)
 
 
 def main() -> None:

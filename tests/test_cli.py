@@ -15,9 +15,9 @@ import yaml
 from lume_run import __main__ as repeat
 from lume_run.cli import check_command
 from lume_run.common.console import console
-from lume_run.config.overrides import conf_dir, expand, options, split_arguments
+from lume_run.config.overrides import conf_dir, group_options, split_arguments, sweep_choices
 
-OPTIONS = options([conf_dir()])
+OPTIONS = group_options([conf_dir()])
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port: the hub is out of reach wherever this runs
 MINE = """# My pair: NPO that stays close to the target
 defaults:
@@ -198,11 +198,11 @@ def test_arguments_are_told_apart():
 
 
 def test_choices_of_a_sweep():
-    assert expand("method=ga,npo") == ["method=ga", "method=npo"]
-    assert expand("seed=3") == ["seed=3"]
-    assert expand("stages=[train,unlearn]") == ["stages=[train,unlearn]"]
-    assert expand("stages=[train],[train,unlearn]") == ["stages=[train]", "stages=[train,unlearn]"]
-    assert expand("seed=range(0,3)") == expand("method=glob(*)") == []
+    assert sweep_choices("method=ga,npo") == ["method=ga", "method=npo"]
+    assert sweep_choices("seed=3") == ["seed=3"]
+    assert sweep_choices("stages=[train,unlearn]") == ["stages=[train,unlearn]"]
+    assert sweep_choices("stages=[train],[train,unlearn]") == ["stages=[train]", "stages=[train,unlearn]"]
+    assert sweep_choices("seed=range(0,3)") == sweep_choices("method=glob(*)") == []
 
 
 def test_a_sweep_with_a_bad_choice_starts_no_job(tmp_path):

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 from helpers.shared import ROOT
 
-from lume_run.config.overrides import conf_dir, options
+from lume_run.config.overrides import conf_dir, group_options
 from lume_run.methods.baselines import BASELINES
 
 
@@ -34,7 +34,7 @@ def report(**scores: float | None) -> dict:
 
 def test_every_method_has_a_row(script):
     listed = {name.partition(":")[0] for name in (*script.BASELINES, *script.LOSSES)}
-    assert listed == set(options([conf_dir()])["method"])
+    assert listed == set(group_options([conf_dir()])["method"])
     assert len(script.BASELINES) == len(BASELINES)
 
 

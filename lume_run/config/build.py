@@ -17,25 +17,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from lume_run.common.errors import Problem
+from lume_run.config.renamed import renamed_key_problem
 from lume_run.config.settings import LoraSettings
 
 TARGET = "_target_"
-OWN_PREFIX = "lume_run"
+PACKAGE_NAME = "lume_run"
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggest_nearest(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?`, or the choices."""
     names = [str(name) for name in known]
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(names)}"
 
 
-class Walk:
+class Builder:
     """One pass over a config tree: builds what can be built and collects what cannot."""
 
     def __init__(self, allow_external: Iterable[str] = ()) -> None:
         self.problems: list[Problem] = []
-        self.prefixes = (OWN_PREFIX, *allow_external)
+        self.prefixes = (PACKAGE_NAME, *allow_external)
 
     def bad(self, where: str, what: str, remedy: str = "") -> None:
         """Note a problem."""
@@ -50,7 +51,8 @@ class Walk:
         before, arguments = len(self.problems), {}
         for key in node:
             if key not in fields and key != TARGET:
-                self.bad(_join(path, key), "unknown key", nearest(str(key), fields))
+                unknown = Problem(where=_join(path, key), what="unknown key", remedy=suggest_nearest(str(key), fields))
+                self.problems.append(renamed_key_problem(unknown.where) or unknown)
         for name, field in fields.items():
             where = _join(path, name)
             if name in node:
@@ -89,7 +91,7 @@ class Walk:
             return self.union(arguments, value, path)
         if origin is Literal:
             if value not in arguments:
-                self.bad(path, f"unknown value {value!r}", nearest(str(value), arguments))
+                self.bad(path, f"unknown value {value!r}", suggest_nearest(str(value), arguments))
             return value
         if origin in (list, tuple, Sequence):
             return self.sequence(list if origin is list else tuple, arguments, value, path)
@@ -112,7 +114,7 @@ class Walk:
             return None
         options = [hint for hint in hints if hint is not type(None)]
         for hint in options[:-1]:
-            attempt = Walk(self.prefixes)
+            attempt = Builder(self.prefixes)
             found = attempt.value(hint, value, path)
             if not attempt.problems:
                 return found
@@ -146,7 +148,7 @@ class Walk:
         if not any(module_name == prefix or module_name.startswith(prefix + ".") for prefix in self.prefixes):
             self.bad(
                 _join(path, TARGET),
-                f"'{name}' is not from {OWN_PREFIX}",
+                f"'{name}' is not from {PACKAGE_NAME}",
                 "list its module in allow_external if you trust it",
             )
             return None

@@ -30,7 +30,7 @@ def config_dirs(arguments: Sequence[str]) -> list[Path]:
     return folders
 
 
-def options(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
+def group_options(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
     """{group: {option: its one-line description}} from the first comment line of each YAML file."""
     groups: dict[str, dict[str, str]] = {}
     for folder in folders:
@@ -49,11 +49,11 @@ def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tupl
     problems: list[Any] = []
     good: list[str] = []
     for override in overrides:
-        error = refusal([*good, override], folders)
+        error = composition_error([*good, override], folders)
         if error is None:
             good.append(override)
         else:
-            problems.append(explain(override, error, folders, good))
+            problems.append(explain_override_error(override, error, folders, good))
     return problems, good
 
 
@@ -70,25 +70,26 @@ def compose(overrides: Sequence[str], folders: Sequence[Path], *, whole: bool = 
         return hydra.compose("config", overrides=[*overrides, *extra], return_hydra_config=whole)
 
 
-def explain(override: str, error: str, folders: Sequence[Path], beside: Sequence[str] = ()) -> Any:
+def explain_override_error(override: str, error: str, folders: Sequence[Path], beside: Sequence[str] = ()) -> Any:
     """One problem: what is wrong with an override, and the nearest thing that would work; `beside`: good ones."""
     from omegaconf import OmegaConf
 
     from lume_run.common.errors import Problem
-    from lume_run.config.build import nearest
+    from lume_run.config.build import suggest_nearest
+    from lume_run.config.renamed import renamed_key_problem
 
     key, _, value = override.lstrip("+~").partition("=")
-    groups = options(folders)
+    groups = group_options(folders)
     if "=" not in override and not override.startswith("~"):
         return Problem(where=override, what="neither a flag nor an override", remedy=REMEDY)
     if error.startswith("Ambiguous value"):
         return Problem(where=key, what=f"several values: {value}", remedy="add -m to sweep over them, or write [a,b]")
     if key in groups and value not in groups[key]:
-        return Problem(where=key, what=f"there is no {key} '{value}'", remedy=nearest(value, groups[key]))
+        return Problem(where=key, what=f"there is no {key} '{value}'", remedy=suggest_nearest(value, groups[key]))
     if key.startswith("hydra/") and "Available options" in error:
         listed = error.partition("Available options")[2].partition("Config search path")[0].split("\n")[1:]
         choices = [line.strip() for line in listed if line.strip()]
-        return Problem(where=key, what=f"there is no {key} '{value}'", remedy=nearest(value, choices))
+        return Problem(where=key, what=f"there is no {key} '{value}'", remedy=suggest_nearest(value, choices))
     if key in groups and "No match in the defaults list" in error:
         parent, _, leaf = key.rpartition("/")
         remedy = f"drop it, or choose a {parent} that has one"
@@ -97,8 +98,10 @@ def explain(override: str, error: str, folders: Sequence[Path], beside: Sequence
     chosen = [own for own in beside if hydra and own.startswith("hydra/") and own != override]
     data: Any = OmegaConf.to_container(compose(chosen, folders, whole=hydra), resolve=False)
     known = [*groups, *_keys(data), *(HYDRA_GROUPS if key.startswith("hydra/") else ())]
+    if key not in known and (renamed := renamed_key_problem(key, override)):
+        return renamed
     if key not in known and "=" in override:
-        close = nearest(key, known)
+        close = suggest_nearest(key, known)
         remedy = (
             close
             if close.startswith("did")
@@ -124,7 +127,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
-def expand(override: str) -> list[str]:
+def sweep_choices(override: str) -> list[str]:
     """The single choices of a swept override; a range or glob is left to Hydra."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Glob
@@ -142,7 +145,7 @@ def expand(override: str) -> list[str]:
     return [f"{key}={choice}" for choice in parsed.sweep_string_iterator()]
 
 
-def refusal(overrides: Sequence[str], folders: Sequence[Path]) -> str | None:
+def composition_error(overrides: Sequence[str], folders: Sequence[Path]) -> str | None:
     """Why Hydra does not accept them all together; None when it does."""
     from hydra.errors import HydraException
     from yaml import YAMLError

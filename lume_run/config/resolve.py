@@ -15,15 +15,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lume_run.common.errors import ConfigError, Problem
-from lume_run.config.build import OWN_PREFIX, TARGET
+from lume_run.config.build import PACKAGE_NAME, TARGET
 
 FILES = ("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses", "method.idk_file")
 PATHS = (  # suites look into theirs themselves
     *FILES,
-    *(f"evaluator.metrics.{name}" for name in ("perplexity.path", "nq_open.path", "lm_eval.include_path")),
-    *(f"evaluator.metrics.halueval.{name}" for name in ("qa_path", "general_path", "instruction")),
+    *(f"evaluator.suites.{name}" for name in ("perplexity.path", "nq_open.path", "lm_eval.include_path")),
+    *(f"evaluator.suites.halueval.{name}" for name in ("qa_path", "general_path", "instruction")),
 )
-JUDGES = ("evaluator.metrics.closer_look.embedder", "evaluator.metrics.closer_look.entailment")
+JUDGES = ("evaluator.suites.closer_look.embedder", "evaluator.suites.closer_look.entailment")
 MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer", *JUDGES)  # a folder, or a hub id
 FOLDERS = ("output_dir", "task.data_dir")  # may still be made, or are checked by the task
 NOT_IDENTITY = ("dry_run", "objective", "output_dir", "launch", "logger", "hydra")  # what a run computes is the same
@@ -80,14 +80,14 @@ def _resolve_source(data: dict[str, Any]) -> None:
         task["source"] = "folder" if task.get("data_dir") else "hub" if released else "builtin"
 
 
-def identity(data: Mapping[str, Any]) -> dict[str, Any]:
+def run_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the config that decides what a run computes."""
     return {key: without_modules(value) for key, value in data.items() if key not in NOT_IDENTITY}
 
 
 def class_name(path: str) -> str:
     """What a `_target_` counts as in hashes: the class's own name for lume_run's, the whole path for others'."""
-    return path.rpartition(".")[2] if path.startswith(OWN_PREFIX + ".") else path
+    return path.rpartition(".")[2] if path.startswith(PACKAGE_NAME + ".") else path
 
 
 def without_modules(node: Any) -> Any:

@@ -162,7 +162,7 @@ class EvaluatorSettings:
     )
     resamples: int = setting(1000, low=0, help="bootstrap resamples behind every 95 % interval; 0: no intervals")
     mmlu: MmluSettings = setting(factory=MmluSettings, help="MMLU, see Mmlu")
-    metrics: dict[str, Any] = setting(factory=dict, help="the suites it is made of, by name; none: LUME's")
+    suites: dict[str, Any] = setting(factory=dict, help="the suites it is made of, by name; none: LUME's")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,7 @@ class LoggerSettings:
 
 
 @runtime_checkable
-class Checked(Protocol):
+class Checkable(Protocol):
     """A part of the config that can tell before anything runs what is wrong with it."""
 
     def check(self) -> list[Problem]:

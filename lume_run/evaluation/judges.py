@@ -27,8 +27,8 @@ BATCH_TOKENS = 8192  # padded tokens in one batch; longer texts are cut
 ENTAILMENT = "entailment"
 WHAT = {Ask.COSINE: "sentence embedder", Ask.ENTAILMENT: "entailment model"}
 SETTING = {
-    Ask.COSINE: "evaluator.metrics.closer_look.embedder",
-    Ask.ENTAILMENT: "evaluator.metrics.closer_look.entailment",
+    Ask.COSINE: "evaluator.suites.closer_look.embedder",
+    Ask.ENTAILMENT: "evaluator.suites.closer_look.entailment",
 }
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 POOLING = {"cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens", "mean": "pooling_mode_mean_tokens"}

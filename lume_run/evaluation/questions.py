@@ -16,7 +16,7 @@ from lume_run.evaluation.suites.lume import Lume
 
 def suites_of(evaluator: EvaluatorSettings) -> dict[str, Suite]:
     """The suites an evaluator is made of; LUME's alone where none is named."""
-    return evaluator.metrics or {"lume": Lume()}
+    return evaluator.suites or {"lume": Lume()}
 
 
 def questions_of(data: TaskData, evaluator: EvaluatorSettings, *, trained_here: bool) -> dict[str, list[Question]]:

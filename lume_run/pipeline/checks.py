@@ -11,9 +11,9 @@ from typing import Any
 
 from lume_run.common.devices import device_of, world_size
 from lume_run.common.errors import ConfigError, LumeError, Problem
-from lume_run.config.build import Walk
+from lume_run.config.build import Builder
 from lume_run.config.resolve import FILES, MAYBE_PATHS, Composed, resolve
-from lume_run.config.settings import Checked, Settings
+from lume_run.config.settings import Checkable, Settings
 from lume_run.evaluation.inference.vllm import vllm_trouble
 from lume_run.launch import preemption, slurm
 from lume_run.launch.spawn import is_free
@@ -39,11 +39,11 @@ def check_config(cfg: Composed) -> tuple[Settings | None, list[Problem], dict[st
         return None, list(error.problems), {}
     given = data.get("allow_external")
     allowed = [entry for entry in given if isinstance(entry, str)] if isinstance(given, list) else []
-    walk = Walk(allowed)
+    walk = Builder(allowed)
     settings = walk.record(Settings, data, "")
     groups = typing.get_type_hints(Settings)
     parts = {  # each alone, so that one group's mistake does not hide another's
-        name: Walk(allowed).value(groups[name], data.get(name), name)
+        name: Builder(allowed).value(groups[name], data.get(name), name)
         for name in ("task", "model", "method", "evaluator", "trainer", "launch")
     }
     found = walk.problems + combination_problems(data) + path_problems(data) + part_problems(parts, data.get("stages"))
@@ -174,9 +174,9 @@ def part_problems(parts: Mapping[str, Any], stages: Any) -> list[Problem]:
     found += method_problems(parts["method"]) + lora_problems(parts["model"])
     if stages != ["score"]:
         found += _named(pairing_problems(parts, stages))
-    for name, suite in evaluator.metrics.items() if evaluator is not None else ():
-        found += interface_problems(f"evaluator.metrics.{name}", suite, ("asks", "scores"))
-        found += suite.check() if isinstance(suite, Checked) and stages != ["score"] else []
+    for name, suite in evaluator.suites.items() if evaluator is not None else ():
+        found += interface_problems(f"evaluator.suites.{name}", suite, ("asks", "scores"))
+        found += suite.check() if isinstance(suite, Checkable) and stages != ["score"] else []
     if evaluator is not None and evaluator.mmlu.data_dir and Path(evaluator.mmlu.data_dir).exists():
         from lume_run.evaluation.datasets.mmlu import check_folder
 

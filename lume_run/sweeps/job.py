@@ -26,7 +26,7 @@ from rich.markup import escape
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, LumeError, RunError
 from lume_run.common.files import naming_full_disk, write_json
-from lume_run.config.resolve import identity
+from lume_run.config.resolve import run_identity
 from lume_run.launch import slurm
 from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE, Preempted, stop_requested
 from lume_run.pipeline.checks import check_config
@@ -59,7 +59,7 @@ def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
             raise ConfigError(problems)
         from lume_run.pipeline.driver import run_pipeline
 
-        report = run_pipeline(settings, folder, identity=identity(data), command=command_line())
+        report = run_pipeline(settings, folder, identity=run_identity(data), command=command_line())
     except Preempted as error:
         console.print(escape(str(error)), soft_wrap=True)
         exit_to_requeue()

@@ -17,7 +17,7 @@ from lume_run.common.errors import ConfigError, LumeError, Problem
 def run_name(data: dict[str, Any]) -> str:
     """`task-model-method-hash`: the same config always has the same folder, so the same command goes on."""
     from lume_run.common.files import content_hash
-    from lume_run.config.resolve import identity
+    from lume_run.config.resolve import run_identity
 
     def name(group: str) -> str:
         node = data.get(group)
@@ -28,7 +28,7 @@ def run_name(data: dict[str, Any]) -> str:
     groups = {"score": [], "evaluate": ["task", "model"], "train": ["task", "model"]}.get(
         alone, ["task", "model", "method"]
     )
-    return "-".join([*([alone] if alone else []), *map(name, groups), content_hash(identity(data))[:8]])
+    return "-".join([*([alone] if alone else []), *map(name, groups), content_hash(run_identity(data))[:8]])
 
 
 def run_folder(data: dict[str, Any]) -> Path:

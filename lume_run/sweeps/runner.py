@@ -29,7 +29,7 @@ from rich.table import Table
 from lume_run.common.console import Progress, console
 from lume_run.common.errors import ConfigError, LumeError
 from lume_run.common.files import content_hash
-from lume_run.config.resolve import identity
+from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
 from lume_run.launch.preemption import REQUEUE, SIGNALS, STOP_FILE_VARIABLE
 from lume_run.pipeline.checks import check_config
@@ -86,7 +86,7 @@ class Job:
         found = self.record
         if found is None or self.settings is None or found.state not in ("done", "diverged"):
             return False
-        return found.key == content_hash(identity(self.data))[:8] and handed_over(self.settings.logger, self.place)
+        return found.key == content_hash(run_identity(self.data))[:8] and handed_over(self.settings.logger, self.place)
 
 
 class JobRunner:

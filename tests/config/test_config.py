@@ -15,8 +15,8 @@ from helpers.shared import SHARED
 from omegaconf import OmegaConf
 
 from lume_run.common.errors import ConfigError, Problem
-from lume_run.config.overrides import compose, conf_dir, options, override_problems
-from lume_run.config.resolve import as_data, class_name, identity
+from lume_run.config.overrides import compose, conf_dir, group_options, override_problems
+from lume_run.config.resolve import as_data, class_name, run_identity
 from lume_run.config.settings import LoraSettings, Settings
 from lume_run.methods.base import MIDDLE, Needs, Role
 from lume_run.methods.kl import RetainKL
@@ -26,8 +26,8 @@ from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.sweeps.names import run_name
 
 CONF = conf_dir()
-OPTIONS = [(group, name) for group, names in options([CONF]).items() for name in names]
-EXPERIMENTS = options([CONF])["experiment"]
+OPTIONS = [(group, name) for group, names in group_options([CONF]).items() for name in names]
+EXPERIMENTS = group_options([CONF])["experiment"]
 COMPANIONS = {  # what an option takes
     ("model", "hf"): ["model.path={tmp}"],
     ("method", "ties"): ["model.lora=true"],
@@ -162,8 +162,8 @@ def test_baselines_of_lume_on_every_model(method, model):
 
 
 def test_every_part_has_its_needs_written_here():
-    assert FORGET_NEEDS.keys() == options([CONF])["method/forget"].keys()
-    assert RETAIN_NEEDS.keys() == options([CONF])["method/retain"].keys()
+    assert FORGET_NEEDS.keys() == group_options([CONF])["method/forget"].keys()
+    assert RETAIN_NEEDS.keys() == group_options([CONF])["method/retain"].keys()
 
 
 @pytest.mark.parametrize("forget", FORGET_NEEDS)
@@ -270,16 +270,16 @@ def test_identity_leaves_out_what_computes_nothing(tmp_path):
     assert len({name, *names}) == len(names) + 1
     assert name.startswith("bios-tiny-npo_gd-")
     assert names[-1].startswith("train-bios-tiny-") and "npo" not in names[-1]  # no method takes part
-    assert not {"dry_run", "output_dir", "launch", "hydra"} & identity(data_of()).keys()
+    assert not {"dry_run", "output_dir", "launch", "hydra"} & run_identity(data_of()).keys()
 
 
 def test_identity_survives_a_class_that_moves_to_another_module():
     data = data_of()
     elsewhere = copy.deepcopy(data)
     elsewhere["method"]["_target_"] = elsewhere["method"]["_target_"].replace("lume_run.", "lume_run.elsewhere.")
-    assert identity(elsewhere) == identity(data)
+    assert run_identity(elsewhere) == run_identity(data)
     elsewhere["method"]["_target_"] = "mine.Objective"  # of somebody else: another class
-    assert identity(elsewhere) != identity(data)
+    assert run_identity(elsewhere) != run_identity(data)
 
 
 def test_no_two_classes_that_configs_name_share_a_name():
@@ -320,6 +320,28 @@ def test_unknown_key(override, where, remedy):
     assert found.keys() == {where}
     assert found[where].what == "unknown key"
     assert remedy in found[where].remedy
+
+
+def test_the_old_key_of_the_suites(own):
+    """In a user's own YAML file, on the command line, in the config.yaml of an earlier version's run folder."""
+    renamed = "evaluator.metrics is now evaluator.suites"
+    text = "metrics:\n  lume: {_target_: lume_run.evaluation.suites.lume.Lume}\n"
+    in_file = problems_of("evaluator=mine", folder=own("evaluator/mine.yaml", text))
+    assert in_file.keys() == {"evaluator.metrics"}
+    assert in_file["evaluator.metrics"].what == renamed
+    assert "suites: in a YAML file" in in_file["evaluator.metrics"].remedy
+    overrides = {
+        "evaluator.metrics.mia.k=0.3": "evaluator.suites.mia.k=0.3",
+        "~evaluator.metrics.mia": "~evaluator.suites.mia",
+        "evaluator.metrics={}": "evaluator.suites={}",
+    }
+    for override, remedy in overrides.items():
+        (problem,), _ = override_problems([override], [CONF])
+        assert (problem.what, problem.remedy) == (renamed, remedy)
+    data = as_data(cfg_of())
+    data["evaluator"]["metrics"] = data["evaluator"].pop("suites")
+    _, problems, _ = check(OmegaConf.create(data))
+    assert [problem.what for problem in problems] == [renamed]
 
 
 @pytest.mark.parametrize(
@@ -820,8 +842,8 @@ def test_every_experiment_can_be_tried_on_the_tiny_model(name):
     assert data.keys() == default.keys()
     for group in ("task", "launch", "seed", "stages"):
         assert data[group] == default[group], group
-    assert set(data["evaluator"]["metrics"]) == {measured_by(name)}
-    assert {**data["evaluator"], "metrics": {}} == {**default["evaluator"], "metrics": {}}
+    assert set(data["evaluator"]["suites"]) == {measured_by(name)}
+    assert {**data["evaluator"], "suites": {}} == {**default["evaluator"], "suites": {}}
     assert data["trainer"]["train"] == default["trainer"]["train"]
     changed = {key for key, value in data["model"].items() if value != default["model"][key]}
     assert changed <= {"max_length", "lora", "trainable"}

@@ -190,7 +190,7 @@ def overrides_of(folder: Path) -> list[str]:
     }
     return [
         *("evaluator=full", "evaluator.resamples=40", f"evaluator.mmlu.data_dir={folder}"),
-        *(f"evaluator.metrics.{name}={value}" for name, value in given.items()),
+        *(f"evaluator.suites.{name}={value}" for name, value in given.items()),
     ]
 
 
@@ -635,8 +635,8 @@ def numbers_of(one: Score) -> tuple[float, ...]:
 
 def test_answers_that_stand_twice_are_named(exam):
     twice = exam.sound[30]
-    for metrics in (exam.evaluator.metrics, *({name: exam.evaluator.metrics[name]} for name in SUITES)):
-        own = replace(exam, evaluator=replace(exam.evaluator, metrics=metrics))
+    for suites in (exam.evaluator.suites, *({name: exam.evaluator.suites[name]} for name in SUITES)):
+        own = replace(exam, evaluator=replace(exam.evaluator, suites=suites))
         with pytest.raises(DataError) as caught:
             own.scores([*exam.sound, twice])
         (problem,) = caught.value.problems
@@ -648,7 +648,7 @@ def test_answers_that_stand_twice_are_named(exam):
 @pytest.mark.parametrize("suite", SUITES)
 def test_fields_that_an_answer_lacks(suite, exam):
     """LUME names the rows of a file that was not made by us, every other suite has its reasons."""
-    own = replace(exam, evaluator=replace(exam.evaluator, metrics={suite: exam.evaluator.metrics[suite]}))
+    own = replace(exam, evaluator=replace(exam.evaluator, suites={suite: exam.evaluator.suites[suite]}))
     defects = {
         "214 incomplete": each(lambda row: replace(row, output=None), *TEXTS),
         "314 incomplete": each(lambda row: replace(row, tokens=None), Ask.LOGPROB),

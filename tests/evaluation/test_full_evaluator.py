@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import JUDGED, Ask, Response
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.resolve import identity
+from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
 from lume_run.evaluation import scoring
 from lume_run.evaluation.catalogue import definition_of
@@ -85,7 +85,7 @@ class Done:
 
 def run(folder: Path, *overrides: str) -> Done:
     settings, data = require_settings(compose(list(overrides), [conf_dir()]))
-    run_pipeline(settings, folder, identity=identity(data), command=["test"])
+    run_pipeline(settings, folder, identity=run_identity(data), command=["test"])
     return Done(folder=folder, settings=settings)
 
 
@@ -125,7 +125,7 @@ def given(embedder, tmp_path_factory) -> list[str]:
     """Where every suite of `evaluator=full` finds what it needs."""
     if not NLI.is_dir() or not DATA.is_dir():
         pytest.skip(f"the released files and the entailment model are not at {SHARED}")
-    metrics = {
+    settings = {
         "closer_look.embedder": embedder,
         "closer_look.entailment": NLI,
         "mia.gradient": "true",
@@ -139,16 +139,16 @@ def given(embedder, tmp_path_factory) -> list[str]:
     }
     if HARNESS:
         folders = (tmp_path_factory.mktemp(name) for name in ("tasks", "cache"))
-        metrics |= {"lm_eval.include_path": harness_task(*folders), "lm_eval.limit": 2}
-        metrics["lm_eval.tasks"] = "[lume_run_stories]"
-    return [*SMALL, *MMLU, "evaluator.max_new_tokens=48", "evaluator=full", *suite_settings(metrics)]
+        settings |= {"lm_eval.include_path": harness_task(*folders), "lm_eval.limit": 2}
+        settings["lm_eval.tasks"] = "[lume_run_stories]"
+    return [*SMALL, *MMLU, "evaluator.max_new_tokens=48", "evaluator=full", *suite_settings(settings)]
 
 
 MMLU = (f"evaluator.mmlu.data_dir={DATA / 'mmlu'}", "evaluator.mmlu.limit=1", "evaluator.mmlu.shots=0")
 
 
-def suite_settings(metrics: dict[str, Any]) -> list[str]:
-    return [f"evaluator.metrics.{name}={value}" for name, value in metrics.items()]
+def suite_settings(settings: dict[str, Any]) -> list[str]:
+    return [f"evaluator.suites.{name}={value}" for name, value in settings.items()]
 
 
 def harness_task(folder: Path, cache: Path) -> Path:
@@ -248,7 +248,7 @@ def test_the_report_is_whole(full):
 def test_costs_are_those_of_the_answers(full):
     """The questions of all suites, each asked once."""
     cost, answers = full.report["costs"]["model"], [row for row in full.responses() if row.ask not in JUDGED]
-    assert list(cost["suites"]) == list(full.settings.evaluator.metrics)
+    assert list(cost["suites"]) == list(full.settings.evaluator.suites)
     asked = {name: sum(n for ask, n in own.items() if ask != "tokens") for name, own in cost["suites"].items()}
     assert asked["lume"] == 24 + 4 + 57  # texts of four people, whole documents, MMLU
     assert (asked["memorisation"], asked["closer_look"], asked["tofu"]) == (24, 20 * 7, 20 * 7)
@@ -286,7 +286,7 @@ def written(folder: Path) -> dict[str, int]:
 
 def test_the_same_command_asks_nothing_again(full, evaluation, store, nothing_is_run):
     if HARNESS:  # bytecode beside a task file, which Python leaves there unless it was told not to
-        py_compile.compile(str(Path(full.settings.evaluator.metrics["lm_eval"].include_path) / "own.py"))
+        py_compile.compile(str(Path(full.settings.evaluator.suites["lm_eval"].include_path) / "own.py"))
     before, report, answers = written(store), full.report, full.responses()
     again = run(full.folder, *evaluation)
     assert written(store) == before
@@ -311,7 +311,7 @@ def test_scores_come_of_the_responses_alone(full, evaluation, tmp_path, nothing_
 
 def test_suites_alone_give_what_they_give_together(full, evaluation, tmp_path):
     """Three evaluators of their own, asked anew: numbers to float32 rounding, for the batches are others."""
-    kept = ("evaluator.metrics.mia.", "evaluator.mmlu.", "evaluator.max_new_tokens", "evaluator.resamples")
+    kept = ("evaluator.suites.mia.", "evaluator.mmlu.", "evaluator.max_new_tokens", "evaluator.resamples")
     given = [one for one in evaluation if not one.startswith("evaluator") or one.startswith(kept)]
     done = run(tmp_path / "run", *given, "evaluator=[lume,memorisation,mia]")
     expected = {
@@ -335,7 +335,7 @@ def judged(memorised, embedder, tmp_path) -> list[str]:
     """The overrides of a run that is judged, in a store of its own; its entailment model is to be named."""
     return [
         *("stages=[evaluate]", f"model.path={memorised}", f"output_dir={tmp_path / 'store'}", *SMALL, *JUDGED_ALONE),
-        f"evaluator.metrics.closer_look.embedder={embedder}",
+        f"evaluator.suites.closer_look.embedder={embedder}",
     ]
 
 
@@ -346,7 +346,7 @@ def test_a_judge_that_comes_later_fills_in_its_scores(judged, tmp_path, monkeypa
     folder.mkdir()
     for path in NLI.glob("*.json"):
         shutil.copy(path, folder)
-    command = [*judged, f"evaluator.metrics.closer_look.entailment={folder}"]
+    command = [*judged, f"evaluator.suites.closer_look.entailment={folder}"]
     first = run(tmp_path / "run", *command)
     missing = {f"closer_look.{what}" for what in ("forget.entailment", "retain.entailment", "forget_efficacy")}
     missing |= {"closer_look.model_utility", "closer_look.model_utility_retain"}
@@ -369,7 +369,7 @@ def test_a_judge_that_comes_later_fills_in_its_scores(judged, tmp_path, monkeypa
 
 @needs_nli
 def test_killed_while_judging_the_model_is_not_asked_again(judged, tmp_path, monkeypatch):
-    command = [*judged, f"evaluator.metrics.closer_look.entailment={NLI}"]
+    command = [*judged, f"evaluator.suites.closer_look.entailment={NLI}"]
     with monkeypatch.context() as patched:
         patched.setattr(scoring, "judge", refuse)
         with pytest.raises(AssertionError, match="not done again"):

@@ -206,7 +206,7 @@ def test_another_judge_is_asked_again(bert, tmp_path, monkeypatch):
         compose(
             [
                 *("evaluator=closer_look", f"output_dir={tmp_path}", "launch.device=cpu"),
-                *(f"evaluator.metrics.closer_look.{name}={folder}" for name in ("embedder", "entailment")),
+                *(f"evaluator.suites.closer_look.{name}={folder}" for name in ("embedder", "entailment")),
             ],
             [conf_dir()],
         )
@@ -302,7 +302,7 @@ def test_what_cannot_be_reached(monkeypatch, ask, remedy, model):
     only_local.cache_clear()
     found = reason(ask, model)
     assert f"'{model}' is neither a folder here nor reachable on the hub" in found
-    assert found.endswith(f"by evaluator.metrics.{remedy}")
+    assert found.endswith(f"by evaluator.suites.{remedy}")
     only_local.cache_clear()
 
 

@@ -45,7 +45,7 @@ def config(
         "task": {"_target_": "lume_run.tasks.lume.LumeTask", "name": task, "num_documents": None, "split": "all"},
         "model": {"name": "tiny", "path": None, "shape": {"hidden_size": 192, "layers": 2}, "lora": {"enabled": False}},
         "method": {"name": method, "forget_weight": 1.0, "forget": {"beta": 0.1}},
-        "evaluator": {"max_new_tokens": 256, "metrics": {"lume": {"_target_": "lume_run.evaluation.suites.lume.Lume"}}},
+        "evaluator": {"max_new_tokens": 256, "suites": {"lume": {"_target_": "lume_run.evaluation.suites.lume.Lume"}}},
         "trainer": {"train": {"learning_rate": 0.003}, "unlearn": {"learning_rate": rate, "epochs": 20}},
         "launch": {"name": "single"},
     }

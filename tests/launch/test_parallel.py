@@ -37,7 +37,7 @@ from lume_run.common.errors import RunError
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Ask, Response
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.resolve import identity
+from lume_run.config.resolve import run_identity
 from lume_run.evaluation.inference.respond import gather_responses, read_cost
 from lume_run.launch.spawn import rank_environment, torchrun_command
 from lume_run.launch.world import World
@@ -243,8 +243,8 @@ ASKED = (
     "stages=[evaluate]",
     "task.num_documents=3",
     "evaluator=full",
-    *(f"~evaluator.metrics.{name}" for name in ("closer_look", "tofu", "muse", "perplexity", "nq_open", "halueval")),
-    "~evaluator.metrics.lm_eval",
+    *(f"~evaluator.suites.{name}" for name in ("closer_look", "tofu", "muse", "perplexity", "nq_open", "halueval")),
+    "~evaluator.suites.lm_eval",
     "evaluator.batch_tokens=64",
     "evaluator.max_new_tokens=24",
     "evaluator.resamples=0",
@@ -265,7 +265,7 @@ class Evaluation:
         settings, data = require_settings(compose(own, [conf_dir()]))
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
-        run_pipeline(settings, self.folder, identity=identity(data), command=["test"])
+        run_pipeline(settings, self.folder, identity=run_identity(data), command=["test"])
 
     @property
     def partial(self) -> Path:

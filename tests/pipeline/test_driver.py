@@ -23,7 +23,7 @@ from lume_run.common.files import content_hash
 from lume_run.common.jsonl import read_jsonl, to_json
 from lume_run.common.records import Ask, Response
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.resolve import identity
+from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
 from lume_run.methods.base import Losses, Needs, Role, Signals
 from lume_run.methods.baselines import context_of
@@ -88,7 +88,7 @@ def run(shelf, tmp_path) -> Callable[..., Done]:
     def launched(*overrides: str, method: Any = None, folder: str = "run") -> Done:
         settings, data = require_settings(compose([*SMALL, f"output_dir={shelf}", *overrides], [conf_dir()]))
         settings = settings if method is None else replace(settings, method=method)
-        run_pipeline(settings, tmp_path / folder, identity=identity(data), command=["test"])
+        run_pipeline(settings, tmp_path / folder, identity=run_identity(data), command=["test"])
         return Done(folder=tmp_path / folder, settings=settings)
 
     return launched

@@ -28,7 +28,7 @@ from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.common.store import Artifact
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.resolve import identity
+from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
 from lume_run.pipeline.checks import require_settings
 from lume_run.report.results import Report
@@ -408,7 +408,7 @@ def stage(tmp_path, monkeypatch):
         settings, data = require_settings(compose([*overrides, "logger.patience=25"], [conf_dir()]))
         folder = tmp_path / "run"
         folder.mkdir(exist_ok=True)
-        return Stage(settings=settings, data=identity(data), folder=folder, home=folder / settings.logger.name)
+        return Stage(settings=settings, data=run_identity(data), folder=folder, home=folder / settings.logger.name)
 
     return made
 
@@ -568,7 +568,7 @@ def test_no_logger_means_no_file(stage, monkeypatch, overrides, mode):
 
 def test_the_logger_does_not_change_the_run():
     hashes = {
-        content_hash(identity(require_settings(compose(own, [conf_dir()]))[1]))
+        content_hash(run_identity(require_settings(compose(own, [conf_dir()]))[1]))
         for own in ([], ["logger=none"], ["logger=tensorboard"], ["logger.project=x", "logger.tags=[y]"])
     }
     assert len(hashes) == 1

@@ -37,7 +37,7 @@ def load_qa(path: Path, *, instruction: Path | None = None, seed: int = 0, limit
     """
     rows = read_rows(path, QA_FIELDS)
     file = instruction or path.parent / INSTRUCTION
-    told = read_text(file, remedy="give evaluator.metrics.halueval.instruction=FILE, or put it beside the data")
+    told = read_text(file, remedy="give evaluator.suites.halueval.instruction=FILE, or put it beside the data")
     found = []
     for number, row in enumerate(rows[:limit]):
         hallucinated = is_hallucinated(number, row["question"], seed)

@@ -19,7 +19,7 @@ from lume_run.models.tokenise import TokenRow
 
 NO_GRADIENT = (
     "Gradients need all layers' weights on devices at once, and some of this model's are in host memory or on disk; "
-    "leave them out (evaluator.metrics.mia.gradient=false) or take more or larger devices."
+    "leave them out (evaluator.suites.mia.gradient=false) or take more or larger devices."
 )
 
 

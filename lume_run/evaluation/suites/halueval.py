@@ -48,8 +48,8 @@ class HaluEval:
     def check(self) -> list[Problem]:
         """Whether the files can be read, and whether a given instruction would be."""
         if self.instruction and not self.qa_path:
-            where, what = "evaluator.metrics.halueval.instruction", "has no effect without QA data"
-            return [Problem(where=where, what=what, remedy="give evaluator.metrics.halueval.qa_path=FILE, or drop it")]
+            where, what = "evaluator.suites.halueval.instruction", "has no effect without QA data"
+            return [Problem(where=where, what=what, remedy="give evaluator.suites.halueval.qa_path=FILE, or drop it")]
         return problems_in(self.examples)
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
@@ -63,7 +63,7 @@ class HaluEval:
         texts, choices = (answers.rows(ask, Split.HALUEVAL) for ask in (Ask.GENERATE, Ask.CHOICE))
         asked = [part for part in PARTS if any(row.subtask == part for row in (*texts, *choices))]
         if not asked:
-            reason = "give evaluator.metrics.halueval.qa_path=FILE, general_path=FILE or both"
+            reason = "give evaluator.suites.halueval.qa_path=FILE, general_path=FILE or both"
             return [Score(name="halueval.qa.accuracy", value=None, n=0, reason=reason)]
         values: list[tuple[str, Sequence[Response], RowValue]] = [
             ("accuracy", texts, lambda row: None if row.output is None else judgement(row.output) == row.expected),

@@ -26,7 +26,7 @@ from lume_run.common.records import Question, Score, TaskData
 from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.suites.base import Answers
 
-SETTINGS_KEY = "evaluator.metrics.lm_eval"
+SETTINGS_KEY = "evaluator.suites.lm_eval"
 INSTALL_LM_EVAL = "pip install 'lume-run[lm-eval]'"
 NO_TASKS = f"give {SETTINGS_KEY}.tasks=[NAME,...]; lm-eval ls tasks lists them"
 HARNESS_RESAMPLES = 1000  # of the harness's bootstrap, for metrics that have no formula for their standard error

@@ -98,7 +98,7 @@ def _reference_attack(answers: Answers) -> RowValue:
     known = {row.id: row for row in answers.retrained or () if row.ask is Ask.LOGPROB and row.kind is Kind.DOCUMENT}
 
     def value(row: Response) -> float | None:
-        answers.of_retrained("evaluator.metrics.mia.compares")
+        answers.of_retrained("evaluator.suites.mia.compares")
         if row.id not in known:
             what = f"the retrained model was not asked about '{row.document}'"
             raise ValueError(f"{what}; its responses are of another task")

@@ -29,7 +29,7 @@ TEXT_METRICS = {
     Kind.COMPLETION: ("verbatim", verbatim_memorisation),
     Kind.QUESTION: ("knowledge", knowledge_memorisation),
 }
-COMPARES = "evaluator.metrics.muse.compares"
+COMPARES = "evaluator.suites.muse.compares"
 PUBLISHED = {"news": NEWS_RETRAINED_AUC, "books": BOOKS_RETRAINED_AUC}
 
 

@@ -44,7 +44,7 @@ class NqOpen:
         """`nq_open.exact_match`."""
         name, rows = "nq_open.exact_match", answers.rows(Ask.GENERATE, Split.NQ_OPEN)
         if not rows:
-            return [Score(name=name, value=None, n=0, reason="give evaluator.metrics.nq_open.path=FILE")]
+            return [Score(name=name, value=None, n=0, reason="give evaluator.suites.nq_open.path=FILE")]
         return [
             answers.mean(
                 name,

@@ -20,7 +20,7 @@ from lume_run.evaluation.metrics.bootstrap import Measure
 from lume_run.evaluation.metrics.perplexity import perplexity_of
 from lume_run.evaluation.suites.base import Answers, column_of, problems_in
 
-REASON = "give evaluator.metrics.perplexity.path=FILE"
+REASON = "give evaluator.suites.perplexity.path=FILE"
 
 
 @dataclass(frozen=True, kw_only=True)

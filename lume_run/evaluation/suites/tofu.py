@@ -94,7 +94,7 @@ def _forget_quality(forget: EvaluatedSet, answers: Answers) -> NamedMeasure:
     matched = [row for row in forget.compared if row.id in known]
 
     def make() -> Measure:
-        answers.of_retrained("evaluator.metrics.tofu.compares")
+        answers.of_retrained("evaluator.suites.tofu.compares")
         own = forget.losses(_log_ratio)
         if not matched:
             raise ValueError("the retrained model answered none of these questions; its responses are of another task")

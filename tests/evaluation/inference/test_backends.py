@@ -116,7 +116,7 @@ def test_layers_elsewhere_answer_as_the_whole_model(elsewhere, asked, whole, tmp
 
 def test_gradients_need_all_layers_on_devices(examples, tmp_path):
     question = [Question(example=examples[0], ask=Ask.GRADIENT)]
-    with pytest.raises(RunError, match=r"evaluator\.metrics\.mia\.gradient=false"):
+    with pytest.raises(RunError, match=r"evaluator\.suites\.mia\.gradient=false"):
         respond.respond(runner_of(in_host_memory()), question, tmp_path, "title")
     model = loaded({"cpu": GIB})
     (spread,) = respond.respond(runner_of(model), question, tmp_path, "title")
@@ -184,7 +184,7 @@ def test_gradients_of_a_model_that_does_not_fit_are_refused_before_anything_runs
     monkeypatch.setattr(placement.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     spread = ("evaluator=mia", "evaluator.placement=spread", "launch.device=cpu", f"output_dir={tmp_path}")
     assert Run(settings_of(*spread), tmp_path).questions
-    run = Run(settings_of(*spread, "evaluator.metrics.mia.gradient=true"), tmp_path)
+    run = Run(settings_of(*spread, "evaluator.suites.mia.gradient=true"), tmp_path)
     with pytest.raises(ConfigError, match=r"evaluator\.placement: spread .*disk for the rest"):
         assert run.questions
 

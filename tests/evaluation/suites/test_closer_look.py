@@ -494,14 +494,14 @@ def test_pairs_of_the_released_code(task, split, subtask):
 
 def test_the_evaluator_composes():
     settings, _ = require_settings(compose(["evaluator=closer_look"], [conf_dir()]))
-    assert settings.evaluator.metrics == {"closer_look": CloserLook()}
-    both = ["evaluator=[tofu,closer_look]", "evaluator.metrics.closer_look.compat=true"]
+    assert settings.evaluator.suites == {"closer_look": CloserLook()}
+    both = ["evaluator=[tofu,closer_look]", "evaluator.suites.closer_look.compat=true"]
     settings, _ = require_settings(compose(both, [conf_dir()]))
-    assert settings.evaluator.metrics == {"tofu": Tofu(), "closer_look": CloserLook(compat=True)}
+    assert settings.evaluator.suites == {"tofu": Tofu(), "closer_look": CloserLook(compat=True)}
 
 
 def test_recipes_are_scored_as_their_papers_do():
     for name, suite in (("closer_look_tofu_me_gd", "closer_look"), ("open_unlearning_tofu_npo", "tofu")):
         cfg = compose([f"experiment={name}"], [conf_dir()])
-        assert list(cfg.evaluator.metrics) == [suite]
-        assert list(compose([f"experiment={name}", "evaluator=lume"], [conf_dir()]).evaluator.metrics) == ["lume"]
+        assert list(cfg.evaluator.suites) == [suite]
+        assert list(compose([f"experiment={name}", "evaluator=lume"], [conf_dir()]).evaluator.suites) == ["lume"]

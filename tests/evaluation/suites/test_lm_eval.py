@@ -111,7 +111,7 @@ def test_scores_by_hand():
 
 def test_without_a_model_there_is_a_reason(tmp_path):
     """As with stages=[score], or where the model answers in a context."""
-    settings = SimpleNamespace(evaluator=EvaluatorSettings(metrics={"lm_eval": LmEval(tasks=["arc_easy"])}))
+    settings = SimpleNamespace(evaluator=EvaluatorSettings(suites={"lm_eval": LmEval(tasks=["arc_easy"])}))
     measured = {"target": [Score(name="lm_eval.arc_easy.acc", value=0.5, n=4)]}
     found, _ = scored(settings, tmp_path, {"target": [], "unlearned": []}, measured)
     assert list(found["target"]) == ["lm_eval.arc_easy.acc"]
@@ -127,7 +127,7 @@ def test_without_tasks_nothing_is_run():
     assert suite.asks(TaskData(forget=(), retain=()), EvaluatorSettings()) == []
     (found,) = suite.scores(Answers(responses=[], evaluator=EvaluatorSettings()))
     assert (found.name, found.value) == ("lm_eval", None)
-    assert "evaluator.metrics.lm_eval.tasks" in found.reason
+    assert "evaluator.suites.lm_eval.tasks" in found.reason
 
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch):
@@ -136,7 +136,7 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch):
         importlib.util, "find_spec", lambda name, *rest: None if name == "lm_eval" else find(name, *rest)
     )
     (problem,) = LmEval(tasks=["arc_easy"]).check()
-    assert problem.where == "evaluator.metrics.lm_eval.tasks"
+    assert problem.where == "evaluator.suites.lm_eval.tasks"
     assert problem.remedy == "pip install 'lume-run[lm-eval]'"
 
 
@@ -144,14 +144,14 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch):
 def test_unknown_names_are_found_before_a_model_is_loaded(tasks):
     suite = LmEval(tasks=["lume_run_choices", "lume_run_choice", "arc_easy", "!"], include_path=str(tasks))
     typo, nonsense = suite.check()
-    assert typo.where == "evaluator.metrics.lm_eval.tasks[1]"
+    assert typo.where == "evaluator.suites.lm_eval.tasks[1]"
     assert typo.what == "the harness knows no 'lume_run_choice'"
     assert "did you mean lume_run_choices" in typo.remedy
-    assert nonsense.where == "evaluator.metrics.lm_eval.tasks[3]"
+    assert nonsense.where == "evaluator.suites.lm_eval.tasks[3]"
     assert "lm-eval ls tasks" in nonsense.remedy
     assert suite.scores(Answers(responses=[], evaluator=EvaluatorSettings())) == []
     (absent,) = LmEval(tasks=["arc_easy"], include_path=str(tasks / "no")).check()
-    assert absent.where == "evaluator.metrics.lm_eval.include_path"
+    assert absent.where == "evaluator.suites.lm_eval.include_path"
 
 
 @needs_harness

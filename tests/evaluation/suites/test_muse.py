@@ -153,7 +153,7 @@ def test_leakage_finds_documents_by_id():
 @pytest.mark.parametrize(
     ("suite", "rows", "retrained", "reason"),
     [
-        (Muse(), OWN, None, "evaluator.metrics.muse.compares=true"),
+        (Muse(), OWN, None, "evaluator.suites.muse.compares=true"),
         (Muse(), OWN, RETRAINED[1:], "not asked about 1 of 4 documents"),
         (Muse(), OWN, documents([-1.0, -1.0], [-2.0, -2.0]), "retrained model's AUC is 1"),
         (Muse(), OWN[:2], RETRAINED, "there are no nonmember documents"),
@@ -184,7 +184,7 @@ def test_the_reference_attack_by_hand():
 def test_a_reference_that_is_not_there():
     found = scores(Membership(), OWN)
     assert found["mia.loss.auc"].value == 0.75
-    assert "evaluator.metrics.mia.compares=true" in found["mia.reference.auc"].reason
+    assert "evaluator.suites.mia.compares=true" in found["mia.reference.auc"].reason
     assert (
         "was not asked about 'nonmember-document-1'"
         in scores(Membership(), OWN, RETRAINED[:3])["mia.reference.tpr"].reason

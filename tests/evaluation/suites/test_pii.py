@@ -552,8 +552,8 @@ def test_settings_that_make_no_sense(options, message):
 
 
 def test_the_evaluator_composes():
-    settings, _ = require_settings(compose(["evaluator=pii", "evaluator.metrics.pii.samples=3"], [conf_dir()]))
-    (suite,) = settings.evaluator.metrics.values()
+    settings, _ = require_settings(compose(["evaluator=pii", "evaluator.suites.pii.samples=3"], [conf_dir()]))
+    (suite,) = settings.evaluator.suites.values()
     assert suite == Pii(samples=3)
     assert json.dumps(suite.hints) == "[0.25, 0.5, 0.75]"
 

@@ -207,7 +207,7 @@ def test_only_questions_that_both_answered_are_compared():
 
 def test_without_a_retrained_model_the_reason_says_what_to_do():
     found = scores(forget_rows(LOW))["forget_quality"]
-    assert "evaluator.metrics.tofu.compares=true" in found.reason
+    assert "evaluator.suites.tofu.compares=true" in found.reason
     assert "evaluator.retrained_responses=FILE" in found.reason
     assert isinstance(Tofu(), Compared) and Tofu().compares and not Tofu(compares=False).compares
 
@@ -305,5 +305,5 @@ def test_scores_of_open_unlearning(model):
 
 
 def test_the_evaluator_composes():
-    settings, _ = require_settings(compose(["evaluator=tofu", "evaluator.metrics.tofu.compares=false"], [conf_dir()]))
-    assert settings.evaluator.metrics == {"tofu": Tofu(compares=False)}
+    settings, _ = require_settings(compose(["evaluator=tofu", "evaluator.suites.tofu.compares=false"], [conf_dir()]))
+    assert settings.evaluator.suites == {"tofu": Tofu(compares=False)}

@@ -370,7 +370,7 @@ def test_nothing_left_to_ask(tmp_path):
 def test_an_absent_instruction(tmp_path):
     problem = problem_of(load_qa, written(tmp_path, *qa_rows(1)))
     assert problem.startswith(f"{tmp_path}/qa_evaluation_instruction.txt: the file does not exist")
-    assert "evaluator.metrics.halueval.instruction=FILE" in problem
+    assert "evaluator.suites.halueval.instruction=FILE" in problem
     (idle,) = HaluEval(instruction="x").check()
     assert idle.what == "has no effect without QA data"
 
@@ -385,14 +385,14 @@ def settings_of(*overrides: str) -> EvaluatorSettings:
 @pytest.mark.parametrize(
     ("name", "score", "setting"),
     [
-        ("perplexity", "perplexity", "evaluator.metrics.perplexity.path=FILE"),
-        ("nq_open", "nq_open.exact_match", "evaluator.metrics.nq_open.path=FILE"),
-        ("halueval", "halueval.qa.accuracy", "evaluator.metrics.halueval.qa_path=FILE"),
-        ("lm_eval", "lm_eval", "evaluator.metrics.lm_eval.tasks=[NAME,...]"),
+        ("perplexity", "perplexity", "evaluator.suites.perplexity.path=FILE"),
+        ("nq_open", "nq_open.exact_match", "evaluator.suites.nq_open.path=FILE"),
+        ("halueval", "halueval.qa.accuracy", "evaluator.suites.halueval.qa_path=FILE"),
+        ("lm_eval", "lm_eval", "evaluator.suites.lm_eval.tasks=[NAME,...]"),
     ],
 )
 def test_without_settings_a_reason(name, score, setting):
-    suite = settings_of(f"evaluator={name}").metrics[name]
+    suite = settings_of(f"evaluator={name}").suites[name]
     assert suite.asks(NOTHING, EvaluatorSettings()) == []
     assert suite.check() == []
     (found,) = suite.scores(answers([]))
@@ -404,13 +404,13 @@ def test_without_settings_a_reason(name, score, setting):
 def test_a_bad_file_stops_the_run_before_it_begins(name, key, tmp_path):
     path = tmp_path / "no.jsonl"
     with pytest.raises(ConfigError, match=r"no\.jsonl: the file does not exist"):
-        settings_of(f"evaluator={name}", f"evaluator.metrics.{name}.{key}={path}")
+        settings_of(f"evaluator={name}", f"evaluator.suites.{name}.{key}={path}")
 
 
 def test_settings_reach_the_suite(tmp_path):
     path = written(tmp_path, *[{"question": "q", "answer": ["a"]}] * 9)
     found = settings_of(
-        "evaluator=nq_open", f"evaluator.metrics.nq_open.path={path}", "evaluator.metrics.nq_open.shots=2"
+        "evaluator=nq_open", f"evaluator.suites.nq_open.path={path}", "evaluator.suites.nq_open.shots=2"
     )
-    assert found.metrics["nq_open"] == NqOpen(path=str(path), shots=2)
-    assert len(found.metrics["nq_open"].asks(NOTHING, found)) == 7
+    assert found.suites["nq_open"] == NqOpen(path=str(path), shots=2)
+    assert len(found.suites["nq_open"].asks(NOTHING, found)) == 7
