@@ -340,7 +340,7 @@ def test_the_old_key_of_the_suites(own):
         assert (problem.what, problem.remedy) == (renamed, remedy)
     data = as_data(cfg_of())
     data["evaluator"]["metrics"] = data["evaluator"].pop("suites")
-    _, problems, _ = check(OmegaConf.create(data))
+    _, problems, _ = check_config(OmegaConf.create(data))
     assert [problem.what for problem in problems] == [renamed]
 
 
