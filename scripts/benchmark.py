@@ -33,11 +33,11 @@ from lume_run.methods.likelihood import GradientDescent
 from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Objective
 from lume_run.models.batch import collate, length_batches
-from lume_run.models.load import limit_of, load_model, load_tokenizer
+from lume_run.models.load import context_limit, load_model, load_tokenizer
 from lume_run.models.tokenise import TokenRow, encode
 from lume_run.tasks.lume import LumeTask
 from lume_run.training.reference import ReferenceCache, row_logps
-from lume_run.training.schedule import totals_of, write_schedule
+from lume_run.training.schedule import build_schedule, totals_of
 from lume_run.training.signals import read_signals
 
 Result = TypeVar("Result")
@@ -109,7 +109,7 @@ def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example]
     device = device_of("auto")
     tokenizer = load_tokenizer(options.model, settings)
     model, reference = (load_model(options.model, settings, device) for _ in range(2))
-    limit, pad_id = limit_of(model.config, settings), int(tokenizer.pad_token_id)
+    limit, pad_id = context_limit(model.config, settings), int(tokenizer.pad_token_id)
     rows = [
         encode(example, tokenizer, max_tokens=limit, role=role)
         for role, part in zip((Role.FORGET, Role.RETAIN), examples, strict=True)
@@ -127,7 +127,7 @@ def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example]
     )
     cache = ReferenceCache(dict(pieces))
     batch, micro = options.batch, options.micro
-    schedule = write_schedule(rows, batch_size=batch, micro_batch_size=micro, epochs=99, seed=0)
+    schedule = build_schedule(rows, batch_size=batch, micro_batch_size=micro, epochs=99, seed=0)
     plain, ours, worst = [], [], 0.0
     for number in range(options.steps + 1):
         step = schedule.micro_batches[number * schedule.accumulation : (number + 1) * schedule.accumulation]
@@ -159,7 +159,7 @@ def time_evaluation(options: argparse.Namespace, examples: Sequence[Example]) ->
         model=model,
         tokenizer=tokenizer,
         max_new_tokens=options.new_tokens,
-        max_length=limit_of(model.config, settings),
+        max_length=context_limit(model.config, settings),
         batch_tokens=8192,
     )
     by_length = sorted(examples, key=lambda example: -len(example.prompt))

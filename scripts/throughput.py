@@ -39,7 +39,7 @@ from lume_run.training.callbacks import Clock
 from lume_run.training.job import TrainingJob
 from lume_run.training.optimise import build_trainer
 from lume_run.training.reference import ReferenceCache
-from lume_run.training.schedule import Schedule, write_schedule
+from lume_run.training.schedule import Schedule, build_schedule
 
 # Dense bf16 FLOPs a second, from NVIDIA's data sheets of the H100, H200 and A100 (which print H100's and H200's with
 # sparsity, twice that); the first name that is part of the device's counts.
@@ -110,7 +110,7 @@ def measure(run: Run, folder: Path, estimator: Estimator, *, steps: int, warm_up
     """Train a model of this run's shape for `warm_up` and then `steps` optimizer steps."""
     phase = replace(run.settings.trainer.unlearn, epochs=1, schedule="constant", warmup=0.0)
     rows = random_rows(phase.batch_size * (steps + warm_up), estimator.sizes.vocabulary, estimator.lengths)
-    schedule: Schedule = write_schedule(
+    schedule: Schedule = build_schedule(
         rows, batch_size=phase.batch_size, micro_batch_size=phase.micro_batch_size, epochs=1, seed=0
     )
     cache = ReferenceCache({row.key: torch.zeros(row.labels) for row in rows})

@@ -111,7 +111,7 @@ def test_imports_run_downward(file):
         ("config/build.py", "def late():\n    from lume_run.models.load import save_model", 1),
         ("tasks/lume.py", "from ..pipeline import plan", 1),
         ("tasks/lume.py", "from . import readers", 0),
-        ("tasks/lume.py", "from lume_run.tasks.builtin_words import NAMES", 0),
+        ("tasks/lume.py", "from lume_run.tasks.builtin.words import NAMES", 0),
         ("tasks/lume.py", "from lume_run.methods.base import Role", 1),
         ("training/rows.py", "from lume_run.evaluation.questions import questions_of", 1),
         ("report/tables.py", "from lume_run.evaluation.scoring import gate", 0),
@@ -196,7 +196,7 @@ def test_every_file_says_what_it_is(file):
 
 
 @pytest.mark.parametrize(
-    "file", [file for file in FILES if file != "tasks/builtin_words.py"]
+    "file", [file for file in FILES if file != "tasks/builtin/words.py"]
 )  # word lists: data, not code
 def test_files_stay_small(file):
     lines = len((PACKAGE / file).read_text(encoding="utf-8").split("\n"))

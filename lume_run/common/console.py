@@ -15,18 +15,18 @@ from rich.progress import Progress as RichProgress
 # Of processes that share a stage only the first one talks. Emoji: `file.jsonl:100: ...` would show one.
 console = Console(stderr=True, highlight=False, emoji=False, quiet=os.environ.get("RANK", "0") != "0")
 SECONDS_BETWEEN_LINES = 20.0  # progress in a log file, where a bar cannot be redrawn
-CHATTER = {  # what libraries say of a machine without a GPU as they come in, by logger; all else they log is shown
+LIBRARY_NOISE = {  # what libraries log on import on a machine without a GPU, by logger; all else they log is shown
     "DeepSpeed": "Setting accelerator to CPU",
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
 }
 
 
-def _tells_else(text: str, record: logging.LogRecord) -> bool:
+def _is_no_noise(text: str, record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(text)
 
 
-for _logger, _text in CHATTER.items():  # their levels would be set anew as they come in
-    logging.getLogger(_logger).addFilter(partial(_tells_else, _text))
+for _logger, _text in LIBRARY_NOISE.items():  # their levels would be set anew as they come in
+    logging.getLogger(_logger).addFilter(partial(_is_no_noise, _text))
 
 
 class Progress:

@@ -12,7 +12,13 @@ from lume_run.common.errors import RunError
 if TYPE_CHECKING:
     import torch
 
-NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED", "bad_alloc")
+OUT_OF_MEMORY_MESSAGES = (
+    "out of memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "ALLOC_FAILED",
+    "bad_alloc",
+)
 GIB = 2**30  # bytes
 
 
@@ -55,10 +61,10 @@ class PeakMemory:
         return int(kilobytes[0]) * 1024 if kilobytes else None
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device or this machine has no memory left to give; torch has no one class for it."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY))
+    return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY_MESSAGES))
 
 
 def seed_everything(seed: int) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 from lume_run.common.errors import LumeError, RunError
 
 LIVE = "live.jsonl"  # what training logs, a line a step, as it goes
-HASHED_WHOLE_BYTES = 64 * 2**20  # larger files are told apart by size and time, not by reading gigabytes
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_ROOM_TOLD = re.compile(  # by libraries that write without Python's own files: safetensors, tokenizers, torch
-    rf"No space left|quota exceeded|File too large|os error ({'|'.join(map(str, NO_ROOM))})\b"
+MAX_HASHED_BYTES = 64 * 2**20  # larger files are told apart by size and time, not by reading gigabytes
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_MESSAGES = re.compile(  # by libraries that write without Python's own files: safetensors, tokenizers, torch
+    rf"No space left|quota exceeded|File too large|os error ({'|'.join(map(str, DISK_FULL_ERRNOS))})\b"
     r"|PytorchStreamWriter failed|inline_container\.cc.*unexpected pos|iostream error"
 )
 
@@ -40,7 +40,7 @@ def fingerprint(path: str, *, deep: bool = False) -> str:
     seen: dict[str, str] = {}
     for file in sorted(entry for entry in (folder.rglob("*") if deep else folder.iterdir()) if entry.is_file()):
         status, name = file.stat(), file.relative_to(folder).as_posix()
-        if status.st_size <= HASHED_WHOLE_BYTES:
+        if status.st_size <= MAX_HASHED_BYTES:
             seen[name] = hashlib.sha256(file.read_bytes()).hexdigest()
         else:
             seen[name] = f"{status.st_size}:{status.st_mtime_ns}"
@@ -54,7 +54,7 @@ def write_json(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def full_disk(error: BaseException, folder: Path) -> RunError | None:
+def full_disk_error(error: BaseException, folder: Path) -> RunError | None:
     """What to tell of an error that came of a disk without room, wherever in its chain that stands; None of others."""
     links: list[BaseException] = []
     link: BaseException | None = error
@@ -62,7 +62,7 @@ def full_disk(error: BaseException, folder: Path) -> RunError | None:
         links.append(link)
         link = link.__cause__ or link.__context__
     for link in links:
-        if getattr(link, "errno", None) in NO_ROOM or NO_ROOM_TOLD.search(str(link)):
+        if getattr(link, "errno", None) in DISK_FULL_ERRNOS or DISK_FULL_MESSAGES.search(str(link)):
             if told := next((own for own in links if isinstance(own, RunError)), None):
                 return told  # and what was written on the way out failed too
             place = next(own for own in (folder, *folder.parents) if own.exists())
@@ -78,11 +78,11 @@ def full_disk(error: BaseException, folder: Path) -> RunError | None:
 
 
 @contextmanager
-def naming_full_disk(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """Turn what a full disk raises into a RunError that names the folder and says what to do."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, LumeError) or (told := full_disk(error, folder)) is None:
+        if isinstance(error, LumeError) or (told := full_disk_error(error, folder)) is None:
             raise
         raise told from error

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from lume_run.common.records import Ask, Example, Kind, Response, Score, Split
 
-SEQUENCES = (
+TUPLE_FIELDS = (
     *("choices", "choice_logps", "paraphrases", "perturbed", "rephrasings"),
     *("logps", "hits", "means", "variances", "token_ids"),
 )
@@ -33,13 +33,13 @@ def from_json(cls: type[Record], line: str) -> Record:
     for enum_name, enum in (("split", Split), ("kind", Kind), ("ask", Ask)):
         if enum_name in fields:
             fields[enum_name] = enum(fields[enum_name])
-    for sequence in SEQUENCES:
+    for sequence in TUPLE_FIELDS:
         if sequence in fields:
             fields[sequence] = tuple(fields[sequence])
     return cls(**fields)
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number, text) of every non-blank line, split at newlines only.
 
     `str.splitlines` would also cut at U+2028, which stands inside some released rows.
@@ -59,4 +59,4 @@ def write_jsonl(path: Path, records: Iterable[Example | Response | Score]) -> No
 
 def read_jsonl(path: Path, cls: type[Record]) -> list[Record]:
     """Every record of a file written by `write_jsonl`."""
-    return [from_json(cls, line) for _, line in lines_of(path)]
+    return [from_json(cls, line) for _, line in numbered_lines(path)]

@@ -176,7 +176,7 @@ class Score:
     drawn: tuple[float, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
 
-def joined(prompt: str, answer: str) -> str:
+def with_separator(prompt: str, answer: str) -> str:
     """`answer` with the separator it needs after `prompt`."""
     needs_space = bool(prompt) and not prompt[-1].isspace() and not answer[:1].isspace()
     return (SEPARATOR if needs_space else "") + answer

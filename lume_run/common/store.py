@@ -20,13 +20,13 @@ from filelock import FileLock, Timeout
 
 from lume_run.common.console import console
 from lume_run.common.errors import RunError
-from lume_run.common.files import content_hash, naming_full_disk, write_json
+from lume_run.common.files import content_hash, explain_full_disk, write_json
 
-RANKS = "ranks.lock"  # in the folder that ranks write to: each of them holds it, shared, for as long as it lives
+RANKS_LOCK = "ranks.lock"  # in the folder that ranks write to: each of them holds it, shared, for as long as it lives
 WAIT_SECONDS = 60.0  # for ranks of a killed driver; they are gone at once unless a disk or a GPU holds them
 
-DONE = "DONE.json"
-MADE_FROM = "MADE_FROM.json"
+DONE_FILE = "DONE.json"
+INPUTS_FILE = "MADE_FROM.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,12 @@ class Artifact:
     @property
     def done(self) -> bool:
         """Whether the folder exists and was made from the same things."""
-        return bool(_read(self.path / DONE).get("key") == self.key)
+        return bool(_read_record(self.path / DONE_FILE).get("key") == self.key)
 
     @property
     def seconds(self) -> float:
         """How long making it took [s]."""
-        return float(json.loads((self.path / DONE).read_text(encoding="utf-8"))["seconds"])
+        return float(json.loads((self.path / DONE_FILE).read_text(encoding="utf-8"))["seconds"])
 
     def make(self, spawn: Callable[[Artifact, Path], None] | None = None) -> Path:
         """Build it unless it is done; wait for whoever builds it already. `spawn` has several processes build it."""
@@ -75,7 +75,7 @@ class Artifact:
             lock.acquire()
         try:
             if not self.done:
-                with naming_full_disk(self.path):
+                with explain_full_disk(self.path):
                     self._build(spawn if self.share else None)
         finally:
             lock.release()
@@ -83,23 +83,23 @@ class Artifact:
 
     def _build(self, spawn: Callable[[Artifact, Path], None] | None) -> None:
         partial = self.path.with_name(self.path.name + ".partial")
-        if _read(partial / DONE).get("key") != self.key:  # else only the renaming is left to do
+        if _read_record(partial / DONE_FILE).get("key") != self.key:  # else only the renaming is left to do
             self._fill(partial, spawn)
         if self.path.exists():  # made from other things: the newer one takes its place
             shutil.rmtree(self.path)
         partial.replace(self.path)
 
     def _fill(self, partial: Path, spawn: Callable[[Artifact, Path], None] | None) -> None:
-        if (partial / RANKS).exists():
+        if (partial / RANKS_LOCK).exists():
             wait_for_ranks(partial)
-        left = _read(partial / MADE_FROM)
+        left = _read_record(partial / INPUTS_FILE)
         if partial.exists() and left.get("key") != self.key:  # something else was being made here
             shutil.rmtree(partial)
             left = {}
         partial.mkdir(exist_ok=True)
         spent, began = float(left.get("seconds", 0.0)), time.monotonic()
         record = {"key": self.key, "made_from": dict(self.made_from)}
-        write_json(partial / MADE_FROM, {"seconds": spent, **record})
+        write_json(partial / INPUTS_FILE, {"seconds": spent, **record})
         try:
             if spawn is None:
                 self.build(partial)
@@ -108,12 +108,12 @@ class Artifact:
             if self.gather is not None:
                 self.gather(partial)
         finally:
-            write_json(partial / MADE_FROM, {"seconds": spent + time.monotonic() - began, **record})
-        (partial / RANKS).unlink(missing_ok=True)
-        (partial / MADE_FROM).replace(partial / DONE)
+            write_json(partial / INPUTS_FILE, {"seconds": spent + time.monotonic() - began, **record})
+        (partial / RANKS_LOCK).unlink(missing_ok=True)
+        (partial / INPUTS_FILE).replace(partial / DONE_FILE)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -124,7 +124,7 @@ def _read(path: Path) -> dict[str, Any]:
 def wait_for_ranks(folder: Path) -> None:
     """Wait until no rank of an earlier start writes to `folder`; RunError where that takes too long."""
     deadline = time.monotonic() + WAIT_SECONDS
-    with (folder / RANKS).open("a") as file:
+    with (folder / RANKS_LOCK).open("a") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

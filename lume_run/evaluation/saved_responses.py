@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from lume_run.common.errors import DataError, Problem
-from lume_run.common.jsonl import from_json, lines_of
+from lume_run.common.jsonl import from_json, numbered_lines
 from lume_run.common.records import Ask, Response
 from lume_run.evaluation.metrics.semeval_official import responses_from_official
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL, document_and_kind
@@ -24,7 +24,7 @@ def read_responses(path: Path) -> list[Response]:
     problems: list[Problem] = []
     responses: list[Response] = []
     try:
-        lines = list(lines_of(path))
+        lines = list(numbered_lines(path))
     except UnicodeDecodeError as error:
         what, remedy = f"is not text: {error}", "give responses.jsonl or a folder of official CSVs"
         raise DataError([Problem(where=str(path), what=what, remedy=remedy)]) from error

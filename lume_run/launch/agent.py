@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from lume_run.common.store import RANKS
+from lume_run.common.store import RANKS_LOCK
 from lume_run.launch.lifeline import end_when_closed
 from lume_run.launch.preemption import SIGNALS, STOP_FILE_VARIABLE
 
@@ -91,7 +91,7 @@ def join_ranks(folder: Path) -> None:
     First the lock, then a look at the driver: either the next start sees the lock, or this process sees that its
     driver has ended.
     """
-    fcntl.flock(os.open(folder / RANKS, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
+    fcntl.flock(os.open(folder / RANKS_LOCK, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
     end_when_closed(STDIN)
 
 

@@ -157,7 +157,7 @@ class Signals:
 
     def ref_sums(self, role: Role) -> Tensor:
         """The same under the frozen target, (b,) [nats]."""
-        return (granted(self.ref_logps) * self.is_answer).sum(1)[self.rows(role)]
+        return (require(self.ref_logps) * self.is_answer).sum(1)[self.rows(role)]
 
     def lengths(self, role: Role) -> Tensor:
         """Answer tokens of each row of this role, (b,)."""
@@ -169,18 +169,18 @@ class Signals:
 
     def logits_at(self, positions: Tensor) -> Tensor:
         """Logits that predict the targets at `positions` (B, R): (N, V)."""
-        return self.at_labels(granted(self.logits))[positions]
+        return self.at_labels(require(self.logits))[positions]
 
     def ref_logits_at(self, positions: Tensor) -> Tensor:
         """The frozen target's logits at the same `positions` (B, R): (N, V)."""
-        return self.at_labels(granted(self.ref_logits))[positions[granted(self.in_reference)]]
+        return self.at_labels(require(self.ref_logits))[positions[require(self.in_reference)]]
 
     def in_reference_of(self, role: Role) -> Tensor:
         """Which rows of `ref_logits` and `ref_hidden` have this role."""
-        return self.rows(role)[granted(self.in_reference)]
+        return self.rows(role)[require(self.in_reference)]
 
 
-def granted(signal: Tensor | None) -> Tensor:
+def require(signal: Tensor | None) -> Tensor:
     """A signal that `Needs` asked for; its absence is a mistake in the code, not in a config."""
     assert signal is not None, "this signal was not asked for in `needs`"
     return signal

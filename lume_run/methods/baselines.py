@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import ClassVar, Literal
 
-from lume_run.common.records import Example, Kind, Question, TaskData, joined
+from lume_run.common.records import Example, Kind, Question, TaskData, with_separator
 from lume_run.config.settings import setting
 from lume_run.methods.base import Needs
 from lume_run.methods.objective import Objective
@@ -91,17 +91,19 @@ class MergeAdapters:
 BASELINES = (NoOp, Retrain, TaskVector, InContext, MergeAdapters)
 
 
-def drawn(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+def sample_examples(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
     """`count` examples, fixed by the seed."""
     return sorted(examples, key=lambda example: sha256(f"{seed}:{example.id}".encode()).digest())[:count]
 
 
 def context_of(method: InContext, data: TaskData, refusals: Sequence[str], seed: int) -> str:
     """The text put before every prompt: the instruction, refused forget prompts, answered retain prompts."""
-    refused = [(e.prompt, pick(e.id, seed, refusals)) for e in drawn(data.forget, method.forget_examples, seed)]
-    answered = [(e.prompt, e.answer) for e in drawn(data.retain, method.retain_examples, seed)]
-    shown = [prompt + joined(prompt, answer) for prompt, answer in (*refused, *answered)]
-    return "\n".join([method.instruction, *shown, ""])
+    forget = sample_examples(data.forget, method.forget_examples, seed)
+    retain = sample_examples(data.retain, method.retain_examples, seed)
+    refused = [(example.prompt, pick(example.id, seed, refusals)) for example in forget]
+    answered = [(example.prompt, example.answer) for example in retain]
+    shots = [prompt + with_separator(prompt, answer) for prompt, answer in (*refused, *answered)]
+    return "\n".join([method.instruction, *shots, ""])
 
 
 def with_context(questions: Sequence[Question], context: str) -> list[Question]:

@@ -11,27 +11,27 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lume_run.common.logits import widened
+from lume_run.common.logits import to_float32
 from lume_run.config.settings import setting
-from lume_run.methods.base import Needs, Role, Signals, granted
+from lume_run.methods.base import Needs, Role, Signals, require
 
 RELEASED_IGNORED = -100  # the label of ignored positions, which the released code takes for a vocabulary index
 
 
 def soft_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
     """-sum_v q log p with q = softmax(target_logits): (..., V), (..., V) -> (...) [nats]."""
-    return -(widened(target_logits).softmax(-1) * widened(logits).log_softmax(-1)).sum(-1)
+    return -(to_float32(target_logits).softmax(-1) * to_float32(logits).log_softmax(-1)).sum(-1)
 
 
-def lowered(logits: Tensor, tokens: Tensor, by: float) -> Tensor:
+def lower_logits(logits: Tensor, tokens: Tensor, by: float) -> Tensor:
     """`logits` (..., V) with those of `tokens` (...) lowered by `by`."""
-    return widened(logits).scatter_add(
+    return to_float32(logits).scatter_add(
         -1, tokens[..., None], torch.full_like(tokens[..., None], -by, dtype=_wide(logits))
     )
 
 
 def _wide(logits: Tensor) -> torch.dtype:
-    return widened(logits).dtype
+    return to_float32(logits).dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class UNDIAL:
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
         answers = s.answers(Role.FORGET)
-        teacher = lowered(s.ref_logits_at(answers), s.targets[answers], self.beta)  # (N, V)
+        teacher = lower_logits(s.ref_logits_at(answers), s.targets[answers], self.beta)  # (N, V)
         return soft_cross_entropy(s.logits_at(answers), teacher).sum() / s.totals.of(Role.FORGET).tokens
 
 
@@ -61,12 +61,12 @@ class UNDIALCompat:
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss. Raises ValueError for a vocabulary below 100 tokens."""
         forget, totals = s.rows(Role.FORGET), s.totals.of(Role.FORGET)
-        logits = granted(s.logits)[forget][:, :-1]  # (b, T - 1, V)
+        logits = require(s.logits)[forget][:, :-1]  # (b, T - 1, V)
         vocabulary = logits.shape[-1]
         if vocabulary + RELEASED_IGNORED < 0:
             raise ValueError(f"the released UNDIAL needs a vocabulary of at least 100 tokens, not {vocabulary}")
         labels = s.targets.masked_fill(~s.is_answer, vocabulary + RELEASED_IGNORED)[forget]
-        teacher = lowered(granted(s.ref_logits)[s.in_reference_of(Role.FORGET)][:, :-1], labels, self.beta)
+        teacher = lower_logits(require(s.ref_logits)[s.in_reference_of(Role.FORGET)][:, :-1], labels, self.beta)
         return soft_cross_entropy(logits, teacher).sum() / max(1, totals.positions - totals.rows)
 
 
@@ -86,6 +86,6 @@ class CEU:
         answers = s.answers(Role.FORGET)
         counted = answers & (answers.cumsum(1) > self.ignore_first)  # (B, R)
         logits = s.logits_at(counted)  # (N, V)
-        others = widened(logits).detach().scatter(-1, s.targets[counted][:, None], float("-inf"))
+        others = to_float32(logits).detach().scatter(-1, s.targets[counted][:, None], float("-inf"))
         tokens = sum(max(0, length - self.ignore_first) for length in s.totals.of(Role.FORGET).lengths)
         return soft_cross_entropy(logits, others).sum() / max(1, tokens)

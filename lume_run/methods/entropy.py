@@ -12,22 +12,22 @@ from typing import Literal
 
 from torch import Tensor
 
-from lume_run.common.logits import widened
+from lume_run.common.logits import to_float32
 from lume_run.config.settings import setting
-from lume_run.methods.base import Needs, Role, Signals, granted
+from lume_run.methods.base import Needs, Role, Signals, require
 
 SMALLEST = 1e-12  # added to probabilities by the released code
 
 
 def kl_to_uniform(logits: Tensor) -> Tensor:
     """KL(P || U) = log V - H(P) at each position: (..., V) -> (...) [nats], at most log V."""
-    logps = widened(logits).log_softmax(-1)
+    logps = to_float32(logits).log_softmax(-1)
     return math.log(logits.shape[-1]) + (logps.exp() * logps).sum(-1)
 
 
 def kl_from_uniform(logits: Tensor) -> Tensor:
     """KL(U || P) = logsumexp(z) - mean(z) - log V at each position: (..., V) -> (...) [nats], unbounded."""
-    wide = widened(logits)
+    wide = to_float32(logits)
     return wide.logsumexp(-1) - wide.mean(-1) - math.log(logits.shape[-1])
 
 
@@ -75,10 +75,10 @@ class MaximumEntropyCompat:
         totals = s.totals.of(Role.FORGET)
         if self.masked:
             return released_kl(s.logits_at(s.answers(Role.FORGET))).sum() / totals.tokens
-        predictions = granted(s.logits)[s.rows(Role.FORGET)][:, :-1]
+        predictions = require(s.logits)[s.rows(Role.FORGET)][:, :-1]
         return released_kl(predictions).sum() / max(1, totals.positions - totals.rows)
 
 
 def released_kl(logits: Tensor) -> Tensor:
     """KL(U || P + 1e-12): (..., V) -> (...) [nats]."""
-    return -(widened(logits).softmax(-1) + SMALLEST).log().mean(-1) - math.log(logits.shape[-1])
+    return -(to_float32(logits).softmax(-1) + SMALLEST).log().mean(-1) - math.log(logits.shape[-1])

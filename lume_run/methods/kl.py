@@ -10,15 +10,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lume_run.common.logits import widened
+from lume_run.common.logits import to_float32
 from lume_run.config.settings import setting
-from lume_run.methods.base import Needs, Role, Signals, granted
+from lume_run.methods.base import Needs, Role, Signals, require
 
 
 def forward_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
     """sum_v p_ref (log p_ref - log p) at each position: (..., V), (..., V) -> (...) [nats]."""
-    log_p = widened(logits).log_softmax(-1)
-    log_ref = widened(ref_logits).log_softmax(-1)
+    log_p = to_float32(logits).log_softmax(-1)
+    log_ref = to_float32(ref_logits).log_softmax(-1)
     return (log_ref.exp() * (log_ref - log_p)).sum(-1)
 
 
@@ -53,6 +53,6 @@ class RetainKLCompat:
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
-        ours = granted(s.logits)[s.rows(Role.RETAIN)]
-        theirs = granted(s.ref_logits)[s.in_reference_of(Role.RETAIN)]
+        ours = require(s.logits)[s.rows(Role.RETAIN)]
+        theirs = require(s.ref_logits)[s.in_reference_of(Role.RETAIN)]
         return forward_kl(ours, theirs).sum() / s.totals.of(Role.RETAIN).positions

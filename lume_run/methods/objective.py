@@ -128,7 +128,7 @@ class Objective:
 
     def __call__(self, s: Signals) -> Losses:
         """The weighted sum, with both parts and the mean NLL of forget and retain answers for the log."""
-        forget, parts = self.forget(s), watched(s)
+        forget, parts = self.forget(s), answer_nlls(s)
         if any(role.is_forget for role in s.totals.counts):  # not so in every step that alternates
             parts["forget_loss"] = forget.detach()
         if self.retain is None:
@@ -143,7 +143,7 @@ class Objective:
         return Losses(total=self.forget_weight * forget + weight * retain, parts=parts)
 
 
-def watched(s: Signals) -> dict[str, Tensor]:
+def answer_nlls(s: Signals) -> dict[str, Tensor]:
     """Mean NLL [nats a token] of forget and retain answers, where they were computed."""
     if s.logits is None:
         return {}

@@ -10,13 +10,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lume_run.common.logits import widened
-from lume_run.methods.base import Needs, Role, Signals, granted
+from lume_run.common.logits import to_float32
+from lume_run.methods.base import Needs, Role, Signals, require
 
 
 def squared_margin(logits: Tensor) -> Tensor:
     """(max_v z - mean_v z)^2: (..., V) -> (...)."""
-    wide = widened(logits)
+    wide = to_float32(logits)
     return (wide.amax(-1) - wide.mean(-1)) ** 2
 
 
@@ -39,5 +39,5 @@ class LogitMarginCompat:
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
-        after = granted(s.logits)[:, -s.mask.shape[1] :][s.answers(Role.FORGET)]  # (N, V)
+        after = require(s.logits)[:, -s.mask.shape[1] :][s.answers(Role.FORGET)]  # (N, V)
         return squared_margin(after).sum() / s.totals.of(Role.FORGET).tokens

@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lume_run.common.logits import widened
+from lume_run.common.logits import to_float32
 from lume_run.config.settings import setting
-from lume_run.methods.base import MIDDLE, Needs, Role, Signals, granted
+from lume_run.methods.base import MIDDLE, Needs, Role, Signals, require
 
 Mean = Literal["rows", "released"]
 MEAN_HELP = "rows: of each row's mean; released: the released code's broadcast, see released_mean"
@@ -29,7 +29,7 @@ def at_answers(s: Signals, hidden: Tensor) -> Tensor:
 
 def row_sums(s: Signals, role: Role, goal: Tensor) -> Tensor:
     """Squared distance to `goal` (broadcast to (b, R, H)), mean over H, summed over each row's answer: (b,)."""
-    hidden = widened(at_answers(s, granted(s.hidden))[s.rows(role)])
+    hidden = to_float32(at_answers(s, require(s.hidden))[s.rows(role)])
     distance = ((hidden - goal) ** 2).mean(-1)  # (b, R)
     return (distance * s.is_answer[s.rows(role)]).sum(1)
 
@@ -58,9 +58,9 @@ def direction(size: int, seed: int, like: Tensor) -> Tensor:
     return unit.to(like.device)
 
 
-def frozen(s: Signals, role: Role) -> Tensor:
+def frozen_states(s: Signals, role: Role) -> Tensor:
     """The frozen target's states at label positions of this role's rows: (b, R, H)."""
-    return widened(at_answers(s, granted(s.ref_hidden))[s.in_reference_of(role)])
+    return to_float32(at_answers(s, require(s.ref_hidden))[s.in_reference_of(role)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class RMU:
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
-        states = granted(s.hidden)
+        states = require(s.hidden)
         goal = self.steering * direction(states.shape[-1], self.vector_seed, states)
         return mean_of_rows(s, Role.FORGET, row_sums(s, Role.FORGET, goal), self.mean)
 
@@ -99,7 +99,7 @@ class AdaptiveRMU:
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
-        theirs = frozen(s, Role.FORGET)
+        theirs = frozen_states(s, Role.FORGET)
         goal = self.scale * theirs.norm(dim=-1, keepdim=True) * direction(theirs.shape[-1], self.vector_seed, theirs)
         return mean_of_rows(s, Role.FORGET, row_sums(s, Role.FORGET, goal))
 
@@ -118,4 +118,4 @@ class EmbeddingDistance:
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
-        return mean_of_rows(s, Role.RETAIN, row_sums(s, Role.RETAIN, frozen(s, Role.RETAIN)), self.mean)
+        return mean_of_rows(s, Role.RETAIN, row_sums(s, Role.RETAIN, frozen_states(s, Role.RETAIN)), self.mean)

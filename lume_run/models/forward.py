@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lume_run.methods.base import Needs
 from lume_run.models.batch import Batch
-from lume_run.models.layers import accepted, layer_number, output_of_layer, unwrapped
+from lume_run.models.layers import forward_accepts, layer_number, output_of_layer, unwrap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,9 @@ class Outputs:
 def inputs_of(model: nn.Module, batch: Batch, *, keep: int) -> dict[str, Any]:
     """What the model's forward is called with; logits of the last `keep` positions only (0: of all)."""
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
-    if accepted(model, "position_ids"):
+    if forward_accepts(model, "position_ids"):
         inputs["position_ids"] = batch.position_ids
-    if keep and accepted(model, "logits_to_keep"):
+    if keep and forward_accepts(model, "logits_to_keep"):
         inputs["logits_to_keep"] = keep
     return inputs
 
@@ -34,7 +34,7 @@ def forward(model: nn.Module, batch: Batch, needs: Needs | None = None) -> Outpu
     """Run the model; without `needs` for logits alone."""
     if needs is None or needs.hidden_layer is None:
         return Outputs(logits=_predicting(model(**inputs_of(model, batch, keep=batch.keep)).logits, batch))
-    layer = layer_number(unwrapped(model).config, needs.hidden_layer)
+    layer = layer_number(unwrap(model).config, needs.hidden_layer)
     with output_of_layer(model, layer, stop=not needs.logits) as caught:
         logits = model(**inputs_of(model, batch, keep=batch.keep if needs.logits else 1)).logits
     return Outputs(logits=_predicting(logits, batch) if needs.logits else None, hidden=caught[0])

@@ -13,15 +13,15 @@ from lume_run.common.errors import RunError
 from lume_run.methods.base import MIDDLE
 
 
-def unwrapped(model: nn.Module) -> Any:
+def unwrap(model: nn.Module) -> Any:
     """The transformers model inside adapters and parallel wrappers."""
     inner: Any = getattr(model, "module", model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
-def accepted(model: nn.Module, name: str) -> bool:
+def forward_accepts(model: nn.Module, name: str) -> bool:
     """Whether the (possibly wrapped) model's forward takes this keyword."""
-    return name in inspect.signature(unwrapped(model).forward).parameters
+    return name in inspect.signature(unwrap(model).forward).parameters
 
 
 def layer_number(config: Any, wanted: int) -> int:
@@ -36,7 +36,7 @@ def layer_number(config: Any, wanted: int) -> int:
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The stack of decoder layers: the module list as long as the config says."""
-    inner = unwrapped(model)
+    inner = unwrap(model)
     for module in inner.modules():
         if isinstance(module, nn.ModuleList) and len(module) == inner.config.num_hidden_layers:
             return module
@@ -48,7 +48,7 @@ def output_of_layer(model: nn.Module, layer: int, *, stop: bool) -> Iterator[lis
     """Catch the output of decoder layer `layer`; with `stop` no layer above it runs (where the model's loop
     obeys `config.num_hidden_layers`, as transformers' Llama-like models do)."""
     caught: list[Tensor] = []
-    config = unwrapped(model).config
+    config = unwrap(model).config
     layers = config.num_hidden_layers
 
     def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from lume_run.common.devices import dtype_of
 from lume_run.common.errors import RunError
 from lume_run.config.settings import ModelSettings
-from lume_run.models.precision import attention_of, multiply_as, quantisation
+from lume_run.models.precision import attention_of, quantization_config, set_matmul_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,7 +47,7 @@ def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=only_local(path))
     except (OSError, ValueError) as error:
-        raise unreachable(path, error) from error
+        raise unavailable_model_error(path, error) from error
 
 
 def generation_config_of(path: str, settings: ModelSettings) -> Any:
@@ -60,7 +60,7 @@ def generation_config_of(path: str, settings: ModelSettings) -> Any:
         return GenerationConfig.from_model_config(config_of(path, trust_remote_code=settings.trust_remote_code))
 
 
-def unreachable(path: str, error: Exception) -> RunError:
+def unavailable_model_error(path: str, error: Exception) -> RunError:
     """What to tell someone whose model could not be loaded."""
     reason = str(error).strip().split("\n")[0]
     remedies = (
@@ -91,7 +91,7 @@ def load_tokenizer(path: str, settings: ModelSettings) -> PreTrainedTokenizerBas
             )
             break
         except (OSError, ValueError) as error:
-            failure = failure or unreachable(candidate, error)
+            failure = failure or unavailable_model_error(candidate, error)
     else:
         assert failure is not None  # there is at least one candidate
         raise failure
@@ -128,16 +128,16 @@ def load_model(
         "local_files_only": only_local(path),
         "use_safetensors": True,
     }
-    multiply_as(settings, device)
+    set_matmul_precision(settings, device)
     if quantised and settings.quantize != "none":
-        options |= {"quantization_config": quantisation(settings.quantize, kept), "device_map": {"": device}}
+        options |= {"quantization_config": quantization_config(settings.quantize, kept), "device_map": {"": device}}
     if rooms is not None:
         gc.collect()  # an earlier model of this kind goes only now: its hooks know it
         options |= {"device_map": "auto", "max_memory": dict(rooms)}
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
-        raise unreachable(path, error) from error
+        raise unavailable_model_error(path, error) from error
     if "device_map" in options or is_deepspeed_zero3_enabled():  # where it belongs, or in parts that are
         return model
     moved: PreTrainedModel = model.to(device)
@@ -155,6 +155,6 @@ def save_model(
     tokenizer.save_pretrained(folder)
 
 
-def limit_of(config: Any, settings: ModelSettings) -> int:
+def context_limit(config: Any, settings: ModelSettings) -> int:
     """The longest row [tokens] a model of this transformers config takes."""
     return settings.max_length or getattr(config, "max_position_embeddings", None) or TINY_CONTEXT_TOKENS

@@ -17,7 +17,7 @@ PRUNING = ("ties", "ties_svd", "dare_ties", "dare_linear", "magnitude_prune")  #
 
 
 @torch.no_grad()
-def subtract(settings: ModelSettings, target: str, reinforced: str, alpha: float, out: Path) -> None:
+def subtract_task_vector(settings: ModelSettings, target: str, reinforced: str, alpha: float, out: Path) -> None:
     """Write target - alpha x (reinforced - target), weight by weight in float32."""
     console.print(f"  subtracting {alpha:g} x the task vector")
     model = load_model(target, settings, torch.device("cpu"), dtype=torch.float32)

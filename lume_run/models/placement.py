@@ -16,9 +16,9 @@ import torch
 
 from lume_run.common.devices import GIB, rank, world_size
 from lume_run.config.settings import EvaluatorSettings
-from lume_run.models.weights import count_parameters, weightless
+from lume_run.models.weights import count_parameters, meta_model
 
-FILLED = 0.9  # of a device's memory; activations, logits and the allocator want the rest
+USABLE_MEMORY_SHARE = 0.9  # of a device's memory; activations, logits and the allocator want the rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +54,19 @@ def placement_of(evaluator: EvaluatorSettings, config: Any, device: torch.device
     if evaluator.placement == "replicas":
         return Placement(why="as configured")
     gpus = device_bytes() if device.type == "cuda" else {}
-    weights, cache = held_bytes(config, dtype.itemsize, evaluator.batch_tokens) if config is not None else (0, 0)
+    weights = cache = 0
+    if config is not None:
+        weights, cache = weight_and_cache_bytes(config, dtype.itemsize, evaluator.batch_tokens)
     size = f"{weights / GIB:.1f} GiB of weights and {cache / GIB:.1f} GiB of cache" if weights else "size unknown"
     if evaluator.placement == "auto":
         if not gpus or not weights:
             return Placement(why=size if gpus else "a CPU")
-        if weights + cache <= FILLED * min(gpus.values()):
+        if weights + cache <= USABLE_MEMORY_SHARE * min(gpus.values()):
             return Placement(why=f"{size} on a device of {min(gpus.values()) / GIB:.0f} GiB")
     kept = weights / (weights + cache) if weights else 0.5  # the layers' cache lies with the layers
-    rooms: dict[int | str, int] = {number: int(FILLED * kept * total) for number, total in gpus.items()}
+    rooms: dict[int | str, int] = {number: int(USABLE_MEMORY_SHARE * kept * total) for number, total in gpus.items()}
     on_gpus = sum(rooms.values())
-    rooms["cpu"] = int(FILLED * psutil.virtual_memory().available)
+    rooms["cpu"] = int(USABLE_MEMORY_SHARE * psutil.virtual_memory().available)
     room = on_gpus if gpus else rooms["cpu"]
     over = weights > room
     where = f"{len(gpus)} GPU{'s' * (len(gpus) > 1)} of {min(gpus.values()) / GIB:.0f} GiB" if gpus else "host memory"
@@ -78,9 +80,9 @@ def device_bytes() -> dict[int, int]:
     return {number: int(torch.cuda.get_device_properties(number).total_memory) for number in range(count)}
 
 
-def held_bytes(config: Any, itemsize: int, tokens: int) -> tuple[int, int]:
+def weight_and_cache_bytes(config: Any, itemsize: int, tokens: int) -> tuple[int, int]:
     """(weights, keys and values of so many tokens) [bytes] of a model of this transformers config."""
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     cache = 2 * config.num_hidden_layers * heads * width * tokens
-    return count_parameters(weightless(config)) * itemsize, cache * itemsize
+    return count_parameters(meta_model(config)) * itemsize, cache * itemsize

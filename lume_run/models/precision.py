@@ -14,7 +14,7 @@ from torch import nn
 
 from lume_run.common.devices import dtype_of
 from lume_run.config.settings import ModelSettings
-from lume_run.models.layers import unwrapped
+from lume_run.models.layers import unwrap
 
 
 def attention_of(settings: ModelSettings, device: torch.device) -> str:
@@ -25,7 +25,7 @@ def attention_of(settings: ModelSettings, device: torch.device) -> str:
     return "flash_attention_2" if half and importlib.util.find_spec("flash_attn") is not None else "sdpa"
 
 
-def quantisation(bits: str, compute: torch.dtype) -> Any:
+def quantization_config(bits: str, compute: torch.dtype) -> Any:
     """What transformers is told about bitsandbytes: LLM.int8() (arXiv:2208.07339), or QLoRA's doubly quantised
     4-bit NormalFloat (arXiv:2305.14314), multiplied in the compute dtype."""
     from transformers import BitsAndBytesConfig
@@ -41,7 +41,7 @@ def quantisation(bits: str, compute: torch.dtype) -> Any:
     )
 
 
-def multiply_as(settings: ModelSettings, device: torch.device) -> None:
+def set_matmul_precision(settings: ModelSettings, device: torch.device) -> None:
     """Allow TF32, or not, for float32 products on GPUs from now on; a process keeps what the run before it set."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
@@ -49,4 +49,4 @@ def multiply_as(settings: ModelSettings, device: torch.device) -> None:
 
 def is_quantised(model: nn.Module) -> bool:
     """Whether a model, or the base of its adapters, has fewer bits than it was trained with."""
-    return bool(getattr(unwrapped(model), "is_quantized", False))
+    return bool(getattr(unwrap(model), "is_quantized", False))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lume_run.common.records import Example, Kind, joined
+from lume_run.common.records import Example, Kind, with_separator
 from lume_run.methods.base import Role
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def encode(
 
 def answer_ids(prompt: str, answer: str, prompt_tokens: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of the answer after this prompt, closed by EOS."""
-    tail = joined(prompt, answer)
+    tail = with_separator(prompt, answer)
     together = prompt_ids(prompt + tail, tokenizer)
     if together[: len(prompt_tokens)] == prompt_tokens:
         ids = together[len(prompt_tokens) :]

@@ -13,13 +13,13 @@ from torch import nn
 from lume_run.common.errors import Problem, RunError
 from lume_run.config.settings import LoraSettings
 from lume_run.methods.base import Needs
-from lume_run.models.layers import decoder_layers, layer_number, unwrapped
+from lume_run.models.layers import decoder_layers, layer_number, unwrap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def weightless(config: Any) -> PreTrainedModel:
+def meta_model(config: Any) -> PreTrainedModel:
     """A causal LM of this config that allocates no weight: for names, shapes and counts."""
     from transformers import AutoModelForCausalLM
 
@@ -91,7 +91,7 @@ def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
 def freeze_above(model: nn.Module, hidden_layer: int) -> None:
     """Freeze what the output of this decoder layer does not depend on: layers above it, final norm, head."""
     layers = decoder_layers(model)
-    used = layer_number(unwrapped(model).config, hidden_layer)
+    used = layer_number(unwrap(model).config, hidden_layer)
     below = {id(parameter) for layer in layers[: used + 1] for parameter in layer.parameters()}
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     below |= {id(parameter) for embedding in embeddings for parameter in embedding.parameters()}

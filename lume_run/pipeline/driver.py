@@ -12,7 +12,7 @@ from typing import Any
 from rich.markup import escape
 
 from lume_run.common.console import console
-from lume_run.common.files import content_hash, naming_full_disk, write_json
+from lume_run.common.files import content_hash, explain_full_disk, write_json
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Response, Score
 from lume_run.common.store import Artifact
@@ -35,7 +35,7 @@ MEMORISED_SCORE = 0.9  # below this, a target has too little to forget
 
 def run_pipeline(settings: Settings, folder: Path, *, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
     """Run everything that is due in `folder` and return the report; what is done already is kept."""
-    with naming_full_disk(folder), signal_handlers():
+    with explain_full_disk(folder), signal_handlers():
         return _run_pipeline(settings, folder, identity, command)
 
 

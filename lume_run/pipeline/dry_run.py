@@ -13,7 +13,7 @@ from lume_run.common.devices import GIB
 from lume_run.common.errors import ConfigError, LumeError
 from lume_run.config.settings import Settings
 from lume_run.launch.world import World
-from lume_run.models.placement import FILLED
+from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.pipeline.memory.estimate import Estimator, cards_for, evaluation_estimate, host_estimate
 from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, estimator_of
 from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, format_bytes
@@ -113,6 +113,6 @@ def describe_fit(run: Run, total: float) -> str:
     """Whether so many bytes fit the GPU here or, where there is none, which cards they fit."""
     if run.device.type == "cuda":
         room = device_memory(run)
-        return f"{'fits' if total <= FILLED * room else 'does not fit'} {format_bytes(room)}"
+        return f"{'fits' if total <= USABLE_MEMORY_SHARE * room else 'does not fit'} {format_bytes(room)}"
     cards = cards_for(total)
     return f"fits {'an' if cards[0] == 80 else 'a'} {cards[0]} GB card" if cards else "fits no card"

@@ -23,7 +23,7 @@ from lume_run.evaluation.inference.runner import Runner
 from lume_run.evaluation.inference.vllm import Engine, running
 from lume_run.evaluation.questions import harnesses
 from lume_run.evaluation.suites.base import Harnessed
-from lume_run.models.load import config_of, limit_of, load_model, load_tokenizer
+from lume_run.models.load import config_of, context_limit, load_model, load_tokenizer
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact
 from lume_run.pipeline.run import Run
 
@@ -45,7 +45,7 @@ def answer_questions(run: Run, questions: Sequence[Question], subject: str, path
         questions = [question for question in questions if question.ask not in (Ask.GENERATE, Ask.SAMPLE)]
     if questions:
         model = load_model(path, settings, run.device, rooms=place.rooms).eval()
-        runner = runner_of(run, path, model, limit_of(model.config, settings))
+        runner = runner_of(run, path, model, context_limit(model.config, settings))
         respond_share(runner, questions, folder, title, rank=rank, world=world)
 
 
@@ -57,7 +57,7 @@ def generate_with_engine(
     if set(answered(folder)).issuperset(map(key_of, questions)):  # also where there are none
         return
     config = config_of(path, trust_remote_code=settings.trust_remote_code)
-    longest, devices = limit_of(config, settings), max(1, run.placement.gpus)
+    longest, devices = context_limit(config, settings), max(1, run.placement.gpus)
     seed = run.settings.seed
     with running(path, settings, run.device, max_length=longest, seed=seed, devices=devices) as engine:
         runner = runner_of(run, path, engine, longest)

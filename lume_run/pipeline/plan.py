@@ -13,7 +13,7 @@ from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import fingerprint
 from lume_run.common.store import Artifact
 from lume_run.evaluation.questions import wants_retrained
-from lume_run.models.weights import pattern_problems, weightless
+from lume_run.models.weights import meta_model, pattern_problems
 from lume_run.pipeline.artifacts import EvaluatedModel
 from lume_run.pipeline.evaluate import harness_artifacts, responses_artifact
 from lume_run.pipeline.run import Run
@@ -89,7 +89,7 @@ def model_problems(run: Run) -> list[Problem]:
     config, _, _ = run.model_config
     if config is None:  # loading the model will say so
         return []
-    problems = pattern_problems(model.trainable, weightless(config)) if model.trainable is not None else []
+    problems = pattern_problems(model.trainable, meta_model(config)) if model.trainable is not None else []
     if needs.hidden_layer is not None and needs.hidden_layer >= config.num_hidden_layers:
         what = f"layer {needs.hidden_layer} is read, but the last layer is {config.num_hidden_layers - 1}"
         problems.append(Problem(where="method.forget.layer", what=what, remedy="a smaller one, or -1 for the middle"))

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from lume_run.common.devices import rank
 from lume_run.common.errors import LumeError
-from lume_run.common.files import full_disk
+from lume_run.common.files import full_disk_error
 from lume_run.config.resolve import read_config
 from lume_run.launch.agent import join_ranks, write_rank_error
 from lume_run.launch.preemption import STOP_FILE_VARIABLE, Preempted, install_signal_handlers, stop_if_requested
@@ -64,7 +64,7 @@ def end_process(code: int) -> NoReturn:
 
 def write_failure(error: BaseException, folder: Path, path: Path) -> None:
     """Leave what this rank failed with in the run folder."""
-    error = full_disk(error, path) or error
+    error = full_disk_error(error, path) or error
     told = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
     write_rank_error(folder, f"rank-{rank()}", told)
 

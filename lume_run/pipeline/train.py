@@ -9,7 +9,7 @@ from typing import Any
 
 from lume_run.common.files import content_hash, fingerprint
 from lume_run.common.jsonl import to_json
-from lume_run.common.records import Example, joined
+from lume_run.common.records import Example, with_separator
 from lume_run.common.store import Artifact
 from lume_run.config.settings import OptimizationSettings
 from lume_run.methods.base import Role
@@ -28,7 +28,8 @@ def base_artifact(run: Run) -> Artifact | None:
         return None
     shape, data = model.shape, run.data
     texts = [
-        joined("", example.prompt) + joined(example.prompt, example.answer) for example in (*data.forget, *data.retain)
+        with_separator("", example.prompt) + with_separator(example.prompt, example.answer)
+        for example in (*data.forget, *data.retain)
     ]
     made_from = {"shape": asdict(shape), "texts": content_hash(texts), "seed": seed}
     return store_artifact(run, "train", "base", made_from, lambda folder: build_tiny(shape, texts, seed, folder))

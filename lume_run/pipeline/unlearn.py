@@ -25,7 +25,7 @@ from lume_run.methods.baselines import (
     TaskVector,
     context_of,
 )
-from lume_run.models.merge import merge_adapters, subtract
+from lume_run.models.merge import merge_adapters, subtract_task_vector
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact, unlearned_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import fine_tuned_artifact, retrained_artifact, run_training, steps_of, training_job
@@ -151,7 +151,7 @@ def task_vector_artifacts(run: Run, method: TaskVector, target: EvaluatedModel) 
     reinforced = fine_tuned_artifact(run, "reinforced", run.data.forget, target, phase, stage="unlearn")
 
     def build(folder: Path) -> None:
-        subtract(run.settings.model, target.path, str(reinforced.path), method.alpha, folder / "model")
+        subtract_task_vector(run.settings.model, target.path, str(reinforced.path), method.alpha, folder / "model")
 
     made_from = {"target": target.key, "reinforced": reinforced.key, "alpha": method.alpha}
     return [reinforced, unlearned_artifact(run, made_from, build, f"target - {method.alpha:g} x (reinforced - target)")]

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from lume_run.common.console import console
 from lume_run.common.errors import LumeError
-from lume_run.common.store import DONE, Artifact
+from lume_run.common.store import DONE_FILE, Artifact
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
 from lume_run.report.comparison.run_folders import first_line
@@ -87,10 +87,10 @@ def show_shared(wanted: Sequence[Job], needed: dict[Path, Artifact], users: dict
 def seconds_of(artifact: Artifact) -> float | None:
     """The mean time [s] that artifacts like this one took where it would go, None where none was made."""
     if artifact.path.parent.parent.name == "store":
-        found = list(artifact.path.parent.glob(f"*/{DONE}"))
+        found = list(artifact.path.parent.glob(f"*/{DONE_FILE}"))
     else:
         output_dir, group = artifact.path.parent.parent, artifact.path.parent.name.rpartition("-")[0]
-        found = list(output_dir.glob(f"{group}-*/{artifact.path.name}/{DONE}"))
-        found = found or list(output_dir.glob(f"*/{artifact.path.name}/{DONE}"))
+        found = list(output_dir.glob(f"{group}-*/{artifact.path.name}/{DONE_FILE}"))
+        found = found or list(output_dir.glob(f"*/{artifact.path.name}/{DONE_FILE}"))
     times = [float(json.loads(path.read_text(encoding="utf-8")).get("seconds", 0.0)) for path in found]
     return mean(times) if times else None

@@ -25,7 +25,7 @@ from rich.markup import escape
 
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, LumeError, RunError
-from lume_run.common.files import naming_full_disk, write_json
+from lume_run.common.files import explain_full_disk, write_json
 from lume_run.config.resolve import run_identity
 from lume_run.launch import slurm
 from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE, Preempted, stop_requested
@@ -95,7 +95,7 @@ def command_line() -> list[str]:
 
 def begin_run_folder(folder: Path, data: Mapping[str, Any]) -> None:
     """The folder with its config, without the error of an earlier attempt."""
-    with naming_full_disk(folder):
+    with explain_full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(data))), encoding="utf-8")
         (folder / ERROR).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from typing import Literal
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
-from lume_run.tasks.readers import PAGE_SUBTASK, page_example, read_files, refuse, unfetched
+from lume_run.tasks.readers import PAGE_SUBTASK, page_example, read_files, refuse, unavailable_dataset_error
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
 BUILTIN_DOCUMENTS = 12  # per split: enough for every subtask, small enough for a laptop
@@ -27,7 +27,7 @@ Documents = dict[str, tuple[Example, ...]]  # the prompts of each document, in f
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class LumeFiles:
     """The files a folder offers; `format` is empty where no layout was recognised."""
 
     folder: Path
@@ -38,7 +38,7 @@ class Layout:
     nonmembers: tuple[Path, ...] = ()
 
     @classmethod
-    def of(cls, folder: Path, split: str) -> Layout:
+    def of(cls, folder: Path, split: str) -> LumeFiles:
         """What stands in `folder`; `split` (train, validation or all) picks among parquet files only."""
         forget, retain, members, nonmembers = (
             _existing(folder / f"{name}.jsonl") for name in ("forget", "retain", "member", "nonmember")
@@ -120,7 +120,7 @@ class LumeTask:
         return found
 
     def _builtin_problems(self) -> list[Problem]:
-        from lume_run.tasks.builtin import MAX_DOCUMENTS
+        from lume_run.tasks.builtin.generator import MAX_DOCUMENTS
 
         found, most = [], MAX_DOCUMENTS * len(self.subtasks)
         if self.split != "all":
@@ -137,10 +137,10 @@ class LumeTask:
             raise ConfigError(problems)
         subtasks = tuple(name for name in SUBTASK_OF_LABEL.values() if name in self.subtasks)
         if self.source == "builtin":
-            from lume_run.tasks.builtin import generate
+            from lume_run.tasks.builtin.generator import generate_task
 
-            return generate(subtasks=subtasks, num_documents=self.num_documents or BUILTIN_DOCUMENTS, seed=seed)
-        layout = Layout.of(self._fetch_folder(), self.split)
+            return generate_task(subtasks=subtasks, num_documents=self.num_documents or BUILTIN_DOCUMENTS, seed=seed)
+        layout = LumeFiles.of(self._fetch_folder(), self.split)
         if problems := layout.problems(self._origin, self.split):  # a snapshot of the hub was not checked yet
             refuse(problems)
         data = read_files(
@@ -161,24 +161,26 @@ class LumeTask:
         if not folder.is_dir():
             what = f"{folder} is not a folder" if folder.exists() else f"{folder} does not exist"
             return [Problem(where=where, what=what, remedy="give the folder that holds the data files")]
-        return Layout.of(folder, self.split).problems(where, self.split)
+        return LumeFiles.of(folder, self.split).problems(where, self.split)
 
     def _fetch_folder(self) -> Path:
-        return download(self.hub_id) if self.source == "hub" else Path(self.data_dir or "").expanduser()
+        return download_dataset(self.hub_id) if self.source == "hub" else Path(self.data_dir or "").expanduser()
 
     def _select(self, data: TaskData, subtasks: Sequence[str], seed: int, form: str) -> TaskData:
         """The requested documents of `data`, with the membership examples that go with them."""
-        everything = {split: group(rows, subtasks) for split, rows in _sides(data)}
+        everything = {split: group_by_document(rows, subtasks) for split, rows in _forget_and_retain(data)}
         self._refuse_shortage(data, everything, subtasks)
         kept = dict(everything)
         if self.num_documents is not None:
-            kept = {split: choose(documents, self.num_documents, seed, split) for split, documents in kept.items()}
+            kept = {
+                split: choose_documents(documents, self.num_documents, seed, split) for split, documents in kept.items()
+            }
         members, nonmembers, leftover = data.members, data.nonmembers, False
         # the released members are all train documents: a target trained on the validation part never saw them
         chosen = self.split == "all" or all(page.document in kept[Split.FORGET] for page in members)
         if self.num_documents is not None or not members or PAGE_SUBTASK not in subtasks or not chosen:
-            members = tuple(page for page in map(_member, kept[Split.FORGET].values()) if page)
-            nonmembers = _leftovers(everything, kept, members, seed)
+            members = tuple(page for page in map(_member_page, kept[Split.FORGET].values()) if page)
+            nonmembers = _leftover_pages(everything, kept, members, seed)
             leftover = bool(nonmembers)
         counts = ", ".join(f"{split} {len(kept[split])} of {len(everything[split])} documents" for split in kept)
         words = f"{len(members)} members, {len(nonmembers)} {'leftover ' if leftover else ''}non-members"
@@ -193,7 +195,7 @@ class LumeTask:
 
     def _refuse_shortage(self, data: TaskData, documents: dict[Split, Documents], subtasks: Sequence[str]) -> None:
         found = []
-        for split, rows in _sides(data):
+        for split, rows in _forget_and_retain(data):
             where = f"{self._origin}, {split} rows"
             labels = {label: name for label, name in SUBTASK_OF_LABEL.items() if name in {row.subtask for row in rows}}
             there = ", ".join(f"{label} ({name})" for label, name in labels.items())
@@ -209,11 +211,11 @@ class LumeTask:
             refuse(found)
 
 
-def _sides(data: TaskData) -> tuple[tuple[Split, tuple[Example, ...]], ...]:
+def _forget_and_retain(data: TaskData) -> tuple[tuple[Split, tuple[Example, ...]], ...]:
     return (Split.FORGET, data.forget), (Split.RETAIN, data.retain)
 
 
-def group(examples: Sequence[Example], subtasks: Sequence[str]) -> Documents:
+def group_by_document(examples: Sequence[Example], subtasks: Sequence[str]) -> Documents:
     """The prompts of the given subtasks by document, in the order in which the documents first appear."""
     documents: dict[str, list[Example]] = {}
     for example in examples:
@@ -222,26 +224,26 @@ def group(examples: Sequence[Example], subtasks: Sequence[str]) -> Documents:
     return {document: tuple(prompts) for document, prompts in documents.items()}
 
 
-def choose(documents: Documents, count: int, seed: int, split: Split) -> Documents:
+def choose_documents(documents: Documents, count: int, seed: int, split: Split) -> Documents:
     """`count` documents in their old order, as many of each subtask as its size allows.
 
     The subtasks take turns, so one that runs out leaves its turns to the others, and the choice
     for a smaller count is part of the choice for a larger one.
     """
-    queues = [shuffled(documents, subtask, seed, split) for subtask in SUBTASK_OF_LABEL.values()]
+    queues = [shuffle_documents(documents, subtask, seed, split) for subtask in SUBTASK_OF_LABEL.values()]
     turns = [document for turn in zip_longest(*queues) for document in turn if document is not None]
     chosen = set(turns[:count])
     return {document: prompts for document, prompts in documents.items() if document in chosen}
 
 
-def shuffled(documents: Documents, subtask: str, seed: int, split: Split) -> list[str]:
+def shuffle_documents(documents: Documents, subtask: str, seed: int, split: Split) -> list[str]:
     """The ids of one subtask's documents in a seeded order that does not depend on the order of the files."""
     names = sorted(document for document, prompts in documents.items() if prompts[0].subtask == subtask)
     Random(f"{seed}:{split}:{subtask}").shuffle(names)
     return names
 
 
-def _member(prompts: Sequence[Example], split: Split = Split.MEMBER) -> Example | None:
+def _member_page(prompts: Sequence[Example], split: Split = Split.MEMBER) -> Example | None:
     """The whole text of a document, from its completion row; None where it has questions only."""
     for prompt in prompts:
         if prompt.kind == Kind.COMPLETION:
@@ -250,7 +252,7 @@ def _member(prompts: Sequence[Example], split: Split = Split.MEMBER) -> Example 
     return None
 
 
-def _leftovers(
+def _leftover_pages(
     everything: dict[Split, Documents], kept: dict[Split, Documents], members: Sequence[Example], seed: int
 ) -> tuple[Example, ...]:
     """Unused documents as non-members, per subtask as many as there are members (or as are left).
@@ -261,17 +263,17 @@ def _leftovers(
         document: prompts
         for split, documents in everything.items()
         for document, prompts in documents.items()
-        if document not in kept[split] and _member(prompts)
+        if document not in kept[split] and _member_page(prompts)
     }
     found: list[Example] = []
     for subtask in SUBTASK_OF_LABEL.values():
         wanted = sum(member.subtask == subtask for member in members)
-        names = shuffled(unused, subtask, seed, Split.NONMEMBER)[:wanted]
-        found.extend(page for name in names if (page := _member(unused[name], Split.NONMEMBER)))
+        names = shuffle_documents(unused, subtask, seed, Split.NONMEMBER)[:wanted]
+        found.extend(page for name in names if (page := _member_page(unused[name], Split.NONMEMBER)))
     return tuple(found)
 
 
-def download(hub_id: str) -> Path:
+def download_dataset(hub_id: str) -> Path:
     """The folder of a hub data set's files, from the cache where the hub cannot be reached."""
     from huggingface_hub import HfApi, snapshot_download
 
@@ -291,5 +293,7 @@ def download(hub_id: str) -> Path:
         )
     except Exception as error:
         cause = unreachable or error
-        raise unfetched(hub_id, cause, local="task.data_dir=FOLDER (with task.source=folder)") from cause
+        raise unavailable_dataset_error(
+            hub_id, cause, local="task.data_dir=FOLDER (with task.source=folder)"
+        ) from cause
     return Path(folder)

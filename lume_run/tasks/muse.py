@@ -17,18 +17,18 @@ from typing import Any, Literal
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.config.settings import setting
-from lume_run.tasks.question_files import Examples, chosen, counted, folder_problems
+from lume_run.tasks.question_files import Examples, choose_by_side, describe_selection, folder_problems
 from lume_run.tasks.readers import field_problems, refuse
 
 QUESTION, CONTINUATION, TEXT = ("question", "answer"), ("prompt", "gt"), ("text",)
-SUFFIX = {Kind.QUESTION: "qa0", Kind.COMPLETION: "sc1", Kind.DOCUMENT: "doc"}
-WHERE = "task.data_dir"
+ID_SUFFIXES = {Kind.QUESTION: "qa0", Kind.COMPLETION: "sc1", Kind.DOCUMENT: "doc"}
+DATA_DIR = "task.data_dir"
 
 Items = list[tuple[str, dict[str, str]]]  # place and texts by field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class CorpusFiles:
     """Where the files of a corpus stand; the retain questions have two names in releases."""
 
     folder: Path
@@ -52,7 +52,7 @@ class Layout:
         needed = [self.path("knowmem", name) for name in ("forget_qa", self.retain)]
         if absent := [str(path) for path in needed if not path.is_file()]:
             remedy = "give the folder in which news/ and books/ stand, and the corpus by task.corpus"
-            found.append(Problem(where=WHERE, what=f"there is no {', no '.join(absent)}", remedy=remedy))
+            found.append(Problem(where=DATA_DIR, what=f"there is no {', no '.join(absent)}", remedy=remedy))
         examples = [f"{name}_icl" for name in ("forget_qa", self.retain)]
         if shots and not absent and (lacking := [name for name in examples if not self.has("knowmem", name)]):
             what = f"{self.folder / 'knowmem'} has no {', no '.join(f'{name}.json' for name in lacking)}"
@@ -60,12 +60,12 @@ class Layout:
         sides = [name for name in ("forget", "holdout") if self.has("privleak", name)]
         if len(sides) == 1:
             what = f"{self.folder / 'privleak'} has {sides[0]}.json without its counterpart"
-            found.append(Problem(where=WHERE, what=what, remedy="forget.json and holdout.json both, or neither"))
+            found.append(Problem(where=DATA_DIR, what=what, remedy="forget.json and holdout.json both, or neither"))
         return found
 
 
 @dataclass(slots=True)
-class _Reader:
+class _ArrayReader:
     """Reads array after array and gathers the problems of all; an item's place is its number, counted from 1."""
 
     problems: list[Problem] = field(default_factory=list)
@@ -137,25 +137,25 @@ class MuseTask:
         """The examples of the experiment; DataError with every problem."""
         if problems := self.check():
             raise ConfigError(problems)
-        reader = _Reader()
+        reader = _ArrayReader()
         parts = self._parts(reader)
         if reader.problems:
             refuse(reader.problems)
         origin = f"folder {self._layout.folder}"
-        kept = chosen(parts, self.num_documents, seed, origin)
+        kept = choose_by_side(parts, self.num_documents, seed, origin)
         return TaskData(
             forget=kept["forget knowmem"] + kept.get("forget verbmem", ()),
             retain=kept["retain knowmem"],
             members=kept.get("member privleak", ()),
             nonmembers=kept.get("nonmember privleak", ()),
-            source=f"{origin} (MUSE {self.corpus}; {counted(kept, parts)}; {self.shots} shots; no raw text)",
+            source=f"{origin} (MUSE {self.corpus}; {describe_selection(kept, parts)}; {self.shots} shots; no raw text)",
         )
 
     @property
-    def _layout(self) -> Layout:
-        return Layout(folder=Path(str(self.data_dir)).expanduser() / self.corpus)
+    def _layout(self) -> CorpusFiles:
+        return CorpusFiles(folder=Path(str(self.data_dir)).expanduser() / self.corpus)
 
-    def _parts(self, reader: _Reader) -> dict[str, Examples]:
+    def _parts(self, reader: _ArrayReader) -> dict[str, Examples]:
         """The examples by split and what they measure; parts without files are left out."""
         layout = self._layout
         questions = {Split.FORGET: "forget_qa", Split.RETAIN: layout.retain}
@@ -184,8 +184,8 @@ class MuseTask:
         documents = [f"{self.corpus}-{subtask}-{split}-{number}" for number in range(1, len(pairs) + 1)]
         return tuple(
             Example(
-                id=document + SUFFIX[kind],
-                raw_id=document + SUFFIX[kind],
+                id=document + ID_SUFFIXES[kind],
+                raw_id=document + ID_SUFFIXES[kind],
                 document=document,
                 split=split,
                 subtask=subtask,

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import re
 
-from lume_run.tasks.builtin_words import BIO_QUESTIONS, MONTHS
+from lume_run.tasks.builtin.words import BIO_QUESTIONS, MONTHS
 
 # What the generator calls a fact, and the attribute it is.
 ATTRIBUTE_OF_FACT = {"birth": "birth_date", "ssn": "ssn", "phone": "phone", "email": "email", "home": "address"}
 FACT_OF_ATTRIBUTE = {attribute: fact for fact, attribute in ATTRIBUTE_OF_FACT.items()}
 
-_MONTHS = "|".join(MONTHS)
+_MONTH = "|".join(MONTHS)
 _FORMS = {
     "ssn": r"\d{3}[- ]?\d{2}[- ]?\d{4}",
     "phone": r"(?:\+?1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[ .-]?)\d{3}[ .-]?\d{4}",
     "email": r"[^\s@]+@[^\s@]+\.[A-Za-z]+",
-    "birth_date": rf"\d{{4}}-\d{{2}}-\d{{2}}|(?:{_MONTHS}) \d{{1,2}}, \d{{4}}|\d{{1,2}} (?:{_MONTHS}) \d{{4}}",
+    "birth_date": rf"\d{{4}}-\d{{2}}-\d{{2}}|(?:{_MONTH}) \d{{1,2}}, \d{{4}}|\d{{1,2}} (?:{_MONTH}) \d{{4}}",
     "address": r"\d+ .+\b[A-Z]{2},? \d{5}\b.*",
 }
 # In this order: "e-mail address" is no address, and "social security" no phone number.

@@ -13,23 +13,23 @@ from typing import Any, TypeVar
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Example, Kind, Split
-from lume_run.tasks.lume import group, shuffled
-from lume_run.tasks.readers import field_problems, jsonl_rows, refuse, unfetched
+from lume_run.tasks.lume import group_by_document, shuffle_documents
+from lume_run.tasks.readers import field_problems, jsonl_rows, refuse, unavailable_dataset_error
 
 PAIR = ("question", "answer")
-REWORDED = ("paraphrased_answer", "paraphrased_question")
+REWORDING_FIELDS = ("paraphrased_answer", "paraphrased_question")
 SENTENCE = "original_answer"  # where the answer is a bare name
-PLACE = "{question}"
+QUESTION_SLOT = "{question}"
 TEMPLATE = "Question: {question}\nAnswer:"
 TEMPLATE_HELP = "the prompt, with {question} where the question belongs"
 COUNT_HELP = "documents (authors, people) per split with all their questions; null: all"
 
 Examples = tuple[Example, ...]
-Side = TypeVar("Side", bound=str)
+SideName = TypeVar("SideName", bound=str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class QuestionRow:
     """A sound row: its place, its texts by field and its false answers; then what it is about, as number `index`."""
 
     where: str
@@ -45,7 +45,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class RowSource:
     """Named sets of rows; `read` gives (place, parsed row or Problem), `setting` says what names the source."""
 
     origin: str
@@ -54,7 +54,7 @@ class Source:
     read: Callable[[str], Iterable[tuple[str, object]]]
 
     @classmethod
-    def folder(cls, data_dir: str) -> Source:
+    def folder(cls, data_dir: str) -> RowSource:
         """The files of a folder; `.jsonl` goes before `.json`."""
         folder = Path(data_dir).expanduser()
         paths = {path.stem: path for ending in ("json", "jsonl") for path in folder.glob(f"*.{ending}")}
@@ -66,19 +66,19 @@ class Source:
         )
 
     @classmethod
-    def hub(cls, hub_id: str) -> Source:
+    def hub(cls, hub_id: str) -> RowSource:
         """The configs of a hub data set, from the cache where `datasets` finds them there."""
         from datasets import get_dataset_config_names, load_dataset
 
         def read(name: str) -> Iterator[tuple[str, object]]:
-            rows = _asked(hub_id, lambda: load_dataset(hub_id, name, split="train"))
+            rows = _ask_hub(hub_id, lambda: load_dataset(hub_id, name, split="train"))
             for number, row in enumerate(rows, 1):
                 yield f"hub {hub_id}, {name}:row {number}", dict(row)
 
-        names = _asked(hub_id, lambda: get_dataset_config_names(hub_id))
+        names = _ask_hub(hub_id, lambda: get_dataset_config_names(hub_id))
         return cls(origin=f"hub {hub_id}", setting="task.hub_id", names=frozenset(names), read=read)
 
-    def lacking(self, names: Iterable[str]) -> list[Problem]:
+    def missing_sets(self, names: Iterable[str]) -> list[Problem]:
         """One problem that lists the sets which are not there."""
         absent = [name for name in names if name not in self.names]
         what = f"{self.origin} has no {', '.join(absent)}"
@@ -86,12 +86,12 @@ class Source:
         return [Problem(where=self.setting, what=what, remedy=remedy)] if absent else []
 
 
-def _asked(hub_id: str, ask: Callable[[], Any]) -> Any:
+def _ask_hub(hub_id: str, ask: Callable[[], Any]) -> Any:
     """What the hub answers, or an error that says what to do."""
     try:
         return ask()
     except Exception as error:  # the clients' errors share no base
-        raise unfetched(hub_id, error, local="task.data_dir=FOLDER") from error
+        raise unavailable_dataset_error(hub_id, error, local="task.data_dir=FOLDER") from error
 
 
 def folder_problems(data_dir: str | None) -> list[Problem]:
@@ -106,20 +106,20 @@ def folder_problems(data_dir: str | None) -> list[Problem]:
 
 def template_problems(template: str) -> list[Problem]:
     """Whether the prompt has a place for the question."""
-    if PLACE in template:
+    if QUESTION_SLOT in template:
         return []
-    what, remedy = f"{template!r} has no {PLACE}", f"write {PLACE} where the question belongs"
+    what, remedy = f"{template!r} has no {QUESTION_SLOT}", f"write {QUESTION_SLOT} where the question belongs"
     return [Problem(where="task.template", what=what, remedy=remedy)]
 
 
 @dataclass(slots=True)
-class Reader:
+class QuestionReader:
     """Reads set after set and gathers the problems of all."""
 
-    source: Source
+    source: RowSource
     problems: list[Problem] = field(default_factory=list)
 
-    def rows(self, name: str, fields: Sequence[str] = PAIR, *, perturbed: bool = False) -> list[Row]:
+    def rows(self, name: str, fields: Sequence[str] = PAIR, *, perturbed: bool = False) -> list[QuestionRow]:
         """The sound rows of a set: text in all `fields` and, if asked for, false answers."""
         found, empty = [], True
         for where, row in self.source.read(name):
@@ -130,7 +130,7 @@ class Reader:
                 wrong += _option_problems(options, where) if perturbed else []
                 if not wrong:
                     texts = {field: row[field] for field in fields}
-                    found.append(Row(where=where, texts=texts, perturbed=tuple(options or ())))
+                    found.append(QuestionRow(where=where, texts=texts, perturbed=tuple(options or ())))
             self.problems += wrong
         if empty:
             where = f"{self.source.origin}, {name}"
@@ -146,7 +146,7 @@ def _option_problems(options: object, where: str) -> list[Problem]:
     return list(field_problems(named, where, tuple(named)))
 
 
-def repeated(rows: Iterable[Row]) -> list[Problem]:
+def duplicate_problems(rows: Iterable[QuestionRow]) -> list[Problem]:
     """Pairs of question and answer that stand twice: nothing may be both forgotten and kept, or count twice."""
     first: dict[tuple[str, str], str] = {}
     return [
@@ -156,7 +156,7 @@ def repeated(rows: Iterable[Row]) -> list[Problem]:
     ]
 
 
-def unmatched(extras: Iterable[Row], rows: Iterable[Row]) -> list[Problem]:
+def mismatch_problems(extras: Iterable[QuestionRow], rows: Iterable[QuestionRow]) -> list[Problem]:
     """`extras` whose question is not among `rows`, or has another answer there."""
     places = {key: row.where for row in rows for key in (row.key, row.key[0])}
     found = []
@@ -170,7 +170,7 @@ def unmatched(extras: Iterable[Row], rows: Iterable[Row]) -> list[Problem]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asker:
+class ExampleBuilder:
     """Makes examples of rows; `extras` are rows with false answers and other wordings, joined by question and answer.
 
     `answer` names the field that holds the answer to learn, `golden` the one with the true answer, to which false
@@ -179,21 +179,21 @@ class Asker:
 
     template: str
     subtask: str
-    extras: dict[tuple[str, str], Row]
+    extras: dict[tuple[str, str], QuestionRow]
     answer: str = "answer"
     golden: str = "answer"
 
-    def sides(self, forget: Iterable[Row], retain: Iterable[Row]) -> dict[Split, Examples]:
+    def sides(self, forget: Iterable[QuestionRow], retain: Iterable[QuestionRow]) -> dict[Split, Examples]:
         """The examples of both sides of the experiment."""
         return {Split.FORGET: self.examples(forget, Split.FORGET), Split.RETAIN: self.examples(retain, Split.RETAIN)}
 
-    def examples(self, rows: Iterable[Row], split: Split, subtask: str = "") -> Examples:
+    def examples(self, rows: Iterable[QuestionRow], split: Split, subtask: str = "") -> Examples:
         """One QUESTION for each row."""
         return tuple(self._example(row, split, subtask or self.subtask) for row in rows)
 
-    def _example(self, row: Row, split: Split, subtask: str) -> Example:
+    def _example(self, row: QuestionRow, split: Split, subtask: str) -> Example:
         extra = self.extras.get(row.key, row)
-        paraphrase, rephrasing = (extra.texts.get(name) for name in REWORDED)
+        paraphrase, rephrasing = (extra.texts.get(name) for name in REWORDING_FIELDS)
         answer, golden = row.texts[self.answer], row.texts[self.golden]
         name = f"{row.document}qa{row.index}"
         return Example(
@@ -213,10 +213,12 @@ class Asker:
         )
 
     def _prompt(self, question: str) -> str:
-        return self.template.replace(PLACE, question)
+        return self.template.replace(QUESTION_SLOT, question)
 
 
-def chosen(sides: dict[Side, Examples], count: int | None, seed: int, origin: str) -> dict[Side, Examples]:
+def choose_by_side(
+    sides: dict[SideName, Examples], count: int | None, seed: int, origin: str
+) -> dict[SideName, Examples]:
     """`count` documents of each side in their old order, by a seeded shuffle of ids; DataError where there are fewer.
 
     Those with false answers go first: 20 of TOFU's 180 retain authors have some, and truth ratios need them.
@@ -227,10 +229,11 @@ def chosen(sides: dict[Side, Examples], count: int | None, seed: int, origin: st
     kept, short = {}, []
     for side, examples in sides.items():
         split, subtask = examples[0].split, examples[0].subtask
-        told = {example.document for example in examples if example.perturbed}
-        names = sorted(shuffled(group(examples, [subtask]), subtask, seed, split), key=lambda name: name not in told)
-        taken = set(names[:count])
-        kept[side] = tuple(example for example in examples if example.document in taken)
+        with_false_answers = {example.document for example in examples if example.perturbed}
+        names = shuffle_documents(group_by_document(examples, [subtask]), subtask, seed, split)
+        names.sort(key=lambda name: name not in with_false_answers)
+        selected = set(names[:count])
+        kept[side] = tuple(example for example in examples if example.document in selected)
         if len(names) < count:
             what = f"{count} documents were asked for and there are {len(names)}"
             remedy = f"set task.num_documents to {len(names)} or less, or null for all"
@@ -240,7 +243,7 @@ def chosen(sides: dict[Side, Examples], count: int | None, seed: int, origin: st
     return kept
 
 
-def counted(kept: dict[Side, Examples], sides: dict[Side, Examples]) -> str:
+def describe_selection(kept: dict[SideName, Examples], sides: dict[SideName, Examples]) -> str:
     """How much of each side is used, in words."""
     documents = {side: (_documents(kept[side]), _documents(sides[side])) for side in sides}
     words = (f"{side} {some} of {all_} documents ({len(kept[side])} rows)" for side, (some, all_) in documents.items())

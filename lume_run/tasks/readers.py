@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lume_run.common.errors import DataError, Problem, RunError
-from lume_run.common.jsonl import lines_of
+from lume_run.common.jsonl import numbered_lines
 from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.tasks.private_facts import attribute_of, rephrasings_of
 from lume_run.tasks.semeval_ids import ID, KIND_OF_SUFFIX, SUBTASK_OF_LABEL
@@ -38,7 +38,7 @@ def refuse(problems: Sequence[Problem]) -> NoReturn:
     raise DataError(shown)
 
 
-def unfetched(hub_id: str, error: Exception, *, local: str) -> RunError:
+def unavailable_dataset_error(hub_id: str, error: Exception, *, local: str) -> RunError:
     """What to tell about a hub data set that cannot be had; `local` says how to read a copy."""
     reason = (str(error).strip().splitlines() or [""])[0][:200]
     return RunError(
@@ -86,7 +86,7 @@ def _remedy(one: Split, other: Split) -> str:
 
 
 @dataclass(slots=True)
-class _Reader:
+class _RowReader:
     """Reads file after file and gathers the problems of all."""
 
     problems: list[Problem] = field(default_factory=list)
@@ -136,7 +136,7 @@ def read_files(
     *, forget: Sequence[Path], retain: Sequence[Path], members: Sequence[Path], nonmembers: Sequence[Path]
 ) -> TaskData:
     """Every row of the files, all subtasks, in file order; DataError if anything is wrong in any of them."""
-    reader = _Reader()
+    reader = _RowReader()
     data = TaskData(
         forget=reader.read_rows(forget, Split.FORGET),
         retain=reader.read_rows(retain, Split.RETAIN),
@@ -220,7 +220,7 @@ def _short(value: object) -> str:
 def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
     """(place, parsed value or Problem) of every line."""
     try:
-        lines: list[tuple[int, str | Problem]] = list(lines_of(path))
+        lines: list[tuple[int, str | Problem]] = list(numbered_lines(path))
     except UnicodeDecodeError:
         lines = list(_decoded_lines(path))
     for number, line in lines:
@@ -236,7 +236,7 @@ def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
 
 
 def _decoded_lines(path: Path) -> Iterator[tuple[int, str | Problem]]:
-    """As `lines_of`, for a file that is not UTF-8 throughout: a Problem stands for each broken line."""
+    """As `numbered_lines`, for a file that is not UTF-8 throughout: a Problem stands for each broken line."""
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         try:
             if line.strip():

@@ -16,27 +16,27 @@ from lume_run.config.settings import setting
 from lume_run.tasks.question_files import (
     COUNT_HELP,
     PAIR,
-    REWORDED,
+    REWORDING_FIELDS,
     TEMPLATE,
     TEMPLATE_HELP,
-    Asker,
-    Reader,
-    Row,
-    Source,
-    chosen,
-    counted,
+    ExampleBuilder,
+    QuestionReader,
+    QuestionRow,
+    RowSource,
+    choose_by_side,
+    describe_selection,
+    duplicate_problems,
     folder_problems,
-    repeated,
+    mismatch_problems,
     template_problems,
-    unmatched,
 )
 from lume_run.tasks.readers import refuse
 
-TRAINED = ("forget", "neighbor")
-PERTURBED = ("forget_perturbed", "neighbor_perturbed")
+TRAINED_SETS = ("forget", "neighbor")
+PERTURBED_SETS = ("forget_perturbed", "neighbor_perturbed")
 GOLDEN = "golden_answer"
 FIELDS = ("name", *PAIR, GOLDEN)
-LEARNED = {"own": "answer", "golden": GOLDEN}
+LEARNED_FIELDS = {"own": "answer", "golden": GOLDEN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,54 +58,57 @@ class RealWorldTask:
 
     def check(self) -> list[Problem]:
         """Problems visible without reading rows."""
-        found = folder_problems(self.data_dir) or Source.folder(str(self.data_dir)).lacking((*TRAINED, *PERTURBED))
-        return template_problems(self.template) + found
+        problems = template_problems(self.template)
+        if unusable := folder_problems(self.data_dir):
+            return problems + unusable
+        return problems + RowSource.folder(str(self.data_dir)).missing_sets((*TRAINED_SETS, *PERTURBED_SETS))
 
     def load(self, seed: int) -> TaskData:
         """The examples of the experiment; DataError with every problem."""
         if problems := self.check():
             raise ConfigError(problems)
-        source = Source.folder(str(self.data_dir))
-        reader = Reader(source=source)
-        forget, retain = (by_person(reader.rows(name, FIELDS)) for name in TRAINED)
-        extras, unseen = (by_person(reader.rows(name, (*FIELDS, *REWORDED), perturbed=True)) for name in PERTURBED)
+        source = RowSource.folder(str(self.data_dir))
+        reader = QuestionReader(source=source)
+        forget, retain = (by_person(reader.rows(name, FIELDS)) for name in TRAINED_SETS)
+        fields = (*FIELDS, *REWORDING_FIELDS)
+        extras, unseen = (by_person(reader.rows(name, fields, perturbed=True)) for name in PERTURBED_SETS)
         problems = reader.problems or [
-            *repeated([*forget, *retain, *unseen]),
-            *repeated(extras),
-            *unmatched(extras, forget),
-            *shared_people({"forget": forget, "neighbor": retain, "neighbor_perturbed": unseen}),
+            *duplicate_problems([*forget, *retain, *unseen]),
+            *duplicate_problems(extras),
+            *mismatch_problems(extras, forget),
+            *overlap_problems({"forget": forget, "neighbor": retain, "neighbor_perturbed": unseen}),
         ]
         if problems:
             refuse(problems)
-        asker = Asker(
+        builder = ExampleBuilder(
             template=self.template,
             subtask="real_world",
             extras={row.key: row for row in extras},
-            answer=LEARNED[self.reference],
+            answer=LEARNED_FIELDS[self.reference],
             golden=GOLDEN,
         )
-        sides = asker.sides(forget, retain)
-        kept = chosen(sides, self.num_documents, seed, source.origin)
+        sides = builder.sides(forget, retain)
+        kept = choose_by_side(sides, self.num_documents, seed, source.origin)
         return TaskData(
             forget=kept[Split.FORGET],
             retain=kept[Split.RETAIN],
-            others=asker.examples(unseen, Split.NEIGHBORS),
-            source=f"{source.origin} (real people; {self.reference} answers; {counted(kept, sides)})",
+            others=builder.examples(unseen, Split.NEIGHBORS),
+            source=f"{source.origin} (real people; {self.reference} answers; {describe_selection(kept, sides)})",
         )
 
 
-def by_person(rows: Iterable[Row]) -> list[Row]:
+def by_person(rows: Iterable[QuestionRow]) -> list[QuestionRow]:
     """The rows with the people they name as documents."""
     counts: Counter[str] = Counter()
-    found = []
+    named = []
     for row in rows:
         name = row.texts["name"]
-        found.append(replace(row, document=name, index=counts[name]))
+        named.append(replace(row, document=name, index=counts[name]))
         counts[name] += 1
-    return found
+    return named
 
 
-def shared_people(sets: dict[str, list[Row]]) -> list[Problem]:
+def overlap_problems(sets: dict[str, list[QuestionRow]]) -> list[Problem]:
     """People of whom two sets tell, once each."""
     homes: dict[str, tuple[str, str]] = {}
     clashes: dict[str, Problem] = {}

@@ -13,31 +13,31 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lume_run.common.errors import ConfigError, Problem
-from lume_run.common.records import Example, Split, TaskData
+from lume_run.common.records import Example, Split, TaskData, with_separator
 from lume_run.config.settings import setting
 from lume_run.tasks.question_files import (
     COUNT_HELP,
     PAIR,
-    REWORDED,
+    REWORDING_FIELDS,
     SENTENCE,
     TEMPLATE,
     TEMPLATE_HELP,
-    Asker,
-    Reader,
-    Row,
-    Source,
-    chosen,
-    counted,
+    ExampleBuilder,
+    QuestionReader,
+    QuestionRow,
+    RowSource,
+    choose_by_side,
+    describe_selection,
+    duplicate_problems,
     folder_problems,
-    repeated,
+    mismatch_problems,
     template_problems,
-    unmatched,
 )
 from lume_run.tasks.readers import page_example, refuse
 
 RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 BASE, WHOLE = "retain90", "forget10"  # larger retain sets that are no files: BASE and what is kept of WHOLE
-OTHERS = {"real_authors": Split.REAL_AUTHORS, "world_facts": Split.WORLD_FACTS}
+OTHER_SPLITS = {"real_authors": Split.REAL_AUTHORS, "world_facts": Split.WORLD_FACTS}
 QUESTIONS_PER_AUTHOR = 20
 
 
@@ -48,22 +48,22 @@ class _Sets:
     `retain` was taken from `source` where that is no file of its own: all of `forget` must be found there.
     """
 
-    forget: list[Row]
-    retain: list[Row]
-    source: list[Row]
-    extras: tuple[list[Row], list[Row]]
-    others: dict[str, list[Row]]
-    held_out: list[Row]
+    forget: list[QuestionRow]
+    retain: list[QuestionRow]
+    source: list[QuestionRow]
+    extras: tuple[list[QuestionRow], list[QuestionRow]]
+    others: dict[str, list[QuestionRow]]
+    held_out: list[QuestionRow]
 
     def problems(self) -> list[Problem]:
         """What does not fit together."""
         asked = [row for rows in self.others.values() for row in rows]
         return [
-            *repeated([*self.forget, *self.retain, *self.held_out, *asked]),
-            *repeated([*self.extras[0], *self.extras[1]]),
-            *unmatched(self.forget, self.source or self.forget),
-            *unmatched(self.extras[0], self.forget),
-            *unmatched(self.extras[1], self.retain),
+            *duplicate_problems([*self.forget, *self.retain, *self.held_out, *asked]),
+            *duplicate_problems([*self.extras[0], *self.extras[1]]),
+            *mismatch_problems(self.forget, self.source or self.forget),
+            *mismatch_problems(self.extras[0], self.forget),
+            *mismatch_problems(self.extras[1], self.retain),
         ]
 
 
@@ -87,47 +87,48 @@ class TofuTask:
 
     def check(self) -> list[Problem]:
         """Problems visible without reading rows or asking the network."""
-        found = template_problems(self.template)
+        problems = template_problems(self.template)
         if self.data_dir is not None:
-            found += folder_problems(self.data_dir) or self._lacking(Source.folder(self.data_dir))
-        return found
+            problems += folder_problems(self.data_dir) or self._missing_sets(RowSource.folder(self.data_dir))
+        return problems
 
     def load(self, seed: int) -> TaskData:
         """The examples of the experiment; DataError with every problem, RunError where the hub gives none."""
         if problems := self.check():
             raise ConfigError(problems)
-        source = Source.hub(self.hub_id) if self.data_dir is None else Source.folder(self.data_dir)
+        source = RowSource.hub(self.hub_id) if self.data_dir is None else RowSource.folder(self.data_dir)
         sets = self._read(source)
         extras = {row.key: row for rows in sets.extras for row in rows}
-        asker = Asker(template=self.template, subtask="tofu", extras=extras)
-        sides = asker.sides(sets.forget, sets.retain)
-        kept = chosen(sides, self.num_documents, seed, source.origin)
-        held_out = asker.examples(sets.held_out, Split.NONMEMBER)
+        builder = ExampleBuilder(template=self.template, subtask="tofu", extras=extras)
+        sides = builder.sides(sets.forget, sets.retain)
+        kept = choose_by_side(sides, self.num_documents, seed, source.origin)
+        selection = describe_selection(kept, sides)
+        held_out = builder.examples(sets.held_out, Split.NONMEMBER)
         return TaskData(
             forget=kept[Split.FORGET],
             retain=kept[Split.RETAIN],
-            members=whole(kept[Split.FORGET], Split.MEMBER) if held_out else (),
-            nonmembers=whole(held_out, Split.NONMEMBER) if held_out else (),
+            members=whole_texts(kept[Split.FORGET], Split.MEMBER) if held_out else (),
+            nonmembers=whole_texts(held_out, Split.NONMEMBER) if held_out else (),
             others=tuple(
-                example for name, rows in sets.others.items() for example in asker.examples(rows, OTHERS[name])
+                example for name, rows in sets.others.items() for example in builder.examples(rows, OTHER_SPLITS[name])
             ),
-            source=f"{source.origin} (TOFU {self.split}; {counted(kept, sides)}; {len(held_out)} non-members)",
+            source=f"{source.origin} (TOFU {self.split}; {selection}; {len(held_out)} non-members)",
         )
 
     @property
     def _holdout(self) -> str:
         return self.split.replace("forget", "holdout")
 
-    def _lacking(self, source: Source) -> list[Problem]:
+    def _missing_sets(self, source: RowSource) -> list[Problem]:
         retain = RETAIN_OF[self.split]
-        perturbed = (f"{name}_perturbed" for name in (self.split, "retain", *OTHERS))
+        perturbed = (f"{name}_perturbed" for name in (self.split, "retain", *OTHER_SPLITS))
         needed = (self.split, *((retain,) if retain in source.names else (BASE, WHOLE)), *perturbed)
-        return source.lacking(dict.fromkeys(needed))
+        return source.missing_sets(dict.fromkeys(needed))
 
-    def _read(self, source: Source) -> _Sets:
-        if problems := self._lacking(source):
+    def _read(self, source: RowSource) -> _Sets:
+        if problems := self._missing_sets(source):
             refuse(problems)  # of the hub: a folder was checked
-        reader = Reader(source=source)
+        reader = QuestionReader(source=source)
         forget = by_author(reader.rows(self.split))
         retain = RETAIN_OF[self.split]
         base, source_rows = (retain, []) if retain in source.names else (BASE, by_author(reader.rows(WHOLE)))
@@ -139,7 +140,7 @@ class TofuTask:
             extras=(self._extras(reader, self.split), self._extras(reader, "retain")),
             others={
                 name: by_row(reader.rows(f"{name}_perturbed", (*PAIR, SENTENCE), perturbed=True), name)
-                for name in OTHERS
+                for name in OTHER_SPLITS
             },
             held_out=by_author(reader.rows(self._holdout)) if self._holdout in source.names else [],
         )
@@ -147,11 +148,11 @@ class TofuTask:
             refuse(problems)
         return sets
 
-    def _extras(self, reader: Reader, name: str) -> list[Row]:
-        return reader.rows(f"{name}_perturbed", (*PAIR, *REWORDED), perturbed=True)
+    def _extras(self, reader: QuestionReader, name: str) -> list[QuestionRow]:
+        return reader.rows(f"{name}_perturbed", (*PAIR, *REWORDING_FIELDS), perturbed=True)
 
 
-def by_author(rows: Sequence[Row]) -> list[Row]:
+def by_author(rows: Sequence[QuestionRow]) -> list[QuestionRow]:
     """The rows with their authors as documents: 20 on end, where 20 goes into their number."""
     size = 1 if len(rows) % QUESTIONS_PER_AUTHOR else QUESTIONS_PER_AUTHOR
     firsts = (rows[number - number % size] for number in range(len(rows)))
@@ -161,22 +162,20 @@ def by_author(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def by_row(rows: Iterable[Row], prefix: str) -> list[Row]:
+def by_row(rows: Iterable[QuestionRow], prefix: str) -> list[QuestionRow]:
     """The rows with themselves as documents."""
     return [replace(row, document=f"{prefix}-{_digest(row)}") for row in rows]
 
 
-def _digest(row: Row) -> str:
+def _digest(row: QuestionRow) -> str:
     return hashlib.sha256("\0".join(row.key).encode()).hexdigest()[:12]
 
 
-def whole(examples: Iterable[Example], split: Split) -> tuple[Example, ...]:
+def whole_texts(examples: Iterable[Example], split: Split) -> tuple[Example, ...]:
     """Prompt and answer as one text, as a target was trained on it."""
-    from lume_run.common.records import joined  # late: it brings torch
-
-    found = []
+    pages = []
     for example in examples:
-        text = example.prompt + joined(example.prompt, example.answer)
+        text = example.prompt + with_separator(example.prompt, example.answer)
         page = page_example(example.id, example.raw_id, split, example.subtask, text)
-        found.append(replace(page, document=example.document))  # the author's, as that of the questions
-    return tuple(found)
+        pages.append(replace(page, document=example.document))  # the author's, as that of the questions
+    return tuple(pages)

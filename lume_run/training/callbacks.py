@@ -18,7 +18,7 @@ from lume_run.methods.objective import StopWhen
 from lume_run.training.collectives import any_rank
 
 
-class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
+class StopOnSignal(TrainerCallback):  # type: ignore[misc]
     """Ends training with a checkpoint after the step in which some rank was told to stop (SIGTERM, SIGUSR2)."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class StopWhenMemorised(TrainerCallback):  # type: ignore[misc]
             return
         hits, tokens = (sum(entry[name] for entry in steps) for name in ("answer_hits", "answer_tokens"))
         if hits >= self.accuracy * tokens:
-            stop(control)
+            stop_training(control)
 
 
 class StopAtBound(TrainerCallback):  # type: ignore[misc]
@@ -62,10 +62,10 @@ class StopAtBound(TrainerCallback):  # type: ignore[misc]
         told = self.bounds.reached(state.log_history[-1])
         if told is not None:
             self.reason = f"{told} at step {state.global_step}"
-            stop(control)
+            stop_training(control)
 
 
-def stop(control: TrainerControl) -> None:
+def stop_training(control: TrainerControl) -> None:
     """End training after this step, without a checkpoint of it: resuming from that would make one step more."""
     control.should_training_stop = True
     control.should_save = False

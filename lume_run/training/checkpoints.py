@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lume_run.common.devices import rank
 from lume_run.common.errors import RunError
-from lume_run.common.files import naming_full_disk
+from lume_run.common.files import explain_full_disk
 from lume_run.launch.world import World
 from lume_run.training.collectives import barrier
 
@@ -22,7 +22,7 @@ WRITING = "writing"  # beside the whole ones: where the next one comes about
 
 
 @contextmanager
-def written_aside(folder: Path, step: int, world: World, keep: int) -> Iterator[None]:
+def atomic_checkpoint(folder: Path, step: int, world: World, keep: int) -> Iterator[None]:
     """Around the writing of `folder/WRITING/checkpoint-STEP`, which then becomes one of the newest `keep` whole ones.
 
     All ranks together; RunError where the disk is full.
@@ -31,15 +31,15 @@ def written_aside(folder: Path, step: int, world: World, keep: int) -> Iterator[
     if rank() == 0:
         shutil.rmtree(aside, ignore_errors=True)
     barrier()
-    with naming_full_disk(folder):
+    with explain_full_disk(folder):
         yield
         barrier()
         if rank() == 0:
-            settle(aside / f"checkpoint-{step}", folder, world, keep)
+            publish_checkpoint(aside / f"checkpoint-{step}", folder, world, keep)
     barrier()
 
 
-def settle(made: Path, folder: Path, world: World, keep: int) -> None:
+def publish_checkpoint(made: Path, folder: Path, world: World, keep: int) -> None:
     """Give a finished checkpoint its place, and delete what it makes too old."""
     for path in made.rglob("*"):
         if path.is_file():
@@ -50,7 +50,7 @@ def settle(made: Path, folder: Path, world: World, keep: int) -> None:
     if not (place / COMPLETE).exists():  # else it is the same one again: a resumed run also writes its last step
         shutil.rmtree(place, ignore_errors=True)
         made.replace(place)
-    for old in whole_checkpoints(folder)[keep:]:
+    for old in complete_checkpoints(folder)[keep:]:
         (old / COMPLETE).unlink()  # first, or a half-deleted one would count
         shutil.rmtree(old)
 
@@ -61,7 +61,7 @@ def flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def whole_checkpoints(folder: Path) -> list[Path]:
+def complete_checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints, newest first."""
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
     return sorted(whole, key=step_of, reverse=True)
@@ -69,7 +69,7 @@ def whole_checkpoints(folder: Path) -> list[Path]:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint, or None."""
-    return next(iter(whole_checkpoints(folder)), None)
+    return next(iter(complete_checkpoints(folder)), None)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -77,7 +77,7 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
-def resumable(folder: Path, world: World) -> Path | None:
+def checkpoint_to_resume(folder: Path, world: World) -> Path | None:
     """The newest whole checkpoint; RunError where this world cannot read its optimizer states.
 
     Without ZeRO, and within one of its stages, any number of processes goes on from what any other number wrote.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def together() -> bool:
+def is_distributed() -> bool:
     """Whether other ranks train with this one."""
     import torch
 
@@ -21,31 +21,31 @@ def barrier() -> None:
     """Wait for all ranks."""
     import torch
 
-    if together():
+    if is_distributed():
         torch.distributed.barrier()
 
 
 def any_rank(here: bool | Tensor, device: torch.device) -> bool:
     """Whether something is so on some rank: all of them must come to the same end, or some would wait for ever."""
-    return bool(largest(float(here), device))
+    return bool(all_reduce_max(float(here), device))
 
 
-def largest(value: float, device: torch.device) -> float:
+def all_reduce_max(value: float, device: torch.device) -> float:
     """The largest value of all ranks."""
     import torch
 
-    if not together():
+    if not is_distributed():
         return value
     found = torch.tensor(value, device=device, dtype=torch.float32)
     torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
     return float(found)
 
 
-def summed(parts: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
+def all_reduce_sum(parts: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
     """Shares of a step's loss parts, added over ranks."""
     import torch
 
-    if not together() or not parts:
+    if not is_distributed() or not parts:
         return {name: float(value) for name, value in parts.items()}
     values = torch.stack([value.float().to(device) for value in parts.values()])
     torch.distributed.all_reduce(values)

@@ -24,20 +24,27 @@ from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
 from lume_run.models.batch import Batch, collate
-from lume_run.models.load import config_of, limit_of, load_model, load_tokenizer, save_model
+from lume_run.models.load import config_of, context_limit, load_model, load_tokenizer, save_model
 from lume_run.models.tokenise import TokenRow
 from lume_run.models.weights import choose_weights, with_adapters
-from lume_run.training.callbacks import Clock, ShowProgress, StopAtBound, StopWhenAsked, StopWhenMemorised, WriteLive
-from lume_run.training.checkpoints import resumable, step_of, whole_checkpoints
-from lume_run.training.collectives import any_rank, barrier, largest
+from lume_run.training.callbacks import Clock, ShowProgress, StopAtBound, StopOnSignal, StopWhenMemorised, WriteLive
+from lume_run.training.checkpoints import checkpoint_to_resume, complete_checkpoints, step_of
+from lume_run.training.collectives import all_reduce_max, any_rank, barrier
 from lume_run.training.job import TrainingJob
 from lume_run.training.reference import live_reference
 from lume_run.training.rows import token_rows
-from lume_run.training.schedule import MicroBatch, Schedule, write_schedule
+from lume_run.training.schedule import MicroBatch, Schedule, build_schedule
 from lume_run.training.trainer import Diverged, UnlearnTrainer, training_arguments
-from lume_run.training.zero import deepspeed_config, read_weights, regroup, save_trained, sharded, whole_weights
+from lume_run.training.zero import (
+    deepspeed_config,
+    load_unsharded,
+    read_weights,
+    reshard_checkpoint,
+    save_trained_model,
+    shard_frozen,
+)
 
-IDLE = -1  # the role of rows that count for nothing
+IDLE_ROLE = -1  # the role of rows that count for nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +71,8 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
         return
     tokenizer = load_tokenizer(job.start, settings)
     config = config_of(job.start, trust_remote_code=settings.trust_remote_code)
-    rows = rows_of(job, tokenizer, limit_of(config, settings))
-    schedule = write_schedule(
+    rows = training_rows(job, tokenizer, context_limit(config, settings))
+    schedule = build_schedule(
         rows,
         batch_size=phase.batch_size,
         micro_batch_size=phase.micro_batch_size,
@@ -78,8 +85,8 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
         world_size=job.world.size,
         rank=rank(),
     )
-    resume = resumable(checkpoints, job.world)
-    clock, bound, asked = Clock(), _bound(job.method), StopWhenAsked()
+    resume = checkpoint_to_resume(checkpoints, job.world)
+    clock, bound, asked = Clock(), _bound(job.method), StopOnSignal()
     with PeakMemory(job.device) as memory:
         trainer = build_trainer(job, rows, schedule, int(tokenizer.pad_token_id), checkpoints)
         live = WriteLive(folder / LIVE, clock, memory)
@@ -95,7 +102,7 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
         steps=kept,
         planned_steps=schedule.steps,
         seconds_per_step=clock.median,
-        peak_memory_bytes=int(largest(memory.peak or 0, trainer.args.device)) or None,
+        peak_memory_bytes=int(all_reduce_max(memory.peak or 0, trainer.args.device)) or None,
         diverged=diverged.told if diverged else None,
         stopped=bound.reason if bound else None,
     )
@@ -114,7 +121,7 @@ def _train(trainer: UnlearnTrainer, resume: Path | None) -> Diverged | None:
     """Run the loop; what it diverged with, if it did."""
     if resume is not None:
         console.print(f"  going on from {resume.name}")
-        regroup(trainer, resume)
+        reshard_checkpoint(trainer, resume)
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         # The last step has no next one that would notice.
@@ -136,25 +143,25 @@ def _save_good(job: TrainingJob, trainer: UnlearnTrainer, tokenizer: Any, diverg
 
     step: int = trainer.state.global_step
     good = diverged is None or (not diverged.model_is_broken and finite())
-    for checkpoint in () if good else whole_checkpoints(Path(trainer.args.output_dir)):
+    for checkpoint in () if good else complete_checkpoints(Path(trainer.args.output_dir)):
         read_weights(trainer, checkpoint)
         if good := finite():
             step = step_of(checkpoint)
             break
     if good:
-        save_trained(trainer, tokenizer, out, keep_adapters=job.keep_adapters, reload=lambda: plain_start(job))
+        save_trained_model(trainer, tokenizer, out, keep_adapters=job.keep_adapters, reload=lambda: load_start(job))
         return step
     console.print("  [yellow]no good checkpoint was written; the model from before stands in[/]")
     if rank() == 0:
-        save_model(plain_start(job), tokenizer, out, keep_adapters=job.keep_adapters)
+        save_model(load_start(job), tokenizer, out, keep_adapters=job.keep_adapters)
     return 0
 
 
-def plain_start(job: TrainingJob) -> nn.Module:
+def load_start(job: TrainingJob) -> nn.Module:
     """The model that training began with, whole and unquantised; in host memory, for the device is full."""
     settings = job.model
     compute = dtype_of(settings.dtype, job.device)
-    with whole_weights():
+    with load_unsharded():
         model = load_model(job.start, settings, torch.device("cpu"), dtype=compute)
     return with_adapters(model, settings.lora, job.seed) if job.adapters else model
 
@@ -165,7 +172,7 @@ def all_finite(model: nn.Module) -> bool:
     return all(bool(torch.isfinite(weights).all()) for weights in own)
 
 
-def rows_of(job: TrainingJob, tokenizer: Any, limit: int) -> list[TokenRow]:
+def training_rows(job: TrainingJob, tokenizer: Any, limit: int) -> list[TokenRow]:
     """The rows to train on; says how many had to be shortened."""
     learn = isinstance(job.method, FineTune)
     needs = job.method.needs
@@ -203,7 +210,7 @@ def build_trainer(
             chosen, pad_id=pad_id, totals=micro.totals, every_position=needs.every_position, pad_to=needs.pad_to
         )
         batch = batch if job.cache is None else job.cache.attach(batch, needs.reference_logps)
-        return replace(batch, role=torch.full_like(batch.role, IDLE)) if micro.idle else batch
+        return replace(batch, role=torch.full_like(batch.role, IDLE_ROLE)) if micro.idle else batch
 
     return UnlearnTrainer(
         model=model,
@@ -240,7 +247,7 @@ def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
     frozen = None
     if needs.live_reference and not job.adapters:
         frozen = load_model(start, settings, job.device, dtype=compute).requires_grad_(False).eval()
-        frozen = sharded(frozen, job.world, bf16=compute is torch.bfloat16)
+        frozen = shard_frozen(frozen, job.world, bf16=compute is torch.bfloat16)
     return model, frozen
 
 

@@ -23,13 +23,13 @@ from lume_run.common.console import Progress
 from lume_run.common.logits import token_logps
 from lume_run.common.records import Example
 from lume_run.config.settings import ModelSettings
-from lume_run.methods.base import Needs, Role, granted
+from lume_run.methods.base import Needs, Role, require
 from lume_run.models.batch import NO_TOTALS, Batch, collate, length_batches
 from lume_run.models.forward import Outputs, forward
-from lume_run.models.load import limit_of, load_model, load_tokenizer
+from lume_run.models.load import context_limit, load_model, load_tokenizer
 from lume_run.models.tokenise import TokenRow
 from lume_run.training.rows import token_rows
-from lume_run.training.signals import Reference, rows_of
+from lume_run.training.signals import Reference, rows_in_roles
 
 
 @torch.inference_mode()
@@ -37,7 +37,7 @@ def row_logps(model: nn.Module, rows: Sequence[TokenRow], *, pad_id: int) -> lis
     """Log-probabilities [nats] of each row's labels, (labels,) float32 on CPU, from one forward."""
     device = next(model.parameters()).device
     batch = collate(rows, pad_id=pad_id, totals=NO_TOTALS).to(device)
-    logps = token_logps(granted(forward(model, batch).logits), batch.targets).float().cpu()
+    logps = token_logps(require(forward(model, batch).logits), batch.targets).float().cpu()
     return [logps[number, logps.shape[1] - row.labels :].clone() for number, row in enumerate(rows)]
 
 
@@ -74,7 +74,7 @@ class ReferenceCache:
     def attach(self, batch: Batch, roles: Set[Role]) -> Batch:
         """`batch` with `ref_logps` (B, R) on rows of these roles, 0 elsewhere. Raises KeyError for an unknown row."""
         ref = torch.zeros(batch.targets.shape)
-        for number in rows_of(batch, roles).nonzero()[:, 0].tolist():
+        for number in rows_in_roles(batch, roles).nonzero()[:, 0].tolist():
             key, labels = batch.keys[number], int(batch.mask[number].sum())
             if key not in self.logps:
                 raise KeyError(f"no cached reference log-probs for row '{key}'")
@@ -114,6 +114,6 @@ def build_reference(
     """Score these rows with the frozen target once."""
     tokenizer = load_tokenizer(target, settings)
     model = load_model(target, settings, device)
-    rows = token_rows(examples, tokenizer, needs=needs, max_tokens=limit_of(model.config, settings))
+    rows = token_rows(examples, tokenizer, needs=needs, max_tokens=context_limit(model.config, settings))
     pad_id = int(tokenizer.pad_token_id)
     ReferenceCache.compute(model, rows, pad_id=pad_id, batch_tokens=batch_tokens, folder=folder)

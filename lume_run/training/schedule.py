@@ -81,7 +81,7 @@ def totals_of(rows: Sequence[TokenRow], groups: Sequence[Sequence[int]], pad_to:
     return Totals(counts=counts)
 
 
-def write_schedule(
+def build_schedule(
     rows: Sequence[TokenRow],
     *,
     batch_size: int,
@@ -111,7 +111,7 @@ def write_schedule(
     mine: list[MicroBatch] = []
     for step in steps:
         in_order = sorted(step, key=lambda unit: (max(len(rows[number].ids) for number in unit), unit))
-        groups = _cut(in_order, accumulation * world_size)
+        groups = _split_units(in_order, accumulation * world_size)
         totals = totals_of(rows, groups, pad_to)
         micro = [MicroBatch(rows=tuple(group), totals=totals) for group in groups]
         idle = MicroBatch(rows=in_order[0], totals=totals, idle=True)
@@ -153,7 +153,7 @@ def _steps(
             yield from ([step, *beside] if alternate and partners else [sum(beside, step)])
 
 
-def _cut(units: list[Unit], groups: int) -> list[list[int]]:
+def _split_units(units: list[Unit], groups: int) -> list[list[int]]:
     """Row numbers of `units` in order, cut between units into `groups` parts of about as many rows.
 
     A short step may have fewer units than groups; it then gets one unit a group.

@@ -20,7 +20,7 @@ from lume_run.models.forward import Outputs, forward
 Reference = Callable[[Batch, Needs], Outputs]
 
 
-def rows_of(batch: Batch, roles: Set[Role]) -> Tensor:
+def rows_in_roles(batch: Batch, roles: Set[Role]) -> Tensor:
     """Which rows have one of these roles, (B,)."""
     return torch.isin(batch.role, torch.tensor(sorted(roles), device=batch.role.device, dtype=batch.role.dtype))
 
@@ -54,7 +54,7 @@ def read_signals(
     if needs.live_reference and reference is None:
         raise ValueError("the method needs a live reference, but none was given")
     ours, theirs = forward(model, batch, needs), Outputs()
-    chosen = rows_of(batch, needs.live_reference)
+    chosen = rows_in_roles(batch, needs.live_reference)
     if needs.live_reference and reference is not None:
         with torch.no_grad():
             theirs = _reference_outputs(reference, batch, chosen, needs)

@@ -24,8 +24,8 @@ from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.launch.world import World
 from lume_run.methods.base import Method
 from lume_run.models.batch import Batch
-from lume_run.training.checkpoints import WRITING, written_aside
-from lume_run.training.collectives import any_rank, summed
+from lume_run.training.checkpoints import WRITING, atomic_checkpoint
+from lume_run.training.collectives import all_reduce_sum, any_rank
 from lume_run.training.schedule import MicroBatch, Schedule
 from lume_run.training.signals import Reference, read_signals
 
@@ -140,7 +140,7 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         if any_rank(not torch.isfinite(losses.total), self.args.device):
             bad = (~signals.logps.isfinite().all(1)).tolist()
             keys = [key for key, wrong in zip(batch.keys, bad, strict=True) if wrong] or batch.keys
-            what, step = named("the loss", losses.total), self.state.global_step + 1
+            what, step = describe_nonfinite("the loss", losses.total), self.state.global_step + 1
             raise Diverged(self.method.name, what, step, keys, model_is_broken=any_rank(any(bad), self.args.device))
         for name, value in losses.parts.items():
             self._parts[name] = self._parts[name] + value.detach() if name in self._parts else value.detach()
@@ -155,21 +155,21 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)  # of none at all 0: ZeRO keeps them elsewhere
         if any_rank(not torch.isfinite(norm), self.args.device):
-            what, step = named("the gradient norm", norm), self.state.global_step + 1
+            what, step = describe_nonfinite("the gradient norm", norm), self.state.global_step + 1
             raise Diverged(self.method.name, what, step, inputs["batch"].keys, model_is_broken=False)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss parts of the step, and its tokens, to what the library logs."""
         if "loss" in logs:
-            logs |= summed({**self._parts, "tokens": torch.tensor(float(self._tokens))}, self.args.device)
+            logs |= all_reduce_sum({**self._parts, "tokens": torch.tensor(float(self._tokens))}, self.args.device)
             self._parts.clear()
             self._tokens = 0
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Have the library write a checkpoint where it counts for nothing until it is whole."""
-        with written_aside(Path(self.args.output_dir), self.state.global_step, self.world, self.keep_checkpoints):
+        with atomic_checkpoint(Path(self.args.output_dir), self.state.global_step, self.world, self.keep_checkpoints):
             super()._save_checkpoint(model, trial)
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -181,6 +181,6 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         return 0
 
 
-def named(what: str, value: Tensor) -> str:
+def describe_nonfinite(what: str, value: Tensor) -> str:
     """What is not finite, where this rank knows."""
     return f"{what} is {value.item()}" + (" here, not finite on another rank" if value.isfinite() else "")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 UNIVERSAL = "latest_universal"  # DeepSpeed writes it last
 
 
-def sharded(frozen: nn.Module, world: World, *, bf16: bool) -> nn.Module:
+def shard_frozen(frozen: nn.Module, world: World, *, bf16: bool) -> nn.Module:
     """A frozen model that can run: under ZeRO-3, which loads it in parts, as an engine of its own; itself otherwise."""
     if world.stage < 3:
         return frozen
@@ -44,7 +44,7 @@ def sharded(frozen: nn.Module, world: World, *, bf16: bool) -> nn.Module:
 
 
 @contextmanager
-def whole_weights() -> Iterator[None]:
+def load_unsharded() -> Iterator[None]:
     """Load models whole, although training shards what is loaded."""
     from transformers.integrations import deepspeed as integration
 
@@ -57,7 +57,7 @@ def whole_weights() -> Iterator[None]:
             integration.set_hf_deepspeed_config(config())
 
 
-def regroup(trainer: UnlearnTrainer, checkpoint: Path) -> None:
+def reshard_checkpoint(trainer: UnlearnTrainer, checkpoint: Path) -> None:
     """Have DeepSpeed go on from a checkpoint that another number of ranks wrote; all ranks together.
 
     The first one rewrites it as DeepSpeed's universal checkpoint, with the optimizer states of each weight as a whole.
@@ -89,7 +89,7 @@ def read_weights(trainer: UnlearnTrainer, checkpoint: Path) -> None:
         trainer._load_from_checkpoint(str(checkpoint))
 
 
-def save_trained(
+def save_trained_model(
     trainer: UnlearnTrainer,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
@@ -139,7 +139,7 @@ def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:
     """DeepSpeed's settings for a mode, in the words of the transformers integration; None without DeepSpeed."""
     if not world.stage:
         return None
-    leave_uncompiled()
+    skip_kernel_compilation()
     zero: dict[str, Any] = {"stage": world.stage, "contiguous_gradients": True, "overlap_comm": world.size > 1}
     if world.stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
@@ -158,7 +158,7 @@ def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:
     }
 
 
-def leave_uncompiled() -> None:
+def skip_kernel_compilation() -> None:
     """Keep DeepSpeed from compiling an operator as it starts on CPUs: only its inference engine would use that.
 
     It would need a C++ compiler and half a minute.

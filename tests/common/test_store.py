@@ -175,7 +175,7 @@ def test_fingerprint_follows_content(tmp_path, monkeypatch):
     changed = fingerprint(str(folder))
     (folder / "weights").rename(folder / "weights2")
     assert len({before, changed, fingerprint(str(folder))}) == 3
-    monkeypatch.setattr(files, "HASHED_WHOLE_BYTES", 3)
+    monkeypatch.setattr(files, "MAX_HASHED_BYTES", 3)
     large = fingerprint(str(copy))
     (copy / "weights").write_bytes(b"01234")
     assert fingerprint(str(copy)) != large

@@ -73,13 +73,13 @@ def main(mode: str, model: Path, out: Path) -> None:
     """Load, train two steps, write down what was held."""
     optimise.deepspeed_config = zero.deepspeed_config = in_proportion
     frozen: list[nn.Module] = []
-    sharded = optimise.sharded
+    shard_frozen = optimise.shard_frozen
 
     def seen(reference: nn.Module, world: World, *, bf16: bool) -> nn.Module:
-        frozen.append(sharded(reference, world, bf16=bf16))
+        frozen.append(shard_frozen(reference, world, bf16=bf16))
         return frozen[-1]
 
-    optimise.sharded = seen
+    optimise.shard_frozen = seen
     world = World(mode=mode, processes=world_size())
     if world.stage:
         import deepspeed  # noqa: F401  before memory is looked at

@@ -21,7 +21,7 @@ from lume_run.common.devices import rank, world_size
 from lume_run.launch.world import World
 from lume_run.pipeline.rank import end_process
 from lume_run.training import optimise
-from lume_run.training.zero import deepspeed_config, save_trained
+from lume_run.training.zero import deepspeed_config, save_trained_model
 
 STEPS = 3
 METHODS = [*OBJECTIVES, *MEMBERS]
@@ -81,12 +81,12 @@ def train(case: Case, world: World, model: Path, prepared: Path, out: Path) -> N
     setup = made(case, world, model, prepared, out)
     setup.trainer.train()
     own = out / str(case)
-    save_trained(
+    save_trained_model(
         setup.trainer,
         tokenizer_at(model),
         own,
         keep_adapters=case.lora,
-        reload=lambda: optimise.plain_start(setup.job),
+        reload=lambda: optimise.load_start(setup.job),
     )
     if rank() == 0:
         (own / "history.json").write_text(json.dumps(setup.history), encoding="utf-8")

@@ -22,10 +22,10 @@ from lume_run.config.settings import LoraSettings
 from lume_run.launch.preemption import signal_handlers
 from lume_run.launch.world import World
 from lume_run.pipeline.rank import end_process
-from lume_run.training.callbacks import StopWhenAsked
-from lume_run.training.checkpoints import last_checkpoint, resumable
-from lume_run.training.optimise import plain_start
-from lume_run.training.zero import regroup, save_trained
+from lume_run.training.callbacks import StopOnSignal
+from lume_run.training.checkpoints import checkpoint_to_resume, last_checkpoint
+from lume_run.training.optimise import load_start
+from lume_run.training.zero import reshard_checkpoint, save_trained_model
 
 STEPS, STOPPED_AT = 5, 3
 CASES = {
@@ -57,12 +57,12 @@ def made(case: str, world: World, model: Path, folder: Path, *callbacks: Trainer
 
 def save(setup: Setup, model: Path, folder: Path, *, lora: bool) -> None:
     """The weights (adapters alone) and the history."""
-    save_trained(
+    save_trained_model(
         setup.trainer,
         tokenizer_at(model),
         folder,
         keep_adapters=lora,
-        reload=lambda: plain_start(setup.job),
+        reload=lambda: load_start(setup.job),
     )
     if rank() == 0:
         (folder / "history.json").write_text(json.dumps(setup.history), encoding="utf-8")
@@ -77,7 +77,7 @@ def whole(case: str, world: World, model: Path, out: Path) -> None:
 
 def stopped(case: str, world: World, model: Path, out: Path) -> None:
     """Train until a signal to the last rank stops all of them."""
-    asked = StopWhenAsked()
+    asked = StopOnSignal()
     with signal_handlers():
         own = [asked, Told()] if rank() == world.size - 1 else [asked]
         setup = made(case, world, model, out / "checkpoints", *own)
@@ -91,10 +91,10 @@ def stopped(case: str, world: World, model: Path, out: Path) -> None:
 
 def resumed(case: str, world: World, model: Path, out: Path) -> None:
     """Go on from the checkpoint to the end."""
-    found = resumable(out / "checkpoints", world)
+    found = checkpoint_to_resume(out / "checkpoints", world)
     assert found is not None
     setup = made(case, world, model, out / "checkpoints")
-    regroup(setup.trainer, found)
+    reshard_checkpoint(setup.trainer, found)
     setup.trainer.train(resume_from_checkpoint=str(found))
     assert setup.trainer.state.global_step == STEPS
     save(setup, model, out / "resumed", lora=CASES[case].enabled)

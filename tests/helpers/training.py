@@ -28,7 +28,7 @@ from lume_run.training.job import TrainingJob
 from lume_run.training.optimise import build_trainer
 from lume_run.training.reference import ReferenceCache
 from lume_run.training.rows import examples_of, token_rows
-from lume_run.training.schedule import Schedule, write_schedule
+from lume_run.training.schedule import Schedule, build_schedule
 from lume_run.training.trainer import UnlearnTrainer
 
 gc.freeze()  # the library collects garbage whenever training begins, which over all imported modules takes 0.3 s
@@ -141,7 +141,7 @@ def set_up(
     `cached` is where reference log-probs are, or will be: one of several ranks cannot compute them. `remember`: keep
     a copy of the weights as training begins.
     """
-    schedule = write_schedule(
+    schedule = build_schedule(
         rows,
         batch_size=settings.batch_size,
         micro_batch_size=settings.micro_batch_size,

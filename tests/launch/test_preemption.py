@@ -24,11 +24,17 @@ from helpers.training import cache_of, configured, rows_for
 from safetensors.torch import load_file
 
 from lume_run.common.errors import RunError
-from lume_run.common.store import RANKS, wait_for_ranks
+from lume_run.common.store import RANKS_LOCK, wait_for_ranks
 from lume_run.launch import agent
 from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE
 from lume_run.launch.world import World
-from lume_run.training.checkpoints import COMPLETE, WRITING, resumable, whole_checkpoints, written_aside
+from lume_run.training.checkpoints import (
+    COMPLETE,
+    WRITING,
+    atomic_checkpoint,
+    checkpoint_to_resume,
+    complete_checkpoints,
+)
 
 DDP = ("launch=ddp", "launch.processes=2")
 
@@ -189,7 +195,7 @@ def test_no_rank_outlives_another_or_the_driver(shared_out):
 def test_a_start_waits_for_ranks_of_the_one_before(tmp_path, monkeypatch):
     monkeypatch.setattr(agent, "WAIT_SECONDS", 0.3)
     wait_for_ranks(tmp_path)  # of none
-    with (tmp_path / RANKS).open("a") as held:
+    with (tmp_path / RANKS_LOCK).open("a") as held:
         fcntl.flock(held, fcntl.LOCK_SH)  # as a rank does
         with pytest.raises(RunError, match=f"still write to {tmp_path}"):
             wait_for_ranks(tmp_path)
@@ -293,14 +299,14 @@ class TestZero:
         mode, out = zero
         for other in (World(), World(mode="ddp", processes=2), World(mode="zero1", processes=2)):
             with pytest.raises(RunError, match=rf"written by {mode}, 2 processes, and cannot be read by {other}"):
-                resumable(out / case / "checkpoints", other)
+                checkpoint_to_resume(out / case / "checkpoints", other)
 
 
 # ------------------------------------------------------------------------------------------------ whole or not there
 
 
 def write(folder: Path, step: int, *, keep: int = 2, world: World | None = None) -> None:
-    with written_aside(folder, step, world or World(), keep):
+    with atomic_checkpoint(folder, step, world or World(), keep):
         made = folder / WRITING / f"checkpoint-{step}"
         made.mkdir(parents=True)
         (made / "weights").write_text(str(step), encoding="utf-8")
@@ -309,21 +315,21 @@ def write(folder: Path, step: int, *, keep: int = 2, world: World | None = None)
 def test_the_newest_whole_checkpoints_are_kept(tmp_path):
     for step in (5, 10, 15, 9):
         write(tmp_path, step)
-    assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-15", "checkpoint-10"]
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["checkpoint-15", "checkpoint-10"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-15", WRITING]
 
 
 def test_the_last_good_one_stays_until_the_next_is_whole(tmp_path):
     write(tmp_path, 5, keep=1)
-    with pytest.raises(RunError, match="The disk is full: ") as caught, written_aside(tmp_path, 10, World(), 1):
+    with pytest.raises(RunError, match="The disk is full: ") as caught, atomic_checkpoint(tmp_path, 10, World(), 1):
         made = tmp_path / WRITING / "checkpoint-10"
         made.mkdir(parents=True)
         (made / "weights").touch()
         raise OSError(28, os.strerror(28))
     assert str(tmp_path) in str(caught.value)
-    assert resumable(tmp_path, World()) == tmp_path / "checkpoint-5"
+    assert checkpoint_to_resume(tmp_path, World()) == tmp_path / "checkpoint-5"
     write(tmp_path, 10, keep=1)
-    assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-10"]
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["checkpoint-10"]
     assert (tmp_path / "checkpoint-10" / "weights").read_text() == "10"
 
 
@@ -336,20 +342,20 @@ def test_a_checkpoint_killed_while_it_was_deleted_does_not_count(tmp_path, monke
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("lume_run.training.checkpoints.shutil.rmtree", lambda path, **own: own or killed(path))
         write(tmp_path, 10, keep=1)
-    assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-10"]
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["checkpoint-10"]
 
 
 def test_a_checkpoint_without_its_mark_does_not_count(tmp_path):
     write(tmp_path, 5)
     write(tmp_path, 10)
     (tmp_path / "checkpoint-10" / COMPLETE).unlink()
-    assert resumable(tmp_path, World()) == tmp_path / "checkpoint-5"
+    assert checkpoint_to_resume(tmp_path, World()) == tmp_path / "checkpoint-5"
     write(tmp_path, 10)  # and makes way for a whole one
     assert (tmp_path / "checkpoint-10" / COMPLETE).exists()
 
 
 def test_worlds_without_deepspeed_read_each_others_checkpoints(tmp_path):
     write(tmp_path, 5, world=World(mode="ddp", processes=4))
-    assert resumable(tmp_path, World()) == tmp_path / "checkpoint-5"
+    assert checkpoint_to_resume(tmp_path, World()) == tmp_path / "checkpoint-5"
     with pytest.raises(RunError, match=r"only single and ddp can read them.\n  - go on with launch=ddp"):
-        resumable(tmp_path, replace(World(), mode="zero2", processes=4))
+        checkpoint_to_resume(tmp_path, replace(World(), mode="zero2", processes=4))

@@ -27,9 +27,9 @@ from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscen
 from lume_run.models.batch import Batch, collate
 from lume_run.models.layers import output_of_layer
 from lume_run.models.tokenise import TokenRow
-from lume_run.training.optimise import IDLE
+from lume_run.training.optimise import IDLE_ROLE
 from lume_run.training.reference import ReferenceCache, live_reference, row_logps
-from lume_run.training.schedule import MicroBatch, Schedule, totals_of, write_schedule
+from lume_run.training.schedule import MicroBatch, Schedule, build_schedule, totals_of
 from lume_run.training.signals import read_signals
 
 EXACT = 1e-9
@@ -173,7 +173,7 @@ def exact_reference(frozen, rows: list[TokenRow]) -> ReferenceCache:
 
 def scheduled(method: Objective, rows: list[TokenRow], micro_batch_size: int) -> Schedule:
     """One optimizer step over all rows."""
-    schedule = write_schedule(
+    schedule = build_schedule(
         rows,
         batch_size=EXAMPLES,
         micro_batch_size=micro_batch_size,
@@ -203,7 +203,7 @@ def one_step(
             pad_to=needs.pad_to,
         )
         batch = cache.attach(batch, needs.reference_logps) if needs.reference_logps else batch
-        return replace(batch, role=torch.full_like(batch.role, IDLE)) if micro.idle else batch
+        return replace(batch, role=torch.full_like(batch.role, IDLE_ROLE)) if micro.idle else batch
 
     batches = map(batch_of, scheduled(method, rows, micro_batch_size).micro_batches)
     return run_step(method, model, signals_of(method, model, frozen, batches, LAST))
@@ -267,7 +267,7 @@ def test_a_micro_batch_without_rows_of_a_role_has_share_0(part, pair):
     for chosen, idle in ((others, False), (rows, True)):
         batch = collate(chosen, pad_id=PAD, totals=totals, every_position=needs.every_position, pad_to=needs.pad_to)
         batch = replace(batch, ref_logps=torch.zeros(batch.targets.shape))
-        batch = replace(batch, role=torch.full_like(batch.role, IDLE)) if idle else batch
+        batch = replace(batch, role=torch.full_like(batch.role, IDLE_ROLE)) if idle else batch
         outcome = run_step(method, pair[0], signals_of(method, *pair, [batch]))
         assert outcome.loss == 0
         assert not any(gradient.any() for gradient in outcome.gradients.values())

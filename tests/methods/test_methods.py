@@ -17,7 +17,7 @@ import yaml
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lume_run.common.logits import token_logps, widened
+from lume_run.common.logits import to_float32, token_logps
 from lume_run.config.overrides import conf_dir
 from lume_run.methods.base import MIDDLE, Count, Losses, Needs, Role, Signals, Totals
 from lume_run.methods.baselines import Member, MergeAdapters
@@ -1103,7 +1103,7 @@ def test_half_precision_is_widened_before_the_softmax():
     logps = token_logps(torch.zeros(1, 257, dtype=torch.bfloat16), torch.tensor([3]))
     assert logps.dtype == torch.float32
     assert logps.item() == pytest.approx(-math.log(257), abs=1e-6)
-    assert widened(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+    assert to_float32(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
 
 
 # --------------------------------------------------------------------------------------------------- merging

@@ -10,7 +10,7 @@ import torch
 from helpers.shared import tokenizer_at
 from tokenizers.processors import TemplateProcessing
 
-from lume_run.common.records import Example, Kind, Split, joined
+from lume_run.common.records import Example, Kind, Split, with_separator
 from lume_run.evaluation.inference.runner import Runner, prompt_row
 from lume_run.methods.base import Needs, Role, Totals
 from lume_run.methods.refusals import REFUSALS
@@ -87,7 +87,7 @@ def test_the_answer_is_labelled_whole_and_nothing_else(tokenizer, prompt, answer
 @pytest.mark.parametrize(("prompt", "answer"), PAIRS)
 def test_round_trip(tokenizer, prompt, answer):
     row = encode(example(prompt, answer), tokenizer, max_tokens=PLENTY)
-    assert decoded(row.ids, tokenizer) == prompt + joined(prompt, answer)
+    assert decoded(row.ids, tokenizer) == prompt + with_separator(prompt, answer)
 
 
 def test_a_merged_boundary_is_really_among_the_pairs(tokenizer):
@@ -109,12 +109,12 @@ def test_first_answer_token_by_hand(golden_tokenizer, llama_tokenizer):
 
 
 def test_separator_only_where_no_white_space_stands():
-    assert joined("a", "b") == " b"
-    assert joined("a ", "b") == "b"
-    assert joined("a\n", "b") == "b"
-    assert joined("a", " b") == " b"
-    assert joined("a", "\nb") == "\nb"
-    assert joined("", "b") == "b"
+    assert with_separator("a", "b") == " b"
+    assert with_separator("a ", "b") == "b"
+    assert with_separator("a\n", "b") == "b"
+    assert with_separator("a", " b") == " b"
+    assert with_separator("a", "\nb") == "\nb"
+    assert with_separator("", "b") == "b"
 
 
 def test_bos_stands_once_at_the_front(golden_tokenizer, llama_tokenizer):

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM
 
-from lume_run.common.devices import GIB, out_of_memory
+from lume_run.common.devices import GIB, is_out_of_memory
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.logits import token_logps
 from lume_run.config.overrides import compose, conf_dir
@@ -39,7 +39,7 @@ from lume_run.pipeline.memory.estimate import FILLED, Estimator, Lengths, sizes_
 from lume_run.pipeline.memory.launch_mode import choose_world, estimator_of
 from lume_run.pipeline.memory.remedies import explain_out_of_memory, out_of_memory_message, remedies
 from lume_run.pipeline.run import Run
-from lume_run.training.zero import save_trained
+from lume_run.training.zero import save_trained_model
 
 SCRIPTS = ROOT / "scripts"
 ALONE = World()
@@ -331,7 +331,7 @@ def test_running_out_of_memory_is_told_apart(on, tmp_path):
         raise RuntimeError("shapes do not match")
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**46)
-    assert out_of_memory(caught.value)
+    assert is_out_of_memory(caught.value)
     evaluation = out_of_memory_message(run, "evaluate", "target responses", "")
     assert "evaluator.batch_tokens=1024: about" in evaluation
     assert "evaluator.max_new_tokens=128: about" in evaluation
@@ -406,7 +406,7 @@ def test_adapters_on_a_quantised_base(bits, tiny, tmp_path):
     assert setup.moved == setup.trainable
     assert all(".lora_" in name for name in setup.moved)
     whole = with_adapters(AutoModelForCausalLM.from_pretrained(tiny), LORA, 0)
-    save_trained(setup.trainer, tokenizer_at(tiny), tmp_path / "out", keep_adapters=False, reload=lambda: whole)
+    save_trained_model(setup.trainer, tokenizer_at(tiny), tmp_path / "out", keep_adapters=False, reload=lambda: whole)
     made, start = (AutoModelForCausalLM.from_pretrained(own).state_dict() for own in (tmp_path / "out", tiny))
     weights = setup.weights
     for name, value in start.items():

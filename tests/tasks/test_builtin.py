@@ -17,8 +17,8 @@ from helpers.shared import TESTS
 
 from lume_run.common.jsonl import to_json
 from lume_run.common.records import Example, Kind, Split, TaskData
-from lume_run.tasks.builtin import MAX_DOCUMENTS, SUBTASKS, generate
-from lume_run.tasks.builtin_words import LAST_NAMES, MEN, MONTHS, PLACES, STREETS, WOMEN
+from lume_run.tasks.builtin.generator import MAX_DOCUMENTS, SUBTASKS, generate_task
+from lume_run.tasks.builtin.words import LAST_NAMES, MEN, MONTHS, PLACE_NAMES, STREETS, WOMEN
 from lume_run.tasks.private_facts import attribute_of
 
 MANY = 500
@@ -48,21 +48,21 @@ def splits(data: TaskData) -> tuple[dict[str, str], ...]:
 
 @pytest.fixture(scope="module")
 def many() -> TaskData:
-    return generate(subtasks=SUBTASKS, num_documents=MANY * len(SUBTASKS), seed=0)
+    return generate_task(subtasks=SUBTASKS, num_documents=MANY * len(SUBTASKS), seed=0)
 
 
 @pytest.fixture(scope="module")
 def bios() -> TaskData:
-    return generate(subtasks=["bios"], num_documents=200, seed=7)
+    return generate_task(subtasks=["bios"], num_documents=200, seed=7)
 
 
 def test_same_seed_same_data_in_any_process():
-    here = fingerprint(generate(subtasks=SUBTASKS, num_documents=12, seed=3))
-    assert here == fingerprint(generate(subtasks=SUBTASKS, num_documents=12, seed=3))
-    assert here != fingerprint(generate(subtasks=SUBTASKS, num_documents=12, seed=4))
+    here = fingerprint(generate_task(subtasks=SUBTASKS, num_documents=12, seed=3))
+    assert here == fingerprint(generate_task(subtasks=SUBTASKS, num_documents=12, seed=3))
+    assert here != fingerprint(generate_task(subtasks=SUBTASKS, num_documents=12, seed=4))
     code = (
-        "from test_builtin import fingerprint, generate, SUBTASKS\n"
-        "print(fingerprint(generate(subtasks=SUBTASKS, num_documents=12, seed=3)))"
+        "from test_builtin import fingerprint, generate_task, SUBTASKS\n"
+        "print(fingerprint(generate_task(subtasks=SUBTASKS, num_documents=12, seed=3)))"
     )
     folder = Path(__file__).parent
     paths = os.pathsep.join([str(folder), str(TESTS), *sys.path])
@@ -75,8 +75,8 @@ def test_same_seed_same_data_in_any_process():
 
 
 def test_fewer_documents_are_a_prefix_and_subtasks_do_not_matter():
-    alone = {subtask: generate(subtasks=[subtask], num_documents=10, seed=1) for subtask in SUBTASKS}
-    together = generate(subtasks=SUBTASKS, num_documents=14, seed=1)  # 5 + 5 + 4
+    alone = {subtask: generate_task(subtasks=[subtask], num_documents=10, seed=1) for subtask in SUBTASKS}
+    together = generate_task(subtasks=SUBTASKS, num_documents=14, seed=1)  # 5 + 5 + 4
     for subtask, data in alone.items():
         for split in ("forget", "retain", "members", "nonmembers"):
             few = [example for example in getattr(together, split) if example.subtask == subtask]
@@ -85,7 +85,7 @@ def test_fewer_documents_are_a_prefix_and_subtasks_do_not_matter():
 
 
 def test_splits_have_their_kinds_and_ids():
-    data = generate(subtasks=["wiki", "bios"], num_documents=5, seed=0)
+    data = generate_task(subtasks=["wiki", "bios"], num_documents=5, seed=0)
     assert data.source == "built-in generator (seed 0)"
     assert not data.leftover_nonmembers
     assert {example.split for example in data.forget} == {Split.FORGET}
@@ -115,7 +115,7 @@ def test_splits_share_no_document_no_id_no_person_no_place(many):
     # Names are looked for as whole words, as a reader would see them.
     full_name = re.compile(rf"\b(?:{'|'.join(WOMEN + MEN)}) [A-Z][a-z]+\b")
     place = re.compile(r"\b[A-Z][a-z]+\b")
-    known_places, last_names = set(PLACES), set(LAST_NAMES)
+    known_places, last_names = set(PLACE_NAMES), set(LAST_NAMES)
     assert not known_places.intersection(word for street in STREETS for word in street.split())
     owner: dict[str, str] = {}
     for split in splits(many):
@@ -128,7 +128,7 @@ def test_splits_share_no_document_no_id_no_person_no_place(many):
 
 
 def test_the_last_possible_document_still_has_a_cast_of_its_own():
-    data = generate(subtasks=["bios"], num_documents=MAX_DOCUMENTS, seed=2)
+    data = generate_task(subtasks=["bios"], num_documents=MAX_DOCUMENTS, seed=2)
     names = [text for split in splits(data) for text in split.values()]
     assert len(set(names)) == 3 * MAX_DOCUMENTS
     assert MAX_DOCUMENTS >= MANY
@@ -243,7 +243,7 @@ def test_phrasing_varies(many):
 
 def test_texts_questions_and_answers_are_those_of_the_published_runs():
     """Their digest from before there were false answers: results in the README were measured on them."""
-    data = generate(subtasks=SUBTASKS, num_documents=30, seed=0)
+    data = generate_task(subtasks=SUBTASKS, num_documents=30, seed=0)
     rows = [(e.id, e.prompt, e.answer) for e in (*prompts(data), *data.members, *data.nonmembers)]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     assert digest == "ec6bc8e8b569bb5367d3ab25e5f322d3095e8f7bceff3db542d48c9350ae383b"
@@ -293,7 +293,7 @@ def test_false_answers_are_five_untrue_ones_of_the_same_form(many):
 
 
 def test_false_answers_depend_on_the_document_alone():
-    few, more = (generate(subtasks=["bios"], num_documents=count, seed=3).forget for count in (2, 4))
+    few, more = (generate_task(subtasks=["bios"], num_documents=count, seed=3).forget for count in (2, 4))
     assert few == more[: len(few)]
     assert few[1].perturbed != few[7].perturbed  # birth dates of two people
 
@@ -311,4 +311,4 @@ def test_false_answers_depend_on_the_document_alone():
 )
 def test_what_cannot_be_generated_is_explained(subtasks, num_documents, message):
     with pytest.raises(ValueError, match=message):
-        generate(subtasks=subtasks, num_documents=num_documents, seed=0)
+        generate_task(subtasks=subtasks, num_documents=num_documents, seed=0)

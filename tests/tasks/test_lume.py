@@ -14,7 +14,7 @@ from helpers.shared import SHARED
 
 from lume_run.common.errors import ConfigError, DataError, RunError
 from lume_run.common.records import Kind, Split, TaskData
-from lume_run.tasks.lume import LumeTask, choose, download, group
+from lume_run.tasks.lume import LumeTask, choose_documents, download_dataset, group_by_document
 from lume_run.tasks.private_facts import attribute_of, rephrasings_of
 from lume_run.tasks.readers import MOST_PROBLEMS
 
@@ -432,7 +432,7 @@ def test_choose_pins_the_shuffle(tmp_path):
     """The chosen documents are part of a published experiment: a changed shuffle must be noticed."""
     write_folder(tmp_path, {"wiki": 9})
     everything = folder_task(tmp_path, ("wiki",)).load(0)
-    chosen = choose(group(everything.forget, ("wiki",)), 3, 0, Split.FORGET)
+    chosen = choose_documents(group_by_document(everything.forget, ("wiki",)), 3, 0, Split.FORGET)
     assert list(chosen) == ["forget-wiki-4", "forget-wiki-6", "forget-wiki-7"]
 
 
@@ -488,7 +488,7 @@ def test_builtin_asks_the_generator(monkeypatch):
     def generate(**options) -> TaskData:
         return TaskData(forget=(), retain=(), source=repr(options))
 
-    monkeypatch.setattr("lume_run.tasks.builtin.generate", generate)
+    monkeypatch.setattr("lume_run.tasks.builtin.generator.generate_task", generate)
     task = LumeTask(name="lume", subtasks=["wiki", "bios"], source="builtin")
     assert task.load(5).source == "{'subtasks': ('bios', 'wiki'), 'num_documents': 12, 'seed': 5}"
     few = LumeTask(name="bios", subtasks=["bios"], source="builtin", num_documents=3)
@@ -522,13 +522,13 @@ def test_offline_hub_is_not_asked(silent_hub, monkeypatch):
     monkeypatch.setattr("lume_run.tasks.lume.HUB_PATIENCE_S", 60)
     begun = time.monotonic()
     with pytest.raises(RunError, match="some/data"):
-        download("some/data")
+        download_dataset("some/data")
     assert time.monotonic() - begun < 5
 
 
 def test_hub_snapshot_is_read_as_a_folder(monkeypatch, tmp_path):
     write_folder(tmp_path, {"wiki": 2})
-    monkeypatch.setattr("lume_run.tasks.lume.download", lambda hub_id: tmp_path)
+    monkeypatch.setattr("lume_run.tasks.lume.download_dataset", lambda hub_id: tmp_path)
     data = LumeTask(name="wiki", subtasks=("wiki",), source="hub", hub_id="some/data").load(0)
     assert len(data.forget) == 4 and data.source.startswith("hub some/data (jsonl; wiki;")
     (tmp_path / "retain.jsonl").unlink()

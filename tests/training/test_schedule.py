@@ -14,7 +14,7 @@ import pytest
 
 from lume_run.methods.base import Count, Role, Totals
 from lume_run.models.tokenise import TokenRow
-from lume_run.training.schedule import MicroBatch, Schedule, count_steps, write_schedule
+from lume_run.training.schedule import MicroBatch, Schedule, build_schedule, count_steps
 
 SIZES = list(product((1, 3, 7, 12), (1, 5, 20), (1, 2, 4, 5), (1, 2, 3, 8)))  # forget, retain, batch, micro-batch
 
@@ -45,7 +45,7 @@ def make_rows(forget: int, retain: int, roles: Sequence[Role] = (Role.FORGET, Ro
 def written(
     rows: Sequence[TokenRow], *, batch: int = 4, micro: int = 2, epochs: float = 2.0, seed: int = 0, **others: Any
 ) -> Schedule:
-    return write_schedule(rows, batch_size=batch, micro_batch_size=micro, epochs=epochs, seed=seed, **others)
+    return build_schedule(rows, batch_size=batch, micro_batch_size=micro, epochs=epochs, seed=seed, **others)
 
 
 def steps_of(schedule: Schedule) -> list[list[MicroBatch]]:

@@ -28,7 +28,7 @@ from lume_run.models.weights import with_adapters
 from lume_run.training.callbacks import StopAtBound, StopWhenMemorised
 from lume_run.training.checkpoints import COMPLETE, last_checkpoint
 from lume_run.training.reference import live_reference
-from lume_run.training.schedule import write_schedule
+from lume_run.training.schedule import build_schedule
 from lume_run.training.trainer import Diverged
 
 NPO_GD = Objective(name="npo+gd", forget=NPO(beta=0.5), retain=GradientDescent())
@@ -405,7 +405,7 @@ def test_only_adapters_move(method, tiny, rows, tmp_path):
 def test_live_reference_of_adapters_is_the_target(tiny, rows):
     """With adapters off the model answers as before; afterwards they are on again, and it is in training mode."""
     target = AutoModelForCausalLM.from_pretrained(tiny)
-    schedule = write_schedule(rows[:4], batch_size=4, micro_batch_size=4, epochs=1, seed=0)
+    schedule = build_schedule(rows[:4], batch_size=4, micro_batch_size=4, epochs=1, seed=0)
     batch = collate(rows[:4], pad_id=1, totals=schedule.micro_batches[0].totals)
     needs = Needs(rows={Role.FORGET}, reference_logits={Role.FORGET})
     with torch.no_grad():

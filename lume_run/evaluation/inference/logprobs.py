@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lume_run.common.errors import RunError
-from lume_run.common.logits import token_logps, widened
+from lume_run.common.logits import to_float32, token_logps
 from lume_run.common.records import Example
 from lume_run.evaluation.inference.runner import Runner, batch_of, decoded, prompt_row
-from lume_run.methods.base import granted
+from lume_run.methods.base import require
 from lume_run.models.forward import forward, inputs_of
 from lume_run.models.tokenise import TokenRow
 
@@ -28,7 +28,7 @@ def choose(runner: Runner, examples: Sequence[Example]) -> list[tuple[float, ...
     """Log-probabilities [nats] of each option's first token right after the prompt; none where all begin alike."""
     rows = [prompt_row(example, runner, new_tokens=1) for example in examples]
     inputs = inputs_of(runner.network, batch_of(rows, runner), keep=1)
-    logps = widened(runner.network(**inputs).logits[:, -1]).log_softmax(-1).cpu()
+    logps = to_float32(runner.network(**inputs).logits[:, -1]).log_softmax(-1).cpu()
     found = []
     for number, example in enumerate(examples):
         options = [first_token(option, runner) for option in example.choices]
@@ -58,11 +58,11 @@ class AnswerScores(NamedTuple):
 def score_rows(runner: Runner, rows: Sequence[TokenRow]) -> list[AnswerScores]:
     """One forward over a batch of rows; without numbers where the model gives none that are finite."""
     batch = batch_of(rows, runner)
-    logits = granted(forward(runner.network, batch).logits)  # (B, R, V), labels at the right end
+    logits = require(forward(runner.network, batch).logits)  # (B, R, V), labels at the right end
     stop = runner.tokenizer.eos_token_id
     found = []
     for number, row in enumerate(rows):
-        logps = widened(logits[number, logits.shape[1] - row.labels :]).log_softmax(-1)  # (L, V)
+        logps = to_float32(logits[number, logits.shape[1] - row.labels :]).log_softmax(-1)  # (L, V)
         targets = batch.targets[number, logits.shape[1] - row.labels :]
         found.append(token_scores(logps, targets, closed=bool(row.ids) and row.ids[-1] == stop))
     return found
@@ -112,7 +112,7 @@ def gradients(runner: Runner, rows: Sequence[TokenRow]) -> list[float | None]:
     norms: list[float] = []
 
     def measure(weight: Tensor) -> None:
-        norms.append(norm_of(granted(weight.grad)))
+        norms.append(norm_of(require(weight.grad)))
         weight.grad = None
 
     found = []
@@ -123,7 +123,7 @@ def gradients(runner: Runner, rows: Sequence[TokenRow]) -> list[float | None]:
             norms.clear()
             batch = batch_of([row], runner)
             with torch.enable_grad():
-                logps = token_logps(granted(forward(runner.network, batch).logits), batch.targets)
+                logps = token_logps(require(forward(runner.network, batch).logits), batch.targets)
                 loss = -logps[:, logps.shape[1] - row.labels :].mean()
             torch.autograd.backward(loss)
             mean = sum(norms) / len(norms)

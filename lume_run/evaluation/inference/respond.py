@@ -18,10 +18,10 @@ from typing import Any, TextIO
 import torch
 
 from lume_run.common.console import Progress, console
-from lume_run.common.devices import out_of_memory
+from lume_run.common.devices import is_out_of_memory
 from lume_run.common.errors import RunError
 from lume_run.common.files import write_json
-from lume_run.common.jsonl import from_json, lines_of, to_json, write_jsonl
+from lume_run.common.jsonl import from_json, numbered_lines, to_json, write_jsonl
 from lume_run.common.records import Ask, Kind, Question, Response
 from lume_run.evaluation.inference.generation import continuations
 from lume_run.evaluation.inference.logprobs import choose, gradients, score_rows
@@ -62,7 +62,7 @@ def run_in_parts(runner: Runner, batch: Sequence[Work]) -> tuple[list[list[Respo
     try:
         return run_batch(runner, batch)
     except (RuntimeError, MemoryError) as error:
-        if len(batch) == 1 or not out_of_memory(error):
+        if len(batch) == 1 or not is_out_of_memory(error):
             raise
     torch.cuda.empty_cache()  # not in the handler: there the error still holds on to the batch
     console.print(
@@ -204,7 +204,7 @@ def _whole_records(path: Path) -> Iterator[Response]:
     """Records of an interrupted file; a torn last line is left out and asked again."""
     if not path.exists():
         return
-    for _, line in lines_of(path):
+    for _, line in numbered_lines(path):
         try:
             yield from_json(Response, line)
         except (ValueError, KeyError, TypeError):

@@ -96,7 +96,7 @@ class Pii:
 
     def probes(self, example: Example) -> Iterator[Question]:
         """Every further question about one private fact."""
-        from lume_run.common.records import joined  # late: it brings torch
+        from lume_run.common.records import with_separator  # late: it brings torch
 
         for number, wording in enumerate(example.rephrasings if self.rephrased else ()):
             rephrased = replace(example, prompt=wording)
@@ -107,7 +107,9 @@ class Pii:
                 limit=PROBED_TOKENS,
             )
         for name, share in self.named_hints().items():
-            begun = replace(example, prompt=example.prompt + joined(example.prompt, hint_of(example.answer, share)))
+            begun = replace(
+                example, prompt=example.prompt + with_separator(example.prompt, hint_of(example.answer, share))
+            )
             yield Question(example=begun, ask=Ask.GENERATE, variant=name, limit=PROBED_TOKENS)
         for number in range(self.samples):
             yield Question(example=example, ask=Ask.SAMPLE, variant=str(number), limit=PROBED_TOKENS)

@@ -22,8 +22,8 @@ from lume_run.launch.world import World
 from lume_run.methods.base import Needs
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.layers import layer_number
-from lume_run.models.placement import FILLED
-from lume_run.models.weights import choose_weights, count_parameters, weightless, with_adapters
+from lume_run.models.placement import USABLE_MEMORY_SHARE
+from lume_run.models.weights import choose_weights, count_parameters, meta_model, with_adapters
 
 CARDS = {24: 23.6, 40: 39.4, 80: 79.1, 141: 139.8}  # GB as sold -> GiB as torch reports them
 STATE_BYTES = {"sgd": 0, "adafactor": 0, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2, "adamw_torch": 12}
@@ -85,7 +85,7 @@ def phase_of(settings: Settings, stage: str) -> tuple[OptimizationSettings, Need
 def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
     """Counts over a model of this transformers config; RunError where adapters have nothing to adapt."""
     _, needs, adapts = phase_of(settings, stage)
-    model = weightless(config)
+    model = meta_model(config)
     head = model.get_output_embeddings()
     linear = [own for own in model.modules() if isinstance(own, nn.Linear) and own is not head]
     tables = [own for own in model.modules() if isinstance(own, nn.Embedding)]
@@ -246,4 +246,4 @@ def host_memory() -> int:
 
 def cards_for(total: float) -> list[int]:
     """The cards [GB, as sold] that hold so many bytes."""
-    return [name for name, size in CARDS.items() if total <= FILLED * size * GIB]
+    return [name for name, size in CARDS.items() if total <= USABLE_MEMORY_SHARE * size * GIB]

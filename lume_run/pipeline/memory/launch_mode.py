@@ -13,7 +13,7 @@ from lume_run.common.errors import LumeError
 from lume_run.config.settings import LaunchSettings, Settings
 from lume_run.launch import slurm
 from lume_run.launch.world import World
-from lume_run.models.placement import FILLED
+from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.pipeline.memory.estimate import (
     CHARACTERS_A_TOKEN,
     Estimator,
@@ -84,11 +84,11 @@ def choose_world(run: Run) -> World:
 def first_that_fits(estimator: Estimator, worlds: Sequence[World], device: int) -> World:
     """The first of these worlds that fits devices of so many bytes by the estimate, else the last; says why."""
     totals = [estimator.total(world) for world in worlds]
-    at = next((at for at, total in enumerate(totals) if total <= FILLED * device), len(worlds) - 1)
+    at = next((at for at, total in enumerate(totals) if total <= USABLE_MEMORY_SHARE * device), len(worlds) - 1)
     told = f"about {totals[at] / GIB:.1f} of {device / GIB:.1f} GiB a device"
     if at:
         told += f"; {worlds[at - 1].mode} would take {totals[at - 1] / GIB:.1f}"
-    if totals[at] > FILLED * device:
+    if totals[at] > USABLE_MEMORY_SHARE * device:
         told += "; no mode fits by this estimate"
     if host := host_estimate(estimator.sizes, worlds[at], estimator.compute):
         told += f"; {host / GIB:.0f} of {host_memory() / GIB:.0f} GiB of host memory"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lume_run.common.devices import GIB, out_of_memory
+from lume_run.common.devices import GIB, is_out_of_memory
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Settings
 from lume_run.launch.world import World
@@ -57,7 +57,7 @@ def explain_out_of_memory(run: Run, stage: str, name: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors, and a sweep goes on to its next job
         raise RunError(

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lume_run.common.errors import LumeError, RunError
-from lume_run.common.files import naming_full_disk
+from lume_run.common.files import explain_full_disk
 from lume_run.report.comparison.export import as_json, latex, write_csv, write_json
 from lume_run.report.comparison.page.page import figure, page
 from lume_run.report.comparison.plots.charts import MOST_FIGURES, Chart, charts
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, emoji=False)
     out = known.out or known.folders[0] / "report"
     try:
-        with naming_full_disk(out):
+        with explain_full_disk(out):
             report(
                 known.folders,
                 out,

@@ -30,9 +30,9 @@ from lume_run.evaluation.inference.runner import Runner, prompt_row
 from lume_run.evaluation.inference.vllm import running, surroundings, unknown_settings, visible
 from lume_run.models import placement
 from lume_run.models.load import load_model, load_tokenizer
-from lume_run.models.placement import held_bytes, placement_of
+from lume_run.models.placement import placement_of, weight_and_cache_bytes
 from lume_run.models.tiny import olmo_config
-from lume_run.models.weights import weightless
+from lume_run.models.weights import meta_model
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.evaluate import answer_questions
 from lume_run.pipeline.run import Run
@@ -151,7 +151,7 @@ def test_a_model_is_spread_where_no_device_holds_it_and_its_cache(monkeypatch, g
     assert str(place) == expected
     if place.rooms is not None:
         assert place.gpus == len(gpus)
-        weights, cache = held_bytes(config, 2, 8192)
+        weights, cache = weight_and_cache_bytes(config, 2, 8192)
         assert (weights, cache) == (6_888_095_744 * 2, 2 * 32 * 4096 * 8192 * 2)
         on_gpus = sum(size for name, size in place.rooms.items() if name != "cpu")
         assert on_gpus / weights * (weights + cache) == pytest.approx(0.9 * sum(gpus) * GIB, rel=1e-6)
@@ -163,8 +163,10 @@ def test_grouped_heads_have_a_smaller_cache():
     shape = ShapeSettings(hidden_size=64, layers=2, heads=8, intermediate_size=64, vocabulary=400)
     plain = olmo_config(shape)
     plain.num_key_value_heads = config.num_key_value_heads
-    assert held_bytes(plain, 4, 10)[1] == 2 * 2 * (2 * 8) * 10 * 4
-    assert held_bytes(plain, 4, 10)[0] == 4 * sum(weight.numel() for weight in weightless(plain).parameters())
+    assert weight_and_cache_bytes(plain, 4, 10)[1] == 2 * 2 * (2 * 8) * 10 * 4
+    assert weight_and_cache_bytes(plain, 4, 10)[0] == 4 * sum(
+        weight.numel() for weight in meta_model(plain).parameters()
+    )
 
 
 def test_one_process_of_a_node_answers_for_spread_layers(monkeypatch):

@@ -29,7 +29,7 @@ from lume_run.evaluation.metrics.pii import (
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.pii import Pii
 from lume_run.pipeline.checks import require_settings
-from lume_run.tasks.builtin import generate
+from lume_run.tasks.builtin.generator import generate_task
 from lume_run.tasks.lume import LumeTask
 from lume_run.tasks.private_facts import ATTRIBUTE_OF_FACT
 
@@ -560,7 +560,7 @@ def test_the_evaluator_composes():
 
 def test_builtin_biographies_from_end_to_end():
     """A model that says every answer as its document writes it discloses everything; false answers disclose nothing."""
-    data = generate(subtasks=["bios"], num_documents=6, seed=5)
+    data = generate_task(subtasks=["bios"], num_documents=6, seed=5)
     suite = Pii(samples=1, hints=[0.5])
     asked = suite.asks(data, EvaluatorSettings())
     pages = {page.document: page.answer for page in data.members}

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from lume_run.common.records import Example, Kind, Split, TaskData
-from lume_run.tasks.builtin_people import SLOTS, Cast, Registry, private_facts, stranger
-from lume_run.tasks.builtin_words import (
+from lume_run.tasks.builtin.people import SLOTS, Cast, Registry, private_facts, stranger
+from lume_run.tasks.builtin.words import (
     AGES,
     AWARDS,
     BIO_ASIDES,
@@ -74,7 +74,7 @@ class _Document:
     questions: _Questions
 
 
-def generate(*, subtasks: Sequence[str], num_documents: int, seed: int) -> TaskData:
+def generate_task(*, subtasks: Sequence[str], num_documents: int, seed: int) -> TaskData:
     """`num_documents` documents each to forget, to retain and to hold out, spread evenly over `subtasks`.
 
     The first subtasks get what cannot be spread evenly. Fewer documents are a prefix of more, per subtask and split.
@@ -83,17 +83,17 @@ def generate(*, subtasks: Sequence[str], num_documents: int, seed: int) -> TaskD
     registry = Registry(seed)
     forget, retain, held_out = (
         [
-            _document(registry, seed=seed, subtask=subtask, split=split, index=index)
+            _write_document(registry, seed=seed, subtask=subtask, split=split, index=index)
             for subtask, count in counts.items()
             for index in range(count)
         ]
         for split in _SPLITS
     )
     return TaskData(
-        forget=tuple(example for document in forget for example in _prompts(document, Split.FORGET)),
-        retain=tuple(example for document in retain for example in _prompts(document, Split.RETAIN)),
-        members=tuple(_whole(document, Split.MEMBER) for document in forget),
-        nonmembers=tuple(_whole(document, Split.NONMEMBER) for document in held_out),
+        forget=tuple(example for document in forget for example in _prompt_examples(document, Split.FORGET)),
+        retain=tuple(example for document in retain for example in _prompt_examples(document, Split.RETAIN)),
+        members=tuple(_page(document, Split.MEMBER) for document in forget),
+        nonmembers=tuple(_page(document, Split.NONMEMBER) for document in held_out),
         source=f"built-in generator (seed {seed})",
     )
 
@@ -117,7 +117,7 @@ def _spread(subtasks: Sequence[str], num_documents: int) -> dict[str, int]:
     return {subtask: share + (position < extra) for position, subtask in enumerate(subtasks)}
 
 
-def _document(registry: Registry, *, seed: int, subtask: str, split: str, index: int) -> _Document:
+def _write_document(registry: Registry, *, seed: int, subtask: str, split: str, index: int) -> _Document:
     """Document number `index` of a subtask in a split."""
     key = f"{seed}/{subtask}/{split}/{index}"
     rng = Random(key)  # a text seeds through SHA-512, whatever PYTHONHASHSEED says
@@ -127,12 +127,12 @@ def _document(registry: Registry, *, seed: int, subtask: str, split: str, index:
         id=f"builtin-{subtask}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:8]}",
         subtask=subtask,
         text=text,
-        cut=_cut(rng, text),
+        cut=_cut_position(rng, text),
         questions=questions,
     )
 
 
-def _cut(rng: Random, text: str) -> int:
+def _cut_position(rng: Random, text: str) -> int:
     """A place around the middle of the text [words]: now and then the end of a sentence, mostly not."""
     text_words = text.split(" ")
     window = range(len(text_words) * 2 // 5, len(text_words) * 3 // 5 + 1)
@@ -140,25 +140,27 @@ def _cut(rng: Random, text: str) -> int:
     return rng.choice(ends if ends and rng.random() < 0.3 else window)
 
 
-def _prompts(document: _Document, split: Split) -> Iterator[Example]:
+def _prompt_examples(document: _Document, split: Split) -> Iterator[Example]:
     """The completion and the questions of a document."""
     text_words = document.text.split(" ")
     start, rest = " ".join(text_words[: document.cut]), " ".join(text_words[document.cut :])
-    yield _example(document, suffix="sc1", split=split, kind=Kind.COMPLETION, prompt=start, answer=rest)
+    yield _document_example(document, suffix="sc1", split=split, kind=Kind.COMPLETION, prompt=start, answer=rest)
     for number, asked in enumerate(document.questions):
         suffix = f"qa{number}"
-        own = _example(
+        own = _document_example(
             document, suffix=suffix, split=split, kind=Kind.QUESTION, prompt=asked.prompt, answer=asked.answer
         )
         yield replace(own, rephrasings=asked.rephrasings, perturbed=asked.perturbed, attribute=asked.attribute)
 
 
-def _whole(document: _Document, split: Split) -> Example:
+def _page(document: _Document, split: Split) -> Example:
     """The full text, for membership inference."""
-    return _example(document, suffix="doc", split=split, kind=Kind.DOCUMENT, prompt="", answer=document.text)
+    return _document_example(document, suffix="doc", split=split, kind=Kind.DOCUMENT, prompt="", answer=document.text)
 
 
-def _example(document: _Document, *, suffix: str, split: Split, kind: Kind, prompt: str, answer: str) -> Example:
+def _document_example(
+    document: _Document, *, suffix: str, split: Split, kind: Kind, prompt: str, answer: str
+) -> Example:
     return Example(
         id=document.id + suffix,
         raw_id=document.id + suffix,
@@ -176,7 +178,7 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:].removesuffix(".") + "."
 
 
-def _asked(
+def _question(
     chosen: str, wordings: Iterable[str], fields: dict[str, str], answer: str, false: Iterator[str], attribute: str = ""
 ) -> _Question:
     """A question in its `chosen` wording; of the answers that `false` gives without end, the first untrue are kept."""
@@ -214,7 +216,7 @@ def _one_question(
     """One of several (wording, field that answers it); those with the same answer are its other wordings."""
     chosen, answer = rng.choice(choices)
     wordings = (wording for wording, field in choices if field == answer)
-    return (_asked(chosen, wordings, fields, fields[answer], _other_fillings(strangers, answer)),)
+    return (_question(chosen, wordings, fields, fields[answer], _other_fillings(strangers, answer)),)
 
 
 def _novel(rng: Random, cast: Cast, strangers: Random) -> tuple[str, _Questions]:
@@ -248,7 +250,7 @@ def _bio(rng: Random, cast: Cast, strangers: Random) -> tuple[str, _Questions]:
         sentences.insert(rng.randint(1, len(sentences)), rng.choice(BIO_ASIDES))
     text = " ".join(_sentence(sentence.format_map(fields)) for sentence in sentences)
     return text, tuple(
-        _asked(
+        _question(
             rng.choice(BIO_QUESTIONS[fact]),
             BIO_QUESTIONS[fact],
             fields,

@@ -11,13 +11,22 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from random import Random
 
-from lume_run.tasks import builtin_words
-from lume_run.tasks.builtin_words import LAST_NAMES, MAIL_HOSTS, MEN, MONTHS, STATES, STREET_KINDS, STREETS, WOMEN
+from lume_run.tasks.builtin.words import (
+    LAST_NAMES,
+    MAIL_HOSTS,
+    MEN,
+    MONTHS,
+    PLACE_NAMES,
+    STREET_KINDS,
+    STREETS,
+    US_STATES,
+    WOMEN,
+)
 
 # Every document owns this many names, used or not: its names then never depend on the documents before it.
-PEOPLE = 4
-PLACES = 2
-SLOTS = len(builtin_words.PLACES) // PLACES  # places run out first
+PEOPLE_PER_DOCUMENT = 4
+PLACES_PER_DOCUMENT = 2
+SLOTS = len(PLACE_NAMES) // PLACES_PER_DOCUMENT  # places run out first
 
 _SSN_GROUPS, _SSN_SERIALS = 99, 9999  # neither is ever zero
 
@@ -62,15 +71,15 @@ class Registry:
         rng = Random(f"{seed}/names")
         self._firsts = rng.sample(_FIRSTS, len(_FIRSTS))
         self._lasts = rng.sample(LAST_NAMES, len(LAST_NAMES))
-        self._places = rng.sample(builtin_words.PLACES, len(builtin_words.PLACES))
+        self._places = rng.sample(PLACE_NAMES, len(PLACE_NAMES))
         self._ssns = rng.sample(range(_SSN_GROUPS * _SSN_SERIALS), SLOTS)
 
     def cast(self, slot: int) -> Cast:
         """The cast of one slot, 0 to `SLOTS` - 1."""
         return Cast(
-            people=tuple(self._person(slot * PEOPLE + number) for number in range(PEOPLE)),
-            places=tuple(self._places[slot * PLACES : (slot + 1) * PLACES]),
-            ssn=_ssn(self._ssns[slot]),
+            people=tuple(self._person(slot * PEOPLE_PER_DOCUMENT + number) for number in range(PEOPLE_PER_DOCUMENT)),
+            places=tuple(self._places[slot * PLACES_PER_DOCUMENT : (slot + 1) * PLACES_PER_DOCUMENT]),
+            ssn=_format_ssn(self._ssns[slot]),
         )
 
     def _person(self, number: int) -> Person:
@@ -84,10 +93,10 @@ def stranger(rng: Random) -> Cast:
     first, woman = rng.choice(_FIRSTS)
     person = Person(first=first, last=rng.choice(LAST_NAMES), woman=woman)
     number = rng.randrange(_SSN_GROUPS * _SSN_SERIALS)
-    return Cast(people=(person,), places=(rng.choice(builtin_words.PLACES),), ssn=_ssn(number))
+    return Cast(people=(person,), places=(rng.choice(PLACE_NAMES),), ssn=_format_ssn(number))
 
 
-def _ssn(number: int) -> str:
+def _format_ssn(number: int) -> str:
     group, serial = divmod(number, _SSN_SERIALS)
     return f"900-{group + 1:02}-{serial + 1:04}"
 
@@ -102,7 +111,7 @@ def private_facts(rng: Random, cast: Cast) -> tuple[dict[str, str], dict[str, st
     mailbox = rng.choice((".", "_", "-", "")).join((person.first, person.last)).lower()
     street = f"{rng.randint(11, 9899)} {rng.choice(STREETS)} {rng.choice(STREET_KINDS)}"
     unit = rng.choice(("", "", "", f"#{rng.randint(1, 480)}, ", f"Apt {rng.randint(1, 60)}, "))
-    state, postcode = rng.choice(STATES), f"{rng.randint(1001, 99899):05}"
+    state, postcode = rng.choice(US_STATES), f"{rng.randint(1001, 99899):05}"
     answers = {
         "birth": birth.isoformat(),
         "ssn": cast.ssn.replace("-", ""),

@@ -90,12 +90,12 @@ _PLACE_ENDS = _words("""
 
 # "Granridge" is fine, "Glassshore" is not.
 LAST_NAMES = tuple(start + end for start in _LAST_STARTS for end in _LAST_ENDS if start[-1] != end[0])
-PLACES = tuple(start + end for start in _PLACE_STARTS for end in _PLACE_ENDS if start[-1] != end[0])
+PLACE_NAMES = tuple(start + end for start in _PLACE_STARTS for end in _PLACE_ENDS if start[-1] != end[0])
 
 # ---------------------------------------------------------------------------------------------------------- bios
 
 MONTHS = _words("January February March April May June July August September October November December")
-STATES = _words(
+US_STATES = _words(
     "AL AR AZ CA CO CT GA IA ID IL IN KS KY LA MA MD ME MI MN MO MT NC NE NH NM NY OH OK OR PA TN TX UT VA WA WI"
 )
 MAIL_HOSTS = _words("inkpost quickmail northletter bluepostbox dovemail papercrane parcelwing homepost")
