@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.jsonl import from_json, numbered_lines
 from lume_run.common.records import Ask, Response
-from lume_run.evaluation.metrics.semeval_official import responses_from_official
+from lume_run.evaluation.metrics.semeval_files import responses_from_official
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL, document_and_kind
 
 

@@ -25,7 +25,7 @@ from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.inference.respond import response_of
-from lume_run.evaluation.metrics.semeval_official import responses_from_official
+from lume_run.evaluation.metrics.semeval_files import responses_from_official
 from lume_run.evaluation.questions import merged, questions_of, to_judge
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.scoring import score

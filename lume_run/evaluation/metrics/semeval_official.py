@@ -1,16 +1,15 @@
-"""The official SemEval-2025 Task 4 scoring, repeated exactly with its CSV quirks, and its files read without them.
+"""The official SemEval-2025 Task 4 scoring, repeated exactly with its CSV quirks.
 
-The official script writes each process's rows to `forget_<rank>.csv`, `retain_<rank>.csv` and `mia_results/*.csv` and
-scores what `pandas.read_csv` makes of them. With its defaults an empty text, "None", "NA", "null" and the like become
-the string "nan"; a file with only digit answers holds numbers ("007" is 7, beside one gap 7.0); a bare carriage return
-in a text breaks its row in two. A row counts as completion or question by `id[:-1]`, so ids with a two-digit suffix
-or upper-case kind are scored by neither rule. All that is kept here. `semeval` is the sheet without it.
+The script scores what `pandas.read_csv` makes of its files (`semeval_files`). With its defaults an empty text, "None",
+"NA", "null" and the like become the string "nan"; a file with only digit answers holds numbers ("007" is 7, beside one
+gap 7.0); a bare carriage return in a text breaks its row in two. A row counts as completion or question by `id[:-1]`:
+an id with a two-digit suffix or upper-case kind is scored by neither rule. All that is kept here. `semeval` is the
+sheet without it.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Any
 import pandas
 
 from lume_run.common.errors import DataError, Problem
-from lume_run.common.records import Ask, Kind, Response, Split
+from lume_run.common.records import Response, Split
 from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, task_terms
 from lume_run.evaluation.metrics.answers import accuracy, exact_match, rouge_l_recall
 from lume_run.evaluation.metrics.membership import auc, semeval_mia
@@ -33,11 +32,7 @@ from lume_run.evaluation.metrics.semeval import (
     membership_rows,
     mmlu_rows,
 )
-from lume_run.tasks.semeval_ids import KIND_OF_SUFFIX, SUBTASK_OF_LABEL
-
-LABEL_OF_SUBTASK = {subtask: label for label, subtask in SUBTASK_OF_LABEL.items()}
-ID_SUFFIX = re.compile(r"(sc|qa)\d+$", re.IGNORECASE)
-DEFAULT_SUFFIX = {Kind.COMPLETION: "sc1", Kind.QUESTION: "qa0"}
+from lume_run.evaluation.metrics.semeval_files import official_row, split_frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +97,7 @@ def strict_scores(responses: Sequence[Response], *, mmlu_accuracy: float | None 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for split, group in rows.items():
-            pandas.DataFrame([_official_row(row) for row in group]).to_csv(folder / f"{split}_0.csv", index=False)
+            pandas.DataFrame([official_row(row) for row in group]).to_csv(folder / f"{split}_0.csv", index=False)
         (folder / "mia_results").mkdir()
         for split, group in documents.items():
             losses = pandas.DataFrame(
@@ -112,65 +107,9 @@ def strict_scores(responses: Sequence[Response], *, mmlu_accuracy: float | None 
         return strict_from_folder(folder, mmlu_average=mmlu_accuracy, use_mia=use_mia)
 
 
-def responses_from_official(folder: Path) -> list[Response]:
-    """The texts and losses of an official output folder as they were written, for the default score sheet.
-
-    Rows that the script repeated to fill its last process appear once. The files hold mean losses without
-    token counts, so a document comes back as one token.
-    """
-    responses: dict[Response, None] = {}
-    problems: list[Problem] = []
-    for split in TEXT_SPLITS:
-        for where, row in _raw_rows(folder, split):
-            response = _text_response(split, row)
-            if response is None:
-                what = f"id {row['id']!r}, task {row['task']!r}: no kind or no task"
-                remedy = "ids end in sc or qa and a number, tasks are Task1 to Task3"
-                problems.append(Problem(where=where, what=what, remedy=remedy))
-            else:
-                responses[response] = None
-    for split in (Split.MEMBER, Split.NONMEMBER) if (folder / "mia_results").is_dir() else ():
-        for where, row in _raw_rows(folder / "mia_results", split):
-            try:
-                responses[_document_response(split, row)] = None
-            except ValueError:
-                remedy = "give the mean loss of the document as a number"
-                problems.append(Problem(where=where, what=f"nll is {row['nll']!r}", remedy=remedy))
-    if problems:
-        raise DataError(problems)
-    return list(responses)
-
-
-def _files(folder: Path, split: Split) -> list[Path]:
-    files = sorted(folder.glob(f"{split}_*.csv"))
-    if not files:
-        remedy = "give the output folder of the official script, kept with --keep_files (or leave membership out)"
-        raise DataError([Problem(where=str(folder), what=f"no {split}_*.csv", remedy=remedy)])
-    return files
-
-
-def _csv(path: Path, **options: Any) -> pandas.DataFrame:
-    try:
-        frame: pandas.DataFrame = pandas.read_csv(path, **options)
-    except ValueError as error:  # also pandas' own errors, and bytes that are not UTF-8
-        what, remedy = f"cannot be read as CSV: {error}", "give a file as the official script writes it"
-        raise DataError([Problem(where=str(path), what=what, remedy=remedy)]) from error
-    return frame
-
-
-def _check_columns(frame: pandas.DataFrame, where: Path, split: Split) -> pandas.DataFrame:
-    texts = ("id", "task", "input", "expected_output", "model_output")
-    missing = [name for name in (texts if split in TEXT_SPLITS else ("id", "nll")) if name not in frame.columns]
-    if missing:
-        remedy = f"its columns are {', '.join(frame.columns)}; give a file as the official script writes it"
-        raise DataError([Problem(where=str(where), what=f"no column {', '.join(missing)}", remedy=remedy)])
-    return frame
-
-
 def _read_split(folder: Path, split: Split) -> pandas.DataFrame:
     # Types are inferred per file and then once more by concat: both are part of the official result.
-    frames = [_check_columns(_csv(path), path, split) for path in _files(folder, split)]
-    return pandas.concat(frames, ignore_index=True)
+    return pandas.concat(list(split_frames(folder, split).values()), ignore_index=True)
 
 
 def _strict_row(folder: Path, id: object, task: object, expected: object, output: object) -> StrictRow:
@@ -198,59 +137,3 @@ def _task_means(rows: Sequence[StrictRow]) -> TaskMeans:
 
 def _official_keys(means: TaskMeans) -> dict[str, float]:
     return {"regurgitation-score": means.regurgitation, "knowledge-score": means.knowledge}
-
-
-def _official_row(row: Response) -> dict[str, str | float | None]:
-    return {
-        # An id from elsewhere (TOFU, the generator) gets the suffix without which no rule would score it.
-        "id": row.id if ID_SUFFIX.search(row.id) else row.id + DEFAULT_SUFFIX[row.kind],
-        "task": LABEL_OF_SUBTASK.get(row.subtask, row.subtask),
-        "input": row.prompt,
-        "expected_output": row.expected,
-        "model_output": row.output,
-        "nll": 0.0,  # never scored, but after a broken row it is the `task` of the second half
-    }
-
-
-def _raw_rows(folder: Path, split: Split) -> list[tuple[str, dict[str, str]]]:
-    """(where, cells) of every row, each cell as it was written."""
-    rows: list[tuple[str, dict[str, str]]] = []
-    for path in _files(folder, split):
-        frame = _check_columns(_csv(path, dtype=str, keep_default_na=False), path, split)
-        records = [{str(name): str(cell) for name, cell in row.items()} for row in frame.to_dict(orient="records")]
-        rows += [(f"{path}: row {number}", row) for number, row in enumerate(records, 1)]
-    return rows
-
-
-def _text_response(split: Split, row: dict[str, str]) -> Response | None:
-    id = row["id"].replace('"', "")
-    suffix = ID_SUFFIX.search(id)
-    if suffix is None or not row["task"]:
-        return None
-    return Response(
-        id=id,
-        ask=Ask.GENERATE,
-        split=split,
-        subtask=SUBTASK_OF_LABEL.get(row["task"], row["task"]),
-        kind=KIND_OF_SUFFIX[suffix[1].lower()],
-        document=id[: suffix.start()],
-        prompt=row["input"],
-        expected=row["expected_output"],
-        output=row["model_output"],
-    )
-
-
-def _document_response(split: Split, row: dict[str, str]) -> Response:
-    id, loss = row["id"].replace('"', ""), float(row["nll"])
-    return Response(
-        id=id,
-        ask=Ask.LOGPROB,
-        split=split,
-        subtask="",
-        kind=Kind.DOCUMENT,
-        document=id,
-        prompt="",
-        expected="",
-        tokens=1,
-        logp_sum=-loss if math.isfinite(loss) else None,
-    )

@@ -12,7 +12,8 @@ from lume_run.evaluation.metrics.answers import accuracy, exact_match, likeliest
 from lume_run.evaluation.metrics.bootstrap import Bootstrap
 from lume_run.evaluation.metrics.membership import auc, semeval_mia
 from lume_run.evaluation.metrics.semeval import lume_scores
-from lume_run.evaluation.metrics.semeval_official import responses_from_official, strict_from_folder, strict_scores
+from lume_run.evaluation.metrics.semeval_files import responses_from_official
+from lume_run.evaluation.metrics.semeval_official import strict_from_folder, strict_scores
 
 SUFFIX = {Kind.COMPLETION: "sc1", Kind.QUESTION: "qa0"}
 

@@ -8,12 +8,8 @@ from helpers.shared import SHARED
 
 from lume_run.common.records import Split
 from lume_run.evaluation.metrics.semeval import is_text_row, lume_scores, text_score
-from lume_run.evaluation.metrics.semeval_official import (
-    responses_from_official,
-    strict_from_folder,
-    strict_rows,
-    strict_scores,
-)
+from lume_run.evaluation.metrics.semeval_files import responses_from_official
+from lume_run.evaluation.metrics.semeval_official import strict_from_folder, strict_rows, strict_scores
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
 GOLDEN = SHARED / "golden" / "semeval"
