@@ -163,8 +163,8 @@ class Score:
     """One number of a report under its stable name; `value` is None exactly when `reason` says why.
 
     `n` rows are behind it. `low` and `high` bound its 95 % bootstrap interval, None where there are too few documents.
-    `drawn` holds the resampled values in an order that is the same for every model asked the same questions, so that
-    two models can be compared pair by pair.
+    `resampled` holds the values of the bootstrap samples, in an order that is the same for every model asked the same
+    questions, so that two models can be compared pair by pair.
     """
 
     name: str
@@ -173,7 +173,7 @@ class Score:
     reason: str | None = None
     low: float | None = None
     high: float | None = None
-    drawn: tuple[float, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    resampled: tuple[float, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
 
 def with_separator(prompt: str, answer: str) -> str:

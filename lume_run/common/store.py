@@ -33,7 +33,7 @@ INPUTS_FILE = "MADE_FROM.json"
 class Artifact:
     """A folder to be, what it is made from, and how.
 
-    `made_from` must name everything the content depends on. `build(folder)` fills the folder and may
+    `inputs` must name everything the content depends on. `build(folder)` fills the folder and may
     find there what an interrupted build left. Where several processes can `share` the work, each of them runs `build`,
     and then one process `gather`s what they left.
     """
@@ -41,7 +41,7 @@ class Artifact:
     stage: str
     name: str
     path: Path
-    made_from: Mapping[str, Any]
+    inputs: Mapping[str, Any]
     build: Callable[[Path], None]
     note: str = ""
     share: bool = False
@@ -50,10 +50,10 @@ class Artifact:
     @property
     def key(self) -> str:
         """The hash of what it is made from."""
-        return content_hash(self.made_from)
+        return content_hash(self.inputs)
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether the folder exists and was made from the same things."""
         return bool(_read_record(self.path / DONE_FILE).get("key") == self.key)
 
@@ -64,7 +64,7 @@ class Artifact:
 
     def make(self, spawn: Callable[[Artifact, Path], None] | None = None) -> Path:
         """Build it unless it is done; wait for whoever builds it already. `spawn` has several processes build it."""
-        if self.done:
+        if self.is_done:
             return self.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{self.path}.lock")
@@ -74,7 +74,7 @@ class Artifact:
             console.print(f"  waiting for another process that is making {self.path}")
             lock.acquire()
         try:
-            if not self.done:
+            if not self.is_done:
                 with explain_full_disk(self.path):
                     self._build(spawn if self.share else None)
         finally:
@@ -98,7 +98,7 @@ class Artifact:
             left = {}
         partial.mkdir(exist_ok=True)
         spent, began = float(left.get("seconds", 0.0)), time.monotonic()
-        record = {"key": self.key, "made_from": dict(self.made_from)}
+        record = {"key": self.key, "made_from": dict(self.inputs)}
         write_json(partial / INPUTS_FILE, {"seconds": spent, **record})
         try:
             if spawn is None:

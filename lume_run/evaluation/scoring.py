@@ -78,7 +78,7 @@ def _judgements(
         write_jsonl(folder / "judgements.jsonl", found)
 
     path = settings.store / "judgements" / content_hash(made_from)
-    artifact = Artifact(stage="evaluate", name=f"{name} {ask}", path=path, made_from=made_from, build=build)
+    artifact = Artifact(stage="evaluate", name=f"{name} {ask}", path=path, inputs=made_from, build=build)
     try:
         return read_jsonl(artifact.make() / "judgements.jsonl", Response)
     except _Unavailable as error:  # nothing is kept, so that the next try judges anew

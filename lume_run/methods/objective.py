@@ -72,7 +72,7 @@ class StopWhen:
         None, low=0, help="stop after a step whose retain NLL [nats/token] is at least this"
     )
 
-    def reached(self, step: Mapping[str, float]) -> str | None:
+    def stop_reason(self, step: Mapping[str, float]) -> str | None:
         """Which bound a step's logged parts reached, in words."""
         forget, retain = step.get("forget_loss"), step.get("retain_nll")
         if self.forget_loss is not None and forget is not None and forget <= self.forget_loss:

@@ -60,7 +60,7 @@ def store_artifact(
         stage=stage,
         name=name or kind,
         path=path,
-        made_from=made_from,
+        inputs=made_from,
         build=build,
         note=note,
         share=share,
@@ -74,6 +74,4 @@ def unlearned_artifact(
     """The unlearned model, in the run's own folder."""
     made_from = {"kind": "unlearned", "format": ARTIFACT_FORMAT, "seed": run.settings.seed, **made_from}
     path = run.folder / "unlearned"
-    return Artifact(
-        stage="unlearn", name="unlearned", path=path, made_from=made_from, build=build, note=note, share=share
-    )
+    return Artifact(stage="unlearn", name="unlearned", path=path, inputs=made_from, build=build, note=note, share=share)

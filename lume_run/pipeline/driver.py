@@ -65,7 +65,7 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
         console.print(f"[bold]launch[/] {world} ({world.why})", soft_wrap=True)
     seconds: dict[str, float] = {}
     for artifact in steps.artifacts:
-        state = "[green]cached[/]" if artifact.done else ""
+        state = "[green]cached[/]" if artifact.is_done else ""
         console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
         tracker.follow(artifact)
         with explain_out_of_memory(run, artifact.stage, artifact.name):

@@ -50,7 +50,7 @@ def show_plan(settings: Settings, folder: Path) -> None:
 def _show_steps(steps: Plan) -> None:
     table = Table("stage", "makes", "state", "what")
     for artifact in steps.artifacts:
-        table.add_row(artifact.stage, artifact.name, "cached" if artifact.done else "due", artifact.note)
+        table.add_row(artifact.stage, artifact.name, "cached" if artifact.is_done else "due", artifact.note)
     console.print(table)
 
 

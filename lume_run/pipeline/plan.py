@@ -55,7 +55,7 @@ def plan(run: Run) -> Plan:
     else:
         target = None if run.settings.model.is_target else train_artifact(run, start)
         if target is not None:
-            if "train" not in stages and not target.done:
+            if "train" not in stages and not target.is_done:
                 raise RunError(f"There is no trained target at {target.path}; add train to stages.")
             artifacts.append(target)
         subjects["target"] = EvaluatedModel(path=str(target.path), key=target.key) if target else start

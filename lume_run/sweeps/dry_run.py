@@ -38,8 +38,8 @@ def show_sweep(wanted: Sequence[Job]) -> None:
         for artifact in found:
             needed[artifact.path] = artifact
             users[artifact.path] = users.get(artifact.path, 0) + 1
-        due = [artifact.name for artifact in found if not artifact.done]
-        told = "all of it" if job.cached else ", ".join(own.name for own in found if own.done) or "nothing"
+        due = [artifact.name for artifact in found if not artifact.is_done]
+        told = "all of it" if job.cached else ", ".join(own.name for own in found if own.is_done) or "nothing"
         name = job.folder.name if job.folder else "?"
         if made.row_count < JOBS_SHOWN:
             label = " ".join(own for own in job.overrides if own not in common)
@@ -69,7 +69,7 @@ def show_shared(wanted: Sequence[Job], needed: dict[Path, Artifact], users: dict
     made = Table("makes", "wanted by", "distinct", "cached", "due", "estimate")
     total, unknown = 0.0, False
     for name, own in kinds.items():
-        due = [artifact for artifact in own if not artifact.done]
+        due = [artifact for artifact in own if not artifact.is_done]
         each = seconds_of(own[0])
         unknown |= bool(due) and each is None
         total += len(due) * (each or 0.0)

@@ -105,7 +105,7 @@ class Tracker:
         if self.start is None or artifact.stage not in TRAINED:
             return
         partial, name = artifact.path.with_name(artifact.path.name + ".partial"), f"{artifact.stage}/{artifact.name}"
-        made = artifact.done
+        made = artifact.is_done
         self.series.append({"series": name, "partial": str(partial), "path": str(artifact.path), "made": made})
         if self.process is not None:
             self._say(self.series[-1])

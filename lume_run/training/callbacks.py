@@ -59,9 +59,9 @@ class StopAtBound(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Judge every step."""
-        told = self.bounds.reached(state.log_history[-1])
-        if told is not None:
-            self.reason = f"{told} at step {state.global_step}"
+        reason = self.bounds.stop_reason(state.log_history[-1])
+        if reason is not None:
+            self.reason = f"{reason} at step {state.global_step}"
             stop_training(control)
 
 

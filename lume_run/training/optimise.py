@@ -103,7 +103,7 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
         planned_steps=schedule.steps,
         seconds_per_step=clock.median,
         peak_memory_bytes=int(all_reduce_max(memory.peak or 0, trainer.args.device)) or None,
-        diverged=diverged.told if diverged else None,
+        diverged=diverged.reason if diverged else None,
         stopped=bound.reason if bound else None,
     )
     barrier()  # nobody reads a checkpoint any more
@@ -129,7 +129,7 @@ def _train(trainer: UnlearnTrainer, resume: Path | None) -> Diverged | None:
             step = trainer.state.global_step
             raise Diverged(trainer.method.name, "the weights are not finite", step, ["all"], model_is_broken=True)
     except Diverged as error:
-        console.print(f"  [bold red]diverged:[/] {escape(error.told)}; the last good weights stand in")
+        console.print(f"  [bold red]diverged:[/] {escape(error.reason)}; the last good weights stand in")
         return error
     return None
 

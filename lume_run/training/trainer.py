@@ -39,8 +39,8 @@ class Diverged(RunError):
     def __init__(self, method: str, what: str, step: int, keys: Sequence[str], *, model_is_broken: bool) -> None:
         self.model_is_broken = model_is_broken
         rows = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
-        self.told = f"{what} at step {step} (rows: {rows})"
-        super().__init__(f"Method '{method}' diverged: {self.told}. Lower the learning rate or the number of epochs.")
+        self.reason = f"{what} at step {step} (rows: {rows})"
+        super().__init__(f"Method '{method}' diverged: {self.reason}. Lower the learning rate or the number of epochs.")
 
 
 def training_arguments(

@@ -18,17 +18,17 @@ from lume_run.common.files import content_hash, fingerprint, write_json
 def test_an_artifact_is_built_once(tmp_path):
     build = Builder()
     made = artifact(tmp_path / "store" / "x", build, model="m", seed=0)
-    assert not made.done
+    assert not made.is_done
     for _ in range(3):
         assert made.make() == tmp_path / "store" / "x"
-    assert made.done
+    assert made.is_done
     assert build.found == [["MADE_FROM.json"]]
     assert sorted(path.name for path in made.path.iterdir()) == ["DONE.json", "made.txt"]
     record = strict_json(made.path / "DONE.json")
     assert (record["key"], record["made_from"]) == (made.key, {"model": "m", "seed": 0})
     assert made.seconds == record["seconds"] >= 0
     again = artifact(made.path, Builder(), seed=0, model="m")  # the order of the keys does not matter
-    assert again.done
+    assert again.is_done
 
 
 def test_an_artifact_appears_whole_or_not_at_all(tmp_path):
@@ -89,10 +89,10 @@ def test_changed_inputs_rebuild(tmp_path):
     path = tmp_path / "x"
     artifact(path, Builder("old"), seed=0).make()
     changed = artifact(path, Builder("new"), seed=1)
-    assert not changed.done
+    assert not changed.is_done
     changed.make()
     assert sorted(file.name for file in path.iterdir()) == ["DONE.json", "new.txt"]
-    assert not artifact(path, Builder("old"), seed=0).done
+    assert not artifact(path, Builder("old"), seed=0).is_done
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"key": 3}'])
@@ -100,9 +100,9 @@ def test_a_damaged_record_means_build_again(tmp_path, text):
     made = artifact(tmp_path / "x", Builder())
     made.make()
     (made.path / "DONE.json").write_text(text, encoding="utf-8")
-    assert not made.done
+    assert not made.is_done
     made.make()
-    assert made.done
+    assert made.is_done
 
 
 def test_a_failed_rebuild_keeps_what_is_there(tmp_path):
@@ -111,7 +111,7 @@ def test_a_failed_rebuild_keeps_what_is_there(tmp_path):
     old.make()
     with pytest.raises(RunError):
         artifact(path, Builder("new", fail=True), seed=1).make()
-    assert old.done
+    assert old.is_done
     assert (path / "old.txt").exists()
 
 
@@ -130,7 +130,7 @@ def build(partial):
         time.sleep(0.01)
     (partial / "content.txt").write_text("x" * 100)
 
-made = Artifact(stage="train", name="target", path=folder / "x", made_from={"seed": 0}, build=build)
+made = Artifact(stage="train", name="target", path=folder / "x", inputs={"seed": 0}, build=build)
 print(len((made.make() / "content.txt").read_text()))
 """
 

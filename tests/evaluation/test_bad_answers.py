@@ -155,7 +155,7 @@ def assert_sound(found: Score) -> None:
     assert definition is not None, found.name
     if found.value is None:
         assert found.reason and found.reason.strip(), found.name
-        assert found.low is found.high is None and not found.drawn, found.name
+        assert found.low is found.high is None and not found.resampled, found.name
         return
     assert found.reason is None, found.name
     ends = [] if found.low is None and found.high is None else [found.low, found.high]

@@ -21,7 +21,7 @@ def strict_json(path: Path):
 
 
 def artifact(path: Path, build, **made_from) -> Artifact:
-    return Artifact(stage="train", name="target", path=path, made_from=made_from, build=build)
+    return Artifact(stage="train", name="target", path=path, inputs=made_from, build=build)
 
 
 class Builder:

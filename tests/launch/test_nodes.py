@@ -165,7 +165,7 @@ def test_nodes_that_cannot_meet_say_so(tmp_path):
         stderr=subprocess.DEVNULL,
     ) as agent:
         assert agent.wait(60) == 1
-    artifact = Artifact(stage="train", name="target", path=tmp_path, made_from={}, build=lambda _: None)
+    artifact = Artifact(stage="train", name="target", path=tmp_path, inputs={}, build=lambda _: None)
     told = str(rank_failure(tmp_path / ERRORS, artifact, 1))
     assert told.startswith("n2 cannot meet the other nodes: ")
     assert "launch.port=" in told

@@ -814,7 +814,7 @@ def test_a_step_of_one_side_tells_nothing_of_the_other():
     method = Objective(name="x", forget=NPO(), retain=GradientDescent(), stop_when=StopWhen(forget_loss=1.0))
     logged = {name: value.item() for name, value in method(signals_of(*FOUR[2:])).parts.items()}
     assert logged.keys() == {"retain_loss", "retain_nll"}
-    assert method.stop_when.reached(logged) is None
+    assert method.stop_when.stop_reason(logged) is None
     assert method(signals_of(*FOUR[:2])).parts.keys() == {"forget_loss", "forget_nll"}
     shares = [method(taken(signals_of(*FOUR), rows)).parts for rows in ([0, 1], [2, 3])]
     assert all(parts.keys() == {"forget_loss", "retain_loss", "forget_nll", "retain_nll"} for parts in shares)
@@ -892,7 +892,7 @@ def test_a_sum_of_nothing_or_of_two_layers_is_refused():
     ],
 )
 def test_bounds_say_which_was_reached(bounds, step, told):
-    assert bounds.reached(step) == told
+    assert bounds.stop_reason(step) == told
 
 
 # ---------------------------------------------------------------------------------------------- primal-dual

@@ -379,7 +379,7 @@ class Stage:
             if fails:
                 raise RunError(f"no memory for {TOKEN}")
 
-        made = Artifact(stage="unlearn", name="unlearned", path=self.folder / "unlearned", made_from={}, build=build)
+        made = Artifact(stage="unlearn", name="unlearned", path=self.folder / "unlearned", inputs={}, build=build)
         with tracking(self.settings, self.folder, self.data, record) as tracker:
             tracker.follow(made)
             made.make()

@@ -244,10 +244,10 @@ def test_a_non_finite_step_is_not_made_and_says_where(method, told, tiny, rows, 
     with pytest.raises(Diverged) as caught:
         made.trainer.train()
     guilty = [rows[number].key for number in made.schedule.micro_batches[5].rows]
-    assert caught.value.told.startswith(told)
-    assert caught.value.told.endswith(f" at step 2 (rows: {', '.join(guilty)})")
+    assert caught.value.reason.startswith(told)
+    assert caught.value.reason.endswith(f" at step 2 (rows: {', '.join(guilty)})")
     remedy = "Lower the learning rate or the number of epochs."
-    assert str(caught.value) == f"Method 'diverging' diverged: {caught.value.told}. {remedy}"
+    assert str(caught.value) == f"Method 'diverging' diverged: {caught.value.reason}. {remedy}"
     assert isinstance(caught.value, RunError)
     assert made.trainer.state.global_step == len(seen.weights) == 1
     assert method.calls == 6
@@ -283,7 +283,7 @@ def test_only_the_rows_without_numbers_are_named(tiny, rows, tmp_path):
     with pytest.raises(Diverged) as caught:
         made.trainer.train()
     listed = ", ".join(spoilt[:8]) + (f" and {len(spoilt) - 8} more" if len(spoilt) > 8 else "")
-    assert caught.value.told == f"the loss is nan at step 1 (rows: {listed})"
+    assert caught.value.reason == f"the loss is nan at step 1 (rows: {listed})"
 
 
 # ---------------------------------------------------------------------------------------------------- bounds

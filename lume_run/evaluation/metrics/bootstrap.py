@@ -135,7 +135,7 @@ class Bootstrap:
         if not drawn.size:
             return Score(name=name, value=value, n=n)
         ends = interval(drawn.tolist())
-        return Score(name=name, value=value, n=n, low=ends.low, high=ends.high, drawn=tuple(drawn.tolist()))
+        return Score(name=name, value=value, n=n, low=ends.low, high=ends.high, resampled=tuple(drawn.tolist()))
 
     def draw(self, measure: Measure) -> Numbers:
         """The measure of every resample, (S,); empty where a column is about one document, or a resample has no value.
@@ -191,6 +191,6 @@ def difference(before: Score, after: Score) -> Interval | None:
     Paired by document where both are about the same documents; about others their draws are independent, and the
     interval is the wider one of two samples.
     """
-    if not len(before.drawn) or len(before.drawn) != len(after.drawn):
+    if not len(before.resampled) or len(before.resampled) != len(after.resampled):
         return None
-    return interval((np.asarray(after.drawn) - np.asarray(before.drawn)).tolist())
+    return interval((np.asarray(after.resampled) - np.asarray(before.resampled)).tolist())

@@ -43,16 +43,16 @@ def test_equal_values_leave_no_room():
 def test_two_documents_give_the_binomial():
     """A resample of (0, 1) has mean 0, 0.5 or 1 with probability 1/4, 1/2, 1/4."""
     score = scored([0.0, 1.0], resamples=4000)
-    shares = [sum(value == mean for value in score.drawn) / 4000 for mean in (0.0, 0.5, 1.0)]
+    shares = [sum(value == mean for value in score.resampled) / 4000 for mean in (0.0, 0.5, 1.0)]
     assert shares == pytest.approx([0.25, 0.5, 0.25], abs=4 * math.sqrt(0.25 / 4000))  # four standard errors
     assert (score.value, score.low, score.high) == (0.5, 0.0, 1.0)
-    assert interval(score.drawn, level=0.4) == (0.5, 0.5)
+    assert interval(score.resampled, level=0.4) == (0.5, 0.5)
 
 
 def test_rows_of_a_resample_weigh_the_same():
     """Draws of (a a), (a b), (b b) hold 2, 4 and 6 rows with means 0, 3/4 and 1."""
     score = scored([0.0, 1.0, 1.0, 1.0], list("abbb"))
-    assert set(score.drawn) == {0.0, 0.75, 1.0}
+    assert set(score.resampled) == {0.0, 0.75, 1.0}
     assert score.value == 0.75
 
 
@@ -94,28 +94,28 @@ def test_interval_is_of_percentiles():
 def test_seed_and_documents_decide_and_row_order_does_not():
     values, documents = normal(60, seed=3), names(60, 12)
     first = scored(values, documents)
-    assert scored(values, documents).drawn == first.drawn
-    assert scored(values, documents, seed=1).drawn != first.drawn
-    assert scored(values, [f"other {name}" for name in documents]).drawn != first.drawn
+    assert scored(values, documents).resampled == first.resampled
+    assert scored(values, documents, seed=1).resampled != first.resampled
+    assert scored(values, [f"other {name}" for name in documents]).resampled != first.resampled
     order = np.random.default_rng(4).permutation(60)
     shuffled = scored(values[order], [documents[number] for number in order])
-    assert shuffled.drawn == pytest.approx(first.drawn, abs=1e-12)
+    assert shuffled.resampled == pytest.approx(first.resampled, abs=1e-12)
 
 
 def test_draws_are_written_down():
     """They depend on names, seed and numpy's generator alone: reports of two machines can be compared."""
-    drawn = scored([0.0, 1.0, 2.0], resamples=8).drawn
+    drawn = scored([0.0, 1.0, 2.0], resamples=8).resampled
     assert [round(3 * value) for value in drawn] == [4, 2, 5, 4, 2, 5, 1, 6]
 
 
 def test_nothing_hinges_on_the_size_of_a_chunk(monkeypatch):
     values = normal(30, seed=5)
-    whole = scored(values, resamples=450).drawn  # two whole chunks and a part
+    whole = scored(values, resamples=450).resampled  # two whole chunks and a part
     assert len(whole) == 450
     monkeypatch.setattr(bootstrap, "RESAMPLES_AT_ONCE", 7)
-    assert scored(values, resamples=450).drawn == pytest.approx(whole, abs=1e-12)
+    assert scored(values, resamples=450).resampled == pytest.approx(whole, abs=1e-12)
     monkeypatch.setattr(bootstrap, "RESAMPLES_AT_ONCE", 450)
-    assert scored(values, resamples=450).drawn == pytest.approx(whole, abs=1e-12)
+    assert scored(values, resamples=450).resampled == pytest.approx(whole, abs=1e-12)
 
 
 def test_resamples_are_repetitions_of_documents():
@@ -202,7 +202,7 @@ def test_without_an_interval_there_is_no_difference():
 )
 def test_a_value_without_an_interval(values, documents, options):
     score = scored(values, documents, **options)
-    assert (score.value, score.low, score.high, score.drawn, score.reason) == (0.5, None, None, (), None)
+    assert (score.value, score.low, score.high, score.resampled, score.reason) == (0.5, None, None, (), None)
 
 
 def test_one_column_about_a_single_document_takes_the_interval_away():

@@ -165,7 +165,7 @@ def test_intervals_draw_documents_of_both_kinds():
     assert score.value == pytest.approx(8 / 12)  # 3 and 2.5 beat three, 1 and 0.5 beat one
     assert 0 <= score.low < score.value < score.high <= 1
     whole = bootstrap.score("auc", 7, lambda: auc_of(column(members, list("aabb")), column(nonmembers, list("ccd"))))
-    assert whole.value == score.value and whole.drawn != score.drawn
+    assert whole.value == score.value and whole.resampled != score.resampled
     apart = bootstrap.score("auc", 4, lambda: auc_of(column([2.0, 3.0]), column([0.0, 1.0])))
     assert (apart.value, apart.low, apart.high) == (1.0, 1.0, 1.0)
     alone = bootstrap.score("auc", 3, lambda: auc_of(column([2.0]), column([0.0, 1.0])))

@@ -264,7 +264,7 @@ def test_what_has_no_interval():
     one_document = by_name(lume_scores(BIOS))
     none_drawn = by_name(lume_scores([*PAIR, *CHOICES], bootstrap=Bootstrap(resamples=0)))
     for score in (*one_document.values(), *none_drawn.values()):
-        assert (score.low, score.high, len(score.drawn)) == (None, None, 0)
+        assert (score.low, score.high, len(score.resampled)) == (None, None, 0)
     given = by_name(lume_scores([*PAIR, *DOCUMENTS], mmlu_accuracy=0.4))
     assert (given["mmlu.accuracy"].low, given["mmlu.accuracy"].n) == (None, 0)
     assert given["aggregate"].value == pytest.approx((0.5 + 0.4 + 0.5) / 3)
