@@ -44,11 +44,17 @@ class Builder:
 
     def record(self, cls: type[Any], node: Any, path: str) -> Any:
         """An instance of dataclass `cls` from a mapping, or None after noting what is wrong."""
+        before = len(self.problems)
+        arguments = self.fields(cls, node, path)
+        return self.instance(cls, arguments, path) if len(self.problems) == before else None
+
+    def fields(self, cls: type[Any], node: Any, path: str) -> dict[str, Any]:
+        """The values of the fields that a mapping has; a mistake in one leaves the others as they are."""
         if not isinstance(node, Mapping):
             self.bad(path, f"expected a group of settings, got {node!r}", f"keys: {', '.join(_fields(cls))}")
-            return None
+            return {}
         fields, hints = _fields(cls), typing.get_type_hints(cls)
-        before, arguments = len(self.problems), {}
+        values: dict[str, Any] = {}
         for key in node:
             if key not in fields and key != TARGET:
                 unknown = Problem(where=_join(path, key), what="unknown key", remedy=suggest_nearest(str(key), fields))
@@ -56,16 +62,18 @@ class Builder:
         for name, field in fields.items():
             where = _join(path, name)
             if name in node:
-                found = len(self.problems)
-                arguments[name] = self.value(hints[name], node[name], where)
-                if len(self.problems) == found:
-                    self.bounds(field, arguments[name], where)
+                before = len(self.problems)
+                values[name] = self.value(hints[name], node[name], where)
+                if len(self.problems) == before:
+                    self.bounds(field, values[name], where)
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 self.bad(where, "missing", f"set it: {field.metadata.get('help', 'required')}")
-        if len(self.problems) > before:
-            return None
+        return values
+
+    def instance(self, cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
+        """A dataclass of these values, or None after noting why they are refused."""
         try:
-            return cls(**arguments)
+            return cls(**values)
         except ValueError as error:
             self.bad(path, str(error))
             return None
