@@ -94,12 +94,14 @@ def check_command(arguments: Sequence[str]) -> int | None:
 def name_sweep(arguments: Sequence[str]) -> None:
     """Leave in the environment, which all launchers hand on, which sweep a job belongs to and what is swept."""
     from lume_run.common.files import content_hash
-    from lume_run.tracking.tracker import SWEEP, SWEPT
+    from lume_run.tracking.start import SWEEP_VARIABLE, SWEPT_VARIABLE
 
     _, overrides = split_arguments(arguments)
     own = [override for override in overrides if not override.lstrip("+~").startswith("hydra")]
-    os.environ[SWEEP] = "sweep-" + content_hash(sorted(own))[:8]
-    os.environ[SWEPT] = ",".join(override.partition("=")[0] for override in own if len(sweep_choices(override)) != 1)
+    os.environ[SWEEP_VARIABLE] = "sweep-" + content_hash(sorted(own))[:8]
+    os.environ[SWEPT_VARIABLE] = ",".join(
+        override.partition("=")[0] for override in own if len(sweep_choices(override)) != 1
+    )
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from lume_run.pipeline.memory.remedies import explain_out_of_memory
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
 from lume_run.report.write import Report, print_report, write_report
-from lume_run.tracking.tracker import Tracker, tracking
+from lume_run.tracking.tracker import Tracker, track_run
 
 RunResults = tuple[dict[str, list[Response]], dict[str, float], str, dict[str, list[Score]]]  # see `score_and_report`
 MEMORISED_SCORE = 0.9  # below this, a target has too little to forget
@@ -43,7 +43,7 @@ def _run_pipeline(settings: Settings, folder: Path, identity: Mapping[str, Any],
     folder.mkdir(parents=True, exist_ok=True)
     record = run_manifest(list(command), content_hash(identity), settings.seed)
     write_json(folder / "manifest.json", record)
-    with tracking(settings, folder, identity, record) as tracker:
+    with track_run(settings, folder, identity, record) as tracker:
         made = _make_artifacts(settings, folder, record, tracker)
         report = score_and_report(settings, folder, record, *made)
         tracker.finish(report, made[0])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import Wanted
-from lume_run.report.results import SUBJECTS, Report, shown, wanted
+from lume_run.report.results import SUBJECTS, Report, direction_of, names_by_group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +23,12 @@ Panel = tuple[str, list[str]]  # title and score names
 ARROWS = {Wanted.LOWER: " ↓", Wanted.HIGHER: " ↑", Wanted.HALF: " → 0.5", Wanted.ZERO: " → 0"}
 IDEALS = {Wanted.HALF: 0.5, Wanted.ZERO: 0.0}
 BEFORE, AFTER, RETRAINED = "#666666", "#2166ac", "#7b3294"
-BETTER, WORSE, NOISE = "#1b7837", "#d95f02", "#bbbbbb"
+BETTER, WORSE, WITHIN_NOISE = "#1b7837", "#d95f02", "#bbbbbb"
 OFFSETS = {"target": -0.22, "retrained": 0.34}  # of an interval from its line; below it for the model that is judged
 LINE, HEAD = 0.26, 0.42  # inches of a score and of a panel's frame
 
 
-def plot(report: Report, path: Path) -> bool:
+def write_plot(report: Report, path: Path) -> bool:
     """Draw it into `path`; False where matplotlib is not installed or there is no number to draw."""
     panels = panels_of(report)
     if importlib.util.find_spec("matplotlib") is None or not panels:
@@ -39,9 +39,9 @@ def plot(report: Report, path: Path) -> bool:
     figure = Figure(figsize=(8, sum(heights) + 0.8), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for number, (panel, (title, names)) in enumerate(zip(axes, panels, strict=True)):
-        _draw(panel, report, title if [title] != [last for last, _ in panels[number - 1 : number]] else "", names)
+        _draw_panel(panel, report, title if [title] != [last for last, _ in panels[number - 1 : number]] else "", names)
     figure.suptitle(report.name, fontsize=10)
-    handles = _legend(report)
+    handles = _legend_marks(report)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
     figure.savefig(path, dpi=120)
     return True
@@ -50,7 +50,7 @@ def plot(report: Report, path: Path) -> bool:
 def panels_of(report: Report) -> list[Panel]:
     """Headline scores with a value by group; those on another scale than 0 to 1 each for itself."""
     found: list[Panel] = []
-    for group, names in shown(report, most=0).items():
+    for group, names in names_by_group(report, most=0).items():
         known = [name for name in names if any(report.value(subject, name) is not None for subject in report.subjects)]
         shares = [name for name in known if _is_share(report, name)]
         found += [(str(group), shares)] if shares else []
@@ -66,11 +66,11 @@ def _is_share(report: Report, name: str) -> bool:
     return all(0 <= (report.value(subject, name) or 0) <= 1 for subject in report.subjects)
 
 
-def _draw(axes: Axes, report: Report, title: str, names: Sequence[str]) -> None:
+def _draw_panel(axes: Axes, report: Report, title: str, names: Sequence[str]) -> None:
     for place, name in enumerate(names):
-        _dumbbell(axes, report, name, place)
+        _draw_dumbbell(axes, report, name, place)
     axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
-    axes.set_yticks(range(len(names)), [name + ARROWS.get(wanted(name), "") for name in names], fontsize=8)
+    axes.set_yticks(range(len(names)), [name + ARROWS.get(direction_of(name), "") for name in names], fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)  # the first score on top
     if _is_share(report, names[0]):
         axes.set_xlim(-0.03, 1.03)
@@ -80,7 +80,7 @@ def _draw(axes: Axes, report: Report, title: str, names: Sequence[str]) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _dumbbell(axes: Axes, report: Report, name: str, place: int) -> None:
+def _draw_dumbbell(axes: Axes, report: Report, name: str, place: int) -> None:
     """One score: a line from before to after, a marker and an interval for every model."""
     before, after = report.value("target", name), report.value("unlearned", name)
     color = color_of(report, name)
@@ -94,30 +94,30 @@ def _dumbbell(axes: Axes, report: Report, name: str, place: int) -> None:
             axes.plot(interval, [place + OFFSETS.get(subject, 0.22)] * 2, color=edge, linewidth=1)
         if value is not None:
             axes.plot(value, place, marker=marker, color=edge, markerfacecolor=face, markersize=6, zorder=2)
-    if (ideal := IDEALS.get(wanted(name))) is not None:
+    if (ideal := IDEALS.get(direction_of(name))) is not None:
         axes.plot([ideal] * 2, [place - 0.4, place + 0.4], color="black", linewidth=1, linestyle=":")
 
 
 def color_of(report: Report, name: str) -> str:
     """Whether a score went the way that is wanted: better, worse, or nothing that stands out of the noise."""
-    change, after, ideal = report.change(name), report.value("unlearned", name), IDEALS.get(wanted(name))
-    if change is None or after is None or wanted(name) is Wanted.NONE:
+    change, after, ideal = report.change(name), report.value("unlearned", name), IDEALS.get(direction_of(name))
+    if change is None or after is None or direction_of(name) is Wanted.NONE:
         return AFTER
     if report.inside_noise(name) or not change:
-        return NOISE
+        return WITHIN_NOISE
     if ideal is not None:
         return BETTER if abs(after - ideal) < abs(after - change - ideal) else WORSE
-    return BETTER if (change < 0) == (wanted(name) is Wanted.LOWER) else WORSE
+    return BETTER if (change < 0) == (direction_of(name) is Wanted.LOWER) else WORSE
 
 
-def _legend(report: Report) -> list[object]:
+def _legend_marks(report: Report) -> list[object]:
     from matplotlib.lines import Line2D
 
     def mark(color: str, label: str, marker: str = "o", face: str | None = None) -> Line2D:
         return Line2D([], [], color=color, marker=marker, markerfacecolor=face or color, linestyle="none", label=label)
 
     marks: list[object] = [mark(BEFORE, SUBJECTS["target"], face="white")] if "target" in report.scores else []
-    labels = {BETTER: "after: better", WORSE: "after: worse", NOISE: "after: inside the noise", AFTER: "after"}
+    labels = {BETTER: "after: better", WORSE: "after: worse", WITHIN_NOISE: "after: inside the noise", AFTER: "after"}
     drawn = [name for _, names in panels_of(report) for name in names if report.value("unlearned", name) is not None]
     own = set(map(partial(color_of, report), drawn))
     if "unlearned" in report.scores:

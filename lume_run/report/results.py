@@ -82,7 +82,7 @@ class Report:
         return interval is not None and interval.low <= 0 <= interval.high
 
 
-def wanted(name: str) -> Wanted:
+def direction_of(name: str) -> Wanted:
     """Which way a score should go for good unlearning; NONE where nothing is known of it."""
     definition = definition_of(name)
     return definition.wanted if definition else Wanted.NONE
@@ -94,7 +94,7 @@ def group_of(name: str) -> Group:
     return definition.group if definition else Group.OTHER
 
 
-def shown(report: Report, *, most: int | None = None) -> dict[Group, list[str]]:
+def names_by_group(report: Report, *, most: int | None = None) -> dict[Group, list[str]]:
     """Names worth a line, by group in report order.
 
     Of more than `most`, variants and what was measured on further sets go first, then parts. Row means over tasks are
@@ -119,7 +119,7 @@ def shown(report: Report, *, most: int | None = None) -> dict[Group, list[str]]:
     return {group: own for group, own in found.items() if own}
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def report_json(report: Report) -> dict[str, Any]:
     """The report as strict JSON data; `scores` and `intervals` are flat: `<subject>.<score name>`, `change.<name>`."""
     flat = {f"{who}.{name}": score for who, scores in report.scores.items() for name, score in scores.items()}
     changes = {f"change.{name}": change for name in report.names if (change := report.change(name)) is not None}
@@ -140,15 +140,15 @@ def as_json(report: Report) -> dict[str, Any]:
         "training": report.manifest.get("training", {}),
         "costs": dict(report.costs),
         "mmlu_gate": {"passed": report.gate, "rule": report.gate_rule},
-        "official": _finite(report.strict),
+        "official": _strict_value(report.strict),
         "seconds": {stage: round(spent, 2) for stage, spent in report.seconds.items()},
     }
 
 
-def _finite(value: Any) -> Any:
+def _strict_value(value: Any) -> Any:
     """The official script writes NaN; strict JSON has no such thing, so it becomes the string."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _strict_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_strict_value(item) for item in value]
     return "NaN" if isinstance(value, float) and value != value else value

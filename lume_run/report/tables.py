@@ -11,99 +11,99 @@ from rich.table import Table
 
 from lume_run.common.devices import GIB
 from lume_run.evaluation.metrics.bootstrap import Interval
-from lume_run.report.results import SUBJECTS, Report, shown, wanted
+from lume_run.report.results import SUBJECTS, Report, direction_of, names_by_group
 
-MOST_LINES = 40  # of scores on a terminal
-WIDE = 110  # columns of a terminal that has room for intervals
+MOST_SCORES = 40  # of scores on a terminal
+WIDE_TERMINAL = 110  # columns of a terminal that has room for intervals
 MOST_NAMES = 4  # before one reason
-NOISE = "~"
-NOISE_TOLD = f"{NOISE} inside the noise: the 95 % interval of the change contains 0"
-INTERVALS_TOLD = "[low, high]: 95 % bootstrap interval over documents"
+NOISE_MARK = "~"
+NOISE_NOTE = f"{NOISE_MARK} inside the noise: the 95 % interval of the change contains 0"
+INTERVALS_NOTE = "[low, high]: 95 % bootstrap interval over documents"
 
 
-def header(report: Report) -> list[str]:
+def column_titles(report: Report) -> list[str]:
     """Column titles of both tables."""
     moved = ["change"] if "unlearned" in report.scores else []
     return ["score", "wanted", *(SUBJECTS[subject] for subject in report.subjects), *moved]
 
 
-def number(value: float | None, sign: str = "") -> str:
+def format_score(value: float | None, sign: str = "") -> str:
     """A score to three decimals, a large one to whole numbers, a huge one to three digits; `sign="+"` shows it."""
     if value is None:
         return "n/a"
     return format(value, sign + (".3f" if abs(value) < 1e3 else ",.0f" if abs(value) < 1e6 else ".3g"))
 
 
-def _with(text: str, interval: Interval | None) -> str:
-    return text if interval is None else f"{text} [{number(interval.low)}, {number(interval.high)}]"
+def _append_interval(text: str, interval: Interval | None) -> str:
+    return text if interval is None else f"{text} [{format_score(interval.low)}, {format_score(interval.high)}]"
 
 
-def cells(report: Report, name: str, *, intervals: Iterable[str]) -> list[str]:
+def score_cells(report: Report, name: str, *, intervals: Iterable[str]) -> list[str]:
     """One line: name, wanted, a value a subject, change; intervals of the subjects named, and of the "change"."""
     told = set(intervals)
-    line = [name, str(wanted(name))]
+    line = [name, str(direction_of(name))]
     for subject in report.subjects:
         interval = report.interval(subject, name) if subject in told else None
-        line.append(_with(number(report.value(subject, name)), interval))
+        line.append(_append_interval(format_score(report.value(subject, name)), interval))
     if "unlearned" in report.scores:
         change = report.change(name)
-        moved = "" if change is None else number(change, "+")
-        moved = _with(moved, report.change_interval(name)) if "change" in told else moved
-        line.append(f"{moved} {NOISE}" if report.inside_noise(name) else moved)
+        moved = "" if change is None else format_score(change, "+")
+        moved = _append_interval(moved, report.change_interval(name)) if "change" in told else moved
+        line.append(f"{moved} {NOISE_MARK}" if report.inside_noise(name) else moved)
     return line
 
 
 def markdown(report: Report, *, plotted: bool = False) -> str:
     """report.md; `plotted`: report.png stands beside it."""
-    titles = header(report)
-    lines = [f"# {report.name}", "", f"Data: {report.source}", "", *_rule(titles, text=2)]
-    for group, names in shown(report).items():
+    titles = column_titles(report)
+    lines = [f"# {report.name}", "", f"Data: {report.source}", "", *_table_head(titles, text=2)]
+    for group, names in names_by_group(report).items():
         lines.append(f"| **{group}** |" + " |" * (len(titles) - 1))
-        lines += [_row(cells(report, name, intervals=[*report.scores, "change"])) for name in names]
+        lines += [_table_row(score_cells(report, name, intervals=[*report.scores, "change"])) for name in names]
     lines += ["", *(["![scores before and after](report.png)", ""] if plotted else [])]
     lines += [f"- {line}" for line in [*legend(report, intervals=True), *notes(report)]]
-    return "\n".join([*lines, *_costs(report), ""])
+    return "\n".join([*lines, *_cost_tables(report), ""])
 
 
-def _row(line: Sequence[str]) -> str:
+def _table_row(line: Sequence[str]) -> str:
     return "| " + " | ".join(line) + " |"
 
 
-def _rule(titles: Sequence[str], *, text: int) -> list[str]:
+def _table_head(titles: Sequence[str], *, text: int) -> list[str]:
     """Head of a markdown table whose first `text` columns hold words."""
-    return [_row(titles), "|" + " --- |" * text + " ---: |" * (len(titles) - text)]
+    return [_table_row(titles), "|" + " --- |" * text + " ---: |" * (len(titles) - text)]
 
 
 def legend(report: Report, *, intervals: bool) -> list[str]:
     """What the marks of a table mean, where they occur."""
     bounded = any(report.interval(subject, name) for subject in report.subjects for name in report.names)
     noisy = any(map(report.inside_noise, report.names))
-    return [*([INTERVALS_TOLD] if intervals and bounded else []), *([NOISE_TOLD] if noisy else [])]
+    return [*([INTERVALS_NOTE] if intervals and bounded else []), *([NOISE_NOTE] if noisy else [])]
 
 
-def table(report: Report, width: int) -> tuple[Table, list[str]]:
+def terminal_table(report: Report, width: int) -> tuple[Table, list[str]]:
     """(the table on a terminal of `width` columns, what to say below it)."""
-    most = shown(report, most=MOST_LINES)
-    told = [report.judged] if width >= WIDE else []
+    most = names_by_group(report, most=MOST_SCORES)
+    told = [report.judged] if width >= WIDE_TERMINAL else []
     made = Table(
         title=escape(report.name),
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
-        collapse_padding=width < WIDE,
+        collapse_padding=width < WIDE_TERMINAL,
     )
-    for place, title in enumerate(header(report)):
+    for place, title in enumerate(column_titles(report)):
         made.add_column(title, justify="left" if place < 2 else "right", no_wrap=place > 0, overflow="fold")
     for group, names in most.items():
         made.add_section()
         made.add_row(f"[bold]{group}[/]")
         for name in names:
-            line = [escape(cell) for cell in cells(report, name, intervals=told)]
+            line = [escape(cell) for cell in score_cells(report, name, intervals=told)]
             if report.inside_noise(name):
                 line[-1] = f"[dim]{line[-1]}[/]"
             failed = name.startswith("mmlu") and report.gate is False
             made.add_row(*line, style="bold red" if failed else None)
-    left = sum(map(len, shown(report).values())) - sum(map(len, most.values()))
+    left = sum(map(len, names_by_group(report).values())) - sum(map(len, most.values()))
     return made, [*legend(report, intervals=bool(told)), *([f"{left} more scores in report.md"] if left else [])]
 
 
@@ -113,15 +113,15 @@ def table(report: Report, width: int) -> tuple[Table, list[str]]:
 def notes(report: Report) -> list[str]:
     """What a table does not say: the gate, missing scores, what was asked, time."""
     verdict = {True: "PASS", False: "FAIL", None: "not judged"}[report.gate]
-    lines = [*report.warnings, f"MMLU gate: {verdict} ({report.gate_rule})", *_missing(report)]
-    lines += [told for name, own in report.manifest.get("training", {}).items() if (told := _speed(name, own))]
-    lines += [_asked(subject, own) for subject, own in report.costs.items()]
+    lines = [*report.warnings, f"MMLU gate: {verdict} ({report.gate_rule})", *_missing_scores(report)]
+    lines += [told for name, own in report.manifest.get("training", {}).items() if (told := _speed_line(name, own))]
+    lines += [_cost_line(subject, own) for subject, own in report.costs.items()]
     if report.seconds:
         lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in report.seconds.items()))
     return lines
 
 
-def _missing(report: Report) -> list[str]:
+def _missing_scores(report: Report) -> list[str]:
     """One line a reason; of a reason that repeats another only what it adds."""
     names: dict[str, dict[str, None]] = {}
     for scores in report.scores.values():
@@ -133,17 +133,17 @@ def _missing(report: Report) -> list[str]:
         told = reason
         for other in names:
             told = told.replace(f": {other}", "") if other != reason else told
-        lines.append(f"n/a: {_few(list(own))}: {told}")
+        lines.append(f"n/a: {_shorten_list(list(own))}: {told}")
     return lines
 
 
-def _few(names: Sequence[str]) -> str:
+def _shorten_list(names: Sequence[str]) -> str:
     if len(names) <= MOST_NAMES:
         return ", ".join(names)
     return f"{', '.join(names[: MOST_NAMES - 1])} and {len(names) - MOST_NAMES + 1} more"
 
 
-def _speed(name: str, outcome: Mapping[str, Any]) -> str:
+def _speed_line(name: str, outcome: Mapping[str, Any]) -> str:
     """Steps, seconds a step and peak memory of one optimisation."""
     seconds, peak = outcome["seconds_per_step"], outcome["peak_memory_bytes"]
     if seconds is None:
@@ -155,16 +155,16 @@ def _speed(name: str, outcome: Mapping[str, Any]) -> str:
 # -------------------------------------------------------------------------------------------------- costs
 
 
-def _prompts(suite: Mapping[str, int]) -> int:
+def _prompt_count(suite: Mapping[str, int]) -> int:
     return sum(count for ask, count in suite.items() if ask != "tokens")
 
 
-def _asked(subject: str, cost: Mapping[str, Any]) -> str:
+def _cost_line(subject: str, cost: Mapping[str, Any]) -> str:
     """What one model was asked, in a line."""
     asks, suites = cost.get("asks", {}), cost.get("suites", {})
     shared = cost.get("shared", {}).get("prompts", 0)
-    prompts = sum(map(_prompts, suites.values())) - shared
-    own = ", ".join(f"{name} {count:,}" for name, suite in suites.items() if (count := _prompts(suite)))
+    prompts = sum(map(_prompt_count, suites.values())) - shared
+    own = ", ".join(f"{name} {count:,}" for name, suite in suites.items() if (count := _prompt_count(suite)))
     line = (
         f"asked {SUBJECTS.get(subject, subject)}: {prompts:,} prompts ({own}{f'; {shared:,} shared' if shared else ''})"
     )
@@ -176,26 +176,28 @@ def _asked(subject: str, cost: Mapping[str, Any]) -> str:
     )
 
 
-def _costs(report: Report) -> list[str]:
+def _cost_tables(report: Report) -> list[str]:
     """What the models were asked, by ask as measured and by suite as counted; nothing where that is not known."""
     measured = [
-        _row([title, name, f"{ask['prompts']:,}", f"{ask['passes']:,}", f"{ask['tokens']:,}", f"{ask['seconds']:.1f}"])
-        for title, cost in _titled(report)
+        _table_row(
+            [title, name, f"{ask['prompts']:,}", f"{ask['passes']:,}", f"{ask['tokens']:,}", f"{ask['seconds']:.1f}"]
+        )
+        for title, cost in _costs_by_title(report)
         for name, ask in cost.get("asks", {}).items()
     ]
     counted = [
-        _row([title, name, f"{_prompts(suite):,}", f"{suite.get('tokens', 0):,}"])
-        for title, cost in _titled(report)
+        _table_row([title, name, f"{_prompt_count(suite):,}", f"{suite.get('tokens', 0):,}"])
+        for title, cost in _costs_by_title(report)
         for name, suite in cost.get("suites", {}).items()
     ]
     lines = ["", "## What the models were asked"] if measured or counted else []
     if measured:
         titles = ["model", "ask", "prompts run", "forward passes", "tokens generated", "seconds"]
-        lines += ["", *_rule(titles, text=2), *measured]
+        lines += ["", *_table_head(titles, text=2), *measured]
     if counted:
-        lines += ["", *_rule(["model", "suite", "prompts", "tokens generated"], text=2), *counted]
+        lines += ["", *_table_head(["model", "suite", "prompts", "tokens generated"], text=2), *counted]
     return lines
 
 
-def _titled(report: Report) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _costs_by_title(report: Report) -> Iterable[tuple[str, Mapping[str, Any]]]:
     return ((SUBJECTS.get(subject, subject), cost) for subject, cost in report.costs.items())

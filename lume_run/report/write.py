@@ -9,29 +9,29 @@ from rich.console import Console
 from rich.markup import escape
 
 from lume_run.common.files import write_json
-from lume_run.report.plots import plot
-from lume_run.report.results import SUBJECTS, Report, as_json
-from lume_run.report.tables import markdown, notes, table
+from lume_run.report.plots import write_plot
+from lume_run.report.results import SUBJECTS, Report, report_json
+from lume_run.report.tables import markdown, notes, terminal_table
 
 __all__ = ["Report", "print_report", "write_report"]
-PLOT = "report.png"
+PLOT_FILE = "report.png"
 
 
 def write_report(report: Report, folder: Path) -> None:
     """report.json, report.md and, where matplotlib is installed, report.png into the run folder."""
-    json.dumps(as_json(report), allow_nan=False)  # strict JSON or nothing
-    plotted = plot(report, folder / PLOT)
+    json.dumps(report_json(report), allow_nan=False)  # strict JSON or nothing
+    plotted = write_plot(report, folder / PLOT_FILE)
     if not plotted:
-        (folder / PLOT).unlink(missing_ok=True)  # of an earlier report
+        (folder / PLOT_FILE).unlink(missing_ok=True)  # of an earlier report
     (folder / "report.md").write_text(markdown(report, plotted=plotted), encoding="utf-8")
-    write_json(folder / "report.json", as_json(report))
+    write_json(folder / "report.json", report_json(report))
 
 
 def print_report(report: Report, folder: Path, console: Console) -> None:
     """The closing table on the terminal, and where everything is."""
     below: list[str] = []
     if report.scores:
-        made, below = table(report, console.width)
+        made, below = terminal_table(report, console.width)
         console.print(made)
     for line in below:
         console.print(f"  [dim]{escape(line)}[/]", soft_wrap=True)

@@ -17,9 +17,9 @@ from rich.table import Table
 from lume_run.common.console import console
 from lume_run.common.errors import LumeError
 from lume_run.common.store import DONE_FILE, Artifact
+from lume_run.common.text import first_line
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
-from lume_run.report.comparison.run_folders import first_line
 
 if TYPE_CHECKING:
     from lume_run.sweeps.runner import Job

@@ -30,8 +30,8 @@ from lume_run.config.resolve import run_identity
 from lume_run.launch import slurm
 from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE, Preempted, stop_requested
 from lume_run.pipeline.checks import check_config
-from lume_run.report.comparison.run_folders import ERROR
-from lume_run.tracking.tracker import SWEPT
+from lume_run.report.comparison.run_folders import ERROR_FILE
+from lume_run.tracking.start import SWEPT_VARIABLE
 
 SWEEPER = "LUME_RUN_SWEEPER"  # environment variable: the process that a local sweep's launcher runs in
 SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"  # environment variable: the signal that submitit listens to, where not USR2
@@ -98,7 +98,7 @@ def begin_run_folder(folder: Path, data: Mapping[str, Any]) -> None:
     with explain_full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(data))), encoding="utf-8")
-        (folder / ERROR).unlink(missing_ok=True)
+        (folder / ERROR_FILE).unlink(missing_ok=True)
 
 
 def write_error(folder: Path, error: BaseException | str, told: Sequence[str] = ()) -> None:
@@ -108,7 +108,7 @@ def write_error(folder: Path, error: BaseException | str, told: Sequence[str] = 
     when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with suppress(OSError):  # a full disk, which is what failed
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / ERROR, {"error": text, "when": when, "command": list(told) or command_line()})
+        write_json(folder / ERROR_FILE, {"error": text, "when": when, "command": list(told) or command_line()})
 
 
 def exit_to_requeue() -> None:
@@ -159,4 +159,4 @@ def distinguishing_overrides(overrides: Sequence[str]) -> list[str]:
 
 def set_swept_keys(overrides: Sequence[Override]) -> None:
     """Have jobs named by what is swept, here or in `hydra.sweeper.params`, which the command line does not show."""
-    os.environ[SWEPT] = ",".join(own.get_key_element() for own in overrides if own.is_sweep_override())
+    os.environ[SWEPT_VARIABLE] = ",".join(own.get_key_element() for own in overrides if own.is_sweep_override())

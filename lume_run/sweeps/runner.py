@@ -29,11 +29,12 @@ from rich.table import Table
 from lume_run.common.console import Progress, console
 from lume_run.common.errors import ConfigError, LumeError
 from lume_run.common.files import content_hash
+from lume_run.common.text import first_line
 from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
 from lume_run.launch.preemption import REQUEUE, SIGNALS, STOP_FILE_VARIABLE
 from lume_run.pipeline.checks import check_config
-from lume_run.report.comparison.run_folders import ERROR, RunRecord, first_line, read_run
+from lume_run.report.comparison.run_folders import ERROR_FILE, RunRecord, read_run
 from lume_run.sweeps.job import (
     SWEEPER,
     begin_run_folder,
@@ -43,7 +44,7 @@ from lume_run.sweeps.job import (
     write_error,
 )
 from lume_run.sweeps.names import hydra_folder
-from lume_run.tracking.tracker import handed_over
+from lume_run.tracking.tracker import fully_logged
 
 JOB_STATES = ("done", "diverged", "failed", "unfinished")
 QUIET_JOBS = 50  # jobs that are composed without a word
@@ -86,7 +87,7 @@ class Job:
         found = self.record
         if found is None or self.settings is None or found.state not in ("done", "diverged"):
             return False
-        return found.key == content_hash(run_identity(self.data))[:8] and handed_over(self.settings.logger, self.place)
+        return found.key == content_hash(run_identity(self.data))[:8] and fully_logged(self.settings.logger, self.place)
 
 
 class JobRunner:
@@ -175,7 +176,9 @@ class JobRunner:
         if self.told_to_stop:
             return [], []
         touched = [job for job in due if written_since(job.place / "config.yaml", began)]
-        ended = [job for job in touched if job.state in ("done", "diverged") or written_since(job.place / ERROR, began)]
+        ended = [
+            job for job in touched if job.state in ("done", "diverged") or written_since(job.place / ERROR_FILE, began)
+        ]
         return [job for job in due if job not in touched], [job for job in touched if job not in ended]
 
     @contextmanager

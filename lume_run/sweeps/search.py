@@ -24,7 +24,7 @@ from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import content_hash
 from lume_run.evaluation.definitions import Wanted
-from lume_run.report.results import wanted
+from lume_run.report.results import direction_of
 from lume_run.sweeps.job import distinguishing_overrides, print_user_errors, set_swept_keys
 from lume_run.sweeps.runner import Job, JobRunner
 
@@ -139,7 +139,7 @@ def directions(options: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """minimize or maximize for each objective, empty where neither is told nor known."""
     given = options.get("direction")
     if given is None:
-        return [GOALS.get(wanted(name), "") for name in names]
+        return [GOALS.get(direction_of(name), "") for name in names]
     return [given] if isinstance(given, str) else [str(own) for own in given]
 
 

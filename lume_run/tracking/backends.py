@@ -1,8 +1,7 @@
-"""Where the numbers of a run go: Weights & Biases or TensorBoard. Used by `courier.py`, in a process beside the run."""
+"""Where the numbers of a run go: Weights & Biases or TensorBoard. Used by `sender.py`, in a process beside the run."""
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -12,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
+from lume_run.common.text import first_line
+from lume_run.tracking.messages import message_driver
 from lume_run.tracking.secrets import without_secrets
-from lume_run.tracking.wandb_file import last_place, mend
+from lume_run.tracking.wandb_file import last_logged_step, truncate_torn_record
 
 CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # one server under two names
-PLOT = ".png"
+PLOT_SUFFIX = ".png"
 INIT_SHARE, TABLES_SHARE, FINISH_SHARE = 0.3, 0.2, 0.4  # of the driver's patience; tables ask the server
 FLUSH_SECONDS = 1.0  # between writes to W&B's file: what a kill of all processes at once may cost
 
@@ -28,16 +29,16 @@ class Recipient(Protocol):
     sync: str
     online: bool
 
-    def begin(self, series: str) -> None:
+    def begin_series(self, series: str) -> None:
         """A series of rows is about to come."""
         ...
 
-    def row(self, series: str, entry: Mapping[str, Any], place: int) -> None:
+    def log_row(self, series: str, entry: Mapping[str, Any], place: int) -> None:
         """One step of a training stage; ignored where it arrived before."""
         ...
 
     def close(self, closing: Mapping[str, Any], place: int) -> str:
-        """Hand over what the driver left at the end; why not all of it arrived, empty where it did."""
+        """Send what the driver left at the end; why not all of it arrived, empty where it did."""
         ...
 
 
@@ -48,34 +49,34 @@ class WeightsAndBiases:
         import wandb
 
         self.wandb, self.start, self.home = wandb, start, home
-        mend(home, start["init"]["id"])
-        self.run, self.online = self._begun()
+        truncate_torn_record(home, start["init"]["id"])
+        self.run, self.online = self._start_run()
         self.where = str(self.run.url) if self.online else str(home)
         self.sync = f"wandb sync --include-online {Path(self.run.dir).parent}" if self.online else f"wandb sync {home}"
-        self.last = int(self.run.step) - 1 if self.online else last_place(home, start["init"]["id"])
+        self.last = int(self.run.step) - 1 if self.online else last_logged_step(home, start["init"]["id"])
 
-    def _begun(self) -> tuple[Any, bool]:
+    def _start_run(self) -> tuple[Any, bool]:
         mode = self.start["mode"]
-        if mode != "offline" and self._has_key(told=mode == "online"):
+        if mode != "offline" and self._has_key(warn=mode == "online"):
             try:
                 return self._init("online"), True
             except Exception as error:
-                tell(warning=f"W&B cannot be reached, offline files instead: {first_line(error)}")
+                message_driver(warning=f"W&B cannot be reached, offline files instead: {error_line(error)}")
                 self.wandb.teardown()  # the id would be taken otherwise
         return self._init("offline"), False
 
-    def _has_key(self, *, told: bool) -> bool:
+    def _has_key(self, *, warn: bool) -> bool:
         """Whether a key is configured for the server, without asking anybody."""
-        found = bool(os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"))
-        if not found:
+        configured = bool(os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"))
+        if not configured:
             settings = self.wandb.setup().settings
-            found = bool(settings.api_key) or in_netrc(settings.base_url)
-        if told and not found:
-            tell(warning="W&B has no key, offline files instead: `wandb login` or WANDB_API_KEY sets one")
-        return found
+            configured = bool(settings.api_key) or in_netrc(settings.base_url)
+        if warn and not configured:
+            message_driver(warning="W&B has no key, offline files instead: `wandb login` or WANDB_API_KEY sets one")
+        return configured
 
     def _init(self, mode: Literal["online", "offline"]) -> Any:
-        wanted: dict[str, Any] = {
+        options: dict[str, Any] = {
             "console": "off",
             "silent": True,
             "disable_git": True,  # the commit is in the config; a remote's URL may hold a password
@@ -91,22 +92,22 @@ class WeightsAndBiases:
             "finish_timeout_raises": True,
         }
         known = self.wandb.Settings.model_fields
-        given = {name: value for name, value in self.start["init"].items() if value is not None}
+        init = {name: value for name, value in self.start["init"].items() if value is not None}
         return self.wandb.init(
-            **given,
+            **init,
             mode=mode,
             dir=str(self.home.parent),
             resume="allow",
             reinit="create_new",
-            settings=self.wandb.Settings(**{name: value for name, value in wanted.items() if name in known}),
+            settings=self.wandb.Settings(**{name: value for name, value in options.items() if name in known}),
         )
 
-    def begin(self, series: str) -> None:
+    def begin_series(self, series: str) -> None:
         """Let its curves be drawn over its own steps."""
         self.run.define_metric(f"{series}/step", hidden=True)
         self.run.define_metric(f"{series}/*", step_metric=f"{series}/step")
 
-    def row(self, series: str, entry: Mapping[str, Any], place: int) -> None:
+    def log_row(self, series: str, entry: Mapping[str, Any], place: int) -> None:
         """Log it at its place."""
         if place > self.last:
             self.last = place
@@ -118,17 +119,17 @@ class WeightsAndBiases:
         self.run.summary.update(closing.get("summary", {}) | failed)
         last, trouble = max(place, self.last) + 1, ""
         for part in (self._log_plots, self._save_files, self._log_tables):
-            trouble = trouble or within(TABLES_SHARE * self.start["patience"], partial(part, closing, last))
+            trouble = trouble or run_within(TABLES_SHARE * self.start["patience"], partial(part, closing, last))
         if closing.get("preempted"):
             self.run.mark_preempting()
         try:
             self.run.finish(exit_code=1 if failed else 0)
         except TimeoutError as error:
-            trouble = trouble or first_line(error)
+            trouble = trouble or error_line(error)
         return trouble
 
     def _log_plots(self, closing: Mapping[str, Any], place: int) -> None:
-        plots = [path for path in map(Path, closing.get("files", ())) if path.suffix == PLOT]
+        plots = [path for path in map(Path, closing.get("files", ())) if path.suffix == PLOT_SUFFIX]
         if plots:
             self.run.log({f"plots/{path.stem}": self.wandb.Image(str(path)) for path in plots}, step=place)
 
@@ -137,13 +138,13 @@ class WeightsAndBiases:
             copy = Path(self.run.dir) / "report" / path.name  # W&B has a config.yaml of its own
             copy.parent.mkdir(exist_ok=True)
             data = path.read_bytes()
-            copy.write_bytes(data if path.suffix == PLOT else without_secrets(data.decode("utf-8")).encode())
+            copy.write_bytes(data if path.suffix == PLOT_SUFFIX else without_secrets(data.decode("utf-8")).encode())
             self.run.save(str(copy), base_path=self.run.dir, policy="now")
 
     def _log_tables(self, closing: Mapping[str, Any], place: int) -> None:
         for name, table in closing.get("tables", {}).items():
-            made = self.wandb.Table(columns=table["columns"], data=table["rows"], allow_mixed_types=True)
-            self.run.log({name: made}, step=place)
+            rows = self.wandb.Table(columns=table["columns"], data=table["rows"], allow_mixed_types=True)
+            self.run.log({name: rows}, step=place)
 
 
 class TensorBoard:
@@ -157,18 +158,18 @@ class TensorBoard:
         from tensorboard.summary import Writer
 
         self.where = str(home)
-        seen = EventAccumulator(str(home), size_guidance={"tensors": 0}).Reload()
-        steps = {tag: seen.Tensors(tag)[-1].step for tag in seen.Tags()["tensors"]}
+        written = EventAccumulator(str(home), size_guidance={"tensors": 0}).Reload()
+        steps = {tag: written.Tensors(tag)[-1].step for tag in written.Tags()["tensors"]}
         self.last: dict[str, int] = {}
         for tag, step in steps.items():
             series = tag.rpartition("/")[0]
             self.last[series] = max(step, self.last.get(series, 0))
         self.writer = Writer(str(home))
 
-    def begin(self, series: str) -> None:
+    def begin_series(self, series: str) -> None:
         """Nothing to prepare."""
 
-    def row(self, series: str, entry: Mapping[str, Any], place: int) -> None:
+    def log_row(self, series: str, entry: Mapping[str, Any], place: int) -> None:
         """Write its numbers at its step."""
         step = int(entry["step"])
         if step > self.last.get(series, 0):
@@ -196,33 +197,28 @@ def in_netrc(url: str) -> bool:
         entries = netrc(path)
     except (OSError, NetrcParseError):
         return False
-    own = urlsplit(url).netloc
-    hosts = CLOUD if own in CLOUD else (own,)
+    host = urlsplit(url).netloc
+    hosts = CLOUD if host in CLOUD else (host,)
     return any(entries.authenticators(host) for host in hosts)
 
 
-def within(seconds: float, work: Callable[[], None]) -> str:
-    """Do it; why it failed or took too long, empty where it did neither."""
+def run_within(seconds: float, work: Callable[[], None]) -> str:
+    """Do the work; why it failed or took too long, empty where it did neither."""
     trouble = [f"no answer in {seconds:.0f} s"]
 
-    def watched() -> None:
+    def run_work() -> None:
         try:
             work()
             trouble.clear()
         except Exception as error:
-            trouble[0] = first_line(error)
+            trouble[0] = error_line(error)
 
-    thread = threading.Thread(target=watched, daemon=True)
+    thread = threading.Thread(target=run_work, daemon=True)
     thread.start()
     thread.join(seconds)
     return next(iter(trouble), "")
 
 
-def first_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """What an error says, on one line."""
-    return str(without_secrets(next(iter(str(error).split("\n")), "") or type(error).__name__))
-
-
-def tell(**words: Any) -> None:
-    """Have the driver say something."""
-    print(json.dumps(words), flush=True)
+    return str(without_secrets(first_line(str(error)) or type(error).__name__))

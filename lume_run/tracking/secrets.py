@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-VARIABLES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
-SETTINGS = re.compile(r"(api_?key|secret|password|(auth|access|hf)_?token)$", re.IGNORECASE)
+SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+SECRET_SETTING = re.compile(r"(api_?key|secret|password|(auth|access|hf)_?token)$", re.IGNORECASE)
 YAML_LINE = re.compile(r"^(\s*\w*(?:api_?key|secret|password|(?:auth|access|hf)_?token):\s)\s*\S.*$", re.I | re.M)
 USER_INFO = re.compile(r"(\w://)[^/\s:@\"']+:[^/\s@\"']+@")
 SHORTEST = 8  # characters of a value that is taken for a secret; shorter ones would hide innocent words
@@ -23,7 +23,9 @@ def without_secrets(value: Any) -> Any:
     """JSON-able data, or the text of a YAML, JSON or markdown file, with all secrets hidden."""
     if isinstance(value, Mapping):
         return {
-            without_secrets(key): HIDDEN if item is not None and SETTINGS.search(str(key)) else without_secrets(item)
+            without_secrets(key): HIDDEN
+            if item is not None and SECRET_SETTING.search(str(key))
+            else without_secrets(item)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
@@ -31,6 +33,6 @@ def without_secrets(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     for name, secret in os.environ.items():
-        if len(secret) >= SHORTEST and VARIABLES.search(name):
+        if len(secret) >= SHORTEST and SECRET_VARIABLE.search(name):
             value = value.replace(secret, HIDDEN)
     return USER_INFO.sub(rf"\1{HIDDEN}@", YAML_LINE.sub(rf"\1{HIDDEN}", value))

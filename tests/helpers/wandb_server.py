@@ -142,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
+def running_server() -> Iterator[Server]:
     """A server for the length of a block."""
     server = Server()
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

@@ -19,9 +19,9 @@ from lume_run.evaluation.scoring import gate, score
 from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import ending_warnings, score_and_report, training_outcomes
-from lume_run.report.plots import AFTER, BETTER, NOISE, WORSE, color_of, panels_of
-from lume_run.report.results import Report, as_json, shown
-from lume_run.report.tables import NOISE_TOLD, markdown
+from lume_run.report.plots import AFTER, BETTER, WITHIN_NOISE, WORSE, color_of, panels_of
+from lume_run.report.results import Report, names_by_group, report_json
+from lume_run.report.tables import NOISE_NOTE, markdown
 from lume_run.report.write import print_report, write_report
 
 MANIFEST = {"config_hash": "0123456789abcdef", "seed": 3, "versions": {"python": "3.11"}}
@@ -98,7 +98,7 @@ def test_the_gate_shows(passed, word, tmp_path):
     report = a_report(gate=passed, gate_rule="the rule")
     for text in (markdown(report), printed(report, tmp_path)):
         assert f"MMLU gate: {word} (the rule)" in text
-    assert as_json(report)["mmlu_gate"] == {"passed": passed, "rule": "the rule"}
+    assert report_json(report)["mmlu_gate"] == {"passed": passed, "rule": "the rule"}
 
 
 def test_report_md_is_a_table_with_reasons():
@@ -117,7 +117,7 @@ def test_report_md_is_a_table_with_reasons():
 def test_one_subject_has_no_change(tmp_path):
     report = a_report(scores={"model": a_report().scores["target"]})
     assert "| score | wanted | model |" in markdown(report).split("\n")
-    assert not any(name.startswith("change.") for name in as_json(report)["scores"])
+    assert not any(name.startswith("change.") for name in report_json(report)["scores"])
     assert "model" in printed(report, tmp_path)
 
 
@@ -170,7 +170,7 @@ def test_the_report_says_how_training_went(tmp_path):
     assert f"- {warning}" in lines
     assert "- target: 6 steps, 0.123 s each, peak memory 1.50 GiB" in lines
     assert warning in printed(report, tmp_path)  # brackets and all
-    assert as_json(a_report())["training"] == {}
+    assert report_json(a_report())["training"] == {}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_intervals_and_noise_are_data(tmp_path):
     assert len(found["intervals"]) == 3 * len(PAIRS)
     assert found["inside_noise"] == ["mmlu.accuracy"]
     assert found["costs"] == {}
-    told = f"- {NOISE_TOLD}"
+    told = f"- {NOISE_NOTE}"
     assert (tmp_path / "report.md").read_text(encoding="utf-8").split("\n").count(told) == 1
 
 
@@ -263,8 +263,8 @@ def test_without_intervals_nothing_is_called_noise(tmp_path):
     report = a_report()
     same = replace(report, scores={"target": report.scores["target"], "unlearned": report.scores["target"]})
     assert same.change("mia.auc") == 0.0
-    assert as_json(same)["intervals"] == {}
-    assert as_json(same)["inside_noise"] == []
+    assert report_json(same)["intervals"] == {}
+    assert report_json(same)["inside_noise"] == []
     for text in (markdown(same), printed(same, tmp_path)):
         assert "~" not in text
         assert "[low, high]" not in text
@@ -277,9 +277,11 @@ def test_a_wide_terminal_has_room_for_intervals(width, told, tmp_path):
     assert row == ["forget.bios.knowledge", "lower", "1.000", *told.split(), "-0.750"]
     noisy = next(line.split() for line in text.split("\n") if line.split()[:1] == ["mmlu.accuracy"])
     assert noisy[-2:] == ["+0.000", "~"]
-    assert text.count(NOISE_TOLD) == 1
+    assert text.count(NOISE_NOTE) == 1
     assert ("95 % bootstrap interval over documents" in text) == (width == 110)
-    heads = [line.strip() for line in text.split("\n") if line.strip() in set(map(str, shown(grouped_report())))]
+    heads = [
+        line.strip() for line in text.split("\n") if line.strip() in set(map(str, names_by_group(grouped_report())))
+    ]
     assert heads == ["forget", "retain", "privacy", "utility", "overall", "other"]
 
 
@@ -314,7 +316,7 @@ def test_of_many_scores_a_terminal_shows_the_headlines_first(tmp_path):
     assert all(f"| {name} | " in markdown(report) for name in MANY)
     few = a_report(scores={"model": {name: a_score(name, 0.5) for name in MANY[:40]}})
     assert "more scores" not in printed(few, tmp_path)
-    assert sum(map(len, shown(report, most=0).values())) == 2  # the score of the only task is a headline too
+    assert sum(map(len, names_by_group(report, most=0).values())) == 2  # the score of the only task is a headline too
 
 
 def test_both_papers_together_still_show_what_became_of_forget_and_retain_set(tmp_path):
@@ -327,7 +329,7 @@ def test_both_papers_together_still_show_what_became_of_forget_and_retain_set(tm
         f"{one}.{mean}" for one in sets[:2] for mean in ("probability", "exact_memorisation", "extraction_strength")
     ]
     report = a_report(scores={"model": {name: a_score(name, 0.5) for name in names}})
-    left = [name for own in shown(report, most=40).values() for name in own]
+    left = [name for own in names_by_group(report, most=40).values() for name in own]
     assert sorted(left) == sorted(name for name in names if "real_" not in name and "world_" not in name)
 
 
@@ -345,7 +347,7 @@ def test_reasons_take_a_line_each(tmp_path):
         "pip install it",
         "- n/a: closer_look.model_utility: needs closer_look.a.cosine",
     ]
-    assert as_json(report)["reasons"]["model.closer_look.model_utility"] == parts[-1].reason
+    assert report_json(report)["reasons"]["model.closer_look.model_utility"] == parts[-1].reason
 
 
 COSTS = {
@@ -372,7 +374,7 @@ def test_the_report_says_what_was_asked(tmp_path):
     assert "| before | generate | 144 | 10 | 1,234 | 3.0 |" in lines
     assert "| before | mia | 24 | 0 |" in lines
     assert "| after | lume | 2 | 9 |" in lines
-    assert as_json(report)["costs"] == COSTS
+    assert report_json(report)["costs"] == COSTS
     assert "What the models were asked" not in markdown(a_report())
 
 
@@ -399,7 +401,7 @@ def test_the_plot_shows_headlines(tmp_path):
         ("forget.bios.knowledge", BETTER),
         ("retain.bios.knowledge", WORSE),
         ("mia.auc", BETTER),  # 0.6 is nearer to 0.5 than 0.9
-        ("mmlu.accuracy", NOISE),
+        ("mmlu.accuracy", WITHIN_NOISE),
         ("perplexity", BETTER),
         ("mine.own", AFTER),  # nobody knows which way is good
     ],

@@ -21,7 +21,7 @@ from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.preemption import REQUEUE
 from lume_run.pipeline.checks import require_settings
-from lume_run.report.comparison.run_folders import collect
+from lume_run.report.comparison.run_folders import collect_runs
 from lume_run.sweeps.job import begin_run_folder, objective_value, write_error
 from lume_run.sweeps.names import hydra_folder
 from lume_run.sweeps.runner import Job, JobRunner
@@ -87,7 +87,7 @@ def test_jobs_that_fail_are_recorded_and_the_others_go_on(swept):
 
 
 def test_the_report_lists_them_as_failed(swept):
-    states = sorted(run.state for run in collect([swept[0]]).runs)
+    states = sorted(run.state for run in collect_runs([swept[0]]).runs)
     assert states == ["done", "done", "failed", "failed"]
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 from helpers.shared import ROOT, shape
-from helpers.wandb_server import KEY, Server, serving
+from helpers.wandb_server import KEY, Server, running_server
 
 from lume_run.cli import name_sweep
 from lume_run.common.errors import RunError
@@ -33,10 +33,13 @@ from lume_run.config.settings import Settings
 from lume_run.pipeline.checks import require_settings
 from lume_run.report.results import Report
 from lume_run.tracking.backends import in_netrc
+from lume_run.tracking.closing import generation_table
+from lume_run.tracking.messages import SENT, START
 from lume_run.tracking.secrets import HIDDEN, without_secrets
-from lume_run.tracking.sender import SENT, START, Series
-from lume_run.tracking.tracker import SWEEP, SWEPT, beginning, generation_table, mode_of, tracking
-from lume_run.tracking.wandb_file import files_of, history, last_place, mend, records
+from lume_run.tracking.sender import Series
+from lume_run.tracking.start import SWEEP_VARIABLE, SWEPT_VARIABLE, start_message, wandb_mode
+from lume_run.tracking.tracker import track_run
+from lume_run.tracking.wandb_file import last_logged_step, read_history, read_records, truncate_torn_record, wandb_files
 
 SCRIPTS = ROOT / "scripts"
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -106,15 +109,15 @@ class Shown:
 
     @property
     def files(self) -> list[Path]:
-        return files_of(self.home, self.start["init"]["id"])
+        return wandb_files(self.home, self.start["init"]["id"])
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        return [row for file in self.files for row in history(file)]
+        return [row for file in self.files for row in read_history(file)]
 
     def records(self, kind: str) -> list[Any]:
         """Those of the last start."""
-        return [record for record in records(self.files[-1]) if record.WhichOneof("record_type") == kind]
+        return [record for record in read_records(self.files[-1]) if record.WhichOneof("record_type") == kind]
 
     def json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text(encoding="utf-8"))
@@ -146,7 +149,7 @@ def offline(place) -> dict[str, str]:
 
 def seen(output_dir: Path) -> bool:
     """Whether rows are in W&B's file, which it writes once a second, and unlearning is well between two checkpoints."""
-    if not any(history(file) for file in output_dir.glob("bios-*/wandb/*/*.wandb")):
+    if not any(read_history(file) for file in output_dir.glob("bios-*/wandb/*/*.wandb")):
         return False
     lines = [line for path in output_dir.glob(f"bios-*/unlearned.partial/{LIVE}") for line in path.open("rb")]
     return len(lines) > 25 and 5 <= len(lines) % 25 <= 10
@@ -164,18 +167,20 @@ def shown(place, offline) -> Shown:
         time.sleep(0.005)
     kill_all(process)
     (folder,) = output_dir.glob("bios-*")
-    rows = [row for file in (folder / "wandb").glob("offline-run-*/*.wandb") for row in history(file)]
+    rows = [row for file in (folder / "wandb").glob("offline-run-*/*.wandb") for row in read_history(file)]
     done = lume_run(output_dir, *LONG, env=offline)
     assert done.returncode == 0, done.stderr
     return Shown(folder=folder, before=rows, printed=done.stderr)
 
 
 def test_a_killed_run_continues_the_same_wandb_run(shown):
-    first, second = (next(record.run for record in records(file) if record.HasField("run")) for file in shown.files)
+    first, second = (
+        next(record.run for record in read_records(file) if record.HasField("run")) for file in shown.files
+    )
     assert first.run_id == second.run_id == shown.start["init"]["id"]
     assert first.run_id == content_hash([shown.json("manifest.json")["config_hash"], str(shown.folder.resolve())])
     assert "going on from checkpoint" in shown.printed
-    assert [record.WhichOneof("record_type") for record in records(shown.files[0])][-1] != "exit"
+    assert [record.WhichOneof("record_type") for record in read_records(shown.files[0])][-1] != "exit"
     (end,) = shown.records("exit")
     assert end.exit.exit_code == 0
 
@@ -209,7 +214,7 @@ def test_curves_have_their_own_steps_and_all_that_is_logged(shown):
 
 
 def test_config_name_and_tags(shown):
-    run = next(record.run for record in records(shown.files[-1]) if record.HasField("run"))
+    run = next(record.run for record in read_records(shown.files[-1]) if record.HasField("run"))
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["trainer"]["unlearn"]["epochs"] == 120
     assert config["method"]["forget"]["_target_"].endswith(".NPO")
@@ -290,7 +295,7 @@ def test_a_finished_run_is_not_sent_again(shown, place, offline):
 
 
 def test_wandb_sync_takes_the_files(shown, tmp_path):
-    with serving() as server:
+    with running_server() as server:
         done = sync(shown.home, server, tmp_path)
         assert done.returncode == 0, done.stderr
         assert [row["_step"] for row in server.rows] == [row["_step"] for row in shown.rows]
@@ -310,17 +315,17 @@ def test_what_a_kill_cut_is_removed_and_nothing_else(shown, tmp_path, share):
     (tmp_path / f"offline-run-1-{run}").mkdir()
     path = tmp_path / f"offline-run-1-{run}" / f"run-{run}.wandb"
     path.write_bytes(whole[: int(len(whole) * share)])
-    before = list(records(path))
-    mend(tmp_path, run)
+    before = list(read_records(path))
+    truncate_torn_record(tmp_path, run)
     kept = path.read_bytes()
-    assert list(records(path)) == before == list(records(shown.files[-1]))[: len(before)]
+    assert list(read_records(path)) == before == list(read_records(shown.files[-1]))[: len(before)]
     assert whole.startswith(kept) and len(kept) < int(len(whole) * share)
-    mend(tmp_path, run)
+    truncate_torn_record(tmp_path, run)
     assert path.read_bytes() == kept
-    with serving() as server:
+    with running_server() as server:
         done = sync(tmp_path, server, tmp_path)
         assert "incomplete" not in done.stderr and [*tmp_path.rglob("*.synced")]
-        assert len(server.rows) == len(history(path))
+        assert len(server.rows) == len(read_history(path))
 
 
 # ------------------------------------------------------------------------------------------------ networks
@@ -328,7 +333,7 @@ def test_what_a_kill_cut_is_removed_and_nothing_else(shown, tmp_path, share):
 
 def test_a_network_lost_on_the_way_ends_no_run(place, tmp_path):
     """The server takes the first rows and then never answers again; the rest is sent by hand later."""
-    with serving() as server:
+    with running_server() as server:
         env = environment(place, WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY)
         command = [sys.executable, "-m", "lume_run.cli", *SMALL, f"output_dir={place / 'out'}"]
         command += ["trainer.unlearn.epochs=61", "logger.patience=25"]
@@ -350,11 +355,11 @@ def test_a_network_lost_on_the_way_ends_no_run(place, tmp_path):
     assert ended - report.stat().st_mtime < 25 + 30  # the server would keep it waiting for 600
     assert not (folder.parent / SENT).exists()
     (file,) = folder.glob("*.wandb")
-    steps = [row["_step"] for row in history(file)]
+    steps = [row["_step"] for row in read_history(file)]
     assert steps == list(range(1, len(steps) + 1))
-    assert len(steps_of(history(file), UNLEARNED)) == trained(folder.parents[1])
+    assert len(steps_of(read_history(file), UNLEARNED)) == trained(folder.parents[1])
     assert len(arrived) < len(steps)
-    with serving() as server:
+    with running_server() as server:
         done = sync(folder, server, tmp_path, "--include-online")
         assert done.returncode == 0, done.stderr
         assert [row["_step"] for row in server.rows] == steps
@@ -380,7 +385,7 @@ class Stage:
                 raise RunError(f"no memory for {TOKEN}")
 
         made = Artifact(stage="unlearn", name="unlearned", path=self.folder / "unlearned", inputs={}, build=build)
-        with tracking(self.settings, self.folder, self.data, record) as tracker:
+        with track_run(self.settings, self.folder, self.data, record) as tracker:
             tracker.follow(made)
             made.make()
             report = Report(
@@ -418,12 +423,12 @@ def run_id(home: Path) -> str:
 
 
 def only_file(home: Path) -> Path:
-    (file,) = (file for file in files_of(home, run_id(home)) if file.parent.name.startswith("offline"))
+    (file,) = (file for file in wandb_files(home, run_id(home)) if file.parent.name.startswith("offline"))
     return file
 
 
 def exit_code(file: Path) -> int:
-    (code,) = [record.exit.exit_code for record in records(file) if record.HasField("exit")]
+    (code,) = [record.exit.exit_code for record in read_records(file) if record.HasField("exit")]
     return int(code)
 
 
@@ -435,7 +440,7 @@ def test_a_server_that_is_not_there_means_offline_files(stage, monkeypatch, capf
     told = " ".join(capfd.readouterr().err.split())
     assert "W&B cannot be reached, offline files instead:" in told
     assert f"W&B, offline: wandb sync {own.home}" in told
-    assert steps_of(history(only_file(own.home)), UNLEARNED) == [1, 2, 3, 4, 5]
+    assert steps_of(read_history(only_file(own.home)), UNLEARNED) == [1, 2, 3, 4, 5]
     assert exit_code(only_file(own.home)) == 0
 
 
@@ -446,7 +451,7 @@ def test_without_a_key_nobody_is_asked(stage, capfd, overrides, warned):
     told = " ".join(capfd.readouterr().err.split())
     assert ("W&B has no key, offline files instead" in told) is warned
     assert f"W&B, offline: wandb sync {own.home}" in told
-    assert [row["_step"] for row in history(only_file(own.home))] == [1, 2, 3]  # the last one has the tables
+    assert [row["_step"] for row in read_history(only_file(own.home))] == [1, 2, 3]  # the last one has the tables
 
 
 def test_a_failed_run_is_a_failed_one_there_too(stage):
@@ -455,9 +460,12 @@ def test_a_failed_run_is_a_failed_one_there_too(stage):
         own.run(3, fails=True)
     file = only_file(own.home)
     assert exit_code(file) == 1
-    assert steps_of(history(file), UNLEARNED) == [1, 2, 3]
+    assert steps_of(read_history(file), UNLEARNED) == [1, 2, 3]
     told = [
-        json.loads(item.value_json) for record in records(file) for item in record.summary.update if item.key == "error"
+        json.loads(item.value_json)
+        for record in read_records(file)
+        for item in record.summary.update
+        if item.key == "error"
     ]
     assert told == [f"no memory for {HIDDEN}"]
     assert not (own.home / SENT).exists()
@@ -470,21 +478,21 @@ def test_a_driver_that_dies_leaves_whole_files_and_no_process(stage):
     partial = own.folder / "unlearned.partial"
     partial.mkdir()
     (partial / LIVE).write_text('{"loss": 1.0, "step": 1}\n{"loss": 0.5, "ste', encoding="utf-8")
-    start = beginning(own.settings, own.folder, own.data, {"config_hash": "x"})
+    start = start_message(own.settings, own.folder, own.data, {"config_hash": "x"})
     (own.home / START).write_text(json.dumps(start), encoding="utf-8")
-    message = {"series": UNLEARNED, "partial": str(partial), "path": str(own.folder / "unlearned"), "made": False}
+    message = {"series": UNLEARNED, "partial": str(partial), "path": str(own.folder / "unlearned"), "done": False}
     command = [sys.executable, "-m", "lume_run.tracking.sender", str(own.home)]
     done = subprocess.run(command, input=json.dumps(message), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sync"] == f"wandb sync {own.home}"
-    assert steps_of(history(only_file(own.home)), UNLEARNED) == [1]
+    assert steps_of(read_history(only_file(own.home)), UNLEARNED) == [1]
     assert exit_code(only_file(own.home)) == 1
-    assert last_place(own.home, run_id(own.home)) == 1
+    assert last_logged_step(own.home, run_id(own.home)) == 1
     assert [each for each in psutil.process_iter(["cmdline"]) if str(own.home) in (each.info["cmdline"] or ())] == []
 
 
 def test_online_only_what_the_server_lacks_is_sent(stage, monkeypatch, capfd):
-    with serving() as server:
+    with running_server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         server.last_step = 3
@@ -509,7 +517,7 @@ def test_a_wandb_agent_drives_lume_run(place, tmp_path):
     args = {"method": {"value": "npo_gd"}, "trainer.unlearn.learning_rate": {"value": 1e-4}}
     args |= {"trainer.unlearn.epochs": {"value": 2}}
     assert set(args) == set(config["parameters"])
-    with serving() as server:
+    with running_server() as server:
         server.sweep = config
         server.commands = [{"type": "run", "run_id": "agentsrun", "program": config["program"], "args": args}]
         env = environment(place, WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY)
@@ -578,14 +586,14 @@ def test_only_the_process_beside_the_run_knows_wandb():
     package = Path(sys.modules["lume_run"].__file__ or "").parent
     texts = {path.name: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
     know = {name for name, text in texts.items() if "import wandb" in text or "from wandb" in text}
-    assert know == {"recipients.py", "ledger.py"}
+    assert know == {"backends.py", "wandb_file.py"}
 
 
 @pytest.mark.parametrize(("configured", "variable", "mode"), [("auto", "", "auto"), ("online", "dryrun", "offline")])
 def test_the_variable_wins(monkeypatch, configured, variable, mode):
     monkeypatch.setenv("WANDB_MODE", variable)
     settings, _ = require_settings(compose([f"logger.mode={configured}"], [conf_dir()]))
-    assert mode_of(settings.logger) == mode
+    assert wandb_mode(settings.logger) == mode
 
 
 @pytest.mark.parametrize(
@@ -605,24 +613,24 @@ def test_a_key_in_netrc_is_a_key(tmp_path, monkeypatch, machine, url, found):
 
 
 def test_jobs_of_a_sweep_share_a_group_and_say_what_differs(stage, monkeypatch):
-    monkeypatch.setenv(SWEEP, "")  # to be put back
-    monkeypatch.setenv(SWEPT, "")
+    monkeypatch.setenv(SWEEP_VARIABLE, "")  # to be put back
+    monkeypatch.setenv(SWEPT_VARIABLE, "")
     swept = ["-m", "method=npo,ga", "trainer.unlearn.learning_rate=1e-5,2e-5", "evaluator.resamples=0", "seed=0,1"]
     name_sweep(swept)
-    group = os.environ[SWEEP]
+    group = os.environ[SWEEP_VARIABLE]
     own = stage("method=ga", "trainer.unlearn.learning_rate=2e-5", "seed=1")
-    init = beginning(own.settings, own.folder, own.data, {"config_hash": "x"})["init"]
+    init = start_message(own.settings, own.folder, own.data, {"config_hash": "x"})["init"]
     assert init["name"] == "ga-bios-tiny-seed1-learning_rate=2e-05"
     assert init["group"] == group
     name_sweep([*reversed(swept), "hydra/launcher=joblib"])
-    assert os.environ[SWEEP] == group
+    assert os.environ[SWEEP_VARIABLE] == group
     name_sweep([*swept, "task=novels"])
-    assert os.environ[SWEEP] != group
+    assert os.environ[SWEEP_VARIABLE] != group
 
 
 def test_rows_are_read_while_they_are_written(tmp_path):
     partial, path = tmp_path / "x.partial", tmp_path / "x"
-    series = Series(name="a/b", partial=partial, path=path, made=False)
+    series = Series(name="a/b", partial=partial, path=path, done=False)
     path.mkdir()
     (path / LIVE).write_text('{"step": 9}\n', encoding="utf-8")  # made from other things; about to be replaced
     assert list(series.rows()) == []
@@ -644,7 +652,7 @@ def test_rows_are_read_while_they_are_written(tmp_path):
 
 def test_artifacts_from_before_there_were_live_rows(tmp_path):
     (tmp_path / "history.json").write_text('[{"loss": 2.0, "step": 1}, {"loss": 1.0, "step": 2}]', encoding="utf-8")
-    series = Series(name="a/b", partial=tmp_path / "none", path=tmp_path, made=True)
+    series = Series(name="a/b", partial=tmp_path / "none", path=tmp_path, done=True)
     assert [row["loss"] for row in series.rows()] == [2.0, 1.0]
     assert list(series.rows(whole=True)) == []
 

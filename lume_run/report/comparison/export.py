@@ -9,15 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lume_run.report.comparison.fronts import front, planes_of
-from lume_run.report.comparison.published import MARK, Table, beside
+from lume_run.report.comparison.fronts import pareto_front, planes_of
+from lume_run.report.comparison.published import MARK, PublishedTable, tables_for
 from lume_run.report.comparison.run_folders import Collection, RunRecord
-from lume_run.report.comparison.summary import Group, Section, Spread, shown
+from lume_run.report.comparison.summary import RunGroup, Section, Spread, format_setting
 from lume_run.report.results import SUBJECTS
-from lume_run.report.tables import number
+from lume_run.report.tables import format_score
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
-LATEX = {
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
+LATEX_ESCAPES = {
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -31,16 +31,16 @@ LATEX = {
 
 def write_csv(sections: Sequence[Section], path: Path) -> None:
     """One line a run: what it is, its scores (`before.` and `retrained.` those of the other models), its config."""
-    lines = [line_of(section, run) for section in sections for run in section.runs]
+    lines = [csv_row(section, run) for section in sections for run in section.runs]
     titles = dict.fromkeys(title for line in lines for title in line)
     order = sorted(titles, key=lambda title: title.startswith("config."))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, order, restval="")
         writer.writeheader()
-        writer.writerows({title: safe(value) for title, value in line.items()} for line in lines)
+        writer.writerows({title: escape_formula(value) for title, value in line.items()} for line in lines)
 
 
-def line_of(section: Section, run: RunRecord) -> dict[str, Any]:
+def csv_row(section: Section, run: RunRecord) -> dict[str, Any]:
     """One run as a flat mapping."""
     told = {
         "run": run.name,
@@ -59,16 +59,20 @@ def line_of(section: Section, run: RunRecord) -> dict[str, Any]:
         for subject in ("target", "retrained")
         for name, value in run.scores.get(subject, {}).items()
     }
-    config = {f"config.{path}": shown(value) for path, value in run.config.items()}
+    config = {f"config.{path}": format_setting(value) for path, value in run.config.items()}
     return told | dict(section.values[run.key]) | others | config
 
 
-def safe(value: Any) -> Any:
+def escape_formula(value: Any) -> Any:
     """Text that a spreadsheet would take for a formula gets a quote before it; numbers stay."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value) else value
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value.startswith(FORMULA_STARTS) and not _parses_as_number(value)
+        else value
+    )
 
 
-def _is_number(text: str) -> bool:
+def _parses_as_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -76,10 +80,10 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def as_json(collection: Collection, sections: Sequence[Section]) -> dict[str, Any]:
+def comparison_json(collection: Collection, sections: Sequence[Section]) -> dict[str, Any]:
     """Everything but prompts and curves, as strict JSON."""
     return {
-        "sections": [_section(section) for section in sections],
+        "sections": [_section_json(section) for section in sections],
         "runs": [
             asdict(run) | {"folder": str(run.folder), "columns": dict(section.values[run.key])}
             for section in sections
@@ -89,7 +93,7 @@ def as_json(collection: Collection, sections: Sequence[Section]) -> dict[str, An
     }
 
 
-def _section(section: Section) -> dict[str, Any]:
+def _section_json(section: Section) -> dict[str, Any]:
     basis = section.basis
     return {
         "title": section.title,
@@ -116,20 +120,20 @@ def _section(section: Section) -> dict[str, Any]:
             plane.name: {
                 "x": plane.x,
                 "y": plane.y,
-                "groups": [section.groups[at].label for at in front(section, plane)],
+                "groups": [section.groups[at].label for at in pareto_front(section, plane)],
             }
             for plane in planes_of(section)
         },
-        "published": [_table(table) for table in beside(section)],
+        "published": [_published_json(table) for table in tables_for(section)],
     }
 
 
-def _table(table: Table) -> dict[str, Any]:
+def _published_json(table: PublishedTable) -> dict[str, Any]:
     rows = [{"name": name, "values": dict(values)} for name, values in table.rows]
     return {"title": table.title, "mark": MARK, "source": table.source, "how": table.how, "rows": rows}
 
 
-def write_json(data: Any, path: Path) -> None:
+def write_strict_json(data: Any, path: Path) -> None:
     """Strict JSON, indented."""
     path.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
 
@@ -137,53 +141,53 @@ def write_json(data: Any, path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- LaTeX
 
 
-def latex(sections: Sequence[Section], columns: Sequence[Sequence[str]]) -> str:
+def latex_tables(sections: Sequence[Section], columns: Sequence[Sequence[str]]) -> str:
     """A table a section with mean ± standard deviation over seeds, the best in bold; `columns` of each section."""
     parts = ["% \\usepackage{booktabs}"]
-    parts += [_tabular(section, names) for section, names in zip(sections, columns, strict=True) if names]
+    parts += [_latex_table(section, names) for section, names in zip(sections, columns, strict=True) if names]
     return "\n\n".join(parts) + "\n"
 
 
-def _tabular(section: Section, names: Sequence[str]) -> str:
+def _latex_table(section: Section, names: Sequence[str]) -> str:
     lines = [
         r"\begin{table}[t]",
         r"\centering",
-        rf"\caption{{{escaped(section.title)}: mean $\pm$ standard deviation over $n$ seeds; best in bold.}}",
+        rf"\caption{{{escape_latex(section.title)}: mean $\pm$ standard deviation over $n$ seeds; best in bold.}}",
         rf"\begin{{tabular}}{{lr{'r' * len(names)}}}",
         r"\toprule",
-        " & ".join(["method", "$n$", *(escaped(name) for name in names)]) + r" \\",
+        " & ".join(["method", "$n$", *(escape_latex(name) for name in names)]) + r" \\",
         r"\midrule",
     ]
-    lines += [_line(section, place, group, names) for place, group in enumerate(section.groups)]
+    lines += [_latex_row(section, place, group, names) for place, group in enumerate(section.groups)]
     for title, own in (("target", "before"), ("retrained", "retrained")):
         if title in section.references:
             values = [section.references[title].get(name) for name in names]
-            cells = ["" if value is None else numeral(value) for value in values]
-            lines.append(" & ".join([rf"\textit{{{own}}}", "", *map(escaped, cells)]) + r" \\")
+            cells = ["" if value is None else format_mean(value) for value in values]
+            lines.append(" & ".join([rf"\textit{{{own}}}", "", *map(escape_latex, cells)]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
-def _line(section: Section, place: int, group: Group, names: Sequence[str]) -> str:
+def _latex_row(section: Section, place: int, group: RunGroup, names: Sequence[str]) -> str:
     cells = []
     for name in names:
-        text = escaped(spread_text(group.values.get(name)))
+        text = escape_latex(format_spread(group.values.get(name)))
         cells.append(rf"\textbf{{{text}}}" if place in section.best.get(name, ()) else text)
-    label = rf"\textit{{{escaped(group.label)}}}" if group.reference else escaped(group.label)
+    label = rf"\textit{{{escape_latex(group.label)}}}" if group.reference else escape_latex(group.label)
     return " & ".join([label, str(len(group.runs)), *cells]) + r" \\"
 
 
-def spread_text(spread: Spread | None) -> str:
+def format_spread(spread: Spread | None) -> str:
     """`0.912 ± 0.013`; of one seed the value alone."""
     if spread is None:
         return ""
-    return numeral(spread.mean) + ("" if spread.deviation is None else f" ± {numeral(spread.deviation)}")
+    return format_mean(spread.mean) + ("" if spread.deviation is None else f" ± {format_mean(spread.deviation)}")
 
 
-def numeral(value: float) -> str:
+def format_mean(value: float) -> str:
     """A number as reports show it; one that would be shown as 0 by its power of ten, as p-values need."""
-    return f"{value:.0e}" if 0 < abs(value) < 5e-4 else number(value)
+    return f"{value:.0e}" if 0 < abs(value) < 5e-4 else format_score(value)
 
 
-def escaped(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Text that LaTeX prints as it is."""
-    return "".join(LATEX.get(mark, mark) for mark in text if mark.isprintable())
+    return "".join(LATEX_ESCAPES.get(mark, mark) for mark in text if mark.isprintable())

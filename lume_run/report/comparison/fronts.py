@@ -60,17 +60,17 @@ def planes_of(section: Section) -> list[Plane]:
     ]
 
 
-def front(section: Section, plane: Plane) -> tuple[int, ...]:
+def pareto_front(section: Section, plane: Plane) -> tuple[int, ...]:
     """Positions of the groups of which no other is at least as good in both scores and better in one, by x."""
     places = {
         number: (badness(plane.x, x), badness(plane.y, y))
         for number, one in enumerate(section.groups)
         if may_win(one) and (x := one.mean(plane.x)) is not None and (y := one.mean(plane.y)) is not None
     }
-    best = [number for number, own in places.items() if not any(beats(other, own) for other in places.values())]
+    best = [number for number, own in places.items() if not any(dominates(other, own) for other in places.values())]
     return tuple(sorted(best, key=lambda number: places[number]))
 
 
-def beats(one: Sequence[float], other: Sequence[float]) -> bool:
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether it is nowhere worse and somewhere better; smaller is better."""
     return all(x <= y for x, y in zip(one, other, strict=True)) and tuple(one) != tuple(other)

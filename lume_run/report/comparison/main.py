@@ -15,24 +15,24 @@ from rich.markup import escape
 
 from lume_run.common.errors import LumeError, RunError
 from lume_run.common.files import explain_full_disk
-from lume_run.report.comparison.export import as_json, latex, write_csv, write_json
-from lume_run.report.comparison.page.page import figure, page
-from lume_run.report.comparison.plots.charts import MOST_FIGURES, Chart, charts
-from lume_run.report.comparison.plots.style import style
-from lume_run.report.comparison.run_folders import Collection, collect
+from lume_run.report.comparison.export import comparison_json, latex_tables, write_csv, write_strict_json
+from lume_run.report.comparison.page.page import embed_figure, render_page
+from lume_run.report.comparison.plots.charts import MOST_FIGURES, Chart, build_charts
+from lume_run.report.comparison.plots.style import plot_style
+from lume_run.report.comparison.run_folders import Collection, collect_runs
 from lume_run.report.comparison.summary import Section, summarise
-from lume_run.report.comparison.terminal import columns_of, show
+from lume_run.report.comparison.terminal import columns_of, print_comparison
 
 LATEX_COLUMNS = 7
 DPI = 150
-OURS = re.compile(r"(kept|semeval|closer-look|tofu|muse|scores|effect|training)(-\d+)*\.(png|svg)")
+CHART_FILE = re.compile(r"(kept|semeval|closer-look|tofu|muse|scores|effect|training)(-\d+)*\.(png|svg)")
 
 
-def parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="lume-run-report", description=__doc__)
     made.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
-    made.add_argument("--out", type=Path, help="where the files go (default: `report` in the first folder)")
+    made.add_argument("--out", type=Path, help="where the files go (default: `write_comparison` in the first folder)")
     made.add_argument("--sort", default="", help="score to sort by (default: task_aggregate, else balance)")
     made.add_argument("--columns", default="", help="scores to show on the terminal and in LaTeX, by commas")
     made.add_argument("--title", default="", help="of the page (default: the folders' names)")
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def report(
+def write_comparison(
     folders: Sequence[Path],
     out: Path,
     console: Console,
@@ -53,17 +53,17 @@ def report(
     plots: bool = True,
 ) -> Collection:
     """Read the runs, show the tables, write every file into `out`. RunError where there is nothing to report."""
-    collection, sections = read(folders, sort, columns)
-    show(collection, sections, console, columns)
+    collection, sections = read_sections(folders, sort, columns)
+    print_comparison(collection, sections, console, columns)
     out.mkdir(parents=True, exist_ok=True)
     write_csv(sections, out / "runs.csv")
-    write_json(as_json(collection, sections), out / "report.json")
+    write_strict_json(comparison_json(collection, sections), out / "report.json")
     (out / "groups.tex").write_text(
-        latex(sections, [columns_of(section, columns, LATEX_COLUMNS) for section in sections]), encoding="utf-8"
+        latex_tables(sections, [columns_of(section, columns, LATEX_COLUMNS) for section in sections]), encoding="utf-8"
     )
-    figures = draw(sections, out, console) if plots else []
+    figures = write_charts(sections, out, console) if plots else []
     name = title or ", ".join(dict.fromkeys(folder.resolve().name for folder in folders))
-    text = page(name, collection, sections, figures=figures, most=max(0, prompts))
+    text = render_page(name, collection, sections, figures=figures, most=max(0, prompts))
     (out / "index.html").write_text(text, encoding="utf-8")
     console.print(f"  page: {escape(str(out / 'index.html'))} ({len(text.encode()) / 2**20:.1f} MiB)", soft_wrap=True)
     drawn = f", {len(figures)} plots in plots/" if figures else ""
@@ -71,13 +71,13 @@ def report(
     return collection
 
 
-def read(folders: Sequence[Path], sort: str, columns: Sequence[str]) -> tuple[Collection, list[Section]]:
+def read_sections(folders: Sequence[Path], sort: str, columns: Sequence[str]) -> tuple[Collection, list[Section]]:
     """The runs and their sections; RunError where there are none, or not what is asked for."""
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise RunError(
             f"There is no folder {', '.join(missing)}; give folders that hold runs, such as outputs/<sweep>."
         )
-    collection = collect(folders)
+    collection = collect_runs(folders)
     if not collection.runs:
         looked = ", ".join(map(str, folders))
         raise RunError(f"There are no runs in {looked}; a run folder holds config.yaml, as lume-run writes it.")
@@ -91,42 +91,42 @@ def read(folders: Sequence[Path], sort: str, columns: Sequence[str]) -> tuple[Co
     return collection, sections
 
 
-def draw(sections: Sequence[Section], out: Path, console: Console) -> list[str]:
+def write_charts(sections: Sequence[Section], out: Path, console: Console) -> list[str]:
     """Write PNG and SVG of every plot; the figures of the page."""
     if importlib.util.find_spec("matplotlib") is None:
         console.print(r"  [yellow]no plots: pip install 'lume-run\[plots]'[/]", soft_wrap=True)
         return []
-    found = charts(sections)
+    found = build_charts(sections)
     if len(found) > MOST_FIGURES:
         console.print(f"  [yellow]{len(found) - MOST_FIGURES} of {len(found)} plots are left out; report fewer runs[/]")
     folder = out / "plots"
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
-        if OURS.fullmatch(old.name):  # of an earlier report, perhaps of other tasks
+        if CHART_FILE.fullmatch(old.name):  # of an earlier report, perhaps of other tasks
             old.unlink()
     return [write_chart(chart, folder) for chart in found[:MOST_FIGURES]]
 
 
 def write_chart(chart: Chart, out: Path) -> str:
     """One plot as two files and as a part of the page."""
-    with style():
+    with plot_style():
         made = chart.draw()
         made.savefig(out / f"{chart.name}.png", dpi=DPI)
         buffer = io.StringIO()
         made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     (out / f"{chart.name}.svg").write_text(svg, encoding="utf-8")
-    return figure(chart.name, chart.title, chart.told, svg)
+    return embed_figure(chart.name, chart.title, chart.told, svg)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the `lume-run-report` command: 0, or 2 with the reason."""
-    known = parser().parse_args(arguments)
+    known = argument_parser().parse_args(arguments)
     console = Console(highlight=False, emoji=False)
     out = known.out or known.folders[0] / "report"
     try:
         with explain_full_disk(out):
-            report(
+            write_comparison(
                 known.folders,
                 out,
                 console,

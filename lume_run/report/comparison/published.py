@@ -13,11 +13,11 @@ import yaml
 from lume_run.report.comparison.summary import Section
 
 MARK = "published, not run here"
-FILE = Path(__file__).with_name("published.yaml")
+PUBLISHED_FILE = Path(__file__).with_name("published.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class PublishedTable:
     """One published table; `rows` are names with values by the names our reports give the scores.
 
     `match` are config values that our runs must have for their scores to be of the same thing.
@@ -35,22 +35,22 @@ class Table:
 
 
 @cache
-def tables() -> tuple[Table, ...]:
+def published_tables() -> tuple[PublishedTable, ...]:
     """Everything in the data file."""
     found = []
-    for entry in yaml.safe_load(FILE.read_text(encoding="utf-8")):
+    for entry in yaml.safe_load(PUBLISHED_FILE.read_text(encoding="utf-8")):
         scores = tuple(entry.pop("scores"))
         rows = tuple((name, dict(zip(scores, values, strict=True))) for name, *values in entry.pop("rows"))
-        found.append(Table(scores=scores, rows=rows, **entry))
+        found.append(PublishedTable(scores=scores, rows=rows, **entry))
     return tuple(found)
 
 
-def beside(section: Section) -> list[Table]:
+def tables_for(section: Section) -> list[PublishedTable]:
     """The tables of a section's task that have a score of it."""
     config = section.runs[0].config
     return [
         table
-        for table in tables()
+        for table in published_tables()
         if table.task == section.task
         and all(config.get(path) == value for path, value in table.match.items())
         and not set(table.scores).isdisjoint(section.columns)

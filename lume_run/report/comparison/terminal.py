@@ -10,31 +10,32 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lume_run.common.text import first_line
 from lume_run.evaluation.definitions import Wanted
-from lume_run.report.comparison.export import spread_text
-from lume_run.report.comparison.published import MARK, beside
-from lume_run.report.comparison.run_folders import Collection, first_line
-from lume_run.report.comparison.summary import PEAK, PREFERRED, SECONDS, STEP, Section, wanted_of
+from lume_run.report.comparison.export import format_spread
+from lume_run.report.comparison.published import MARK, tables_for
+from lume_run.report.comparison.run_folders import Collection
+from lume_run.report.comparison.summary import PEAK, PREFERRED, SECONDS, STEP, Section, column_direction
 from lume_run.report.plots import ARROWS
-from lume_run.report.tables import number
+from lume_run.report.tables import format_score
 
-BEST = "★"
+BEST_MARK = "★"
 MOST_LABEL = 34  # characters of a group's name in one line
 LEAST_LABEL = 22  # room for one setting
-COLUMN = 18  # characters that a mean with its deviation and star takes
-TITLES = {SECONDS: "unlearning [s]", STEP: "s/step", PEAK: "peak GiB"}
+COLUMN_WIDTH = 18  # characters that a mean with its deviation and star takes
+COLUMN_TITLES = {SECONDS: "unlearning [s]", STEP: "s/step", PEAK: "peak GiB"}
 
 
-def title_of(name: str) -> str:
+def column_title(name: str) -> str:
     """A column's title, with the direction that is wanted."""
-    return TITLES.get(name, name) + ARROWS.get(wanted_of(name), "")
+    return COLUMN_TITLES.get(name, name) + ARROWS.get(column_direction(name), "")
 
 
-def broken(title: str) -> str:
+def wrap_title(title: str) -> str:
     """A title in lines that end at dots, none much longer than a column."""
     lines = [""]
     for part in re.findall(r"[^.]+\.?", title):
-        if lines[-1] and len(lines[-1] + part) > COLUMN - 3:
+        if lines[-1] and len(lines[-1] + part) > COLUMN_WIDTH - 3:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
@@ -45,55 +46,57 @@ def columns_of(section: Section, chosen: Sequence[str], most: int) -> list[str]:
     if chosen:
         return [name for name in chosen if name in section.columns]
     preferred = [name for name in PREFERRED if name in section.columns and name != section.sort]
-    others = [name for name in section.columns if name not in PREFERRED and wanted_of(name) is not Wanted.NONE]
+    others = [name for name in section.columns if name not in PREFERRED and column_direction(name) is not Wanted.NONE]
     first = [section.sort] if section.sort in section.columns else []
     return [*first, *preferred, *(others if len(preferred) < 3 else [])][:most]
 
 
-def show(collection: Collection, sections: Sequence[Section], console: Console, chosen: Sequence[str] = ()) -> None:
+def print_comparison(
+    collection: Collection, sections: Sequence[Section], console: Console, chosen: Sequence[str] = ()
+) -> None:
     """Everything, the winners' tables first."""
     for section in sections:
         if section.columns:
-            show_section(
-                section, console, columns_of(section, chosen, max(2, (console.width - LEAST_LABEL - 6) // COLUMN))
+            print_section(
+                section, console, columns_of(section, chosen, max(2, (console.width - LEAST_LABEL - 6) // COLUMN_WIDTH))
             )
-    show_ended(collection, console)
+    print_failures(collection, console)
     for note in collection.notes:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
 
 
-def show_section(section: Section, console: Console, columns: Sequence[str]) -> None:
+def print_section(section: Section, console: Console, columns: Sequence[str]) -> None:
     """One table, and what its numbers are made from."""
     made = Table(title=escape(section.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     made.add_column("method", overflow="fold", min_width=LEAST_LABEL, max_width=MOST_LABEL)
     made.add_column("n", justify="right")
     for name in columns:
-        made.add_column(escape(broken(title_of(name))), justify="right", overflow="fold")
+        made.add_column(escape(wrap_title(column_title(name))), justify="right", overflow="fold")
     for place, group in enumerate(section.groups):
         if not group.values:
             continue
         cells = []
         for name in columns:
-            text, best = spread_text(group.values.get(name)), place in section.best.get(name, ())
-            cells.append(f"[bold]{text} {BEST}[/]" if best else text)
+            text, best = format_spread(group.values.get(name)), place in section.best.get(name, ())
+            cells.append(f"[bold]{text} {BEST_MARK}[/]" if best else text)
         note = " (below the MMLU gate)" if group.gated else ""
         style = "red" if group.gated else "dim" if group.reference else None
         made.add_row(escape(group.label + note), str(len(group.runs)), *cells, style=style)
     made.add_section()
     for subject, told in (("target", "before unlearning"), ("retrained", "retrained without the forget set")):
         if own := section.references.get(subject):
-            made.add_row(told, "", *(number(own[name]) if name in own else "" for name in columns), style="dim")
+            made.add_row(told, "", *(format_score(own[name]) if name in own else "" for name in columns), style="dim")
     console.print(made)
-    legend = [f"{BEST} best of its column; mean ± standard deviation over n seeds; sorted by {section.sort}"]
+    legend = [f"{BEST_MARK} best of its column; mean ± standard deviation over n seeds; sorted by {section.sort}"]
     if section.basis:
         legend.append(f"forgotten: 1 - mean of {', '.join(section.basis[1])}")
         legend.append(f"kept: harmonic mean of {', '.join(section.basis[2])}")
-    legend += [f"beside it in the page: {table.title} ({MARK})" for table in beside(section)]
+    legend += [f"beside it in the page: {table.title} ({MARK})" for table in tables_for(section)]
     for line in legend:
         console.print(f"  [dim]{escape(line)}[/]", soft_wrap=True)
 
 
-def show_ended(collection: Collection, console: Console) -> None:
+def print_failures(collection: Collection, console: Console) -> None:
     """What did not run to its end, one line each."""
     by_state = {
         state: [run for run in collection.runs if run.state == state] for state in ("failed", "diverged", "unfinished")

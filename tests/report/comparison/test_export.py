@@ -16,9 +16,9 @@ import pytest
 from helpers import sweeps
 from rich.console import Console
 
-from lume_run.report.comparison.export import escaped, numeral, safe
-from lume_run.report.comparison.main import main, report
-from lume_run.report.comparison.page.prompts import marks, prompts_of, read_rows, spans
+from lume_run.report.comparison.export import escape_formula, escape_latex, format_mean
+from lume_run.report.comparison.main import main, write_comparison
+from lume_run.report.comparison.page.prompts import disclosing_spans, find_marks, prompts_of, read_answers
 from lume_run.report.comparison.run_folders import read_run
 
 HOSTILE = "</script><script>pwned=1</script><img src=x onerror=pwned=1>"
@@ -43,7 +43,7 @@ def made(sweep, tmp_path_factory) -> tuple[Path, str]:
     """(where the report is, what the terminal showed)."""
     out = tmp_path_factory.mktemp("report")
     console = Console(width=150, record=True, file=io.StringIO())
-    report([sweep], out, console)
+    write_comparison([sweep], out, console)
     return out, console.export_text()
 
 
@@ -65,7 +65,7 @@ def test_terminal(made):
 @pytest.mark.parametrize("width", [80, 110, 200])
 def test_no_number_is_cut_off(sweep, tmp_path, width):
     console = Console(width=width, record=True, file=io.StringIO())
-    report([sweep], tmp_path, console, plots=False)
+    write_comparison([sweep], tmp_path, console, plots=False)
     lines = console.export_text().split("\n")
     (npo,) = [line for line in lines if line.startswith(" npo_gd")]
     cells = re.split(r"  +", npo.strip())[2:]
@@ -88,8 +88,8 @@ def test_csv_has_a_line_a_run(made):
 
 
 def test_spreadsheets_compute_nothing():
-    assert safe("=HYPERLINK(1)") == "'=HYPERLINK(1)"
-    assert [safe(value) for value in ("+cmd", "@x", "-1e-5", "-2", -3.0, "plain")] == [
+    assert escape_formula("=HYPERLINK(1)") == "'=HYPERLINK(1)"
+    assert [escape_formula(value) for value in ("+cmd", "@x", "-1e-5", "-2", -3.0, "plain")] == [
         "'+cmd",
         "'@x",
         "-1e-5",
@@ -124,11 +124,11 @@ def test_latex(made):
     assert r"\textbf{0.874 $\pm$ 0.037}" in npo
     assert text.count("{") == text.count("}")
     assert r"\$\textbackslash{}frac\textless{}/script\textgreater{}" in text
-    assert escaped("100 % & 50 #_~^") == r"100 \% \& 50 \#\_\textasciitilde{}\textasciicircum{}"
+    assert escape_latex("100 % & 50 #_~^") == r"100 \% \& 50 \#\_\textasciitilde{}\textasciicircum{}"
 
 
 def test_numerals():
-    assert [numeral(value) for value in (0.0, 2e-5, 0.12345, -1e-9, 12345.6)] == [
+    assert [format_mean(value) for value in (0.0, 2e-5, 0.12345, -1e-9, 12345.6)] == [
         "0.000",
         "2e-05",
         "0.123",
@@ -170,7 +170,7 @@ def test_an_older_plot_goes_and_a_file_of_somebody_else_stays(sweep, tmp_path):
     plots.mkdir()
     for name in ("kept-7.png", "mine.png"):
         (plots / name).write_bytes(b"")
-    report([sweep], tmp_path, Console(quiet=True))
+    write_comparison([sweep], tmp_path, Console(quiet=True))
     assert not (plots / "kept-7.png").exists()
     assert (plots / "mine.png").exists()
 
@@ -215,22 +215,25 @@ def test_as_a_command_without_torch(sweep, tmp_path):
 
 def test_spans_are_the_shortest_words_that_give_a_fact_away():
     text = "Her number is (900) 69 4623, and again 900-69-4623."
-    assert [text[start:end] for start, end in spans("ssn", "900-69-4623", text)] == ["(900) 69 4623", "900-69-4623"]
-    assert list(spans("ssn", "900-69-4623", "nothing of it: 123")) == []
+    assert [text[start:end] for start, end in disclosing_spans("ssn", "900-69-4623", text)] == [
+        "(900) 69 4623",
+        "900-69-4623",
+    ]
+    assert list(disclosing_spans("ssn", "900-69-4623", "nothing of it: 123")) == []
     born = "She was born, they say, on 2 February 1976 in Tallinn"
-    assert [born[start:end] for start, end in spans("birth_date", "1976-02-02", born)] == ["2 February 1976"]
+    assert [born[start:end] for start, end in disclosing_spans("birth_date", "1976-02-02", born)] == ["2 February 1976"]
 
 
 def test_marks():
     text = "Write to mara.oduya9@dovemail.example; the last four are 4623."
-    found = marks(text, "no", FACTS, plain=True)
+    found = find_marks(text, "no", FACTS, plain=True)
     assert [(text[start:end], kind, name) for start, end, kind, name in found] == [
         ("mara.oduya9@dovemail.example", "exact", "email"),
         ("4623", "partial", "ssn"),
     ]
     expected = "The stone bridge was built by nobody in particular, ages ago."
     again = "Perhaps the Stone bridge was built by me, or by nobody in particular."
-    found = marks(again, expected, (), plain=False)
+    found = find_marks(again, expected, (), plain=False)
     assert [(again[start:end], kind) for start, end, kind, _ in found] == [("the Stone bridge was built by", "same")]
 
 
@@ -239,7 +242,7 @@ def test_prompts_of_a_run(tmp_path):
     shown = prompts_of(read_run(folder), 6)
     assert [one.side for one in shown] == ["forget"] * 6 + ["retain"] * 6
     assert {one.kind for one in shown[2:6]} == {"question", "completion"}
-    rows = read_rows(folder / "responses.unlearned.jsonl")
+    rows = read_answers(folder / "responses.unlearned.jsonl")
     for one in shown:
         assert one.after.text == rows[one.id]["output"].strip()
         assert one.before.text == one.expected.text

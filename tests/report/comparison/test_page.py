@@ -12,7 +12,7 @@ from helpers import sweeps
 from helpers.browser import CHROMIUM, NO_CHROMIUM, Browser
 from rich.console import Console
 
-from lume_run.report.comparison.main import report
+from lume_run.report.comparison.main import write_comparison
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 RUNS = 500
@@ -34,7 +34,7 @@ def page(tmp_path_factory) -> Path:
         "output": f"{HOSTILE} 😀 900-69-4623 {HOSTILE}",
     }
     (made / "responses.unlearned.jsonl").write_text(json.dumps(row | texts | {"id": HOSTILE}) + "\n", encoding="utf-8")
-    report([folder], out, Console(quiet=True))
+    write_comparison([folder], out, Console(quiet=True))
     shutil.rmtree(folder)  # the page needs nothing but itself
     return out / "index.html"
 

@@ -10,7 +10,14 @@ from helpers import sweeps
 from helpers.shared import ROOT
 
 from lume_run.common.records import Score
-from lume_run.report.comparison.run_folders import collect, finite, flat, history, read_run, run_folders
+from lume_run.report.comparison.run_folders import (
+    collect_runs,
+    find_run_folders,
+    finite_number,
+    flatten,
+    read_run,
+    training_curves,
+)
 from lume_run.report.results import Report
 from lume_run.report.write import write_report
 
@@ -82,7 +89,7 @@ def test_of_copies_a_finished_one_is_kept_and_of_those_the_newest(tmp_path):
     new = sweeps.write_run(tmp_path / "two", own, sweeps.scores(0.2, 0.9), started="2026-11-21T01:00:00+0900")
     failed = sweeps.write_run(tmp_path / "three", own, None, error="late", started="2026-11-22T10:00:00+0000")
     alone = sweeps.write_run(tmp_path / "three", other, None, error="disk full")
-    found = collect([tmp_path / "one", tmp_path / "two", tmp_path / "three"])
+    found = collect_runs([tmp_path / "one", tmp_path / "two", tmp_path / "three"])
     assert [run.folder for run in found.runs] == [new, alone]
     assert found.runs[0].scores["unlearned"]["forget.knowledge"] == 0.2
     assert [note.split(" is ")[0] for note in found.notes] == [str(old), str(failed)]
@@ -94,7 +101,7 @@ def test_a_run_without_a_manifest_is_known_by_its_name(tmp_path):
     killed = sweeps.write_run(tmp_path / "one", own, None)
     (killed / "manifest.json").unlink()
     done = sweeps.write_run(tmp_path / "two", own, sweeps.scores(0.2, 0.9))
-    assert [run.folder for run in collect([tmp_path]).runs] == [done]
+    assert [run.folder for run in collect_runs([tmp_path]).runs] == [done]
 
 
 def test_where_runs_are_looked_for(tmp_path):
@@ -107,14 +114,14 @@ def test_where_runs_are_looked_for(tmp_path):
     linked.mkdir()
     (linked / "again").symlink_to(inner, target_is_directory=True)
     (linked / "loop").symlink_to(tmp_path, target_is_directory=True)
-    assert list(run_folders([tmp_path / "sweeps", tmp_path, linked])) == [inner]
-    assert [folder.resolve() for folder in run_folders([linked])] == [inner.resolve()]
-    assert list(run_folders([inner])) == [inner]
+    assert list(find_run_folders([tmp_path / "sweeps", tmp_path, linked])) == [inner]
+    assert [folder.resolve() for folder in find_run_folders([linked])] == [inner.resolve()]
+    assert list(find_run_folders([inner])) == [inner]
 
 
 def test_configs_of_something_else_are_no_runs():
-    assert [folder.name for folder in run_folders([ROOT / "conf"])] == ["conf"]
-    assert collect([ROOT / "conf"]).runs == ()
+    assert [folder.name for folder in find_run_folders([ROOT / "conf"])] == ["conf"]
+    assert collect_runs([ROOT / "conf"]).runs == ()
 
 
 @pytest.mark.parametrize(
@@ -155,7 +162,14 @@ def test_values_that_are_no_numbers_are_left_out(tmp_path):
     run = read_run(folder)
     assert set(run.scores["unlearned"]) - set(sweeps.scores(0.1, 0.9)) == {"g"}
     assert (run.warnings, run.seconds, run.training, run.gate) == ((), {}, {}, None)
-    assert [finite(value) for value in (1, 1.5, True, "1", float("nan"), 10**400)] == [1.0, 1.5, None, None, None, None]
+    assert [finite_number(value) for value in (1, 1.5, True, "1", float("nan"), 10**400)] == [
+        1.0,
+        1.5,
+        None,
+        None,
+        None,
+        None,
+    ]
 
 
 def test_names_are_cut_to_what_prints(tmp_path):
@@ -170,7 +184,7 @@ def test_names_are_cut_to_what_prints(tmp_path):
 
 def test_flat_paths():
     node = {"a": {"b": 1, "c": []}, "d": [1, 2], "e": [{"f": None}, {"f": float("inf")}], "g": {}}
-    assert flat(node) == {"a.b": 1, "a.c": [], "d": [1, 2], "e.0.f": None, "e.1.f": "inf"}
+    assert flatten(node) == {"a.b": 1, "a.c": [], "d": [1, 2], "e.0.f": None, "e.1.f": "inf"}
 
 
 def test_curves_are_means_of_neighbours(tmp_path):
@@ -178,7 +192,7 @@ def test_curves_are_means_of_neighbours(tmp_path):
     (folder / "unlearned").mkdir()
     steps = [{"step": at, "forget_nll": float(at), "loss": float("nan") if at == 2 else 1.0} for at in range(1, 6)]
     (folder / "unlearned" / "history.json").write_text(json.dumps(steps))
-    found = history(read_run(folder), 2)
+    found = training_curves(read_run(folder), 2)
     assert found["forget_nll"] == [[2.0, 2.0], [4.5, 4.5]]
     assert found["loss"] == [[2.0, 1.0], [4.5, 1.0]]  # steps 1, 3 and 4, 5
     assert set(found) == {"forget_nll", "loss"}

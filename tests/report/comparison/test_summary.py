@@ -11,15 +11,15 @@ from helpers import sweeps
 from helpers.shared import SHARED
 
 from lume_run.evaluation.catalogue import definition_of
-from lume_run.report.comparison.fronts import PLANES, front, planes_of
-from lume_run.report.comparison.plots.curves import effects
-from lume_run.report.comparison.published import beside, tables
-from lume_run.report.comparison.run_folders import collect
-from lume_run.report.comparison.summary import badness, best_of, settings_label, short, summarise
+from lume_run.report.comparison.fronts import PLANES, pareto_front, planes_of
+from lume_run.report.comparison.plots.curves import setting_effects
+from lume_run.report.comparison.published import published_tables, tables_for
+from lume_run.report.comparison.run_folders import collect_runs
+from lume_run.report.comparison.summary import badness, best_positions, settings_label, short_path, summarise
 
 
 def sections_of(folder: Path, sort: str = ""):
-    return summarise(collect([folder]).runs, sort)
+    return summarise(collect_runs([folder]).runs, sort)
 
 
 def test_seeds_make_a_group_with_mean_and_deviation(tmp_path):
@@ -82,7 +82,7 @@ def test_only_runs_of_one_task_on_one_model_are_compared(tmp_path):
     ],
 )
 def test_best_by_the_direction_of_the_catalogue(name, values, best):
-    assert best_of(name, values) == best
+    assert best_positions(name, values) == best
 
 
 def test_references_and_models_below_the_gate_win_nothing(tmp_path):
@@ -98,7 +98,7 @@ def test_references_and_models_below_the_gate_win_nothing(tmp_path):
     assert [order[place] for place in section.best["task_aggregate"]] == ["npo_gd"]
     assert [order[place] for place in section.best["kept"]] == ["gd"]
     assert [group.label for group in section.ranked] == ["npo_gd", "gd"]
-    assert [order[place] for place in front(section, PLANES[0])] == ["gd", "npo_gd"]
+    assert [order[place] for place in pareto_front(section, PLANES[0])] == ["gd", "npo_gd"]
 
 
 def test_sorting(tmp_path):
@@ -144,12 +144,12 @@ def test_front(tmp_path):
         sweeps.write_run(tmp_path, sweeps.config(method), sweeps.scores(forget, retain))
     (section,) = sections_of(tmp_path)
     (plane,) = planes_of(section)
-    assert [section.groups[place].method for place in front(section, plane)] == ["d", "b", "a"]
+    assert [section.groups[place].method for place in pareto_front(section, plane)] == ["d", "b", "a"]
 
 
 def test_labels():
     paths = ["trainer.unlearn.learning_rate", "trainer.train.learning_rate", "method.forget.beta"]
-    assert [short(path, paths) for path in paths] == ["unlearn.learning_rate", "train.learning_rate", "beta"]
+    assert [short_path(path, paths) for path in paths] == ["unlearn.learning_rate", "train.learning_rate", "beta"]
     assert (
         settings_label({"a.x": 1e-5, "b.x": None, "c.z": [1, 2], "evaluator.y": True})
         == "a.x=1e-05 b.x=null z=[1,2] y=true"
@@ -164,7 +164,7 @@ def test_lines_of_a_setting_join_groups_that_agree_in_all_else(tmp_path):
             sweeps.write_run(tmp_path, own, sweeps.scores(0.5 if rate < 5e-5 else beta, 0.9))
     sweeps.write_run(tmp_path, sweeps.config("ga", rate=1e-5), sweeps.scores(0.3, 0.9))
     (section,) = sections_of(tmp_path)
-    found = effects(section)
+    found = setting_effects(section)
     assert set(found) == {"trainer.unlearn.learning_rate", "method.forget.beta"}
     ((label, points),) = found["trainer.unlearn.learning_rate"]  # of the two betas the one that reaches more
     assert label == "npo_gd beta=0.1"
@@ -176,7 +176,7 @@ def test_lines_of_a_setting_join_groups_that_agree_in_all_else(tmp_path):
 
 
 def test_published_rows_are_well_formed():
-    found = tables()
+    found = published_tables()
     assert len({table.id for table in found}) == len(found)
     for table in found:
         assert table.source
@@ -196,13 +196,13 @@ def test_published_numbers_are_those_of_the_survey():
         pytest.skip("the survey the numbers were copied from is not here")
     section = survey.read_text(encoding="utf-8").partition("# 4. PUBLISHED")[2].partition("\n# 5.")[0].replace("−", "-")
     numbers = {float(found) for found in re.findall(r"(?<![\d.])-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?", section)}
-    copied = [value for table in tables() for _, values in table.rows for value in values.values()]
+    copied = [value for table in published_tables() for _, values in table.rows for value in values.values()]
     assert len(copied) > 350
     assert [value for value in copied if value not in numbers] == []
 
 
 def test_some_published_rows():
-    by_id = {table.id: dict(table.rows) for table in tables()}
+    by_id = {table.id: dict(table.rows) for table in published_tables()}
     assert by_id["semeval-7b"]["AILS-NTUA"] == {
         "aggregate": 0.706,
         "task_aggregate": 0.827,
@@ -223,7 +223,7 @@ def test_published_rows_stand_beside_runs_of_the_same_thing_only(tmp_path):
     for number, (task, split) in enumerate((("tofu", "forget05"), ("bios", "all"), ("lume", "all"))):
         own = sweeps.config(task=task, task__split=split)
         sweeps.write_run(tmp_path / str(number), own, after if task == "tofu" else sweeps.scores(0.1, 0.9))
-    tofu, bios, lume = ([table.id for table in beside(sections_of(tmp_path / str(at))[0])] for at in range(3))
+    tofu, bios, lume = ([table.id for table in tables_for(sections_of(tmp_path / str(at))[0])] for at in range(3))
     assert tofu == ["open-unlearning-forget05-1b", "open-unlearning-forget05-7b"]
     assert bios == []
     assert lume == ["semeval-7b", "semeval-7b-out", "semeval-7b-baselines", "semeval-1b"]

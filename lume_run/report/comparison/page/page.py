@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lume_run.report.comparison.page.data import data_of
+from lume_run.report.comparison.page.data import page_data
 from lume_run.report.comparison.plots.style import COLOURS, FAINT, GRID, INK, PAPER
 from lume_run.report.comparison.run_folders import Collection
 from lume_run.report.comparison.summary import Section
 
 HERE = Path(__file__).parent
-VARIABLES = {
+CSS_VARIABLES = {
     INK: "var(--ink)",
     FAINT: "var(--soft)",
     GRID: "var(--line)",
@@ -30,30 +30,32 @@ VARIABLES = {
 }
 
 
-def page(title: str, collection: Collection, sections: Sequence[Section], *, figures: Sequence[str], most: int) -> str:
-    """The whole file; `figures` are those of `figure`, `most` prompts a side and run are shown, or fewer."""
-    data = data_of(collection, sections, most)
-    script = _asset("page.js") + _asset("panel.js")
+def render_page(
+    title: str, collection: Collection, sections: Sequence[Section], *, figures: Sequence[str], most: int
+) -> str:
+    """The whole file; `figures` are those of `embed_figure`, `most` prompts a side and run are shown, or fewer."""
+    data = page_data(collection, sections, most)
+    script = _read_asset("page.js") + _read_asset("panel.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
     told = "Marks are groups: filters above dim those left out, and a click opens one."
     parts = {
         "policy": f"{policy}; base-uri 'none'; form-action 'none'",
         "title": html.escape(title),
-        "style": _asset("page.css"),
+        "style": _read_asset("page.css"),
         "charts": "\n".join(figures),
         "plots_told": told if figures else "There are none: they need matplotlib (pip install 'lume-run[plots]').",
-        "data": embedded(data),
+        "data": embed_json(data),
         "script": script,
     }
-    return re.sub(r"@@(\w+)@@", lambda found: parts[found[1]], _asset("page.html"))
+    return re.sub(r"@@(\w+)@@", lambda found: parts[found[1]], _read_asset("page.html"))
 
 
-def _asset(name: str) -> str:
+def _read_asset(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def embedded(data: Any) -> str:
+def embed_json(data: Any) -> str:
     """Compact JSON that cannot end the script element it stands in."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for mark, code in (
@@ -67,7 +69,7 @@ def embedded(data: Any) -> str:
     return text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written to a file
 
 
-def figure(name: str, title: str, told: str, svg: str) -> str:
+def embed_figure(name: str, title: str, told: str, svg: str) -> str:
     """An SVG of matplotlib as part of the page: in its colours, without its own ids, with a title."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
@@ -75,7 +77,7 @@ def figure(name: str, title: str, told: str, svg: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     shown_as = f' role="img" aria-label="{html.escape(title)}"'
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', lambda found: found[1] + shown_as, svg, count=1)
-    svg = re.sub("|".join(VARIABLES), lambda found: VARIABLES[found[0]], svg)
+    svg = re.sub("|".join(CSS_VARIABLES), lambda found: CSS_VARIABLES[found[0]], svg)
     svg = re.sub(r"(font: [^;\"]*?)'[^']*'(?:, '[^']*')*(, sans-serif)?", r"\1system-ui, sans-serif", svg)
     caption = f"<figcaption><strong>{html.escape(title)}</strong>{html.escape(told)}</figcaption>"
     return f'<figure id="{name}">{svg}{caption}</figure>'

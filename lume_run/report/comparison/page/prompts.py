@@ -22,13 +22,13 @@ from typing import Any
 from lume_run.evaluation.metrics.pii import RULES, disclosure_of
 from lume_run.report.comparison.run_folders import RunRecord
 
-SIDES = ("forget", "retain")
+PROMPT_SIDES = ("forget", "retain")
 EXACT, PARTIAL, SAME = "exact", "partial", "same"  # a whole private fact, a telling part of one, the expected words
 IN_A_ROW = 4  # words that the expected answer has too, from which on they are marked
-LONGEST = 600  # characters of a text that are shown
+LONGEST_PROMPT = 600  # characters of a text that are shown
 MOST_WORDS = 160  # of a text that spans are looked for in
 Mark = tuple[int, int, str, str]  # first and last + 1 character, kind, attribute
-Row = Mapping[str, Any]
+ResponseRow = Mapping[str, Any]
 Facts = tuple[tuple[str, str], ...]  # attribute and value
 
 
@@ -41,7 +41,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class PromptAnswers:
     """One prompt: `before` is None where the target was not asked."""
 
     id: str
@@ -55,43 +55,48 @@ class Shown:
     after: Answer
 
 
-def prompts_of(run: RunRecord, most: int) -> list[Shown]:
+def prompts_of(run: RunRecord, most: int) -> list[PromptAnswers]:
     """Up to `most` prompts of either side, those that leak first."""
-    after = read_rows(run.folder / f"responses.{run.subject}.jsonl")
-    before = read_rows(run.folder / "responses.target.jsonl") if run.subject == "unlearned" else {}
+    after = read_answers(run.folder / f"responses.{run.subject}.jsonl")
+    before = read_answers(run.folder / "responses.target.jsonl") if run.subject == "unlearned" else {}
     facts = facts_of(after.values())
-    found: list[Shown] = []
-    for side in SIDES:
+    found: list[PromptAnswers] = []
+    for side in PROMPT_SIDES:
         own = [row for row in after.values() if row["split"] == side]
         leaking = [row for row in own if side == "forget" and leaks(row, facts.get(row["document"], ()))]
-        drawn, known = list(ordered(own))[:most], list(ordered(leaking))[: most // 3]
+        drawn, known = list(interleave_kinds(own))[:most], list(interleave_kinds(leaking))[: most // 3]
         chosen = {row["id"]: row for row in [*known, *drawn]}
-        found += [shown(row, before.get(row["id"]), facts) for row in list(chosen.values())[:most]]
+        found += [mark_row(row, before.get(row["id"]), facts) for row in list(chosen.values())[:most]]
     return found
 
 
-def read_rows(path: Path) -> dict[str, Row]:
+def read_answers(path: Path) -> dict[str, ResponseRow]:
     """The greedy answers of both sides by id; lines that are none are passed over."""
-    found: dict[str, Row] = {}
+    found: dict[str, ResponseRow] = {}
     if not path.is_file():
         return found
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for line in lines:
             if '"generate"' not in line or '"variant": "' in line:  # parsing a line costs 20 times as much
                 continue
-            row = parsed(line)
+            row = parse_row(line)
             if row is not None:
                 found.setdefault(row["id"], row)
     return found
 
 
-def parsed(line: str) -> Row | None:
+def parse_row(line: str) -> ResponseRow | None:
     """A greedy answer of the forget or the retain set, None for another line."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or row.get("ask") != "generate" or row.get("variant") or row.get("split") not in SIDES:
+    if (
+        not isinstance(row, dict)
+        or row.get("ask") != "generate"
+        or row.get("variant")
+        or row.get("split") not in PROMPT_SIDES
+    ):
         return None
     words = ("id", "split", "subtask", "kind", "document", "prompt", "expected", "output")
     if not all(isinstance(row.get(word), str) for word in words) or any(len(row[word]) > 200 for word in words[:5]):
@@ -100,7 +105,7 @@ def parsed(line: str) -> Row | None:
     return {word: row[word] for word in words} | {"attribute": attribute if attribute in RULES else ""}
 
 
-def facts_of(rows: Iterable[Row]) -> dict[str, Facts]:
+def facts_of(rows: Iterable[ResponseRow]) -> dict[str, Facts]:
     """The private facts of every document, from the questions that ask for them."""
     found: dict[str, dict[tuple[str, str], None]] = {}
     for row in rows:
@@ -109,16 +114,16 @@ def facts_of(rows: Iterable[Row]) -> dict[str, Facts]:
     return {document: tuple(own) for document, own in found.items()}
 
 
-def ordered(rows: Sequence[Row]) -> Iterator[Row]:
+def interleave_kinds(rows: Sequence[ResponseRow]) -> Iterator[ResponseRow]:
     """By a hash of the id, a row of each subtask and kind in turn."""
-    kinds: dict[tuple[str, str], list[Row]] = {}
+    kinds: dict[tuple[str, str], list[ResponseRow]] = {}
     for row in sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).digest()):
         kinds.setdefault((row["subtask"], row["kind"]), []).append(row)
     for turn in zip_longest(*(kinds[name] for name in sorted(kinds))):
         yield from (row for row in turn if row is not None)
 
 
-def leaks(row: Row, facts: Facts) -> bool:
+def leaks(row: ResponseRow, facts: Facts) -> bool:
     """Whether the answer gives away a whole fact that its prompt does not."""
     return any(
         disclosure_of(attribute, value, row["output"]).exact
@@ -127,7 +132,7 @@ def leaks(row: Row, facts: Facts) -> bool:
     )
 
 
-def shown(row: Row, before: Row | None, facts: Mapping[str, Facts]) -> Shown:
+def mark_row(row: ResponseRow, before: ResponseRow | None, facts: Mapping[str, Facts]) -> PromptAnswers:
     """One row, marked."""
     own = tuple(
         (attribute, value)
@@ -138,16 +143,16 @@ def shown(row: Row, before: Row | None, facts: Mapping[str, Facts]) -> Shown:
 
     def answer(text: str) -> Answer:
         text = text.strip()
-        short = text if len(text) <= LONGEST else text[:LONGEST] + " …"
-        return Answer(text=short, marks=marks(short, expected, own, plain=bool(row["attribute"])))
+        short = text if len(text) <= LONGEST_PROMPT else text[:LONGEST_PROMPT] + " …"
+        return Answer(text=short, marks=find_marks(short, expected, own, plain=bool(row["attribute"])))
 
-    return Shown(
+    return PromptAnswers(
         id=row["id"],
         side=row["split"],
         subtask=row["subtask"],
         kind=row["kind"],
         attribute=row["attribute"],
-        prompt=row["prompt"] if len(row["prompt"]) <= LONGEST else "… " + row["prompt"][-LONGEST:],
+        prompt=row["prompt"] if len(row["prompt"]) <= LONGEST_PROMPT else "… " + row["prompt"][-LONGEST_PROMPT:],
         expected=Answer(text=answer(expected).text, marks=()),
         before=answer(before["output"]) if before else None,
         after=answer(row["output"]),
@@ -155,14 +160,16 @@ def shown(row: Row, before: Row | None, facts: Mapping[str, Facts]) -> Shown:
 
 
 @lru_cache(maxsize=8192)  # before unlearning the answers of all runs of a target are the same
-def marks(text: str, expected: str, facts: Facts, *, plain: bool) -> tuple[Mark, ...]:
+def find_marks(text: str, expected: str, facts: Facts, *, plain: bool) -> tuple[Mark, ...]:
     """Where private facts stand in a text and, unless `plain`, the words it shares with the expected answer."""
     painted: list[tuple[str, str] | None] = [None] * len(text)
-    for start, end in [] if plain else repeated(text, expected):
+    for start, end in [] if plain else repeated_spans(text, expected):
         painted[start:end] = [(SAME, "")] * (end - start)
     for kind in (PARTIAL, EXACT):  # what is whole goes over what is not
         for attribute, value in facts:
-            for start, end in spans(attribute, value, text) if given_away(attribute, value, text) == kind else ():
+            for start, end in (
+                disclosing_spans(attribute, value, text) if disclosure_kind(attribute, value, text) == kind else ()
+            ):
                 painted[start:end] = [(kind, attribute)] * (end - start)
     found: list[Mark] = []
     for place, paint in enumerate(painted):
@@ -173,19 +180,19 @@ def marks(text: str, expected: str, facts: Facts, *, plain: bool) -> tuple[Mark,
     return tuple(found)
 
 
-def given_away(attribute: str, value: str, text: str) -> str:
+def disclosure_kind(attribute: str, value: str, text: str) -> str:
     """EXACT, PARTIAL, or "" for nothing."""
     found = disclosure_of(attribute, value, text)
     return EXACT if found.exact else PARTIAL if found.partial else ""
 
 
-def spans(attribute: str, value: str, text: str) -> Iterator[tuple[int, int]]:
+def disclosing_spans(attribute: str, value: str, text: str) -> Iterator[tuple[int, int]]:
     """The shortest runs of words that give a fact away as far as the whole text does, from the left.
 
     The rules of disclosure only say whether, so words are taken from either end until the rule no longer holds.
     """
     words = [match.span() for match in re.finditer(r"\S+", text)][:MOST_WORDS]
-    kind, start = given_away(attribute, value, text), 0
+    kind, start = disclosure_kind(attribute, value, text), 0
     while kind and start < len(words):
 
         def tells(first: int, last: int) -> bool:
@@ -202,7 +209,7 @@ def spans(attribute: str, value: str, text: str) -> Iterator[tuple[int, int]]:
         start = last + 1
 
 
-def repeated(text: str, expected: str) -> Iterator[tuple[int, int]]:
+def repeated_spans(text: str, expected: str) -> Iterator[tuple[int, int]]:
     """Where `IN_A_ROW` words of the expected answer, or all it has, stand in the text as they do there."""
     own = [match.span() for match in re.finditer(r"\w+", text)]
     theirs = [word.lower() for word in re.findall(r"\w+", expected)]

@@ -17,7 +17,7 @@ INK, FAINT, GRID, PAPER = "#1c2024", "#7d858d", "#dfe2e6", "#fffffe"
 COLOURS = ("#2563a8", "#c2571a", "#2f7d4f", "#8a4fbf", "#b8860c", "#c23b6d", "#1f8a8a", "#6b6f1d")
 SHAPES = "osD^vP"
 WIDE, TALL = 5.0, 3.8  # inches
-MOST_LINES = 8  # in one plot; more cannot be told apart
+MOST_CURVES = 8  # in one plot; more cannot be told apart
 MATPLOTLIB: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -42,7 +42,7 @@ MATPLOTLIB: dict[Any, Any] = {
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def plot_style() -> Iterator[None]:
     """matplotlib as these plots want it, and as it was before afterwards."""
     import matplotlib
 
@@ -50,12 +50,12 @@ def style() -> Iterator[None]:
         yield
 
 
-def safe(label: str, most: int = 30) -> str:
+def legend_label(label: str, most: int = 30) -> str:
     """A label of at most `most` letters that begins with no underscore: matplotlib leaves those out of legends."""
     return f"\u200b{label if len(label) <= most else label[: most - 1] + '…'}"
 
 
-def figure_of(rows: int = 1, columns: int = 1, *, width: float = WIDE, height: float = TALL) -> tuple[Figure, Any]:
+def new_figure(rows: int = 1, columns: int = 1, *, width: float = WIDE, height: float = TALL) -> tuple[Figure, Any]:
     """A figure without a window, and its axes as a grid."""
     from matplotlib.figure import Figure
 
@@ -63,13 +63,13 @@ def figure_of(rows: int = 1, columns: int = 1, *, width: float = WIDE, height: f
     return made, made.subplots(rows, columns, squeeze=False)
 
 
-def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+def assign_looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and shape of each name, all pairs used before one repeats."""
     count = len(COLOURS)
     return {name: (COLOURS[at % count], SHAPES[at // count % len(SHAPES)]) for at, name in enumerate(names)}
 
 
-def plain_numbers(axis: Any) -> None:
+def format_log_ticks(axis: Any) -> None:
     """Ticks of a logarithmic axis without mathematics."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 

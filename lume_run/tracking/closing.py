@@ -1,0 +1,83 @@
+"""What is sent at the end of a run: its scores, the tables of scores and generations, and its files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lume_run.common.records import Ask, Kind, Response
+from lume_run.report.results import SUBJECTS, Report, direction_of, group_of
+
+REPORT_FILES = ("report.md", "report.json", "config.yaml", "manifest.json")
+
+
+def closing_message(report: Report, responses: Mapping[str, Sequence[Response]], rows: int) -> dict[str, Any]:
+    """Scores before, after and their change under flat names, as tables, and what the models wrote."""
+    summary: dict[str, Any] = {
+        f"{SUBJECTS[subject]}/{name.replace('.', '/')}": value
+        for subject in report.subjects
+        for name in report.names
+        if (value := report.value(subject, name)) is not None
+    }
+    changes = {f"change/{name.replace('.', '/')}": report.change(name) for name in report.names}
+    summary |= {name: value for name, value in changes.items() if value is not None}
+    summary |= {f"seconds/{stage}": round(spent, 2) for stage, spent in report.seconds.items()}
+    summary |= {"mmlu_gate": report.gate} if report.gate is not None else {}
+    summary |= {"warnings": "\n".join(report.warnings)} if report.warnings else {}
+    tables = {"scores": score_table(report)} | ({"generations": generation_table(responses, rows)} if rows else {})
+    return {"summary": summary, "tables": {name: table for name, table in tables.items() if table["rows"]}}
+
+
+def score_table(report: Report) -> dict[str, Any]:
+    """Every score: a column a model, the change with its 95 % interval, and why it is missing where it is."""
+    columns = ["group", "score", "wanted", *(SUBJECTS[subject] for subject in report.subjects)]
+    rows = []
+    for name in report.names:
+        values = [report.value(subject, name) for subject in report.subjects]
+        ends = report.change_interval(name)
+        change = [report.change(name), ends.low if ends else None, ends.high if ends else None]
+        scores = [report.score(subject, name) for subject in report.subjects]
+        reasons = dict.fromkeys(score.reason for score in scores if score and score.reason)
+        rows.append([str(group_of(name)), name, str(direction_of(name)), *values, *change, "; ".join(reasons)])
+    return {"columns": [*columns, "change", "change_low", "change_high", "reason"], "rows": rows}
+
+
+def generation_table(responses: Mapping[str, Sequence[Response]], most: int) -> dict[str, Any]:
+    """What each model wrote to the same prompt, `most` of them, in turn from each side; private facts stay in it."""
+    subjects = [subject for subject in SUBJECTS if subject in responses]
+    by_id = {subject: {response.id: response for response in _answers(responses[subject])} for subject in subjects}
+    prompts = {key: response for subject in subjects for key, response in by_id[subject].items()}
+    rows = []
+    for key in sorted(prompts, key=_turns(prompts).__getitem__)[:most]:
+        prompt = prompts[key]
+        answers = [by_id[subject].get(key) for subject in subjects]
+        texts = [answer.output if answer else None for answer in answers]
+        rows.append([key, str(prompt.split), prompt.subtask, prompt.prompt, prompt.expected, *texts])
+    titles = [SUBJECTS[subject] for subject in subjects]
+    return {"columns": ["id", "side", "task", "prompt", "expected", *titles], "rows": rows}
+
+
+def _answers(responses: Sequence[Response]) -> list[Response]:
+    """The generated answers to questions and completions as they stand in the data."""
+    return [
+        response
+        for response in responses
+        if response.ask is Ask.GENERATE and not response.variant and response.kind in (Kind.COMPLETION, Kind.QUESTION)
+    ]
+
+
+def _turns(prompts: Mapping[str, Response]) -> dict[str, int]:
+    """By key how many prompts of its split stand up to and with it."""
+    counts: Counter[str] = Counter()
+    turns = {}
+    for key, response in prompts.items():
+        counts[response.split] += 1
+        turns[key] = counts[response.split]
+    return turns
+
+
+def report_files(folder: Path) -> list[Path]:
+    """The report, its config and manifest, and every plot."""
+    return [*(folder / name for name in REPORT_FILES if (folder / name).exists()), *sorted(folder.glob("*.png"))]

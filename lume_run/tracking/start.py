@@ -1,0 +1,83 @@
+"""Whether a run is logged at all, and what is sent at its start: its config, and how W&B files it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lume_run.common.files import content_hash
+from lume_run.config.settings import LoggerSettings, Settings
+from lume_run.tracking.messages import START, read_object
+
+SWEEP_VARIABLE = "LUME_RUN_SWEEP"  # environment variable: the name of the sweep that a job belongs to
+SWEPT_VARIABLE = "LUME_RUN_SWEPT"  # and the config paths in which its jobs differ, joined by commas
+LOGGER_TITLES = {"wandb": "W&B", "tensorboard": "TensorBoard"}
+LONGEST_NAME, LONGEST_TAG = 128, 64  # characters, W&B's own limits
+NAMED_BY = ("method", "task", "model", "seed")  # config paths that stand in every name
+OLD_MODES = {"dryrun": "offline", "run": "online"}  # values of WANDB_MODE that W&B still takes
+WANDB_VARIABLES = {  # those of W&B that win over settings, as WANDB_MODE does
+    "project": "WANDB_PROJECT",
+    "entity": "WANDB_ENTITY",
+    "group": "WANDB_RUN_GROUP",
+    "name": "WANDB_NAME",
+    "tags": "WANDB_TAGS",
+}
+
+
+def wandb_mode(logger: LoggerSettings) -> str:
+    """auto, online, offline or disabled: as the environment says, else as configured."""
+    mode = os.environ.get("WANDB_MODE") or logger.mode
+    return OLD_MODES.get(mode, mode)
+
+
+def is_enabled(logger: LoggerSettings) -> bool:
+    """Whether runs are logged anywhere but in their folders."""
+    return logger.name != "none" and not (logger.name == "wandb" and wandb_mode(logger) == "disabled")
+
+
+def start_message(
+    settings: Settings,
+    folder: Path,
+    identity: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a run is: its config, and how W&B is to file it. The same run always has the same id."""
+    logger = settings.logger
+    parts = [settings.method.name, settings.task.name, settings.model.name]
+    tags = [*dict.fromkeys([*parts, settings.launch.name, *logger.tags])]
+    agent_run = os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID")  # W&B's agent named the run
+    config = {"launch": asdict(settings.launch), "output_dir": settings.output_dir, "manifest": dict(manifest)}
+    init = {
+        "id": agent_run or content_hash([manifest["config_hash"], str(folder.resolve())]),
+        "project": logger.project,
+        "entity": logger.entity,
+        "name": _run_name([*parts, f"seed{settings.seed}"], identity, folder / logger.name),
+        "group": logger.group or os.environ.get(SWEEP_VARIABLE),
+        "tags": [tag[:LONGEST_TAG] for tag in tags],
+        "config": {**identity, **config},
+    }
+    return {
+        "logger": logger.name,
+        "title": LOGGER_TITLES[logger.name],
+        "mode": wandb_mode(logger),
+        "patience": logger.patience,
+        "init": {key: value for key, value in init.items() if not os.environ.get(WANDB_VARIABLES.get(key, ""))},
+    }
+
+
+def _run_name(parts: list[str], identity: Mapping[str, Any], home: Path) -> str:
+    """What the run is, and in a sweep what its job differs in; a restart from the folder knows of no sweep."""
+    swept = [key for key in os.environ.get(SWEPT_VARIABLE, "").split(",") if key and key not in NAMED_BY]
+    further = [f"{key.rpartition('.')[2]}={_value_at(identity, key)}" for key in swept]
+    earlier = read_object(home / START).get("init", {}).get("name")
+    return earlier if earlier and SWEEP_VARIABLE not in os.environ else "-".join([*parts, *further])[:LONGEST_NAME]
+
+
+def _value_at(data: Any, path: str) -> Any:
+    """What stands at a dotted path; a group (its name is what was chosen) by its name."""
+    for part in path.lstrip("+").replace("/", ".").split("."):
+        data = data.get(part) if isinstance(data, Mapping) else None
+    return data.get("name", "") if isinstance(data, Mapping) else data
