@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import ClassVar, Literal
 
 from lume_run.common.records import Example, Kind, Question, TaskData, with_separator
+from lume_run.common.seeds import pick, stable_digest
 from lume_run.config.settings import setting
 from lume_run.methods.base import Needs
 from lume_run.methods.objective import Objective
-from lume_run.methods.refusals import pick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +92,7 @@ BASELINES = (NoOp, Retrain, TaskVector, InContext, MergeAdapters)
 
 def sample_examples(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
     """`count` examples, fixed by the seed."""
-    return sorted(examples, key=lambda example: sha256(f"{seed}:{example.id}".encode()).digest())[:count]
+    return sorted(examples, key=lambda example: stable_digest(seed, example.id))[:count]
 
 
 def context_of(method: InContext, data: TaskData, refusals: Sequence[str], seed: int) -> str:

@@ -6,11 +6,10 @@ is fixed by its name and the seed, so that every epoch, resume and rank sees the
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 from lume_run.common.errors import DataError, Problem
+from lume_run.common.text_files import read_utf8
 
 # They follow questions as well as texts to be continued, so none speaks of a question. The order decides what `pick`
 # gives an example: changing, adding or moving a sentence changes runs.
@@ -138,27 +137,10 @@ REFUSALS: tuple[str, ...] = (
 )
 
 
-def pick(name: str, seed: int, choices: Sequence[str]) -> str:
-    """The choice for the example called `name`: the same in every process, whatever was picked before.
-
-    `hash` would differ between processes, and a generator would depend on the order of the examples.
-    """
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return choices[int.from_bytes(digest[:8], "big") % len(choices)]
-
-
 def read_refusals(path: Path) -> tuple[str, ...]:
     """The refusals of a UTF-8 text file, one a line, in file order; DataError if there are none to be had."""
     remedy = "give a UTF-8 text file with one refusal a line"
-    try:
-        text = path.read_bytes().decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
-    except OSError as error:
-        what = f"cannot be read: {error.strerror or error}"
-        raise DataError([Problem(where=str(path), what=what, remedy=remedy)]) from error
-    except UnicodeDecodeError as error:
-        number = error.object.count(b"\n", 0, error.start) + 1
-        what = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
-        raise DataError([Problem(where=f"{path}:{number}", what=what, remedy="save the file as UTF-8")]) from error
+    text = read_utf8(path, remedy=remedy)
     refusals = tuple(line.strip() for line in text.split("\n") if line.strip())  # splitlines would cut at U+2028
     if not refusals:
         raise DataError([Problem(where=str(path), what="holds no refusals", remedy=remedy)])

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from lume_run.common.errors import DataError, Problem, RunError
-from lume_run.common.jsonl import numbered_lines
 from lume_run.common.records import Example, Kind, Split, TaskData
+from lume_run.common.text_files import utf8_lines
 from lume_run.tasks.private_facts import attribute_of, rephrasings_of
 from lume_run.tasks.semeval_ids import ID, KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 
@@ -219,11 +219,7 @@ def _short(value: object) -> str:
 
 def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
     """(place, parsed value or Problem) of every line."""
-    try:
-        lines: list[tuple[int, str | Problem]] = list(numbered_lines(path))
-    except UnicodeDecodeError:
-        lines = list(_decoded_lines(path))
-    for number, line in lines:
+    for number, line in utf8_lines(path):
         where = f"{path}:{number}"
         if isinstance(line, Problem):
             yield where, line
@@ -233,17 +229,6 @@ def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
         except (ValueError, RecursionError) as error:
             remedy = "write one complete JSON object per line"
             yield where, Problem(where=where, what=f"not JSON: {error or 'nested too deeply'}", remedy=remedy)
-
-
-def _decoded_lines(path: Path) -> Iterator[tuple[int, str | Problem]]:
-    """As `numbered_lines`, for a file that is not UTF-8 throughout: a Problem stands for each broken line."""
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        try:
-            if line.strip():
-                yield number, line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            what = f"byte {error.start + 1} of the line, 0x{line[error.start]:02x}, is not UTF-8"
-            yield number, Problem(where=f"{path}:{number}", what=what, remedy="save the file as UTF-8")
 
 
 def _parquet_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, object]]:

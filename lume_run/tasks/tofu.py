@@ -7,13 +7,13 @@ copies and sets: ids are made from the text, so a question has the same one wher
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Split, TaskData, with_separator
+from lume_run.common.seeds import stable_digest
 from lume_run.config.settings import setting
 from lume_run.tasks.question_files import (
     COUNT_HELP,
@@ -168,7 +168,7 @@ def by_row(rows: Iterable[QuestionRow], prefix: str) -> list[QuestionRow]:
 
 
 def _digest(row: QuestionRow) -> str:
-    return hashlib.sha256("\0".join(row.key).encode()).hexdigest()[:12]
+    return stable_digest(*row.key, separator="\0").hex()[:12]
 
 
 def whole_texts(examples: Iterable[Example], split: Split) -> tuple[Example, ...]:

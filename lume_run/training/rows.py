@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lume_run.common.records import Example, Kind
+from lume_run.common.seeds import pick
 from lume_run.methods.base import Needs, Role
-from lume_run.methods.refusals import pick
 from lume_run.models.tokenise import TokenRow, encode
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import pytest
 from helpers.shared import SHARED
 
 from lume_run.common.errors import DataError
-from lume_run.methods.refusals import REFUSALS, pick, read_refusals
+from lume_run.common.seeds import pick
+from lume_run.methods.refusals import REFUSALS, read_refusals
 
 THEIRS = SHARED / "data" / "tofu" / "idontknow.txt"
 NAMES = [f"document-{number}qa0" for number in range(6000)]
@@ -99,7 +100,7 @@ def test_the_choice_depends_on_nothing_picked_before():
 
 
 def test_the_choice_is_the_same_in_another_process():
-    code = "from lume_run.methods.refusals import REFUSALS, pick\n"
+    code = "from lume_run.common.seeds import pick\nfrom lume_run.methods.refusals import REFUSALS\n"
     code += "for number in range(9): print(pick(f'n{number}', 7, REFUSALS))"
     for hash_seed in ("1", "2"):
         env = os.environ | {"PYTHONHASHSEED": hash_seed}
@@ -160,7 +161,7 @@ def test_a_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path, mark):
     path = written(tmp_path, mark + "I pass.\nJe passe, désolé.\n".encode("latin-1"))
-    assert problem_of(path) == (f"{path}:2", "byte 0xe9 is not UTF-8", "save the file as UTF-8")
+    assert problem_of(path) == (f"{path}:2", "byte 12 of the line, 0xe9, is not UTF-8", "save the file as UTF-8")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n\t\n", b"\xef\xbb\xbf"])

@@ -22,6 +22,7 @@ from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.files import content_hash
 from lume_run.common.jsonl import read_jsonl, to_json
 from lume_run.common.records import Ask, Response
+from lume_run.common.seeds import pick
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
@@ -29,7 +30,7 @@ from lume_run.methods.base import Losses, Needs, Role, Signals
 from lume_run.methods.baselines import context_of
 from lume_run.methods.likelihood import FineTune, GradientAscent, mean_nll
 from lume_run.methods.objective import Objective
-from lume_run.methods.refusals import REFUSALS, pick
+from lume_run.methods.refusals import REFUSALS
 from lume_run.pipeline import train
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import run_pipeline

@@ -11,12 +11,12 @@ are No.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Example, Kind, Split
+from lume_run.common.seeds import stable_digest
 from lume_run.evaluation.datasets.plain_text import read_text, require_file
 from lume_run.tasks.readers import field_problems, jsonl_rows, refuse
 
@@ -59,7 +59,7 @@ def load_general(path: Path, *, limit: int | None = None) -> list[Example]:
 
 def is_hallucinated(number: int, question: str, seed: int) -> bool:
     """Whether the row shows its hallucinated answer: true for half of all rows."""
-    return hashlib.sha256(f"{seed}:{number}:{question}".encode()).digest()[0] % 2 == 1
+    return stable_digest(seed, number, question)[0] % 2 == 1
 
 
 def _example(part: str, number: int, prompt: str, answer: str) -> Example:

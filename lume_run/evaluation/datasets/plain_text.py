@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Example, Kind, Split
+from lume_run.common.text_files import read_utf8
 
 BREAK = "<|endoftext|>"  # on a line of its own it ends a document, as in the released TinyStories files
 
@@ -38,15 +39,7 @@ def load_texts(path: Path, *, words: int, limit: int | None = None) -> list[Exam
 def read_text(path: Path, *, remedy: str = "check the path") -> str:
     """The text of a UTF-8 file; DataError where it is absent, unreadable, blank, or not UTF-8 (naming the line)."""
     require_file(path, remedy=remedy)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        what = f"the file cannot be read: {error.strerror or error}"
-        raise DataError([Problem(where=str(path), what=what, remedy=remedy)]) from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        what = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
-        raise DataError([Problem(where=f"{path}:{line}", what=what, remedy="save the file as UTF-8")]) from error
+    text = read_utf8(path, remedy=remedy)
     if not text.strip():
         raise DataError([Problem(where=str(path), what="the file has no text", remedy="give another file")])
     return text.replace("\r\n", "\n")

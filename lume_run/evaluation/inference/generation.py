@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lume_run.common.records import Example
+from lume_run.common.seeds import stable_digest
 from lume_run.evaluation.inference.runner import Runner, batch_of, decoded, prompt_row
 from lume_run.evaluation.inference.vllm import Engine
 from lume_run.models.tokenise import TokenRow
@@ -64,7 +64,7 @@ def uniforms(draws: Sequence[str], limit: int, seed: int) -> Tensor:
 
 def digest_of(draw: str, seed: int) -> bytes:
     """What a row's random numbers come from."""
-    return hashlib.sha256(f"{seed}:{draw}".encode()).digest()
+    return stable_digest(seed, draw)
 
 
 def seed_of(draw: str, seed: int) -> int:

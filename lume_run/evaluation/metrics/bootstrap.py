@@ -14,7 +14,6 @@ Shapes: S resamples, D documents, N rows.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lume_run.common.records import Score
+from lume_run.common.seeds import stable_digest
 
 Numbers = NDArray[np.float64]
 RESAMPLES_AT_ONCE = 200  # resamples at a time: weights of 14,000 rows then take 22 MB
@@ -171,7 +171,7 @@ def _document_numbers(documents: Sequence[str], column: Column) -> NDArray[np.in
 @lru_cache(maxsize=8)  # suites and models of one evaluation share them; 28 MB for 14,000 documents
 def _counts(documents: tuple[str, ...], seed: int, resamples: int) -> NDArray[np.int16]:
     """How often each document stands in each resample, (S, D)."""
-    digest = hashlib.sha256("\0".join((str(seed), *documents)).encode()).digest()
+    digest = stable_digest(seed, *documents, separator="\0")
     random, size = np.random.default_rng(list(digest)), len(documents)
     draws = (random.integers(size, size=size) for _ in range(resamples))
     return np.stack([np.bincount(draw, minlength=size).astype(np.int16) for draw in draws])

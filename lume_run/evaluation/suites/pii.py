@@ -15,13 +15,13 @@ Scores, `<side>` being forget (low is good) or retain (high is what was kept):
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
+from lume_run.common.seeds import stable_digest
 from lume_run.config.settings import EvaluatorSettings, setting
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, mean_of
 from lume_run.evaluation.metrics.pii import (
@@ -120,7 +120,7 @@ class Pii:
 
     def chosen(self, documents: Iterable[str]) -> set[str]:
         """The people who are probed, the same whatever the order and of a few more or less people."""
-        names = sorted(set(documents), key=lambda name: hashlib.sha256(name.encode()).digest())
+        names = sorted(set(documents), key=stable_digest)
         return set(names[: self.people])
 
     def scores(self, answers: Answers) -> list[Score]:

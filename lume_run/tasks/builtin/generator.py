@@ -8,12 +8,12 @@ their own, which leave the documents as they were before there were any.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from lume_run.common.records import Example, Kind, Split, TaskData
+from lume_run.common.seeds import stable_digest
 from lume_run.tasks.builtin.people import SLOTS, Cast, Registry, private_facts, stranger
 from lume_run.tasks.builtin.words import (
     AGES,
@@ -124,7 +124,7 @@ def _write_document(registry: Registry, *, seed: int, subtask: str, split: str, 
     slot = (index * len(_SPLITS) + _SPLITS.index(split)) * len(SUBTASKS) + SUBTASKS.index(subtask)
     text, questions = _WRITERS[subtask](rng, registry.cast(slot), Random(f"{key}/false"))
     return _Document(
-        id=f"builtin-{subtask}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:8]}",
+        id=f"builtin-{subtask}-{split}-{stable_digest(key).hex()[:8]}",
         subtask=subtask,
         text=text,
         cut=_cut_position(rng, text),

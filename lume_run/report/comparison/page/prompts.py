@@ -8,7 +8,6 @@ not given away by the answer. Elsewhere words in a row that the expected answer 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from lume_run.common.seeds import stable_digest
 from lume_run.evaluation.metrics.pii import RULES, disclosure_of
 from lume_run.report.comparison.run_folders import RunRecord
 
@@ -117,7 +117,7 @@ def facts_of(rows: Iterable[ResponseRow]) -> dict[str, Facts]:
 def interleave_kinds(rows: Sequence[ResponseRow]) -> Iterator[ResponseRow]:
     """By a hash of the id, a row of each subtask and kind in turn."""
     kinds: dict[tuple[str, str], list[ResponseRow]] = {}
-    for row in sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).digest()):
+    for row in sorted(rows, key=lambda row: stable_digest(row["id"])):
         kinds.setdefault((row["subtask"], row["kind"]), []).append(row)
     for turn in zip_longest(*(kinds[name] for name in sorted(kinds))):
         yield from (row for row in turn if row is not None)
