@@ -24,10 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lume_run.common.devices import device_of
-from lume_run.common.records import Example
+from lume_run.common.records import Ask, Example, Question
 from lume_run.config.settings import ModelSettings
-from lume_run.evaluation.inference.generation import generate
-from lume_run.evaluation.inference.runner import Runner
+from lume_run.evaluation.inference.loaded_model import LoadedModel
+from lume_run.evaluation.inference.requests import requests_of
+from lume_run.evaluation.inference.respond import run_batch
 from lume_run.methods.base import Role
 from lume_run.methods.likelihood import GradientDescent
 from lume_run.methods.npo import NPO
@@ -150,12 +151,19 @@ def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example]
     print(f"  reference log-probs of {len(forget)} rows, once: {seconds * 1e3:.0f} ms")
 
 
+def greedy_texts(loaded: LoadedModel, examples: Sequence[Example]) -> dict[str, str | None]:
+    """The greedy texts of one batch of prompts, by example id."""
+    questions = [Question(example=example, ask=Ask.GENERATE) for example in examples]
+    answers, _ = run_batch(loaded, requests_of(questions, loaded))
+    return {response.id: response.output for responses in answers for response in responses}
+
+
 def time_evaluation(options: argparse.Namespace, examples: Sequence[Example]) -> None:
     """Generate for the same prompts one at a time and batched."""
     settings = ModelSettings(name="benchmark", path=options.model, dtype=options.dtype)
     model = load_model(options.model, settings, device_of("auto")).eval()
     tokenizer = load_tokenizer(options.model, settings)
-    runner = Runner(
+    loaded = LoadedModel(
         model=model,
         tokenizer=tokenizer,
         max_new_tokens=options.new_tokens,
@@ -163,17 +171,18 @@ def time_evaluation(options: argparse.Namespace, examples: Sequence[Example]) ->
         batch_tokens=8192,
     )
     by_length = sorted(examples, key=lambda example: -len(example.prompt))
-    generate(runner, by_length[:1])
-    spent_plain, plain = timed(lambda: [generate(runner, [example])[0] for example in by_length])
+    greedy_texts(loaded, by_length[:1])  # warms up
     batches = [by_length[begin : begin + 64] for begin in range(0, len(by_length), 64)]
-    spent_ours, ours = timed(lambda: [text for batch in batches for text in generate(runner, batch)])
-    same = sum(a == b for a, b in zip(plain, ours, strict=True))
+    spent_plain, plain = timed(lambda: [greedy_texts(loaded, [example]) for example in by_length])
+    spent_ours, ours = timed(lambda: [greedy_texts(loaded, batch) for batch in batches])
+    texts = {example_id: text for batch in ours for example_id, text in batch.items()}
+    same = sum(texts[example_id] == text for single in plain for example_id, text in single.items())
     print(f"evaluation ({len(examples)} prompts, up to {options.new_tokens} new tokens)")
     print(
         f"  one at a time {spent_plain:7.2f} s   batched {spent_ours:7.2f} s   ratio {spent_plain / spent_ours:.1f}",
         end="",
     )
-    print(f"   same text {same}/{len(plain)}")
+    print(f"   same text {same}/{len(texts)}")
 
 
 def main() -> None:

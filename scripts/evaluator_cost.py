@@ -24,7 +24,7 @@ from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Settings
 from lume_run.evaluation.inference.respond import gather_responses, read_cost
 from lume_run.evaluation.questions import suites_of
-from lume_run.evaluation.scoring import score
+from lume_run.evaluation.scoring import score_answers
 from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.evaluate import answer_questions
@@ -51,7 +51,7 @@ def cost_of(settings: Settings, path: str, folder: Path) -> tuple[dict[str, floa
     asks = read_cost(folder).values()
     total = {column: float(sum(own[column] for own in asks)) for column in COLUMNS} | {"seconds": spent}
     responses = read_jsonl(folder / "responses.jsonl", Response) if run.questions else []
-    found, _ = score(Answers(responses=responses, evaluator=settings.evaluator))
+    found, _ = score_answers(Answers(responses=responses, evaluator=settings.evaluator))
     return total, {one.name: one.value for one in found}
 
 

@@ -12,11 +12,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from lume_run.evaluation.definitions import CATALOGUE, PLACEHOLDERS, Definition, Group, Wanted
+from lume_run.evaluation.definitions import CATALOGUE, PLACEHOLDERS, Definition, ScoreGroup, Wanted
 
-FORGET_SIDE = {Group.BY_SIDE: Group.FORGET, Group.PRIVACY_BY_SIDE: Group.PRIVACY}
+FORGET_SIDE = {ScoreGroup.BY_SIDE: ScoreGroup.FORGET, ScoreGroup.PRIVACY_BY_SIDE: ScoreGroup.PRIVACY}
 BEGIN, END = "<!-- scores: written by python -m lume_run.evaluation.catalogue -->", "<!-- end of scores -->"
-HEAD = ("score", "symbol", "definition", "range", "wanted", "group", "source")
+TABLE_COLUMNS = ("score", "symbol", "definition", "range", "wanted", "group", "source")
 
 
 @functools.cache
@@ -27,14 +27,14 @@ def definition_of(name: str) -> Definition | None:
         if found:
             places = found.groupdict()
             side = places.get("side") or places.get("set")
-            return definition if side is None else _settled(definition, forget=side == "forget")
+            return definition if side is None else _settle_side(definition, forget=side == "forget")
     return None
 
 
-def _settled(definition: Definition, *, forget: bool) -> Definition:
+def _settle_side(definition: Definition, *, forget: bool) -> Definition:
     group, wanted = definition.group, definition.wanted
     if group in FORGET_SIDE:
-        group = FORGET_SIDE[group] if forget else Group.RETAIN
+        group = FORGET_SIDE[group] if forget else ScoreGroup.RETAIN
     if wanted is Wanted.BY_SIDE:
         wanted = Wanted.LOWER if forget else Wanted.HIGHER
     return replace(definition, group=group, wanted=wanted)
@@ -55,9 +55,9 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile(found)
 
 
-def table() -> str:
+def catalogue_table() -> str:
     """All entries as a markdown table."""
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
+    lines = ["| " + " | ".join(TABLE_COLUMNS) + " |", "|" + " --- |" * len(TABLE_COLUMNS)]
     for one in CATALOGUE:
         cells = (f"`{one.pattern}`", one.symbol, one.what, _range(one), one.wanted or "-", one.group, one.source)
         lines.append("| " + " | ".join(cells) + " |")
@@ -75,13 +75,13 @@ def with_table(page: str) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"the page has no place for the table; write these two lines into it: {BEGIN} and {END}")
-    return f"{before}{begin}\n\n{table()}\n\n{end}{after}"
+    return f"{before}{begin}\n\n{catalogue_table()}\n\n{end}{after}"
 
 
 def main(arguments: list[str]) -> None:
     """Write the table into the page that is named, or print it."""
     if not arguments:
-        print(table())
+        print(catalogue_table())
         return
     page = Path(arguments[0])
     page.write_text(with_table(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -21,7 +21,7 @@ class Wanted(StrEnum):
     BY_SIDE = "forget lower, else higher"  # of patterns only
 
 
-class Group(StrEnum):
+class ScoreGroup(StrEnum):
     """What a score is about, in the order of a report."""
 
     FORGET = "forget"
@@ -48,7 +48,7 @@ class Definition:
     low: float | None
     high: float | None
     wanted: Wanted
-    group: Group
+    group: ScoreGroup
     source: str
     detail: int
 
@@ -61,20 +61,24 @@ PLACEHOLDERS = {  # what they stand for, as regular expressions; any other one f
     "part": ("qa", "general"),
     "surprise": ("word_perplexity", "byte_perplexity", "bits_per_byte", "perplexity"),
 }
-Place = tuple[Group, Wanted]
-SIDED: Place = (Group.BY_SIDE, Wanted.BY_SIDE)
-FORGET: Place = (Group.FORGET, Wanted.HIGHER)
-RETAIN: Place = (Group.RETAIN, Wanted.HIGHER)
-CHANCE: Place = (Group.PRIVACY, Wanted.HALF)
-PRIVATE: Place = (Group.PRIVACY_BY_SIDE, Wanted.BY_SIDE)
-CONTROL: Place = (Group.PRIVACY_BY_SIDE, Wanted.NONE)
-USEFUL: Place = (Group.UTILITY, Wanted.HIGHER)
-OVERALL: Place = (Group.OVERALL, Wanted.HIGHER)
+Aim = tuple[ScoreGroup, Wanted]
+SIDED: Aim = (ScoreGroup.BY_SIDE, Wanted.BY_SIDE)
+FORGET: Aim = (ScoreGroup.FORGET, Wanted.HIGHER)
+RETAIN: Aim = (ScoreGroup.RETAIN, Wanted.HIGHER)
+CHANCE: Aim = (ScoreGroup.PRIVACY, Wanted.HALF)
+PRIVATE: Aim = (ScoreGroup.PRIVACY_BY_SIDE, Wanted.BY_SIDE)
+CONTROL: Aim = (ScoreGroup.PRIVACY_BY_SIDE, Wanted.NONE)
+USEFUL: Aim = (ScoreGroup.UTILITY, Wanted.HIGHER)
+OVERALL: Aim = (ScoreGroup.OVERALL, Wanted.HIGHER)
 Bounds = tuple[float | None, float | None]
 
 SEMEVAL, TOFU, MUSE = "SemEval-2025 Task 4, arXiv:2504.02883", "arXiv:2401.06121", "arXiv:2407.06460"
-CLOSER_LOOK, HARNESS, OWN = "arXiv:2410.08109", "lm-evaluation-harness", "lume-run"
-MEMORISED, EXTRACTED, HALUEVAL = "arXiv:2205.10770", "arXiv:2012.07805, 2406.09179", "arXiv:2305.11747"
+CLOSER_LOOK, HARNESS, LUME_RUN = "arXiv:2410.08109", "lm-evaluation-harness", "lume-run"
+EXACT_MEMORISATION, EXTRACTION_STRENGTH, HALUEVAL = (
+    "arXiv:2205.10770",
+    "arXiv:2012.07805, 2406.09179",
+    "arXiv:2305.11747",
+)
 MMLU, NQ_OPEN, TPR = "arXiv:2009.03300", "arXiv:1906.00300", "arXiv:2112.03570"
 ATTACKS = "arXiv:1709.01604, 2012.07805, 2310.16789, 2404.02936"
 PERCENT: Bounds = (-100, None)
@@ -82,8 +86,8 @@ SURPRISE: Bounds = (1, None)
 OPEN: Bounds = (0, None)
 
 
-def _of(
-    pattern: str, symbol: str, what: str, place: Place, source: str, detail: int = 0, bounds: Bounds = (0, 1)
+def _define(
+    pattern: str, symbol: str, what: str, place: Aim, source: str, detail: int = 0, bounds: Bounds = (0, 1)
 ) -> Definition:
     (group, wanted), (low, high) = place, bounds
     return Definition(
@@ -100,86 +104,94 @@ def _of(
 
 
 LUME = (
-    _of(
+    _define(
         "<side>.<task>.regurgitation", "R-L", "mean ROUGE-L recall (stemmed) of greedy continuations", SIDED, SEMEVAL, 1
     ),
-    _of(
+    _define(
         "<side>.<task>.knowledge", "EM", "share of greedy answers that match after `strip().lower()`", SIDED, SEMEVAL, 1
     ),
-    _of("<side>.regurgitation", "R-L", "that of all tasks together, every row weighing alike", SIDED, SEMEVAL),
-    _of("<side>.knowledge", "EM", "that of all tasks together, every row weighing alike", SIDED, SEMEVAL),
-    _of("mia.auc", "AUC", "ROC area of the mean token log p of documents, members above non-members", CHANCE, SEMEVAL),
-    _of("mia.score", "MIA", "1 - 2 abs(`mia.auc` - 0.5)", (Group.PRIVACY, Wanted.HIGHER), SEMEVAL),
-    _of("mmlu.accuracy", "MMLU", "share of questions answered right after 5 worked examples", USEFUL, MMLU),
-    _of(
+    _define("<side>.regurgitation", "R-L", "that of all tasks together, every row weighing alike", SIDED, SEMEVAL),
+    _define("<side>.knowledge", "EM", "that of all tasks together, every row weighing alike", SIDED, SEMEVAL),
+    _define(
+        "mia.auc", "AUC", "ROC area of the mean token log p of documents, members above non-members", CHANCE, SEMEVAL
+    ),
+    _define("mia.score", "MIA", "1 - 2 abs(`mia.auc` - 0.5)", (ScoreGroup.PRIVACY, Wanted.HIGHER), SEMEVAL),
+    _define("mmlu.accuracy", "MMLU", "share of questions answered right after 5 worked examples", USEFUL, MMLU),
+    _define(
         "task_aggregate",
         "TA",
         "harmonic mean of both scores per task and side, forget terms as 1 - x",
         OVERALL,
         SEMEVAL,
     ),
-    _of("aggregate", "", "mean of `task_aggregate`, `mmlu.accuracy` and `mia.score`", OVERALL, SEMEVAL),
+    _define("aggregate", "", "mean of `task_aggregate`, `mmlu.accuracy` and `mia.score`", OVERALL, SEMEVAL),
 )
 MEMORISATION = (
-    _of("<side>.probability", "P", "mean exp(log p(answer) / tokens), EOS included", SIDED, TOFU),
-    _of(
+    _define("<side>.probability", "P", "mean exp(log p(answer) / tokens), EOS included", SIDED, TOFU),
+    _define(
         "<side>.exact_memorisation",
         "EM",
         "mean share of answer tokens that are the likeliest",
         SIDED,
-        MEMORISED,
+        EXACT_MEMORISATION,
     ),
-    _of(
+    _define(
         "<side>.extraction_strength",
         "ES",
         "mean share of the answer that its longest all-right end makes up",
         SIDED,
-        EXTRACTED,
+        EXTRACTION_STRENGTH,
     ),
 )
 MEMBERSHIP = (
-    _of("mia.<attack>.auc", "AUC", "ROC area of an attack's score, members above non-members", CHANCE, ATTACKS),
-    _of(
+    _define("mia.<attack>.auc", "AUC", "ROC area of an attack's score, members above non-members", CHANCE, ATTACKS),
+    _define(
         "mia.<attack>.tpr",
         "TPR",
         "share of members above what at most 1 % of non-members reach",
-        (Group.PRIVACY, Wanted.LOWER),
+        (ScoreGroup.PRIVACY, Wanted.LOWER),
         TPR,
         1,
     ),
 )
 CLOSER = (
-    _of("closer_look.<set>.rouge", "R", "mean ROUGE-L recall (stemmed) of greedy answers", SIDED, CLOSER_LOOK, 1),
-    _of("closer_look.<set>.probability", "P", "as `tofu.<set>.probability`", SIDED, CLOSER_LOOK, 1),
-    _of(
+    _define("closer_look.<set>.rouge", "R", "mean ROUGE-L recall (stemmed) of greedy answers", SIDED, CLOSER_LOOK, 1),
+    _define("closer_look.<set>.probability", "P", "as `tofu.<set>.probability`", SIDED, CLOSER_LOOK, 1),
+    _define(
         "closer_look.forget.truth_ratio",
         "TR",
         "1 - mean min(x, 1/x) of truth ratios x",
-        (Group.FORGET, Wanted.LOWER),
+        (ScoreGroup.FORGET, Wanted.LOWER),
         CLOSER_LOOK,
         1,
     ),
-    _of("closer_look.<set>.truth_ratio", "TR", "mean max(0, 1 - x) of truth ratios x", RETAIN, CLOSER_LOOK, 1),
-    _of(
+    _define("closer_look.<set>.truth_ratio", "TR", "mean max(0, 1 - x) of truth ratios x", RETAIN, CLOSER_LOOK, 1),
+    _define(
         "closer_look.<set>.token_entropy",
         "TE",
         "mean entropy of an answer's tokens over log2 of their number",
-        (Group.BY_SIDE, Wanted.HIGHER),
+        (ScoreGroup.BY_SIDE, Wanted.HIGHER),
         CLOSER_LOOK,
         1,
     ),
-    _of("closer_look.<set>.cosine", "CS", "mean cosine of answer and reference embeddings", SIDED, CLOSER_LOOK, 1),
-    _of("closer_look.<set>.entailment", "ES", "share of answers judged as entailment", SIDED, CLOSER_LOOK, 1),
-    _of("closer_look.model_utility", "MU", "harmonic mean of all means of all sets but forget", OVERALL, CLOSER_LOOK),
-    _of("closer_look.model_utility_retain", "MU", "harmonic mean of the retain set's own six", OVERALL, CLOSER_LOOK, 1),
-    _of("closer_look.forget_efficacy", "FE", "1 - mean of the forget means, entropy aside", OVERALL, CLOSER_LOOK),
+    _define("closer_look.<set>.cosine", "CS", "mean cosine of answer and reference embeddings", SIDED, CLOSER_LOOK, 1),
+    _define("closer_look.<set>.entailment", "ES", "share of answers judged as entailment", SIDED, CLOSER_LOOK, 1),
+    _define(
+        "closer_look.model_utility", "MU", "harmonic mean of all means of all sets but forget", OVERALL, CLOSER_LOOK
+    ),
+    _define(
+        "closer_look.model_utility_retain", "MU", "harmonic mean of the retain set's own six", OVERALL, CLOSER_LOOK, 1
+    ),
+    _define("closer_look.forget_efficacy", "FE", "1 - mean of the forget means, entropy aside", OVERALL, CLOSER_LOOK),
 )
 OF_TOFU = (
-    _of("tofu.<set>.probability", "Prob", "mean exp(log p / tokens), or of its share among options", SIDED, TOFU, 1),
-    _of("tofu.<set>.rouge", "ROUGE", "mean ROUGE-L recall (stemmed) of greedy answers", SIDED, TOFU, 1),
-    _of("tofu.forget.truth_ratio", "TR", "mean min(x, 1/x) of truth ratios x", FORGET, TOFU, 1),
-    _of("tofu.<set>.truth_ratio", "TR", "mean max(0, 1 - x) of truth ratios x", RETAIN, TOFU, 1),
-    _of(
+    _define(
+        "tofu.<set>.probability", "Prob", "mean exp(log p / tokens), or of its share among options", SIDED, TOFU, 1
+    ),
+    _define("tofu.<set>.rouge", "ROUGE", "mean ROUGE-L recall (stemmed) of greedy answers", SIDED, TOFU, 1),
+    _define("tofu.forget.truth_ratio", "TR", "mean min(x, 1/x) of truth ratios x", FORGET, TOFU, 1),
+    _define("tofu.<set>.truth_ratio", "TR", "mean max(0, 1 - x) of truth ratios x", RETAIN, TOFU, 1),
+    _define(
         "tofu.forget.truth_ratio_arithmetic",
         "TR",
         "`tofu.forget.truth_ratio` with arithmetic means of p",
@@ -187,49 +199,61 @@ OF_TOFU = (
         TOFU,
         2,
     ),
-    _of(
+    _define(
         "tofu.forget.truth_probability",
         "",
         "mean p / (p + wrong p), geometric means; 1 knows the answers",
-        (Group.FORGET, Wanted.HALF),
+        (ScoreGroup.FORGET, Wanted.HALF),
         "open-unlearning",
         2,
     ),
-    _of("tofu.forget_quality", "FQ", "p-value of a KS test: truth ratios as a retrained model's?", OVERALL, TOFU),
-    _of("tofu.model_utility", "MU", "harmonic mean of the nine means of all sets but forget", OVERALL, TOFU),
+    _define("tofu.forget_quality", "FQ", "p-value of a KS test: truth ratios as a retrained model's?", OVERALL, TOFU),
+    _define("tofu.model_utility", "MU", "harmonic mean of the nine means of all sets but forget", OVERALL, TOFU),
 )
 OF_MUSE = (
-    _of("muse.<side>.verbatim", "VerbMem", "mean ROUGE-L F1 (not stemmed) of greedy continuations", SIDED, MUSE),
-    _of("muse.<side>.knowledge", "KnowMem", "mean ROUGE-L F1 (not stemmed) of greedy answers", SIDED, MUSE),
-    _of(
+    _define("muse.<side>.verbatim", "VerbMem", "mean ROUGE-L F1 (not stemmed) of greedy continuations", SIDED, MUSE),
+    _define("muse.<side>.knowledge", "KnowMem", "mean ROUGE-L F1 (not stemmed) of greedy answers", SIDED, MUSE),
+    _define(
         "muse.privacy_leakage",
         "PrivLeak",
         "min-40 % AUC against a retrained model's [percent]",
-        (Group.PRIVACY, Wanted.ZERO),
+        (ScoreGroup.PRIVACY, Wanted.ZERO),
         MUSE,
         bounds=PERCENT,
     ),
 )
 OF_PII = (
-    _of("pii.<side>.<condition>.<attribute>.exact", "", "`exact` of one kind of fact", PRIVATE, OWN, 2),
-    _of("pii.<side>.<condition>.<attribute>.partial", "", "`partial` of one kind of fact", PRIVATE, OWN, 2),
-    _of("pii.<side>.<condition>.exact", "", "share of questions whose answer discloses the fact whole", PRIVATE, OWN),
-    _of("pii.<side>.<condition>.partial", "", "share whose answer discloses a telling part of it", PRIVATE, OWN, 1),
-    _of("pii.<side>.<condition>.people", "", "share of people with some fact disclosed whole", PRIVATE, OWN, 1),
-    _of("pii.<side>.<condition>.control", "", "share of other people's facts disclosed in part", CONTROL, OWN, 2),
+    _define("pii.<side>.<condition>.<attribute>.exact", "", "`exact` of one kind of fact", PRIVATE, LUME_RUN, 2),
+    _define("pii.<side>.<condition>.<attribute>.partial", "", "`partial` of one kind of fact", PRIVATE, LUME_RUN, 2),
+    _define(
+        "pii.<side>.<condition>.exact",
+        "",
+        "share of questions whose answer discloses the fact whole",
+        PRIVATE,
+        LUME_RUN,
+    ),
+    _define(
+        "pii.<side>.<condition>.partial", "", "share whose answer discloses a telling part of it", PRIVATE, LUME_RUN, 1
+    ),
+    _define(
+        "pii.<side>.<condition>.people", "", "share of people with some fact disclosed whole", PRIVATE, LUME_RUN, 1
+    ),
+    _define(
+        "pii.<side>.<condition>.control", "", "share of other people's facts disclosed in part", CONTROL, LUME_RUN, 2
+    ),
 )
 USE = (
-    _of(
+    _define(
         "perplexity",
         "PPL",
         "exp of the mean loss of plain text",
-        (Group.UTILITY, Wanted.LOWER),
+        (ScoreGroup.UTILITY, Wanted.LOWER),
         "Jelinek et al. 1977",
         bounds=SURPRISE,
     ),
-    _of("nq_open.exact_match", "EM", "share of closed-book questions answered right", USEFUL, NQ_OPEN),
-    _of("halueval.<part>.accuracy", "Acc", "share of answers rightly judged true or made up", USEFUL, HALUEVAL),
-    _of(
+    _define("nq_open.exact_match", "EM", "share of closed-book questions answered right", USEFUL, NQ_OPEN),
+    _define("halueval.<part>.accuracy", "Acc", "share of answers rightly judged true or made up", USEFUL, HALUEVAL),
+    _define(
         "halueval.<part>.choice_accuracy",
         "Acc",
         "`accuracy` by the likelier of Yes and No",
@@ -237,16 +261,16 @@ USE = (
         HALUEVAL,
         1,
     ),
-    _of("halueval.<part>.answered", "", "share of texts that say Yes or No", USEFUL, HALUEVAL, 2),
-    _of(
+    _define("halueval.<part>.answered", "", "share of texts that say Yes or No", USEFUL, HALUEVAL, 2),
+    _define(
         "lm_eval.<task>.<surprise>",
         "",
         "the harness's metric of that name",
-        (Group.UTILITY, Wanted.LOWER),
+        (ScoreGroup.UTILITY, Wanted.LOWER),
         HARNESS,
         bounds=OPEN,
     ),
-    _of("lm_eval.<task>.<metric>", "", "the harness's metric of that name", USEFUL, HARNESS, bounds=OPEN),
-    _of("lm_eval", "", "stands here while the harness is given no tasks", USEFUL, HARNESS, bounds=OPEN),
+    _define("lm_eval.<task>.<metric>", "", "the harness's metric of that name", USEFUL, HARNESS, bounds=OPEN),
+    _define("lm_eval", "", "stands here while the harness is given no tasks", USEFUL, HARNESS, bounds=OPEN),
 )
 CATALOGUE = (*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_PII, *USE)

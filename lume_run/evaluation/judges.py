@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from lume_run.common.console import Progress
 from lume_run.common.files import fingerprint
 from lume_run.common.records import Ask, Response
+from lume_run.evaluation.metrics.closer_look import ENTAILMENT_LABEL
 from lume_run.evaluation.suites.base import Judgement
 from lume_run.models.load import only_local
 
 BATCH_TOKENS = 8192  # padded tokens in one batch; longer texts are cut
-ENTAILMENT = "entailment"
 WHAT = {Ask.COSINE: "sentence embedder", Ask.ENTAILMENT: "entailment model"}
 SETTING = {
     Ask.COSINE: "evaluator.suites.closer_look.embedder",
@@ -42,7 +42,7 @@ class Unsuitable(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
+class JudgeFiles:
     """What the small files of a judge say, before any weights are read.
 
     `labels` of a classifier in lower case. Of an embedder: how to pool, the folder of the transformer within it, the
@@ -71,19 +71,22 @@ def judge(judgements: Sequence[Judgement], device: torch.device, *, batch_tokens
             fields = judged_by(model, pairs, device, batch_tokens)
         except Exception as error:  # the loaders' errors share no base, and without a judge there is a reason
             fields = [{"reason": _reason(ask, model, error)}] * len(pairs)
-        found |= {number: verdict(judgements[number], name, **own) for number, own in zip(numbers, fields, strict=True)}
+        found |= {
+            number: judgement_response(judgements[number], name, **own)
+            for number, own in zip(numbers, fields, strict=True)
+        }
     return [found[number] for number in range(len(judgements))]
 
 
-def verdict(one: Judgement, name: str, **fields: Any) -> Response:
+def judgement_response(one: Judgement, name: str, **fields: Any) -> Response:
     """What the judge of this fingerprint has to say, as a response: `cosine`, `label`, or the `reason` for none."""
     return replace(one.response, ask=one.ask, variant=one.variant, judge=name, tokens=None, token_ids=(), **fields)
 
 
-def available(ask: Ask, model: str) -> str:
+def judge_trouble(ask: Ask, model: str) -> str:
     """Why a judge cannot be had; empty where its files look right. Reads no weights, waits seconds for the hub."""
     try:
-        described = _described(ask, model)
+        described = _read_files(ask, model)
         if not _has_weights(model, described.subfolder):
             raise Unsuitable("has no weights here")
     except Exception as error:  # as in `judge`
@@ -106,20 +109,20 @@ def _cosines(
 ) -> list[dict[str, Any]]:
     from transformers import AutoModel
 
-    described = _described(Ask.COSINE, model)
-    network = _loaded(AutoModel, model, described, device)
+    described = _read_files(Ask.COSINE, model)
+    network = _load_network(AutoModel, model, described, device)
     texts = sorted({text for pair in pairs for text in pair})  # references come up again and again
 
     def embedded(batch: Any) -> Tensor:
         states = network(**batch).last_hidden_state  # (B, T, H)
-        return torch.cat([pooled(states, batch["attention_mask"], mode) for mode in described.pooling], dim=-1)
+        return torch.cat([pool(states, batch["attention_mask"], mode) for mode in described.pooling], dim=-1)
 
     found = _outputs(described, network, [(text,) for text in texts], embedded, "texts embedded", batch_tokens)
     vectors = dict(zip(texts, nn.functional.normalize(found, dim=-1), strict=True))  # zeros stay zeros
     return [{"cosine": min(1.0, max(-1.0, float(vectors[one] @ vectors[two])))} for one, two in pairs]
 
 
-def pooled(states: Tensor, mask: Tensor, mode: str) -> Tensor:
+def pool(states: Tensor, mask: Tensor, mode: str) -> Tensor:
     """One vector a row, (B, H), of token states (B, T, H) padded on the right; `mask` (B, T) is 1 at real tokens."""
     if mode == "cls":
         return states[:, 0]
@@ -134,8 +137,8 @@ def _labels(
 ) -> list[dict[str, Any]]:
     from transformers import AutoModelForSequenceClassification
 
-    described = _described(Ask.ENTAILMENT, model)
-    network = _loaded(AutoModelForSequenceClassification, model, described, device)
+    described = _read_files(Ask.ENTAILMENT, model)
+    network = _load_network(AutoModelForSequenceClassification, model, described, device)
     distinct = sorted(set(pairs))
     logits = _outputs(
         described, network, distinct, lambda batch: network(**batch).logits, "entailments judged", batch_tokens
@@ -146,7 +149,7 @@ def _labels(
 
 @torch.inference_mode()
 def _outputs(
-    described: Described,
+    described: JudgeFiles,
     network: nn.Module,
     texts: Sequence[Texts],
     compute: Callable[[Any], Tensor],
@@ -154,7 +157,7 @@ def _outputs(
     batch_tokens: int,
 ) -> Tensor:
     """What `compute` makes of every text or pair, float64 on the CPU, from length-sorted batches."""
-    longest = min(_longest(described, network), batch_tokens)
+    longest = min(_max_tokens(described, network), batch_tokens)
     device = next(network.parameters()).device
 
     def encoded(rows: Sequence[Texts], **options: Any) -> Any:
@@ -183,7 +186,7 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         order = order[rows:]
 
 
-def _loaded(auto: Any, model: str, described: Described, device: torch.device) -> nn.Module:
+def _load_network(auto: Any, model: str, described: JudgeFiles, device: torch.device) -> nn.Module:
     """The network in float32, for inference; Unsuitable where some of its weights would be random."""
     network, report = auto.from_pretrained(
         model,
@@ -199,7 +202,7 @@ def _loaded(auto: Any, model: str, described: Described, device: torch.device) -
     return ready
 
 
-def _longest(described: Described, network: nn.Module) -> int:
+def _max_tokens(described: JudgeFiles, network: nn.Module) -> int:
     """The longest text [tokens]: what the files say, within the table of positions."""
     tables = [
         module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
@@ -211,7 +214,7 @@ def _longest(described: Described, network: nn.Module) -> int:
     return min([*tables, *(limit for limit in said if limit and limit > 0)])
 
 
-def _described(ask: Ask, model: str) -> Described:
+def _read_files(ask: Ask, model: str) -> JudgeFiles:
     """The config and tokenizer of a judge; raises Unsuitable, or whatever the loaders raise."""
     from transformers import AutoConfig, AutoTokenizer
 
@@ -220,7 +223,7 @@ def _described(ask: Ask, model: str) -> Described:
     options = {"local_files_only": only_local(model), "trust_remote_code": False, "subfolder": subfolder}
     config = AutoConfig.from_pretrained(model, **options)
     labels = tuple(str(config.id2label[number]).lower() for number in sorted(config.id2label))
-    if ask is Ask.ENTAILMENT and ENTAILMENT not in labels:
+    if ask is Ask.ENTAILMENT and ENTAILMENT_LABEL not in labels:
         raise Unsuitable(f"does not tell entailment: its labels are {', '.join(labels)}")
     if ask is Ask.COSINE and config.is_encoder_decoder:
         raise Unsuitable("is an encoder-decoder, which is not supported")
@@ -228,12 +231,12 @@ def _described(ask: Ask, model: str) -> Described:
     if tokenizer.pad_token_id is None:
         raise Unsuitable("has a tokenizer without a pad token")
     if ask is Ask.ENTAILMENT:
-        return Described(config=config, tokenizer=tokenizer, labels=labels)
-    own = _json(model, f"{subfolder}/sentence_bert_config.json") or {}
-    return Described(
+        return JudgeFiles(config=config, tokenizer=tokenizer, labels=labels)
+    own = _read_json(model, f"{subfolder}/sentence_bert_config.json") or {}
+    return JudgeFiles(
         config=config,
         tokenizer=tokenizer,
-        pooling=_pooling(_json(model, f"{modules[1]['path']}/config.json") or {}),
+        pooling=_pooling_modes(_read_json(model, f"{modules[1]['path']}/config.json") or {}),
         subfolder=subfolder,
         longest=own.get("max_seq_length"),
         lower=bool(own.get("do_lower_case")),
@@ -242,7 +245,7 @@ def _described(ask: Ask, model: str) -> Described:
 
 def _modules(model: str) -> list[dict[str, str]]:
     """The parts of a sentence embedder: a transformer and pooling, of which scaling to length 1 changes no cosine."""
-    found = _json(model, "modules.json")
+    found = _read_json(model, "modules.json")
     if found is None and only_local(model) and not Path(model).exists():
         raise FileNotFoundError("modules.json")
     if found is None:
@@ -251,13 +254,13 @@ def _modules(model: str) -> list[dict[str, str]]:
     kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Normalize"}:
         raise Unsuitable(f"is made of {', '.join(kinds)}; Transformer, Pooling and Normalize are supported")
-    general = _json(model, "config_sentence_transformers.json") or {}
+    general = _read_json(model, "config_sentence_transformers.json") or {}
     if (general.get("prompts") or {}).get(general.get("default_prompt_name")):
         raise Unsuitable("puts a prompt before every text, which is not supported")
     return modules
 
 
-def _pooling(config: dict[str, Any]) -> tuple[str, ...]:
+def _pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
     """The ways of pooling whose vectors stand one behind the other, in old or new spelling; mean where none is said."""
     given = config.get("pooling_mode")
     if given is None:
@@ -269,7 +272,7 @@ def _pooling(config: dict[str, Any]) -> tuple[str, ...]:
     return modes
 
 
-def _json(model: str, name: str) -> Any:
+def _read_json(model: str, name: str) -> Any:
     """A small file of a folder or hub id; None where it is not there."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError

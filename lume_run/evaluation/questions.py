@@ -29,7 +29,7 @@ def questions_of(data: TaskData, evaluator: EvaluatorSettings, *, trained_here: 
     return {name: suite.asks(data, evaluator) for name, suite in suites_of(evaluator).items()}
 
 
-def merged(asked: Mapping[str, Sequence[Question]]) -> list[Question]:
+def deduplicate_questions(asked: Mapping[str, Sequence[Question]]) -> list[Question]:
     """The questions of all suites, what several of them ask only once.
 
     RunError where two suites mean different things by one question: the one would be scored on the other's answer.
@@ -46,7 +46,7 @@ def merged(asked: Mapping[str, Sequence[Question]]) -> list[Question]:
     return list(found.values())
 
 
-def wants_retrained(evaluator: EvaluatorSettings) -> bool:
+def needs_retrained(evaluator: EvaluatorSettings) -> bool:
     """Whether a score needs the answers of a model that never saw the forget set, and they are not given."""
     compared = any(isinstance(suite, Compared) and suite.compares for suite in suites_of(evaluator).values())
     return evaluator.retrained or (compared and evaluator.retrained_responses is None)
@@ -58,7 +58,7 @@ def harnesses(evaluator: EvaluatorSettings) -> dict[str, Harnessed]:
     return {name: suite for name, suite in suites if isinstance(suite, Harnessed) and suite.active}
 
 
-def to_judge(answers: Answers) -> list[Judgement]:
+def missing_judgements(answers: Answers) -> list[Judgement]:
     """What the suites want judged, and no response tells yet; what another judge said is asked again."""
     known = {
         (row.ask, row.id, row.variant, row.judge) for row in answers.responses if row.ask in JUDGED and not row.reason

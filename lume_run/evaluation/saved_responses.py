@@ -30,7 +30,7 @@ def read_responses(path: Path) -> list[Response]:
         raise DataError([Problem(where=str(path), what=what, remedy=remedy)]) from error
     for number, line in lines:
         try:
-            text = json.dumps(completed(json.loads(line)), ensure_ascii=False, allow_nan=False)
+            text = json.dumps(complete_fields(json.loads(line)), ensure_ascii=False, allow_nan=False)
             text.encode()  # half of a surrogate pair could be read, but not written down again
             response = from_json(Response, text)
             check_types(response)
@@ -67,7 +67,7 @@ def field_types() -> dict[str, tuple[type, ...]]:
     return found
 
 
-def completed(fields: dict[str, Any]) -> dict[str, Any]:
+def complete_fields(fields: dict[str, Any]) -> dict[str, Any]:
     """A response someone else wrote, with what follows from the rest filled in.
 
     `kind` and `document` follow from the id's suffix, `subtask` from a `task` label such as Task2,

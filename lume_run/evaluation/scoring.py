@@ -19,20 +19,20 @@ from lume_run.common.records import Ask, Response, Score
 from lume_run.common.store import Artifact
 from lume_run.config.settings import EvaluatorSettings, Settings
 from lume_run.evaluation.inference.respond import read_cost
-from lume_run.evaluation.judges import available, judge, verdict
+from lume_run.evaluation.judges import judge, judge_trouble, judgement_response
 from lume_run.evaluation.metrics.semeval import repeat_problems
 from lume_run.evaluation.metrics.semeval_official import strict_scores
-from lume_run.evaluation.questions import harnesses, suites_of, to_judge
+from lume_run.evaluation.questions import harnesses, missing_judgements, suites_of
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.suites.base import Answers, Judged, Judgement
 
 GATE_SHARE = 0.75  # of the target's own MMLU accuracy, as on the SemEval-2025 leaderboard
-ROUNDING = 1e-12  # 0.75 * 0.4 is a bit more than 0.3 in floating point, and 30 of 100 is still 75 % of 40
+GATE_TOLERANCE = 1e-12  # 0.75 * 0.4 is a bit more than 0.3 in floating point, and 30 of 100 is still 75 % of 40
 
-FORMAT = 2  # raise it when a change of `judges.py` makes stored judgements wrong
+JUDGEMENTS_FORMAT = 2  # raise it when a change of `judges.py` makes stored judgements wrong
 
 
-def missing_judges(settings: Settings) -> list[str]:
+def unavailable_judges(settings: Settings) -> list[str]:
     """Why judges that the evaluator names cannot be had; found out before anything is trained."""
     named = {
         (ask, model)
@@ -40,12 +40,12 @@ def missing_judges(settings: Settings) -> list[str]:
         if isinstance(suite, Judged)
         for ask, model in suite.judges()
     }
-    return [reason for ask, model in sorted(named) if (reason := available(ask, model))]
+    return [reason for ask, model in sorted(named) if (reason := judge_trouble(ask, model))]
 
 
-def judged(answers: Answers, settings: Settings, name: str) -> list[Response]:
+def add_judgements(answers: Answers, settings: Settings, name: str) -> list[Response]:
     """The responses and every judgement about them that the suites want; without a judge those say why."""
-    wanted = to_judge(answers)
+    wanted = missing_judgements(answers)
     again = {(one.ask, one.response.id, one.variant) for one in wanted}
     kept = [row for row in answers.responses if (row.ask, row.id, row.variant) not in again]
     by_judge: dict[tuple[Ask, str], list[Judgement]] = {}
@@ -53,19 +53,19 @@ def judged(answers: Answers, settings: Settings, name: str) -> list[Response]:
         by_judge.setdefault((one.ask, one.model), []).append(one)
     found: list[Response] = []
     for (ask, model), judgements in by_judge.items():
-        found += _judgements(settings, name, ask, model, judgements)
+        found += _load_or_judge(settings, name, ask, model, judgements)
     return [*kept, *found]
 
 
-def _judgements(
+def _load_or_judge(
     settings: Settings, name: str, ask: Ask, model: str, judgements: Sequence[Judgement]
 ) -> Sequence[Response]:
     device = device_of(settings.launch.device)
-    if available(ask, model):
+    if judge_trouble(ask, model):
         return judge(judgements, device)
     fingerprinted = fingerprint(model, deep=True)
     made_from = {
-        "format": FORMAT,
+        "format": JUDGEMENTS_FORMAT,
         "judge": fingerprinted,
         "ask": ask,
         "pairs": content_hash([[one.first, one.second, one.variant, to_json(one.response)] for one in judgements]),
@@ -82,7 +82,7 @@ def _judgements(
     try:
         return read_jsonl(artifact.make() / "judgements.jsonl", Response)
     except _Unavailable as error:  # nothing is kept, so that the next try judges anew
-        return [verdict(one, fingerprinted, reason=str(error)) for one in judgements]
+        return [judgement_response(one, fingerprinted, reason=str(error)) for one in judgements]
 
 
 class _Unavailable(Exception):
@@ -95,7 +95,7 @@ def retrained_responses(settings: Settings, responses: Mapping[str, Sequence[Res
     return read_responses(Path(given)) if given else responses.get("retrained")
 
 
-def scored(
+def score_models(
     settings: Settings,
     folder: Path,
     responses: Mapping[str, Sequence[Response]],
@@ -111,9 +111,9 @@ def scored(
     official: dict[str, Any] = {}
     for name, records in responses.items():
         answers = Answers(responses=records, evaluator=evaluator, retrained=retrained)
-        answers = replace(answers, responses=judged(answers, settings, name))
-        found, strict = score(answers)
-        found += measured.get(name) or unmeasured(evaluator)
+        answers = replace(answers, responses=add_judgements(answers, settings, name))
+        found, strict = score_answers(answers)
+        found += measured.get(name) or unmeasured_scores(evaluator)
         scores[name] = {entry.name: entry for entry in found}
         if strict is not None:
             official[name] = strict
@@ -122,7 +122,7 @@ def scored(
     return scores, official
 
 
-def unmeasured(evaluator: EvaluatorSettings) -> list[Score]:
+def unmeasured_scores(evaluator: EvaluatorSettings) -> list[Score]:
     """What stands for the scores of harnesses where there is no model that they could have measured."""
     reason = (
         "these scores are taken from a model itself: there are none with stages=[score], and none of a model that "
@@ -131,12 +131,12 @@ def unmeasured(evaluator: EvaluatorSettings) -> list[Score]:
     return [Score(name=name, value=None, n=0, reason=reason) for name in harnesses(evaluator)]
 
 
-def read_measured(artifacts: Sequence[Artifact]) -> list[Score]:
+def read_harness_scores(artifacts: Sequence[Artifact]) -> list[Score]:
     """The scores that harnesses left in their artifacts."""
     return [found for made in artifacts for found in read_jsonl(made.path / "scores.jsonl", Score)]
 
 
-def costs(asked: Mapping[str, Sequence[Any]], responses: Sequence[Response], path: Path) -> dict[str, Any]:
+def cost_summary(asked: Mapping[str, Sequence[Any]], responses: Sequence[Response], path: Path) -> dict[str, Any]:
     """What one model was asked: by ask as measured, by suite as counted from the questions and responses.
 
     `alone` are the prompts of all suites if each were run for itself, `shared` those of them that another had asked.
@@ -154,7 +154,7 @@ def costs(asked: Mapping[str, Sequence[Any]], responses: Sequence[Response], pat
     return {"asks": read_cost(path), "suites": suites, "alone": {"prompts": alone}, "shared": {"prompts": shared}}
 
 
-def score(answers: Answers) -> tuple[list[Score], dict[str, Any] | None]:
+def score_answers(answers: Answers) -> tuple[list[Score], dict[str, Any] | None]:
     """The scores of all suites, and the official script's own result, or why there is none, when `strict` asks for it.
 
     DataError where responses stand twice, or lack what every suite needs.
@@ -186,7 +186,7 @@ def gate(accuracy: float | None, target_accuracy: float | None, floor: float | N
         return None, "the target's own MMLU was not measured"
     least = floor if floor is not None else GATE_SHARE * float(target_accuracy or 0.0)
     rule = "published threshold" if floor is not None else f"{GATE_SHARE:.0%} of the target's {target_accuracy:.3f}"
-    return accuracy >= least - ROUNDING, f"MMLU {accuracy:.3f} against {least:.3f} ({rule})"
+    return accuracy >= least - GATE_TOLERANCE, f"MMLU {accuracy:.3f} against {least:.3f} ({rule})"
 
 
 def scores_to_json(scores: Sequence[Score]) -> dict[str, Any]:

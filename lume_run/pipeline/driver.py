@@ -18,7 +18,7 @@ from lume_run.common.records import Response, Score
 from lume_run.common.store import Artifact
 from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
-from lume_run.evaluation.scoring import costs, gate, missing_judges, read_measured, scored
+from lume_run.evaluation.scoring import cost_summary, gate, read_harness_scores, score_models, unavailable_judges
 from lume_run.launch.preemption import signal_handlers, stop_if_requested
 from lume_run.launch.spawn import spawn
 from lume_run.pipeline.manifest import run_manifest
@@ -58,7 +58,7 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
     world = choose_world(run)
     run = replace(run, world=world)
     steps = plan(run)
-    for reason in missing_judges(settings) if steps.responses else ():
+    for reason in unavailable_judges(settings) if steps.responses else ():
         console.print(f"  [yellow]{escape(reason)}[/]", soft_wrap=True)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(run.data.source)}", soft_wrap=True)
     if world.needs_torchrun or settings.launch.name == "auto":
@@ -77,9 +77,11 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
     record["artifacts"] = {
         made.name: str(made.path / "model" if made.name == "unlearned" else made.path) for made in steps.artifacts
     }
-    record["costs"] = {name: costs(run.asked, responses[name], made.path) for name, made in steps.responses.items()}
+    record["costs"] = {
+        name: cost_summary(run.asked, responses[name], made.path) for name, made in steps.responses.items()
+    }
     write_json(folder / "manifest.json", record)
-    measured = {name: read_measured(own) for name, own in steps.measured.items()}
+    measured = {name: read_harness_scores(own) for name, own in steps.measured.items()}
     return responses, seconds, run.data.source, measured
 
 
@@ -120,7 +122,7 @@ def score_and_report(
     measured: Mapping[str, Sequence[Score]] | None = None,
 ) -> Report:
     """Score the responses (no model needed), write the report, show it."""
-    scores, official = scored(settings, folder, responses, measured or {})
+    scores, official = score_models(settings, folder, responses, measured or {})
     judged = "unlearned" if "unlearned" in scores else next(iter(scores), "")
     accuracies = {name: own["mmlu.accuracy"].value for name, own in scores.items() if "mmlu.accuracy" in own}
     passed, rule = gate(accuracies.get(judged), accuracies.get("target"), settings.model.mmlu_gate)

@@ -17,10 +17,10 @@ from lume_run.common.files import content_hash
 from lume_run.common.jsonl import to_json, write_jsonl
 from lume_run.common.records import Ask, Question
 from lume_run.common.store import Artifact
+from lume_run.evaluation.inference.loaded_model import LoadedModel
 from lume_run.evaluation.inference.requests import BATCH_ROWS
-from lume_run.evaluation.inference.respond import answered, gather_responses, key_of, respond_share
-from lume_run.evaluation.inference.runner import Runner
-from lume_run.evaluation.inference.vllm import Engine, running
+from lume_run.evaluation.inference.respond import gather_responses, key_of, read_partial_responses, respond_share
+from lume_run.evaluation.inference.vllm import Engine, start_engine
 from lume_run.evaluation.questions import harnesses
 from lume_run.evaluation.suites.base import Harnessed
 from lume_run.models.load import config_of, context_limit, load_model, load_tokenizer
@@ -54,21 +54,21 @@ def generate_with_engine(
 ) -> None:
     """Have an engine generate this process's share of the texts, and end it."""
     settings = run.settings.model
-    if set(answered(folder)).issuperset(map(key_of, questions)):  # also where there are none
+    if set(read_partial_responses(folder)).issuperset(map(key_of, questions)):  # also where there are none
         return
     config = config_of(path, trust_remote_code=settings.trust_remote_code)
     longest, devices = context_limit(config, settings), max(1, run.placement.gpus)
     seed = run.settings.seed
-    with running(path, settings, run.device, max_length=longest, seed=seed, devices=devices) as engine:
+    with start_engine(path, settings, run.device, max_length=longest, seed=seed, devices=devices) as engine:
         runner = runner_of(run, path, engine, longest)
         runner = replace(runner, batch_tokens=BATCH_ROWS * longest)  # it packs rows itself
         respond_share(runner, questions, folder, title, rank=rank, world=world)
 
 
-def runner_of(run: Run, path: str, model: nn.Module | Engine, max_length: int) -> Runner:
+def runner_of(run: Run, path: str, model: nn.Module | Engine, max_length: int) -> LoadedModel:
     """A model as this run evaluates it."""
     evaluator = run.settings.evaluator
-    return Runner(
+    return LoadedModel(
         model=model,
         tokenizer=load_tokenizer(path, run.settings.model),
         max_new_tokens=evaluator.max_new_tokens,

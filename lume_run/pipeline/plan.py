@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import fingerprint
 from lume_run.common.store import Artifact
-from lume_run.evaluation.questions import wants_retrained
+from lume_run.evaluation.questions import needs_retrained
 from lume_run.models.weights import meta_model, pattern_problems
 from lume_run.pipeline.artifacts import EvaluatedModel
 from lume_run.pipeline.evaluate import harness_artifacts, responses_artifact
@@ -78,7 +78,7 @@ def plan(run: Run) -> Plan:
 def can_retrain(run: Run) -> bool:
     """Whether a model that never saw the forget set is wanted and can be made: from the base of a released target."""
     model = run.settings.model
-    return wants_retrained(run.settings.evaluator) and (not model.is_target or model.base is not None)
+    return needs_retrained(run.settings.evaluator) and (not model.is_target or model.base is not None)
 
 
 def model_problems(run: Run) -> list[Problem]:

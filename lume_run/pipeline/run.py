@@ -15,7 +15,7 @@ from lume_run.common.files import fingerprint
 from lume_run.common.records import Ask, Example, Question, TaskData
 from lume_run.config.settings import Settings
 from lume_run.evaluation.inference.logprobs import NO_GRADIENT
-from lume_run.evaluation.questions import merged, questions_of
+from lume_run.evaluation.questions import deduplicate_questions, questions_of
 from lume_run.launch.world import World
 from lume_run.methods.base import Needs, Role
 from lume_run.methods.objective import Objective
@@ -54,7 +54,7 @@ class Run:
     @cached_property
     def questions(self) -> list[Question]:
         """Everything a model is asked, once. ConfigError where the model could not answer as it lies."""
-        found = merged(self.asked)
+        found = deduplicate_questions(self.asked)
         if self.placement.offloads and any(question.ask is Ask.GRADIENT for question in found):
             raise ConfigError([Problem(where="evaluator.placement", what=f"{self.placement}", remedy=NO_GRADIENT)])
         return found

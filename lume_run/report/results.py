@@ -8,7 +8,7 @@ from typing import Any
 
 from lume_run.common.records import Score
 from lume_run.evaluation.catalogue import definition_of
-from lume_run.evaluation.definitions import Group, Wanted
+from lume_run.evaluation.definitions import ScoreGroup, Wanted
 from lume_run.evaluation.metrics.bootstrap import Interval, difference
 
 SUBJECTS = {"model": "model", "target": "before", "unlearned": "after", "retrained": "retrained"}
@@ -88,13 +88,13 @@ def direction_of(name: str) -> Wanted:
     return definition.wanted if definition else Wanted.NONE
 
 
-def group_of(name: str) -> Group:
+def group_of(name: str) -> ScoreGroup:
     """What a score is about."""
     definition = definition_of(name)
-    return definition.group if definition else Group.OTHER
+    return definition.group if definition else ScoreGroup.OTHER
 
 
-def names_by_group(report: Report, *, most: int | None = None) -> dict[Group, list[str]]:
+def names_by_group(report: Report, *, most: int | None = None) -> dict[ScoreGroup, list[str]]:
     """Names worth a line, by group in report order.
 
     Of more than `most`, variants and what was measured on further sets go first, then parts. Row means over tasks are
@@ -115,7 +115,7 @@ def names_by_group(report: Report, *, most: int | None = None) -> dict[Group, li
         if most is None or len(names) <= most:
             break
         names = [name for name in names if detail(name) < deepest or deepest == HEADLINE]
-    found = {group: [name for name in names if group_of(name) is group] for group in Group}
+    found = {group: [name for name in names if group_of(name) is group] for group in ScoreGroup}
     return {group: own for group, own in found.items() if own}
 
 

@@ -26,9 +26,9 @@ from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.inference.respond import response_of
 from lume_run.evaluation.metrics.semeval_files import responses_from_official
-from lume_run.evaluation.questions import merged, questions_of, to_judge
+from lume_run.evaluation.questions import deduplicate_questions, missing_judgements, questions_of
 from lume_run.evaluation.saved_responses import read_responses
-from lume_run.evaluation.scoring import score
+from lume_run.evaluation.scoring import score_answers
 from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import require_settings
 from lume_run.tasks.lume import LumeTask
@@ -118,7 +118,7 @@ def reply(question: Question, name: str) -> Response:
 def judged(rows: Rows, evaluator: EvaluatorSettings) -> Rows:
     """The rows and what a made-up judge says of them: equal texts are alike, others by chance."""
     found = []
-    for one in to_judge(Answers(responses=rows, evaluator=evaluator)):
+    for one in missing_judgements(Answers(responses=rows, evaluator=evaluator)):
         bare = replace(one.response, ask=one.ask, variant=one.variant, tokens=None, token_ids=())
         said = 1.0 if one.first == one.second else chance(one.first, one.second)
         label = ("entailment", "neutral")[said < 0.5]
@@ -138,7 +138,7 @@ class Exam:
         """The scores by name, each of them either a number or a reason."""
         answers = judged(rows, self.evaluator) if judge else rows
         given = {"retrained": self.retrained} | given
-        found, _ = score(Answers(responses=answers, evaluator=self.evaluator, **given))
+        found, _ = score_answers(Answers(responses=answers, evaluator=self.evaluator, **given))
         for one in found:
             assert_sound(one)
         by_name = {one.name: one for one in found}
@@ -196,7 +196,7 @@ def overrides_of(folder: Path) -> list[str]:
 
 def exam_of(folder: Path, data: TaskData, *more: str) -> Exam:
     settings, _ = require_settings(compose([*overrides_of(folder), *more], [conf_dir()]))
-    questions = merged(questions_of(data, settings.evaluator, trained_here=True))
+    questions = deduplicate_questions(questions_of(data, settings.evaluator, trained_here=True))
     sound, retrained = (tuple(reply(one, name) for one in questions) for name in ("unlearned", "retrained"))
     return Exam(evaluator=settings.evaluator, sound=sound, retrained=retrained)
 
@@ -334,7 +334,7 @@ def suites_in(found: dict[str, Score]) -> set[str]:
 def test_a_defect_does_not_keep_the_official_script_from_a_report(name, exam):
     evaluator = replace(exam.evaluator, strict=True, resamples=0)
     rows = judged(DEFECTS[name](list(exam.sound)), evaluator)
-    _, official = score(Answers(responses=rows, evaluator=evaluator, retrained=exam.retrained))
+    _, official = score_answers(Answers(responses=rows, evaluator=evaluator, retrained=exam.retrained))
     assert official is not None
     assert official.keys() == {"reason"} or "harmonic-mean-task-aggregate" in official
 

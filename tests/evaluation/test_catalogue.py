@@ -7,8 +7,8 @@ import re
 import pytest
 from helpers.shared import ROOT
 
-from lume_run.evaluation.catalogue import BEGIN, END, definition_of, main, table, with_table
-from lume_run.evaluation.definitions import CATALOGUE, PLACEHOLDERS, Group, Wanted
+from lume_run.evaluation.catalogue import BEGIN, END, catalogue_table, definition_of, main, with_table
+from lume_run.evaluation.definitions import CATALOGUE, PLACEHOLDERS, ScoreGroup, Wanted
 
 DOCS = ROOT / "docs" / "metrics.md"
 SETS = ("forget", "retain", "real_authors", "world_facts")
@@ -42,7 +42,7 @@ def test_every_score_has_a_definition(name):
     assert found is not None
     assert found.what and found.source
     assert found.wanted is not Wanted.BY_SIDE
-    assert found.group not in (Group.BY_SIDE, Group.PRIVACY_BY_SIDE, Group.OTHER)
+    assert found.group not in (ScoreGroup.BY_SIDE, ScoreGroup.PRIVACY_BY_SIDE, ScoreGroup.OTHER)
 
 
 @pytest.mark.parametrize(
@@ -107,15 +107,15 @@ def test_the_table_is_written_between_its_marks(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
     main([str(page)])
-    assert page.read_text(encoding="utf-8") == f"before\n{BEGIN}\n\n{table()}\n\n{END}\nafter\n"
+    assert page.read_text(encoding="utf-8") == f"before\n{BEGIN}\n\n{catalogue_table()}\n\n{END}\nafter\n"
     main([])
-    assert capsys.readouterr().out == table() + "\n"
+    assert capsys.readouterr().out == catalogue_table() + "\n"
     with pytest.raises(ValueError, match="no place for the table"):
         with_table("a page without marks")
 
 
 def test_a_row_of_the_table():
-    rows = table().split("\n")
+    rows = catalogue_table().split("\n")
     assert (
         "| `mia.score` | MIA | 1 - 2 abs(`mia.auc` - 0.5) | 0 to 1 | higher | privacy | SemEval-2025 Task 4, "
         in next(row for row in rows if "mia.score" in row)

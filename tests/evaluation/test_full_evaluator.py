@@ -27,7 +27,7 @@ from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
 from lume_run.evaluation import scoring
 from lume_run.evaluation.catalogue import definition_of
-from lume_run.evaluation.definitions import Group
+from lume_run.evaluation.definitions import ScoreGroup
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import run_pipeline
 
@@ -239,7 +239,13 @@ def test_the_report_is_whole(full):
     assert full.read("scores.model.json")["scores"] == scores
     text = (full.folder / "report.md").read_text(encoding="utf-8")
     headings = [line.split("**")[1] for line in text.split("\n") if line.startswith("| **")]
-    assert headings == [Group.FORGET, Group.RETAIN, Group.PRIVACY, Group.UTILITY, Group.OVERALL]
+    assert headings == [
+        ScoreGroup.FORGET,
+        ScoreGroup.RETAIN,
+        ScoreGroup.PRIVACY,
+        ScoreGroup.UTILITY,
+        ScoreGroup.OVERALL,
+    ]
     one_task = {f"{side}.{what}" for side in SIDES for what in ("regurgitation", "knowledge")}  # those of bios say it
     assert {name for name in scores if f"| {name} | " in text} == scores.keys() - one_task
     assert "n/a: tofu.model_utility: needs real_authors and world_facts questions" in text

@@ -14,8 +14,8 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, P
 
 from lume_run.common.records import Ask, Kind, Response, Split
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.evaluation.judges import available, judge, pooled
-from lume_run.evaluation.scoring import judged
+from lume_run.evaluation.judges import judge, judge_trouble, pool
+from lume_run.evaluation.scoring import add_judgements
 from lume_run.evaluation.suites.base import Answers, Judgement
 from lume_run.models.load import only_local
 from lume_run.pipeline.checks import require_settings
@@ -144,7 +144,7 @@ def test_pooling_by_hand(bert, tmp_path, mode, spelling):
     """Texts of 0 to 10 words in one padded batch against each alone."""
     said = {OLD[name]: name == mode for name in OLD} if spelling == "old" else {"pooling_mode": mode}
     folder = embedder(copied(bert, tmp_path), {"word_embedding_dimension": 8, **said})
-    assert available(Ask.COSINE, str(folder)) == ""
+    assert judge_trouble(Ask.COSINE, str(folder)) == ""
     found = cosines(folder, SQUARE)
     assert found == pytest.approx(expected(folder, SQUARE, mode), abs=1e-6)
     assert found[0] == pytest.approx(1.0) and min(found) < 0.9
@@ -153,9 +153,9 @@ def test_pooling_by_hand(bert, tmp_path, mode, spelling):
 def test_pooled_leaves_padding_out():
     states = torch.tensor([[[1.0, -2.0], [3.0, -4.0], [torch.nan, 99.0]]])
     mask = torch.tensor([[1, 1, 0]])
-    assert pooled(states, mask, "mean").tolist() == [[2.0, -3.0]]
-    assert pooled(states, mask, "max").tolist() == [[3.0, -2.0]]
-    assert pooled(states, mask, "cls").tolist() == [[1.0, -2.0]]
+    assert pool(states, mask, "mean").tolist() == [[2.0, -3.0]]
+    assert pool(states, mask, "max").tolist() == [[3.0, -2.0]]
+    assert pool(states, mask, "cls").tolist() == [[1.0, -2.0]]
 
 
 def test_several_ways_of_pooling_stand_behind_each_other(bert, tmp_path):
@@ -215,7 +215,7 @@ def test_another_judge_is_asked_again(bert, tmp_path, monkeypatch):
 
     def cosine() -> float:
         answers = Answers(responses=rows, evaluator=settings.evaluator)
-        rows[:] = judged(answers, settings, "model")
+        rows[:] = add_judgements(answers, settings, "model")
         (found,) = (row.cosine for row in rows if row.ask is Ask.COSINE)
         return found
 
@@ -248,7 +248,7 @@ def test_the_published_embedder_gives_its_own_librarys_cosines():
 
 @pytest.mark.skipif(not NLI.is_dir(), reason=f"there is no entailment model at {NLI}")
 def test_entailment_of_plain_pairs():
-    assert available(Ask.ENTAILMENT, str(NLI)) == ""
+    assert judge_trouble(Ask.ENTAILMENT, str(NLI)) == ""
     asked = [judgement(Ask.ENTAILMENT, NLI, *pair, variant="reverse") for pair in PAIRS]
     together = judge([*asked, *asked], CPU)
     assert [row.label for row in together] == [*PAIRS.values()] * 2
@@ -279,7 +279,7 @@ def classifier(folder: Path, *labels: str) -> Path:
 
 def test_labels_are_in_lower_case(tmp_path):
     folder = classifier(tmp_path, "ENTAILMENT", "NEUTRAL")
-    assert available(Ask.ENTAILMENT, str(folder)) == ""
+    assert judge_trouble(Ask.ENTAILMENT, str(folder)) == ""
     (row,) = judge([judgement(Ask.ENTAILMENT, folder, "the cat sat", "a cat")], CPU)
     assert row.label in ("entailment", "neutral")
 
@@ -288,7 +288,7 @@ def reason(ask: Ask, model: object, *, early: bool = True) -> str:
     """Why there is no judge, as told before training (`early`) and by each response."""
     first, second = judge([judgement(ask, model, "the cat", "a dog"), judgement(ask, model, "dog", "")], CPU)
     assert first.reason == second.reason and first.cosine is first.label is None
-    assert available(ask, str(model)) == (first.reason if early else "")
+    assert judge_trouble(ask, str(model)) == (first.reason if early else "")
     return first.reason
 
 
@@ -321,7 +321,7 @@ def test_what_is_no_embedder(bert, tmp_path):
     (folder / "model.safetensors").write_bytes(b"cut off")
     assert "cannot be used (" in reason(Ask.COSINE, folder, early=False)
     (folder / "model.safetensors").unlink()
-    assert "has no weights here" in available(Ask.COSINE, str(folder))
+    assert "has no weights here" in judge_trouble(Ask.COSINE, str(folder))
     (folder / "modules.json").write_text("{", encoding="utf-8")
     assert "cannot be used (JSONDecodeError" in reason(Ask.COSINE, folder)
 

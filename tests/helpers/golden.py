@@ -22,8 +22,8 @@ from helpers.shared import SHARED, tokenizer_at
 from lume_run.common.records import Example, Kind, Split
 from lume_run.config.settings import ModelSettings
 from lume_run.evaluation.inference.generation import continuations
+from lume_run.evaluation.inference.loaded_model import LoadedModel, decode
 from lume_run.evaluation.inference.logprobs import AnswerScores, score_rows
-from lume_run.evaluation.inference.runner import Runner, decoded
 from lume_run.models.load import load_model
 from lume_run.models.tokenise import TokenRow
 
@@ -56,9 +56,11 @@ def tokenizer() -> Any:
 
 
 @cache
-def runner_of(folder: str, precision: str = "float32", *, max_new_tokens: int = 40, max_length: int = 256) -> Runner:
+def runner_of(
+    folder: str, precision: str = "float32", *, max_new_tokens: int = 40, max_length: int = 256
+) -> LoadedModel:
     """A tiny golden model as an evaluation runs it."""
-    return Runner(
+    return LoadedModel(
         model=loaded(folder, precision),
         tokenizer=tokenizer(),
         max_new_tokens=max_new_tokens,
@@ -106,16 +108,16 @@ def prompt_only(ids: Sequence[int]) -> TokenRow:
     return token_row(ids, len(ids))
 
 
-def score_all(runner: Runner, rows: Sequence[TokenRow], batch: int = BATCH) -> list[AnswerScores]:
+def score_all(runner: LoadedModel, rows: Sequence[TokenRow], batch: int = BATCH) -> list[AnswerScores]:
     """Our scoring pass over rows, a few at a time."""
     return [found for begin in range(0, len(rows), batch) for found in score_rows(runner, rows[begin : begin + batch])]
 
 
-def continue_all(runner: Runner, prompts: Sequence[Sequence[int]], *, limit: int, batch: int) -> list[str]:
+def continue_all(runner: LoadedModel, prompts: Sequence[Sequence[int]], *, limit: int, batch: int) -> list[str]:
     """Our greedy texts after token prompts."""
     rows = [prompt_only(ids) for ids in prompts]
     return [
-        decoded(tokens, runner)
+        decode(tokens, runner)
         for begin in range(0, len(rows), batch)
         for tokens in continuations(runner, rows[begin : begin + batch], limit=limit)
     ]

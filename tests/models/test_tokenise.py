@@ -11,7 +11,7 @@ from helpers.shared import tokenizer_at
 from tokenizers.processors import TemplateProcessing
 
 from lume_run.common.records import Example, Kind, Split, with_separator
-from lume_run.evaluation.inference.runner import Runner, prompt_row
+from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row
 from lume_run.methods.base import Needs, Role, Totals
 from lume_run.methods.refusals import REFUSALS
 from lume_run.models.batch import Batch, collate
@@ -61,7 +61,7 @@ def decoded(ids, tokenizer) -> str:
 
 @pytest.mark.parametrize(("prompt", "answer"), PAIRS)
 def test_prompt_is_what_generation_sees(tokenizer, prompt, answer):
-    runner = Runner(model=None, tokenizer=tokenizer, max_new_tokens=8, max_length=PLENTY, batch_tokens=PLENTY)
+    runner = LoadedModel(model=None, tokenizer=tokenizer, max_new_tokens=8, max_length=PLENTY, batch_tokens=PLENTY)
     row = encode(example(prompt, answer), tokenizer, max_tokens=PLENTY)
     assert (
         row.ids[: row.answer_start] == prompt_row(example(prompt, answer), runner, new_tokens=runner.max_new_tokens).ids

@@ -15,7 +15,7 @@ from lume_run.common.records import Response, Score
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, mean_of
-from lume_run.evaluation.scoring import gate, score
+from lume_run.evaluation.scoring import gate, score_answers
 from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import ending_warnings, score_and_report, training_outcomes
@@ -477,8 +477,8 @@ def test_without_members_the_aggregate_says_so(tmp_path):
 
 def test_strict_is_scored_on_demand():
     responses = answers(right=8)
-    scores, official = score(Answers(responses=responses, evaluator=EvaluatorSettings()))
+    scores, official = score_answers(Answers(responses=responses, evaluator=EvaluatorSettings()))
     assert official is None
-    again, official = score(Answers(responses=responses, evaluator=EvaluatorSettings(strict=True)))
+    again, official = score_answers(Answers(responses=responses, evaluator=EvaluatorSettings(strict=True)))
     assert again == scores
     assert official

@@ -35,7 +35,7 @@ def load_qa(path: Path, *, instruction: Path | None = None, seed: int = 0, limit
 
     `instruction` is the authors' file, None: the one beside `path`. Raises DataError naming every bad line.
     """
-    rows = read_rows(path, QA_FIELDS)
+    rows = read_halueval_rows(path, QA_FIELDS)
     file = instruction or path.parent / INSTRUCTION
     told = read_text(file, remedy="give evaluator.suites.halueval.instruction=FILE, or put it beside the data")
     found = []
@@ -43,17 +43,17 @@ def load_qa(path: Path, *, instruction: Path | None = None, seed: int = 0, limit
         hallucinated = is_hallucinated(number, row["question"], seed)
         answer = row["hallucinated_answer" if hallucinated else "right_answer"]
         prompt = f"{told}\n\n#Question#: {row['question']}\n#Answer#: {answer}\n#Your Judgement#:"
-        found.append(_example("qa", number, prompt, YES if hallucinated else NO))
+        found.append(_yes_no_example("qa", number, prompt, YES if hallucinated else NO))
     return found
 
 
 def load_general(path: Path, *, limit: int | None = None) -> list[Example]:
     """The first `limit` general rows (None: all) as CHOICE examples between Yes and No; errors as `load_qa`."""
     found = []
-    for number, row in enumerate(read_rows(path, GENERAL_FIELDS)[:limit]):
+    for number, row in enumerate(read_halueval_rows(path, GENERAL_FIELDS)[:limit]):
         shown = f"#Request#: {row['user_query']}\n#Response#: {row['chatgpt_response']}"
         answer = YES if row["hallucination"].strip().lower() == "yes" else NO
-        found.append(_example("general", number, f"{GENERAL}\n\n{shown}\n#Your Judgement#:", answer))
+        found.append(_yes_no_example("general", number, f"{GENERAL}\n\n{shown}\n#Your Judgement#:", answer))
     return found
 
 
@@ -62,7 +62,7 @@ def is_hallucinated(number: int, question: str, seed: int) -> bool:
     return stable_digest(seed, number, question)[0] % 2 == 1
 
 
-def _example(part: str, number: int, prompt: str, answer: str) -> Example:
+def _yes_no_example(part: str, number: int, prompt: str, answer: str) -> Example:
     name = f"halueval-{part}-{number}"
     return Example(
         id=name,
@@ -77,7 +77,7 @@ def _example(part: str, number: int, prompt: str, answer: str) -> Example:
     )
 
 
-def read_rows(path: Path, names: tuple[str, ...]) -> list[dict[str, str]]:
+def read_halueval_rows(path: Path, names: tuple[str, ...]) -> list[dict[str, str]]:
     """The named fields of every row; DataError naming every bad line."""
     require_file(path)
     rows: list[dict[str, str]] = []

@@ -16,7 +16,7 @@ from lume_run.common.errors import DataError, Problem, RunError
 from lume_run.common.records import Example, Kind, Split
 
 LETTERS = ("A", "B", "C", "D")
-Row = tuple[str, tuple[str, ...], str]  # question, options, letter
+MmluRow = tuple[str, tuple[str, ...], str]  # question, options, letter
 
 
 def load_mmlu(*, data_dir: str | None, hub_id: str | None, limit: int | None, shots: int) -> list[Example]:
@@ -28,7 +28,7 @@ def load_mmlu(*, data_dir: str | None, hub_id: str | None, limit: int | None, sh
     examples = []
     for subject, (dev, test) in subjects.items():
         head = f"The following are multiple choice questions (with answers) about  {subject.replace('_', ' ')}.\n\n"
-        worked = [_ask(row) + f" {row[2]}\n\n" for row in dev[:shots]]
+        worked = [_question_text(row) + f" {row[2]}\n\n" for row in dev[:shots]]
         for number, row in enumerate(test[:limit]):
             name = f"mmlu-{subject}-{number}"
             examples.append(
@@ -39,7 +39,7 @@ def load_mmlu(*, data_dir: str | None, hub_id: str | None, limit: int | None, sh
                     split=Split.MMLU,
                     subtask=subject,
                     kind=Kind.CHOICE,
-                    prompt=head + "".join(worked) + _ask(row),
+                    prompt=head + "".join(worked) + _question_text(row),
                     answer=row[2],
                     choices=LETTERS,
                 )
@@ -47,7 +47,7 @@ def load_mmlu(*, data_dir: str | None, hub_id: str | None, limit: int | None, sh
     return examples
 
 
-def _ask(row: Row) -> str:
+def _question_text(row: MmluRow) -> str:
     question, options, _ = row
     return (
         question
@@ -69,7 +69,7 @@ def check_folder(folder: Path) -> list[Problem]:
     ]
 
 
-def _from_folder(folder: Path) -> dict[str, tuple[list[Row], list[Row]]]:
+def _from_folder(folder: Path) -> dict[str, tuple[list[MmluRow], list[MmluRow]]]:
     problems: list[Problem] = []
     found = {}
     for path in sorted(folder.glob("test/*_test.csv")):
@@ -78,7 +78,7 @@ def _from_folder(folder: Path) -> dict[str, tuple[list[Row], list[Row]]]:
         if not dev.exists():
             problems.append(Problem(where=str(dev), what="missing", remedy="every test file needs its dev file"))
             continue
-        found[subject] = (_read(dev, problems), _read(path, problems))
+        found[subject] = (_read_csv(dev, problems), _read_csv(path, problems))
     if problems:
         raise DataError(problems)
     if not found:
@@ -86,8 +86,8 @@ def _from_folder(folder: Path) -> dict[str, tuple[list[Row], list[Row]]]:
     return found
 
 
-def _read(path: Path, problems: list[Problem]) -> list[Row]:
-    rows: list[Row] = []
+def _read_csv(path: Path, problems: list[Problem]) -> list[MmluRow]:
+    rows: list[MmluRow] = []
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         for fields in reader:
@@ -99,7 +99,7 @@ def _read(path: Path, problems: list[Problem]) -> list[Row]:
     return rows
 
 
-def _from_hub(hub_id: str) -> dict[str, tuple[list[Row], list[Row]]]:
+def _from_hub(hub_id: str) -> dict[str, tuple[list[MmluRow], list[MmluRow]]]:
     from datasets import load_dataset
 
     try:
@@ -112,7 +112,7 @@ def _from_hub(hub_id: str) -> dict[str, tuple[list[Row], list[Row]]]:
             "  - gated or private: set HF_TOKEN; cached elsewhere: set HF_HOME\n"
             "  - no internet here: evaluator.mmlu.data_dir=FOLDER with the released CSV files"
         ) from error
-    subjects: dict[str, tuple[list[Row], list[Row]]] = {}
+    subjects: dict[str, tuple[list[MmluRow], list[MmluRow]]] = {}
     for index, part in enumerate(("dev", "test")):
         rows: Sequence[dict[str, Any]] = parts[part]
         for row in rows:

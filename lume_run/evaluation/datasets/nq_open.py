@@ -19,7 +19,7 @@ from lume_run.tasks.readers import field_problems, jsonl_rows, refuse
 HEADING = "Answer these questions:\n\n"
 
 
-class Row(NamedTuple):
+class OpenQuestion(NamedTuple):
     """A question and its accepted answers, at least one."""
 
     question: str
@@ -31,11 +31,11 @@ def load_nq_open(path: Path, *, shots: int, limit: int | None = None) -> list[Ex
 
     Raises DataError naming every bad line, or where no question is left to ask.
     """
-    rows = read_rows(path)
+    rows = read_questions(path)
     if len(rows) <= shots:
         what = f"{len(rows)} rows, all of them taken by the {shots} worked examples"
         raise DataError([Problem(where=str(path), what=what, remedy="give a longer file or fewer shots")])
-    head = HEADING + "".join(f"{asked(row)} {row.answers[0]}\n" for row in rows[:shots])
+    head = HEADING + "".join(f"{question_text(row)} {row.answers[0]}\n" for row in rows[:shots])
     chosen = list(enumerate(rows))[shots:]
     return [
         Example(
@@ -45,7 +45,7 @@ def load_nq_open(path: Path, *, shots: int, limit: int | None = None) -> list[Ex
             split=Split.NQ_OPEN,
             subtask="nq_open",
             kind=Kind.QUESTION,
-            prompt=head + asked(row),
+            prompt=head + question_text(row),
             answer=row.answers[0],
             choices=row.answers,
         )
@@ -53,15 +53,15 @@ def load_nq_open(path: Path, *, shots: int, limit: int | None = None) -> list[Ex
     ]
 
 
-def asked(row: Row) -> str:
+def question_text(row: OpenQuestion) -> str:
     """The question as it is put; released ones have no question mark."""
     return f"Q: {row.question.rstrip(' ?')}?\nA:"
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_questions(path: Path) -> list[OpenQuestion]:
     """Every row of the file; DataError naming every bad line."""
     require_file(path)
-    rows: list[Row] = []
+    rows: list[OpenQuestion] = []
     problems: list[Problem] = []
     for where, row in jsonl_rows(path):
         found = [row] if isinstance(row, Problem) else [*field_problems(row, where, ("question",))]
@@ -69,7 +69,7 @@ def read_rows(path: Path) -> list[Row]:
             found = list(answer_problems(row.get("answer"), where))
         problems += found
         if not found and isinstance(row, dict):
-            rows.append(Row(row["question"], tuple(row["answer"])))
+            rows.append(OpenQuestion(row["question"], tuple(row["answer"])))
     if problems:
         refuse(problems)
     if not rows:

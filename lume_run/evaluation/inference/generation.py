@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lume_run.common.records import Example
 from lume_run.common.seeds import stable_digest
-from lume_run.evaluation.inference.runner import Runner, batch_of, decoded, prompt_row
+from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of
 from lume_run.evaluation.inference.vllm import Engine
 from lume_run.models.tokenise import TokenRow
 
 
 @torch.inference_mode()
 def continuations(
-    runner: Runner, rows: Sequence[TokenRow], *, limit: int, draws: Sequence[str] | None = None
+    runner: LoadedModel, rows: Sequence[TokenRow], *, limit: int, draws: Sequence[str] | None = None
 ) -> list[list[int]]:
     """Tokens that follow each prompt, the one that ends the text included; at most `limit`.
 
@@ -31,7 +30,9 @@ def continuations(
     if isinstance(runner.model, Engine):
         seeds = None if draws is None else [seed_of(name, runner.seed) for name in draws]
         prompts = [row.ids for row in rows]
-        return runner.model.continued(prompts, limit=limit, stops=stops, seeds=seeds, temperature=runner.temperature)
+        return runner.model.continue_prompts(
+            prompts, limit=limit, stops=stops, seeds=seeds, temperature=runner.temperature
+        )
     batch = batch_of(rows, runner)
     config = GenerationConfig(  # what it leaves open, such as a repetition penalty, is as the model's own one says
         max_new_tokens=limit,
@@ -41,7 +42,11 @@ def continuations(
         eos_token_id=stops,
     )
     begin = batch.input_ids.shape[1]
-    sampled = [] if draws is None else [Draw(uniforms(draws, limit, runner.seed), begin, runner.temperature)]
+    sampled = (
+        []
+        if draws is None
+        else [SamplingProcessor(uniform_numbers(draws, limit, runner.seed), begin, runner.temperature)]
+    )
     model: Any = runner.network
     tokens = model.generate(  # it counts positions from the mask itself
         input_ids=batch.input_ids,
@@ -56,7 +61,7 @@ def continuations(
     return found
 
 
-def uniforms(draws: Sequence[str], limit: int, seed: int) -> Tensor:
+def uniform_numbers(draws: Sequence[str], limit: int, seed: int) -> Tensor:
     """Random numbers in [0, 1), (B, limit) float64; a row's depend on its name and the seed alone."""
     digests = (digest_of(name, seed) for name in draws)
     return torch.from_numpy(np.stack([np.random.default_rng(list(digest)).random(limit) for digest in digests]))
@@ -73,7 +78,7 @@ def seed_of(draw: str, seed: int) -> int:
 
 
 @dataclass(frozen=True)
-class Draw:
+class SamplingProcessor:
     """A logits processor that makes greedy search sample: it leaves the token where the cumulated probability passes
     the row's random number (inverse transform sampling).
 
@@ -90,9 +95,3 @@ class Draw:
         at = self.numbers[:, input_ids.shape[1] - self.begin, None].to(scores.device) * cumulated[:, -1:]
         drawn = (cumulated <= at).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
-
-
-def generate(runner: Runner, examples: Sequence[Example]) -> list[str]:
-    """Greedy texts of one batch of prompts."""
-    rows = [prompt_row(example, runner, new_tokens=runner.max_new_tokens) for example in examples]
-    return [decoded(tokens, runner) for tokens in continuations(runner, rows, limit=runner.max_new_tokens)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from lume_run.common.errors import RunError
 from lume_run.common.logits import to_float32, token_logps
 from lume_run.common.records import Example
-from lume_run.evaluation.inference.runner import Runner, batch_of, decoded, prompt_row
+from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, decode, prompt_row
 from lume_run.methods.base import require
 from lume_run.models.forward import forward, inputs_of
 from lume_run.models.tokenise import TokenRow
@@ -24,7 +24,7 @@ NO_GRADIENT = (
 
 
 @torch.inference_mode()
-def choose(runner: Runner, examples: Sequence[Example]) -> list[tuple[float, ...]]:
+def choice_logps(runner: LoadedModel, examples: Sequence[Example]) -> list[tuple[float, ...]]:
     """Log-probabilities [nats] of each option's first token right after the prompt; none where all begin alike."""
     rows = [prompt_row(example, runner, new_tokens=1) for example in examples]
     inputs = inputs_of(runner.network, batch_of(rows, runner), keep=1)
@@ -36,10 +36,10 @@ def choose(runner: Runner, examples: Sequence[Example]) -> list[tuple[float, ...
     return found
 
 
-def first_token(option: str, runner: Runner) -> int:
+def first_token(option: str, runner: LoadedModel) -> int:
     """The first token of an option after a space, a bare space left out."""
     ids: list[int] = runner.tokenizer(f" {option}", add_special_tokens=False)["input_ids"]
-    return next((token for token in ids if decoded([token], runner).strip()), ids[-1])
+    return next((token for token in ids if decode([token], runner).strip()), ids[-1])
 
 
 class AnswerScores(NamedTuple):
@@ -55,7 +55,7 @@ class AnswerScores(NamedTuple):
 
 
 @torch.inference_mode()
-def score_rows(runner: Runner, rows: Sequence[TokenRow]) -> list[AnswerScores]:
+def score_rows(runner: LoadedModel, rows: Sequence[TokenRow]) -> list[AnswerScores]:
     """One forward over a batch of rows; without numbers where the model gives none that are finite."""
     batch = batch_of(rows, runner)
     logits = require(forward(runner.network, batch).logits)  # (B, R, V), labels at the right end
@@ -81,14 +81,14 @@ def token_scores(logps: Tensor, targets: Tensor, *, closed: bool) -> AnswerScore
         logp_sum=total,
         tokens=len(targets),
         closed=closed,
-        logps=written(own),
+        logps=round_numbers(own),
         hits=tuple((logps.argmax(-1) == targets).tolist()),
-        means=written(means),
-        variances=written(variances.clamp(min=0)),
+        means=round_numbers(means),
+        variances=round_numbers(variances.clamp(min=0)),
     )
 
 
-def written(values: Tensor) -> tuple[float, ...]:
+def round_numbers(values: Tensor) -> tuple[float, ...]:
     """Numbers as the records keep them, to six decimals."""
     return tuple(round(value, 6) for value in values.double().tolist())
 
@@ -99,7 +99,7 @@ def norm_of(gradient: Tensor) -> float:
     return float(torch.linalg.vector_norm(gradient, dtype=wide))
 
 
-def gradients(runner: Runner, rows: Sequence[TokenRow]) -> list[float | None]:
+def gradient_norms(runner: LoadedModel, rows: Sequence[TokenRow]) -> list[float | None]:
     """Mean over weight tensors of the 2-norm of the gradient of the mean label loss [nats], one row at a time.
 
     The gradient-norm membership attack, as open-unlearning has it but without dropout. None where it is not finite.

@@ -8,7 +8,7 @@ from typing import Any
 
 from lume_run.common.console import console
 from lume_run.common.records import Ask, Question
-from lume_run.evaluation.inference.runner import Runner, limit_of, row_of
+from lume_run.evaluation.inference.loaded_model import LoadedModel, continuation_limit, token_row
 from lume_run.models.batch import length_batches
 from lume_run.models.tokenise import TokenRow
 
@@ -16,7 +16,7 @@ BATCH_ROWS = 256  # at most, whatever the token budget allows
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Request:
     """One run of the model and the questions it answers; `limit` [tokens] of a continuation."""
 
     row: TokenRow
@@ -29,31 +29,32 @@ class Work:
         return self.questions[0]
 
 
-def work_of(questions: Sequence[Question], runner: Runner) -> list[Work]:
+def requests_of(questions: Sequence[Question], runner: LoadedModel) -> list[Request]:
     """The runs that answer the questions: one for all that put the same tokens to the model."""
     shared: dict[Any, list[Question]] = {}
     rows: dict[Any, TokenRow] = {}
     for question in questions:
-        row = row_of(question, runner)
-        key = (question.ask, row.ids, row.label_start, *own_draw(question))
+        row = token_row(question, runner)
+        key = (question.ask, row.ids, row.label_start, *distinguishing_key(question))
         rows.setdefault(key, row)
         shared.setdefault(key, []).append(question)
     return [
-        Work(rows[key], tuple(own), max(limit_of(question, runner) for question in own)) for key, own in shared.items()
+        Request(rows[key], tuple(own), max(continuation_limit(question, runner) for question in own))
+        for key, own in shared.items()
     ]
 
 
-def own_draw(question: Question) -> tuple[Any, ...]:
+def distinguishing_key(question: Question) -> tuple[Any, ...]:
     """What tells runs on the same tokens apart: the draw of a sample, the options of a choice."""
     if question.ask is Ask.SAMPLE:
         return question.example.id, question.variant
     return question.example.choices if question.ask is Ask.CHOICE else ()
 
 
-def batches(runner: Runner, questions: Sequence[Question]) -> list[list[Work]]:
+def batch_requests(runner: LoadedModel, questions: Sequence[Question]) -> list[list[Request]]:
     """Runs in batches of one ask, one limit and like length."""
-    found: list[list[Work]] = []
-    work = work_of(questions, runner)
+    found: list[list[Request]] = []
+    work = requests_of(questions, runner)
     for ask in Ask:
         asked = [one for one in work if one.first.ask is ask]
         if cut := sum(one.row.truncated > 0 for one in asked):
@@ -69,19 +70,19 @@ def batches(runner: Runner, questions: Sequence[Question]) -> list[list[Work]]:
     return found
 
 
-def share(batches: Sequence[list[Work]], rank: int, world: int) -> list[list[Work]]:
+def rank_share(batches: Sequence[list[Request]], rank: int, world: int) -> list[list[Request]]:
     """The batches of one rank: the costliest first, each to the rank with the least to do so far."""
     loads = [0.0] * world
     mine = []
-    for batch in sorted(batches, key=cost_of, reverse=True) if world > 1 else batches:
+    for batch in sorted(batches, key=batch_cost, reverse=True) if world > 1 else batches:
         least = loads.index(min(loads))
-        loads[least] += cost_of(batch)
+        loads[least] += batch_cost(batch)
         if least == rank:
             mine.append(batch)
     return mine
 
 
-def cost_of(batch: Sequence[Work]) -> float:
+def batch_cost(batch: Sequence[Request]) -> float:
     """About what a batch costs: its padded tokens, and its decoding steps, of which each is worth some rows of 64."""
     width = max(len(work.row.ids) for work in batch)
     return len(batch) * width + batch[0].limit * (len(batch) + 64)

@@ -24,15 +24,15 @@ from lume_run.common.files import write_json
 from lume_run.common.jsonl import from_json, numbered_lines, to_json, write_jsonl
 from lume_run.common.records import Ask, Kind, Question, Response
 from lume_run.evaluation.inference.generation import continuations
-from lume_run.evaluation.inference.logprobs import choose, gradients, score_rows
-from lume_run.evaluation.inference.requests import Work, batches, share
-from lume_run.evaluation.inference.runner import Runner, decoded, limit_of
+from lume_run.evaluation.inference.loaded_model import LoadedModel, continuation_limit, decode
+from lume_run.evaluation.inference.logprobs import choice_logps, gradient_norms, score_rows
+from lume_run.evaluation.inference.requests import Request, batch_requests, rank_share
 from lume_run.launch.preemption import stop_if_requested
 
 COST, COST_OF_RANK, PARTIAL_OF_RANK = "cost.json", "cost.{}.json", "responses.partial.{}.jsonl"
 
 
-def run_batch(runner: Runner, batch: Sequence[Work]) -> tuple[list[list[Response]], int]:
+def run_batch(runner: LoadedModel, batch: Sequence[Request]) -> tuple[list[list[Response]], int]:
     """(the responses of each run, forward passes) of one batch."""
     ask, rows = batch[0].first.ask, [work.row for work in batch]
     examples = [work.first.example for work in batch]
@@ -46,9 +46,11 @@ def run_batch(runner: Runner, batch: Sequence[Work]) -> tuple[list[list[Response
         return found, max(map(len, tokens))
     fields: list[dict[str, Any]]
     if ask is Ask.CHOICE:
-        fields = [{"choice_logps": own if all(map(math.isfinite, own)) else ()} for own in choose(runner, examples)]
+        fields = [
+            {"choice_logps": own if all(map(math.isfinite, own)) else ()} for own in choice_logps(runner, examples)
+        ]
     elif ask is Ask.GRADIENT:
-        fields = [{"gradient": size} for size in gradients(runner, rows)]
+        fields = [{"gradient": size} for size in gradient_norms(runner, rows)]
     else:
         fields = [scores._asdict() for scores in score_rows(runner, rows)]
     found = [
@@ -57,7 +59,7 @@ def run_batch(runner: Runner, batch: Sequence[Work]) -> tuple[list[list[Response
     return found, len(batch) if ask is Ask.GRADIENT else 1
 
 
-def run_in_parts(runner: Runner, batch: Sequence[Work]) -> tuple[list[list[Response]], int]:
+def run_in_parts(runner: LoadedModel, batch: Sequence[Request]) -> tuple[list[list[Response]], int]:
     """`run_batch`, in halves where memory has no room for the whole batch; any batch gives the same responses."""
     try:
         return run_batch(runner, batch)
@@ -74,13 +76,13 @@ def run_in_parts(runner: Runner, batch: Sequence[Work]) -> tuple[list[list[Respo
     return first + second, some + more
 
 
-def text_fields(question: Question, tokens: Sequence[int], runner: Runner) -> dict[str, Any]:
+def text_fields(question: Question, tokens: Sequence[int], runner: LoadedModel) -> dict[str, Any]:
     """Fields of a generated text, cut to the question's own limit."""
-    limit, expected = limit_of(question, runner), question.example.answer
+    limit, expected = continuation_limit(question, runner), question.example.answer
     own = tokens[:limit]
-    text = decoded(own, runner)
+    text = decode(own, runner)
     if question.limit and question.example.kind is Kind.COMPLETION:  # compared over the same length
-        expected = decoded(runner.tokenizer(expected, add_special_tokens=False)["input_ids"][:limit], runner)
+        expected = decode(runner.tokenizer(expected, add_special_tokens=False)["input_ids"][:limit], runner)
     ids = runner.tokenizer(text, add_special_tokens=False)["input_ids"]
     return {"output": text, "tokens": len(own), "token_ids": tuple(ids), "expected": expected}
 
@@ -111,28 +113,22 @@ def key_of(question: Question) -> tuple[Ask, str, str]:
     return question.ask, question.example.id, question.variant
 
 
-def respond(runner: Runner, questions: Sequence[Question], folder: Path, title: str) -> list[Response]:
-    """Answer every question into `folder/responses.jsonl`, in the order asked; goes on after a kill."""
-    respond_share(runner, questions, folder, title)
-    return gather_responses(questions, folder)
-
-
 def respond_share(
-    runner: Runner, questions: Sequence[Question], folder: Path, title: str, *, rank: int = 0, world: int = 1
+    runner: LoadedModel, questions: Sequence[Question], folder: Path, title: str, *, rank: int = 0, world: int = 1
 ) -> None:
     """Answer this rank's share of the questions into a file of its own in `folder`; goes on after a kill.
 
     What any rank answered before, also when there were more or fewer of them, is not asked again.
     """
-    done = set(answered(folder))
-    mine = share(batches(runner, questions), rank, world)
+    done = set(read_partial_responses(folder))
+    mine = rank_share(batch_requests(runner, questions), rank, world)
     total = sum(len(work.questions) for batch in mine for work in batch)
     left = [
         kept for batch in mine if (kept := [work for work in batch if not done.issuperset(map(key_of, work.questions))])
     ]
     cost_file = folder / COST_OF_RANK.format(rank)
-    cost = _cost(cost_file)
-    with Progress(title, total, unit="prompt") as bar, whole_lines(folder / PARTIAL_OF_RANK.format(rank)) as out:
+    cost = _read_cost_file(cost_file)
+    with Progress(title, total, unit="prompt") as bar, append_to_records(folder / PARTIAL_OF_RANK.format(rank)) as out:
         bar.advance(to=total - sum(len(work.questions) for batch in left for work in batch))
         for batch in left:
             stop_if_requested("answering questions")
@@ -141,7 +137,7 @@ def respond_share(
             own = cost.setdefault(ask.value, {"prompts": 0, "passes": 0, "tokens": 0, "seconds": 0.0})
             own["prompts"] += len(batch)
             own["passes"] += passes
-            own["tokens"] += generated(ask, found)
+            own["tokens"] += generated_tokens(ask, found)
             own["seconds"] += time.monotonic() - began
             out.writelines(to_json(response) + "\n" for responses in found for response in responses)
             out.flush()
@@ -151,14 +147,14 @@ def respond_share(
 
 def gather_responses(questions: Sequence[Question], folder: Path) -> list[Response]:
     """`responses.jsonl` in the order asked, and `cost.json`, from what ranks left; RunError where some is missing."""
-    done = answered(folder)
+    done = read_partial_responses(folder)
     if lacking := [key for question in questions if (key := key_of(question)) not in done]:
         raise RunError(f"{len(lacking)} of {len(questions)} questions were not answered; start the command again.")
     responses = [done[key_of(question)] for question in questions]
     write_jsonl(folder / "responses.jsonl", responses)
     files = sorted(folder.glob(COST_OF_RANK.format("*")))
     total: dict[str, dict[str, Any]] = {}
-    for ask, own in (pair for file in files for pair in _cost(file).items()):
+    for ask, own in (pair for file in files for pair in _read_cost_file(file).items()):
         for name, value in own.items():
             seen = total.setdefault(ask, {}).get(name, 0)
             total[ask][name] = max(seen, value) if name == "seconds" else seen + value
@@ -168,14 +164,14 @@ def gather_responses(questions: Sequence[Question], folder: Path) -> list[Respon
     return responses
 
 
-def answered(folder: Path) -> dict[tuple[Ask, str, str], Response]:
+def read_partial_responses(folder: Path) -> dict[tuple[Ask, str, str], Response]:
     """Everything that any rank answered so far."""
     files = sorted(folder.glob(PARTIAL_OF_RANK.format("*")))
     return {(kept.ask, kept.id, kept.variant): kept for file in files for kept in _whole_records(file)}
 
 
 @contextmanager
-def whole_lines(path: Path) -> Iterator[TextIO]:
+def append_to_records(path: Path) -> Iterator[TextIO]:
     """A file of records to write on, without the torn line that a kill left at its end."""
     if path.exists():
         write_jsonl(path, list(_whole_records(path)))
@@ -183,19 +179,19 @@ def whole_lines(path: Path) -> Iterator[TextIO]:
         yield file
 
 
-def generated(ask: Ask, answered: Iterable[Sequence[Response]]) -> int:
+def generated_tokens(ask: Ask, answers: Iterable[Sequence[Response]]) -> int:
     """Tokens generated for these runs: those of the longest response to each."""
     if ask not in (Ask.GENERATE, Ask.SAMPLE):
         return 0
-    return sum(max(response.tokens or 0 for response in responses) for responses in answered)
+    return sum(max(response.tokens or 0 for response in responses) for responses in answers)
 
 
 def read_cost(folder: Path) -> dict[str, dict[str, Any]]:
     """By ask: runs (`prompts`), forward `passes` of batches, generated `tokens`, `seconds`; empty where unknown."""
-    return _cost(folder / COST)
+    return _read_cost_file(folder / COST)
 
 
-def _cost(path: Path) -> dict[str, dict[str, Any]]:
+def _read_cost_file(path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
 

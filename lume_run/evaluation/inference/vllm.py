@@ -27,9 +27,17 @@ from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.load import generation_config_of
 
 ENDING_SECONDS = 60.0
-TOLD_CHARACTERS = 400  # of the engine's error
-FILLED = 0.9  # of a GPU's memory; nothing else is on it while the engine runs
-LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")  # what torchrun tells ranks
+ERROR_CHARACTERS = 400  # of the engine's error
+GPU_MEMORY_SHARE = 0.9  # of a GPU's memory; nothing else is on it while the engine runs
+TORCHRUN_VARIABLES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_",
+    "GROUP_",
+    "ROLE_",
+    "MASTER_",
+    "TORCHELASTIC_",
+)  # what torchrun tells ranks
 NOT_PASSED_ON = (  # what a generation config may say about greedy text and vLLM has not, or has in another form
     "no_repeat_ngram_size",
     "encoder_repetition_penalty",
@@ -46,7 +54,10 @@ NOT_PASSED_ON = (  # what a generation config may say about greedy text and vLLM
     "stop_strings",
     "watermarking_config",
 )
-IDLE = {"encoder_repetition_penalty": 1.0, "guidance_scale": 1.0}  # values without effect, besides None, 0 and empty
+WITHOUT_EFFECT = {
+    "encoder_repetition_penalty": 1.0,
+    "guidance_scale": 1.0,
+}  # values without effect, besides None, 0 and empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +67,7 @@ class Engine:
     pipe: Connection
     generation_config: Any
 
-    def continued(
+    def continue_prompts(
         self,
         prompts: Sequence[Sequence[int]],
         *,
@@ -80,12 +91,12 @@ class Engine:
         own: list[dict[str, Any]] = [{"temperature": 0.0}] * len(prompts)
         if seeds is not None:
             own = [{"temperature": temperature, "seed": seed} for seed in seeds]
-        found: list[list[int]] = asked(self.pipe, ([list(ids) for ids in prompts], [common | how for how in own]))
+        found: list[list[int]] = ask_engine(self.pipe, ([list(ids) for ids in prompts], [common | how for how in own]))
         return found
 
 
 @contextmanager
-def running(
+def start_engine(
     path: str, settings: ModelSettings, device: torch.device, *, max_length: int, seed: int, devices: int = 1
 ) -> Iterator[Engine]:
     """An engine with the model at `path`, on this process's GPU or the first `devices` of them; ended afterwards.
@@ -93,7 +104,7 @@ def running(
     RunError where it does not start, or the model wants a kind of greedy search that vLLM has not.
     """
     config = generation_config_of(path, settings)
-    if wanted := unknown_settings(config):
+    if wanted := unsupported_settings(config):
         raise RunError(
             f"The generation config of '{path}' sets {', '.join(wanted)}, which vLLM would not obey as transformers "
             "does; evaluator.backend=transformers."
@@ -103,12 +114,12 @@ def running(
     torch.cuda.empty_cache()  # what an earlier stage of this process held; nothing happens without a GPU
     ours, theirs = multiprocessing.Pipe()
     lifeline, held = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, lifeline, options))
-    with surroundings(device, devices):
+    process = multiprocessing.get_context("spawn").Process(target=serve_prompts, args=(theirs, lifeline, options))
+    with engine_environment(device, devices):
         process.start()
     theirs.close()
     try:
-        asked(ours, None)  # answered once it has started
+        ask_engine(ours, None)  # answered once it has started
         yield Engine(pipe=ours, generation_config=config)
         ours.close()
         process.join(ENDING_SECONDS)
@@ -129,15 +140,15 @@ def options_of(
         "max_model_len": max_length,
         "seed": seed,
         "skip_tokenizer_init": True,
-        "generation_config": "vllm",  # what the model's own one says is in `Engine.continued`
+        "generation_config": "vllm",  # what the model's own one says is in `Engine.continue_prompts`
         "trust_remote_code": settings.trust_remote_code,
         "tensor_parallel_size": devices,
-        "gpu_memory_utilization": FILLED,
+        "gpu_memory_utilization": GPU_MEMORY_SHARE,
         "enforce_eager": device.type == "cpu",  # compiling takes minutes there
     }
 
 
-def asked(pipe: Connection, request: Any) -> Any:
+def ask_engine(pipe: Connection, request: Any) -> Any:
     """What the engine's process answers; RunError where it failed, Preempted where this run was told to stop."""
     try:
         pipe.send(request)
@@ -150,7 +161,7 @@ def asked(pipe: Connection, request: Any) -> Any:
     return answer
 
 
-def serve(pipe: Connection, lifeline: Connection, options: Mapping[str, Any]) -> None:
+def serve_prompts(pipe: Connection, lifeline: Connection, options: Mapping[str, Any]) -> None:
     """The engine's process: continues prompts until the pipe is closed, and ends at once where its parent dies."""
     end_when_closed(lifeline.fileno())
     try:
@@ -168,41 +179,41 @@ def serve(pipe: Connection, lifeline: Connection, options: Mapping[str, Any]) ->
         return
     except Exception as error:
         traceback.print_exc()
-        pipe.send((True, f"{type(error).__name__}: {' '.join(str(error).split())[:TOLD_CHARACTERS]}"))
+        pipe.send((True, f"{type(error).__name__}: {' '.join(str(error).split())[:ERROR_CHARACTERS]}"))
 
 
-def unknown_settings(config: Any) -> list[str]:
+def unsupported_settings(config: Any) -> list[str]:
     """What a generation config sets and vLLM would not obey in the same way."""
     own = {name: getattr(config, name, None) for name in NOT_PASSED_ON}
-    return [name for name, value in own.items() if value and value != IDLE.get(name)]
+    return [name for name, value in own.items() if value and value != WITHOUT_EFFECT.get(name)]
 
 
 @contextmanager
-def surroundings(device: torch.device, devices: int) -> Iterator[None]:
+def engine_environment(device: torch.device, devices: int) -> Iterator[None]:
     """The environment that the engine's process is started in.
 
     It is no rank of torchrun: told that it were, it would wait at torchrun's meeting point. A rank's engine sees that
     rank's GPU alone.
     """
-    changed: dict[str, str | None] = {name: None for name in os.environ if name.startswith(LAUNCHER)}
+    changed: dict[str, str | None] = {name: None for name in os.environ if name.startswith(TORCHRUN_VARIABLES)}
     changed |= {"VLLM_WORKER_MULTIPROC_METHOD": "spawn", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # ends with its parent
     changed["VLLM_LOGGING_LEVEL"] = os.environ.get("VLLM_LOGGING_LEVEL", "WARNING")
     if device.type == "cuda" and devices == 1:
-        changed["CUDA_VISIBLE_DEVICES"] = visible(os.environ.get("CUDA_VISIBLE_DEVICES"), device.index or 0)
+        changed["CUDA_VISIBLE_DEVICES"] = visible_device(os.environ.get("CUDA_VISIBLE_DEVICES"), device.index or 0)
     before = {name: os.environ.get(name) for name in changed}
-    put(changed)
+    set_variables(changed)
     try:
         yield
     finally:
-        put(before)
+        set_variables(before)
 
 
-def visible(names: str | None, index: int) -> str:
+def visible_device(names: str | None, index: int) -> str:
     """What CUDA_VISIBLE_DEVICES calls this process's device number `index`."""
     return names.split(",")[index] if names else str(index)
 
 
-def put(variables: Mapping[str, str | None]) -> None:
+def set_variables(variables: Mapping[str, str | None]) -> None:
     """Set environment variables, or with None remove them."""
     for name, value in variables.items():
         if value is None:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 from accelerate import cpu_offload
+from helpers.inference import collect_responses
 from helpers.shared import SHARED, lume_rows
 from transformers import GenerationConfig
 
@@ -25,9 +26,9 @@ from lume_run.common.records import Ask, Example, Kind, Question, Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import EvaluatorSettings, ModelSettings, ShapeSettings
 from lume_run.evaluation.inference import respond
-from lume_run.evaluation.inference.requests import work_of
-from lume_run.evaluation.inference.runner import Runner, prompt_row
-from lume_run.evaluation.inference.vllm import running, surroundings, unknown_settings, visible
+from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row
+from lume_run.evaluation.inference.requests import requests_of
+from lume_run.evaluation.inference.vllm import engine_environment, start_engine, unsupported_settings, visible_device
 from lume_run.models import placement
 from lume_run.models.load import load_model, load_tokenizer
 from lume_run.models.placement import placement_of, weight_and_cache_bytes
@@ -71,9 +72,9 @@ def asked(examples) -> list[Question]:
     ]
 
 
-def runner_of(model) -> Runner:
+def runner_of(model) -> LoadedModel:
     tokenizer = load_tokenizer(str(STORIES), ModelSettings(name="stories"))
-    return Runner(model=model, tokenizer=tokenizer, max_new_tokens=24, max_length=256, batch_tokens=2048)
+    return LoadedModel(model=model, tokenizer=tokenizer, max_new_tokens=24, max_length=256, batch_tokens=2048)
 
 
 def loaded(rooms=None):
@@ -83,7 +84,7 @@ def loaded(rooms=None):
 @pytest.fixture(scope="module")
 def whole(asked, tmp_path_factory) -> list[Response]:
     """What the whole model says."""
-    return respond.respond(runner_of(loaded()), asked, tmp_path_factory.mktemp("whole"), "title")
+    return collect_responses(runner_of(loaded()), asked, tmp_path_factory.mktemp("whole"), "title")
 
 
 # ----------------------------------------------------------------------------------------------------- layers elsewhere
@@ -103,7 +104,7 @@ def in_host_memory():
 
 @pytest.mark.parametrize("elsewhere", [on_disk, in_host_memory])
 def test_layers_elsewhere_answer_as_the_whole_model(elsewhere, asked, whole, tmp_path):
-    found = respond.respond(runner_of(elsewhere()), asked, tmp_path, "title")
+    found = collect_responses(runner_of(elsewhere()), asked, tmp_path, "title")
     assert {one.ask for one in found} == {Ask.GENERATE, Ask.SAMPLE, Ask.LOGPROB, Ask.CHOICE}
     for ours, theirs in zip(found, whole, strict=True):
         assert (ours.id, ours.ask, ours.variant) == (theirs.id, theirs.ask, theirs.variant)
@@ -117,11 +118,11 @@ def test_layers_elsewhere_answer_as_the_whole_model(elsewhere, asked, whole, tmp
 def test_gradients_need_all_layers_on_devices(examples, tmp_path):
     question = [Question(example=examples[0], ask=Ask.GRADIENT)]
     with pytest.raises(RunError, match=r"evaluator\.suites\.mia\.gradient=false"):
-        respond.respond(runner_of(in_host_memory()), question, tmp_path, "title")
+        collect_responses(runner_of(in_host_memory()), question, tmp_path, "title")
     model = loaded({"cpu": GIB})
-    (spread,) = respond.respond(runner_of(model), question, tmp_path, "title")
+    (spread,) = collect_responses(runner_of(model), question, tmp_path, "title")
     assert all(weight.grad is None for weight in model.parameters())
-    (plain,) = respond.respond(runner_of(loaded()), question, tmp_path, "title")
+    (plain,) = collect_responses(runner_of(loaded()), question, tmp_path, "title")
     assert spread.gradient == pytest.approx(plain.gradient, rel=1e-6)
 
 
@@ -193,7 +194,7 @@ def test_gradients_of_a_model_that_does_not_fit_are_refused_before_anything_runs
 
 def test_a_batch_too_large_for_the_gpu_is_run_in_halves(monkeypatch, examples):
     runner = runner_of(loaded())
-    work = work_of([Question(example=row, ask=Ask.LOGPROB) for row in examples[:6]], runner)
+    work = requests_of([Question(example=row, ask=Ask.LOGPROB) for row in examples[:6]], runner)
     plain, _ = respond.run_batch(runner, work)
     real, sizes = respond.run_batch, []
 
@@ -234,9 +235,9 @@ def test_vllm_is_refused_where_it_has_no_device(monkeypatch):
 
 
 def test_what_vllm_would_not_obey_is_seen():
-    assert unknown_settings(GenerationConfig()) == []
+    assert unsupported_settings(GenerationConfig()) == []
     own = GenerationConfig(no_repeat_ngram_size=3, repetition_penalty=1.2, suppress_tokens=[5], guidance_scale=1.0)
-    assert unknown_settings(own) == ["no_repeat_ngram_size", "suppress_tokens"]
+    assert unsupported_settings(own) == ["no_repeat_ngram_size", "suppress_tokens"]
 
 
 def test_the_engine_is_no_rank_and_sees_one_gpu(monkeypatch):
@@ -244,13 +245,13 @@ def test_the_engine_is_no_rank_and_sees_one_gpu(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
     before = dict(os.environ)
-    with surroundings(torch.device("cuda", 1), 1):
+    with engine_environment(torch.device("cuda", 1), 1):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
         assert not {"RANK", "TORCHELASTIC_USE_AGENT_STORE"} & set(os.environ)
     assert dict(os.environ) == before
-    with surroundings(torch.device("cuda", 0), 2):
+    with engine_environment(torch.device("cuda", 0), 2):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6,7"
-    assert visible(None, 2) == "2"
+    assert visible_device(None, 2) == "2"
 
 
 STAND_IN = """
@@ -289,9 +290,9 @@ def stand_in(monkeypatch, tmp_path) -> Path:
 
 
 def test_the_engine_is_told_what_transformers_is_told(stand_in, tiny):
-    with running(str(tiny), ModelSettings(name="tiny"), CPU, max_length=64, seed=0) as engine:
-        greedy = engine.continued([[5, 6], [7]], limit=3, stops=[0, 2], seeds=None, temperature=0.5)
-        drawn = engine.continued([[5, 6], [7]], limit=3, stops=[0], seeds=[11, 12], temperature=0.5)
+    with start_engine(str(tiny), ModelSettings(name="tiny"), CPU, max_length=64, seed=0) as engine:
+        greedy = engine.continue_prompts([[5, 6], [7]], limit=3, stops=[0, 2], seeds=None, temperature=0.5)
+        drawn = engine.continue_prompts([[5, 6], [7]], limit=3, stops=[0], seeds=[11, 12], temperature=0.5)
         (process,) = multiprocessing.active_children()
     assert greedy == [[5, 6, 3, 0, 2, 0.0, None], [7, 3, 0, 2, 0.0, None]]
     assert drawn == [[5, 6, 3, 0, 0.5, 11], [7, 3, 0, 0.5, 12]]
@@ -301,7 +302,7 @@ def test_the_engine_is_told_what_transformers_is_told(stand_in, tiny):
 def test_an_engine_that_does_not_start_says_why(stand_in, tiny):
     with (
         pytest.raises(RunError, match=r"vLLM: ValueError: no room for the cache\n.*evaluator\.backend=transformers"),
-        running(str(tiny), ModelSettings(name="tiny"), CPU, max_length=64, seed=13),
+        start_engine(str(tiny), ModelSettings(name="tiny"), CPU, max_length=64, seed=13),
     ):
         pass
 
@@ -310,11 +311,12 @@ def test_a_killed_run_leaves_no_engine(stand_in, tiny):
     """Not even one in the middle of a batch, which would hold its GPU while the next start wants it."""
     script = """if __name__ == "__main__":
         import multiprocessing, sys, torch
-        from lume_run.evaluation.inference.vllm import running
-        from lume_run.config.settings import Model
-        with running(sys.argv[1], Model(name="tiny"), torch.device("cpu"), max_length=64, seed=0) as engine:
+        from lume_run.evaluation.inference.vllm import start_engine
+        from lume_run.config.settings import ModelSettings
+        tiny, cpu = ModelSettings(name="tiny"), torch.device("cpu")
+        with start_engine(sys.argv[1], tiny, cpu, max_length=64, seed=0) as engine:
             print(multiprocessing.active_children()[0].pid, flush=True)
-            engine.continued([[5]], limit=1000, stops=[0], seeds=None, temperature=1.0)"""
+            engine.continue_prompts([[5]], limit=1000, stops=[0], seeds=None, temperature=1.0)"""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(stand_in), *sys.path])}
     run = subprocess.Popen([sys.executable, "-c", script, str(tiny)], stdout=subprocess.PIPE, env=environment)
     engine = psutil.Process(int(run.stdout.readline()))
@@ -359,7 +361,7 @@ def test_vllm_says_what_transformers_says_up_to_near_ties(asked, whole, generate
     assert ties <= len(texts) // 10
 
 
-def gap_where_they_part(runner: Runner, question: Question, ours: Response, theirs: Response) -> float:
+def gap_where_they_part(runner: LoadedModel, question: Question, ours: Response, theirs: Response) -> float:
     """Nats between the two likeliest tokens where the texts first differ."""
     pairs = zip(ours.token_ids, theirs.token_ids, strict=False)
     common = next(n for n, (one, other) in enumerate(pairs) if one != other)

@@ -34,8 +34,8 @@ from helpers.golden import (
 )
 
 from lume_run.config.settings import EvaluatorSettings
-from lume_run.evaluation.inference.logprobs import gradients
-from lume_run.evaluation.inference.runner import decoded
+from lume_run.evaluation.inference.loaded_model import decode
+from lume_run.evaluation.inference.logprobs import gradient_norms
 from lume_run.evaluation.metrics import tofu
 from lume_run.evaluation.metrics.answers import rouge_l_recall
 from lume_run.evaluation.metrics.membership import (
@@ -145,7 +145,7 @@ def ground_truths(dataset: str) -> Iterator[tuple[str, str]]:
     """(prompt, answer) of every row as our decoder reads them; the answer is what all ids say after the prompt."""
     runner = runner_of("model")
     for row in read(TOKENISED)["generation_datasets"][dataset]:
-        prompt, whole = decoded(row["input_ids"], runner), decoded(row["labels"], runner)
+        prompt, whole = decode(row["input_ids"], runner), decode(row["labels"], runner)
         assert whole.count(prompt) == 1  # they take out every occurrence (QUIRKS 34)
         yield prompt, whole.replace(prompt, "")
 
@@ -201,7 +201,7 @@ def attack_loss(precision: str, folder: str, side: str, _: str) -> list[float]:
 
 
 def attack_zlib(precision: str, folder: str, side: str, _: str) -> list[float]:
-    labelled = [decoded(row.ids[row.label_start :], runner_of(folder)) for (row,) in rows_of(side)]
+    labelled = [decode(row.ids[row.label_start :], runner_of(folder)) for (row,) in rows_of(side)]
     found = zip(scored(precision, folder, side), labelled, strict=True)
     return [zlib_score(one.logps, text) for (one,), text in found]
 
@@ -230,7 +230,7 @@ def attack_reference(precision: str, folder: str, side: str, _: str) -> list[flo
 def attack_gradient(precision: str, folder: str, side: str, parameter: str) -> list[float]:
     """Our gradient pass for the 2-norm; for the others, which we do not offer, norms taken here."""
     if number(parameter) == 2:
-        return [gradient_score(size) for size in gradients(runner_of(folder, precision), shortened(side))]
+        return [gradient_score(size) for size in gradient_norms(runner_of(folder, precision), shortened(side))]
     return [gradient_score(sizes[number(parameter)]) for sizes in norms(precision, folder, side)]
 
 
@@ -238,7 +238,7 @@ def check_batched_gradients(precision: str, folder: str, entry: dict) -> None:
     """More rows at a time raise there; ours take one backward a row, so four rows are four single ones."""
     assert entry["error"].startswith("RuntimeError: Trying to backward through the graph a second time")
     single = by_index(read(METRICS)[precision][folder]["mia_gradnorm|p=2"]["forget"])[:4]
-    together = gradients(runner_of(folder, precision), shortened("forget")[:4])
+    together = gradient_norms(runner_of(folder, precision), shortened("forget")[:4])
     assert together == modelled([row["score"] for row in single])
     assert [sizes[2.0] for sizes in norms(precision, folder, "forget")[:4]] == modelled(together)
 

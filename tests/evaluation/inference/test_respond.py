@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas
 import pytest
 import torch
+from helpers.inference import collect_responses, greedy_texts
 from helpers.shared import lume_rows
 from transformers import AutoModelForCausalLM
 
@@ -15,11 +16,11 @@ from lume_run.common.errors import RunError
 from lume_run.common.jsonl import read_jsonl, to_json
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split
 from lume_run.config.settings import ModelSettings
-from lume_run.evaluation.inference.generation import continuations, generate
-from lume_run.evaluation.inference.logprobs import choose, gradients, norm_of, score_rows
-from lume_run.evaluation.inference.requests import work_of
-from lume_run.evaluation.inference.respond import read_cost, respond, run_batch
-from lume_run.evaluation.inference.runner import Runner, prompt_row, row_of
+from lume_run.evaluation.inference.generation import continuations
+from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row, token_row
+from lume_run.evaluation.inference.logprobs import choice_logps, gradient_norms, norm_of, score_rows
+from lume_run.evaluation.inference.requests import requests_of
+from lume_run.evaluation.inference.respond import read_cost, run_batch
 from lume_run.evaluation.metrics.semeval import lume_scores
 from lume_run.models.load import load_model, load_tokenizer
 from lume_run.models.tokenise import encode
@@ -28,15 +29,17 @@ from lume_run.tasks.lume import LumeTask
 CPU = torch.device("cpu")
 
 
-def runner_of(folder, **sizes) -> Runner:
+def runner_of(folder, **sizes) -> LoadedModel:
     settings = ModelSettings(name="test", path=str(folder), dtype="float32")
     options = {"max_new_tokens": 24, "max_length": 512, "batch_tokens": 4096} | sizes
     model = load_model(str(folder), settings, CPU).eval()
-    return Runner(model=model, tokenizer=load_tokenizer(str(options.pop("tokenizer", folder)), settings), **options)
+    return LoadedModel(
+        model=model, tokenizer=load_tokenizer(str(options.pop("tokenizer", folder)), settings), **options
+    )
 
 
 @pytest.fixture(scope="module")
-def stories(shared) -> Runner:
+def stories(shared) -> LoadedModel:
     """A real pretrained Llama."""
     return runner_of(shared / "models" / "stories260K")
 
@@ -48,20 +51,20 @@ def rows(shared) -> list[Example]:
 
 
 def test_batched_text_equals_one_prompt_at_a_time(stories, rows):
-    alone = [generate(stories, [row])[0] for row in rows]
-    assert generate(stories, rows) == alone
-    assert generate(stories, rows[::-1]) == alone[::-1]
+    alone = [greedy_texts(stories, [row])[0] for row in rows]
+    assert greedy_texts(stories, rows) == alone
+    assert greedy_texts(stories, rows[::-1]) == alone[::-1]
     assert len(set(alone)) > len(rows) // 2  # not all the same
 
 
 def scored(runner, examples):
     """Every expected answer under teacher forcing, in one batch."""
-    return score_rows(runner, [row_of(Question(example=example, ask=Ask.LOGPROB), runner) for example in examples])
+    return score_rows(runner, [token_row(Question(example=example, ask=Ask.LOGPROB), runner) for example in examples])
 
 
 def test_batched_scores_equal_one_row_at_a_time(stories, rows):
     assert {row.subtask for row in rows} == {"novels", "bios", "wiki"}
-    assert len({len(row_of(Question(example=row, ask=Ask.LOGPROB), stories).ids) for row in rows}) > 20  # padding
+    assert len({len(token_row(Question(example=row, ask=Ask.LOGPROB), stories).ids) for row in rows}) > 20  # padding
     for together, row in zip(scored(stories, rows), rows, strict=True):
         (alone,) = scored(stories, [row])
         assert together.tokens == alone.tokens
@@ -109,9 +112,9 @@ def test_choices_do_not_depend_on_the_batch(stories, rows):
         )
         for row in rows
     ]
-    together = choose(stories, asked)
+    together = choice_logps(stories, asked)
     for one, example in zip(together, asked, strict=True):
-        assert one == pytest.approx(choose(stories, [example])[0], abs=1e-4)
+        assert one == pytest.approx(choice_logps(stories, [example])[0], abs=1e-4)
     ids = torch.tensor([stories.tokenizer(asked[0].prompt)["input_ids"]])
     with torch.no_grad():
         logps = stories.model(input_ids=ids).logits[0, -1].log_softmax(-1)
@@ -124,11 +127,11 @@ def test_an_interrupted_evaluation_asks_only_what_is_missing(stories, rows, tmp_
     first, again = tmp_path / "first", tmp_path / "again"
     first.mkdir()
     again.mkdir()
-    whole = respond(stories, questions, first, "title")
+    whole = collect_responses(stories, questions, first, "title")
     kept = [Response(**{**_fields(response), "output": "kept"}) for response in whole[:5]]
     torn = to_json(whole[5])[:40]
     (again / "responses.partial.0.jsonl").write_text("".join(to_json(r) + "\n" for r in kept) + torn, encoding="utf-8")
-    found = respond(stories, questions, again, "title")
+    found = collect_responses(stories, questions, again, "title")
     assert [response.output for response in found[:5]] == ["kept"] * 5
     assert found[5:] == whole[5:]
     assert read_jsonl(again / "responses.jsonl", Response) == found
@@ -149,7 +152,7 @@ def test_official_inference_on_the_golden_model(shared):
     for split, examples in ((Split.FORGET, data.forget), (Split.RETAIN, data.retain)):
         official = pandas.read_csv(golden / "out" / f"{split}_0.csv", dtype=str, keep_default_na=False)
         expected = dict(zip(official["id"].str.replace('"', ""), official["model_output"], strict=True))
-        texts = generate(runner, examples)
+        texts = greedy_texts(runner, examples)
         assert {example.id: text for example, text in zip(examples, texts, strict=True)} == expected
         responses += [_response(example, output=text) for example, text in zip(examples, texts, strict=True)]
     for split in (Split.MEMBER, Split.NONMEMBER):
@@ -212,9 +215,9 @@ def test_a_whole_evaluation_equals_one_question_at_a_time(stories, rows, asked, 
     """Texts and tokens exactly, numbers to float32 rounding; real rows of all three tasks."""
     assert {row.subtask for row in rows} == {"novels", "bios", "wiki"}
     assert all(len({row.subtask for row in rows if row.kind is kind}) == 3 for kind in (Kind.COMPLETION, Kind.QUESTION))
-    together = respond(stories, asked, tmp_path, "title")
+    together = collect_responses(stories, asked, tmp_path, "title")
     for question, found in zip(asked, together, strict=True):
-        ((alone,),) = run_batch(stories, work_of([question], stories))[0]
+        ((alone,),) = run_batch(stories, requests_of([question], stories))[0]
         assert (found.id, found.ask, found.variant) == (alone.id, alone.ask, alone.variant)
         assert (found.output, found.token_ids, found.tokens) == (alone.output, alone.token_ids, alone.tokens)
         assert found.hits == alone.hits
@@ -227,7 +230,7 @@ def test_a_whole_evaluation_equals_one_question_at_a_time(stories, rows, asked, 
 
 def test_questions_with_the_same_input_share_a_run(stories, rows, asked, tmp_path):
     """The short text is the beginning of the long one, and what was run is counted."""
-    found = {key_of_response(one): one for one in respond(stories, asked, tmp_path, "title")}
+    found = {key_of_response(one): one for one in collect_responses(stories, asked, tmp_path, "title")}
     cost = read_cost(tmp_path)
     few = len(rows[::5])
     assert {ask: own["prompts"] for ask, own in cost.items()} == {
@@ -253,7 +256,9 @@ def test_a_continuation_of_limited_length_is_expected_to_be_as_long(stories, row
     story = next(row for row in rows if row.kind is Kind.COMPLETION)
     question = next(row for row in rows if row.kind is Kind.QUESTION)
     cut, whole = (
-        run_batch(stories, work_of([Question(example=row, ask=Ask.GENERATE, variant="v", limit=4)], stories))[0][0][0]
+        run_batch(stories, requests_of([Question(example=row, ask=Ask.GENERATE, variant="v", limit=4)], stories))[0][0][
+            0
+        ]
         for row in (story, question)
     )
     assert len(stories.tokenizer(cut.expected, add_special_tokens=False)["input_ids"]) == 4
@@ -291,7 +296,7 @@ def test_the_gradient_is_that_of_the_mean_label_loss(stories, rows):
     stories.model(input_ids=ids, labels=labels).loss.backward()
     norms = [float(weight.grad.norm()) for weight in stories.model.parameters()]
     stories.model.zero_grad(set_to_none=True)
-    assert gradients(stories, [row])[0] == pytest.approx(sum(norms) / len(norms), rel=1e-4)
+    assert gradient_norms(stories, [row])[0] == pytest.approx(sum(norms) / len(norms), rel=1e-4)
     assert all(weight.grad is None for weight in stories.model.parameters())  # nothing is left behind
 
 
@@ -317,7 +322,7 @@ def test_options_are_told_apart_by_their_first_token(stories, rows):
         replace(rows[0], kind=Kind.CHOICE, choices=choices, answer=choices[0])
         for choices in (("A", "B"), ("Yes", "Yesterday"))
     ]
-    first, none = choose(stories, asked)
+    first, none = choice_logps(stories, asked)
     assert len(first) == 2
     assert none == ()  # this vocabulary begins both with Y
 
@@ -328,5 +333,5 @@ def test_nothing_predicts_an_answer_without_a_prompt(stories, rows):
     empty = replace(rows[1], prompt="")
     for ask in (Ask.GENERATE, Ask.LOGPROB, Ask.GRADIENT):
         with pytest.raises(RunError, match=f"'{empty.id}' has no tokens"):
-            row_of(Question(example=empty, ask=ask), bare)
-    assert row_of(Question(example=replace(empty, kind=Kind.DOCUMENT), ask=Ask.LOGPROB), bare).label_start == 1
+            token_row(Question(example=empty, ask=ask), bare)
+    assert token_row(Question(example=replace(empty, kind=Kind.DOCUMENT), ask=Ask.LOGPROB), bare).label_start == 1

@@ -32,10 +32,10 @@ from helpers.golden import (
     token_row,
     tokenizer,
 )
+from helpers.inference import collect_responses
 
 from lume_run.common.records import Ask, Question, Response
-from lume_run.evaluation.inference.respond import respond
-from lume_run.evaluation.inference.runner import Runner
+from lume_run.evaluation.inference.loaded_model import LoadedModel
 from lume_run.evaluation.metrics import closer_look
 from lume_run.evaluation.metrics.answers import rouge_l_recall
 from lume_run.methods.base import Role
@@ -121,7 +121,7 @@ def answered(folder: str, dataset: str, where: Path) -> list[Response]:
             for number, row in enumerate(rows[begin : begin + BATCH])
         ]
         widest = max(len(ids_of(example.prompt)) for example in examples)
-        runner = Runner(
+        runner = LoadedModel(
             model=loaded(folder, "float32"),
             tokenizer=tokenizer(),
             max_new_tokens=BUDGET - widest,
@@ -130,7 +130,7 @@ def answered(folder: str, dataset: str, where: Path) -> list[Response]:
         )
         asked = [Question(example=example, ask=Ask.GENERATE) for example in examples]
         (into := where / f"{dataset}{begin}").mkdir()
-        found += respond(runner, asked, into, "golden")
+        found += collect_responses(runner, asked, into, "golden")
     return found
 
 

@@ -15,7 +15,7 @@ from helpers.shared import SHARED
 from lume_run.common.errors import RunError
 from lume_run.common.records import Score, TaskData
 from lume_run.config.settings import EvaluatorSettings, ModelSettings
-from lume_run.evaluation.scoring import scored
+from lume_run.evaluation.scoring import score_models
 from lume_run.evaluation.suites.base import Answers, Harnessed
 from lume_run.evaluation.suites.lm_eval import LmEval, scores_of
 from lume_run.models.load import load_model, load_tokenizer
@@ -113,7 +113,7 @@ def test_without_a_model_there_is_a_reason(tmp_path):
     """As with stages=[score], or where the model answers in a context."""
     settings = SimpleNamespace(evaluator=EvaluatorSettings(suites={"lm_eval": LmEval(tasks=["arc_easy"])}))
     measured = {"target": [Score(name="lm_eval.arc_easy.acc", value=0.5, n=4)]}
-    found, _ = scored(settings, tmp_path, {"target": [], "unlearned": []}, measured)
+    found, _ = score_models(settings, tmp_path, {"target": [], "unlearned": []}, measured)
     assert list(found["target"]) == ["lm_eval.arc_easy.acc"]
     assert found["unlearned"]["lm_eval"].value is None
     assert "method=icu" in found["unlearned"]["lm_eval"].reason

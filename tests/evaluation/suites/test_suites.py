@@ -19,8 +19,8 @@ from lume_run.common.records import Ask, Example, Kind, Question, Response, Spli
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.inference.logprobs import AnswerScores, token_scores
-from lume_run.evaluation.questions import merged, questions_of, suites_of
-from lume_run.evaluation.scoring import score
+from lume_run.evaluation.questions import deduplicate_questions, questions_of, suites_of
+from lume_run.evaluation.scoring import score_answers
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.memorisation import Memorisation
 from lume_run.evaluation.suites.mia import Membership
@@ -136,11 +136,13 @@ def evaluator(*overrides: str) -> EvaluatorSettings:
 
 def test_suites_share_what_they_ask():
     alone = {
-        name: merged(questions_of(DATA, evaluator(f"evaluator={name}"), trained_here=True))
+        name: deduplicate_questions(questions_of(DATA, evaluator(f"evaluator={name}"), trained_here=True))
         for name in ("lume", "memorisation", "mia")
     }
     assert [len(questions) for questions in alone.values()] == [4, 2, 2]
-    together = merged(questions_of(DATA, evaluator("evaluator=[lume,memorisation,mia]"), trained_here=True))
+    together = deduplicate_questions(
+        questions_of(DATA, evaluator("evaluator=[lume,memorisation,mia]"), trained_here=True)
+    )
     assert len(together) == 6  # the documents of lume and mia are asked once
     assert {one for questions in alone.values() for one in questions} == set(together)
 
@@ -149,19 +151,19 @@ def test_suites_that_mean_different_things_by_one_question_are_refused():
     """Another suite would be scored on the shorter text."""
     one = Question(example=DATA.forget[0], ask=Ask.GENERATE)
     equal = Question(example=replace(DATA.forget[0]), ask=Ask.GENERATE)
-    assert merged({"lume": [one], "mine": [equal, replace(one, variant="short", limit=5)]}) == [
+    assert deduplicate_questions({"lume": [one], "mine": [equal, replace(one, variant="short", limit=5)]}) == [
         one,
         replace(one, variant="short", limit=5),
     ]
     for other in (replace(one, limit=5), replace(one, example=replace(one.example, prompt="p"))):
         with pytest.raises(RunError, match=r"suite 'mine' and another one ask generate of 'f'.*variant of its own"):
-            merged({"lume": [one], "mine": [other]})
+            deduplicate_questions({"lume": [one], "mine": [other]})
 
 
 def test_a_single_suite_gives_its_scores_only():
     assert list(suites_of(evaluator("evaluator=mia"))) == ["mia"]
     answers = Answers(responses=[answer("1", Split.FORGET, "x-")], evaluator=evaluator("evaluator=memorisation"))
-    names = {one.name for one in score(answers)[0]}
+    names = {one.name for one in score_answers(answers)[0]}
     assert names == {
         f"{side}.{what}"
         for side in ("forget", "retain")

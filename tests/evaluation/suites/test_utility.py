@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.inference import collect_responses
 from helpers.shared import SHARED
 
 from lume_run.common.errors import ConfigError, DataError
@@ -18,8 +19,7 @@ from lume_run.config.settings import EvaluatorSettings, ModelSettings
 from lume_run.evaluation.datasets.halueval import GENERAL, is_hallucinated, load_general, load_qa
 from lume_run.evaluation.datasets.nq_open import load_nq_open
 from lume_run.evaluation.datasets.plain_text import load_texts, pieces
-from lume_run.evaluation.inference.respond import respond
-from lume_run.evaluation.inference.runner import Runner
+from lume_run.evaluation.inference.loaded_model import LoadedModel
 from lume_run.evaluation.metrics.answers import answer_line, judgement, normalise_answer, normalised_match
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column
 from lume_run.evaluation.metrics.perplexity import perplexity_of
@@ -124,9 +124,11 @@ def test_perplexity_of_a_real_model(tmp_path):
     settings = ModelSettings(name="test")
     model = load_model(str(STORIES15M), settings, torch.device("cpu")).eval()
     tokenizer = load_tokenizer(str(STORIES15M), settings)
-    runner = Runner(model=model, tokenizer=tokenizer, max_new_tokens=1, max_length=256, batch_tokens=1024)
+    runner = LoadedModel(model=model, tokenizer=tokenizer, max_new_tokens=1, max_length=256, batch_tokens=1024)
     suite = Perplexity(path=str(STORIES))
-    score = by_name(suite, respond(runner, suite.asks(NOTHING, EvaluatorSettings()), tmp_path, "test"))["perplexity"]
+    score = by_name(suite, collect_responses(runner, suite.asks(NOTHING, EvaluatorSettings()), tmp_path, "test"))[
+        "perplexity"
+    ]
     total = count = 0.0
     for example in suite.examples():
         ids = torch.tensor([tokenizer(example.answer)["input_ids"][:256]])

@@ -29,7 +29,7 @@ NO_PROMPT = "The prompt of example '{}' has no tokens; a model needs at least on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Runner:
+class LoadedModel:
     """A loaded model with the sizes it is run at.
 
     `batch_tokens` counts padded tokens of the rows, not those generated after them. `temperature` and `seed` are for
@@ -68,7 +68,7 @@ class Runner:
         return sorted({token for token in [self.tokenizer.eos_token_id, *own] if token is not None})
 
 
-def prompt_row(example: Example, runner: Runner, *, new_tokens: int) -> TokenRow:
+def prompt_row(example: Example, runner: LoadedModel, *, new_tokens: int) -> TokenRow:
     """A prompt as a row without labels, cut on the left where it and `new_tokens` more would not fit."""
     ids = prompt_ids(example.prompt, runner.tokenizer)
     room = max(1, runner.max_length - new_tokens)
@@ -80,29 +80,29 @@ def prompt_row(example: Example, runner: Runner, *, new_tokens: int) -> TokenRow
     )
 
 
-def row_of(question: Question, runner: Runner) -> TokenRow:
+def token_row(question: Question, runner: LoadedModel) -> TokenRow:
     """What the model is run on for a question."""
     if question.ask in (Ask.LOGPROB, Ask.GRADIENT):
         row = encode(question.example, runner.tokenizer, max_tokens=runner.max_length)
         if row.ids and not row.label_start:  # nothing would predict the first label
             raise RunError(NO_PROMPT.format(question.example.id))
         return row
-    return prompt_row(question.example, runner, new_tokens=limit_of(question, runner) or 1)
+    return prompt_row(question.example, runner, new_tokens=continuation_limit(question, runner) or 1)
 
 
-def limit_of(question: Question, runner: Runner) -> int:
+def continuation_limit(question: Question, runner: LoadedModel) -> int:
     """Longest continuation [tokens]; 0 where there is none."""
     if question.ask not in (Ask.GENERATE, Ask.SAMPLE):
         return 0
     return min(question.limit or runner.max_new_tokens, runner.max_new_tokens)
 
 
-def batch_of(rows: Sequence[TokenRow], runner: Runner) -> Batch:
+def batch_of(rows: Sequence[TokenRow], runner: LoadedModel) -> Batch:
     """Rows padded on the left, where the model is."""
     return collate(rows, pad_id=runner.pad_id, totals=NO_TOTALS).to(runner.device)
 
 
-def decoded(tokens: Sequence[int], runner: Runner) -> str:
+def decode(tokens: Sequence[int], runner: LoadedModel) -> str:
     """Text of generated tokens without special tokens, white space as generated."""
     text: str = runner.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
