@@ -15,12 +15,12 @@ NEWS_RETRAINED_AUC = 1 - 0.4772
 BOOKS_RETRAINED_AUC = 1 - 0.5393
 
 
-def rouge_l_f1(reference: str, hypothesis: str, *, stem: bool = False) -> float:
+def rouge_l_f1(reference: str, hypothesis: str) -> float:
     """F1 of the longest common subsequence in lower-case tokens of a-z and 0-9; 0 to 1, 0 where either has none.
 
-    Lin 2004, eq. 4 with beta = 1. `stem=True` is open-unlearning's form of MUSE, whose numbers are a little higher.
+    Lin 2004, eq. 4 with beta = 1. open-unlearning's form of MUSE has stems, and numbers that are a little higher.
     """
-    return float(rouge_l(stem=stem).score(reference, hypothesis)["rougeL"].fmeasure)
+    return float(rouge_l(stem=False).score(reference, hypothesis)["rougeL"].fmeasure)
 
 
 def verbatim_memorisation(continuation: str, generation: str) -> float:
@@ -46,35 +46,23 @@ def cut_answer(generation: str) -> str:
     return generation
 
 
-def privacy_leakage(auc: float, retrained_auc: float, *, epsilon: float = 0.0) -> float:
+def privacy_leakage(auc: float, retrained_auc: float) -> float:
     """(retrained AUC - AUC) / (1 - retrained AUC) [percent]: 0 is best, as if never trained on it.
 
     Both AUCs are those of "a higher score means member" (`membership.auc` of `attacks.min_k` with k = 0.4), 1 minus the
     AUCs of the paper's code. Negative (down to -100 at an AUC of 1): members are still recognised. Positive: they are
     told apart as less likely than unseen text, unlearned too far. There is no default for the retrained AUC; the
-    published ones are constants of this module. Where it is 1 no leakage is defined: ValueError, and with open-
-    unlearning's `epsilon` of 1e-10 a huge number. 0 is an ordinary value.
+    published ones are constants of this module. Where it is 1 no leakage is defined: ValueError (open-unlearning adds
+    1e-10 to the denominator and gives a huge number). 0 is an ordinary value.
     """
     _check_auc("AUC", auc)
     _check_auc("retrained AUC", retrained_auc)
-    if retrained_auc == 1 and not epsilon:
+    if retrained_auc == 1:
         raise ValueError(
             "the retrained model's AUC is 1, so there is nothing to divide by: the attack tells the two sets apart "
             "without any training on them; choose members and non-members that are alike"
         )
-    return (retrained_auc - auc) / (1 - retrained_auc + epsilon) * 100
-
-
-def relative_difference(auc: float, retrained_auc: float, *, epsilon: float = 0.0) -> float:
-    """(AUC - retrained AUC) / retrained AUC [percent], open-unlearning's `rel_diff`: 0 is best, positive leaks.
-
-    ValueError at a retrained AUC of 0; with open-unlearning's `epsilon` of 1e-10 a huge number.
-    """
-    _check_auc("AUC", auc)
-    _check_auc("retrained AUC", retrained_auc)
-    if retrained_auc == 0 and not epsilon:
-        raise ValueError("the retrained model's AUC is 0, so there is nothing to divide by; use privacy_leakage")
-    return (auc - retrained_auc) / (retrained_auc + epsilon) * 100
+    return (retrained_auc - auc) / (1 - retrained_auc) * 100
 
 
 def _check_auc(name: str, auc: float) -> None:

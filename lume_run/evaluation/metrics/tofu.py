@@ -3,8 +3,8 @@
 The currency is the mean token loss [nats]: minus the log-probability of an answer over its number of tokens. A row
 without tokens has none (None: leave it out and count it); NaN or an infinite loss raises ValueError.
 
-open-unlearning adds 1e-10 to its denominators; `epsilon=OPEN_UNLEARNING_EPSILON` gives its numbers. The default 0 works
-on differences of losses and is defined for all finite losses, where probabilities of 0 would leave 0 / 0.
+Everything works on differences of losses and is defined for all finite losses, where probabilities of 0 would leave
+0 / 0; open-unlearning adds 1e-10 to its denominators instead.
 Means over rows are plain means and left to the caller.
 """
 
@@ -18,8 +18,6 @@ import numpy as np
 
 from lume_run.evaluation.metrics.aggregate import harmonic_mean
 from lume_run.evaluation.metrics.bootstrap import Column, Measure, Numbers, finite_values
-
-OPEN_UNLEARNING_EPSILON = 1e-10
 
 
 def mean_loss(logp_sum: float, tokens: int) -> float | None:
@@ -44,56 +42,51 @@ def probability(logp_sum: float, tokens: int) -> float | None:
     return None if loss is None else _exp(-loss)
 
 
-def options_probability(correct_loss: float, wrong_losses: Sequence[float], *, epsilon: float = 0.0) -> float:
+def options_probability(correct_loss: float, wrong_losses: Sequence[float]) -> float:
     """Probability of the right answer among all options, p / (p + sum of wrong p), 0 to 1, high is good.
 
     Every p is length-normalised. `wrong_losses` holds one mean loss per wrong option, at least one.
     """
-    correct = _one_loss((correct_loss,))
+    correct = _mean_of_losses((correct_loss,))
     wrong = finite_values(wrong_losses, "losses of wrong options")
-    if epsilon:
-        likely = _exp(-correct)
-        return likely / (likely + sum(map(_exp, -wrong)) + epsilon)
     return 1 / (1 + sum(map(_exp, correct - wrong)))
 
 
-def truth_ratio(correct_losses: Sequence[float], wrong_losses: Sequence[float], *, epsilon: float = 0.0) -> float:
+def truth_ratio(correct_losses: Sequence[float], wrong_losses: Sequence[float]) -> float:
     """Wrong over right: geometric mean probability of the wrong answers over that of the right ones; 0 or more.
 
     About 1 where the model cannot tell them apart, near 0 where it knows the right one. TOFU, eq. 1, with one
     paraphrase of the answer on the right side, five perturbed answers on the wrong side.
     """
-    return _ratio(_one_loss(correct_losses), _one_loss(wrong_losses), epsilon)
+    return _exp(_mean_of_losses(correct_losses) - _mean_of_losses(wrong_losses))
 
 
 def log_truth_ratio(correct_losses: Sequence[float], wrong_losses: Sequence[float]) -> float:
     """Logarithm of `truth_ratio` [nats], finite for all finite losses; above 0 the wrong answers are likelier."""
-    return _one_loss(correct_losses) - _one_loss(wrong_losses)
+    return _mean_of_losses(correct_losses) - _mean_of_losses(wrong_losses)
 
 
-def arithmetic_truth_ratio(
-    correct_losses: Sequence[float], wrong_losses: Sequence[float], *, epsilon: float = 0.0
-) -> float:
+def arithmetic_truth_ratio(correct_losses: Sequence[float], wrong_losses: Sequence[float]) -> float:
     """`truth_ratio` with arithmetic means of probabilities, as TOFU's released code has it in one place; 0 or more.
 
     Never below the geometric one where there is one right answer.
     """
-    return _ratio(_arithmetic_loss(correct_losses), _arithmetic_loss(wrong_losses), epsilon)
+    return _exp(_arithmetic_loss(correct_losses) - _arithmetic_loss(wrong_losses))
 
 
-def truth_probability(correct_losses: Sequence[float], wrong_losses: Sequence[float], *, epsilon: float = 0.0) -> float:
+def truth_probability(correct_losses: Sequence[float], wrong_losses: Sequence[float]) -> float:
     """p / (p + wrong p) with geometric means on both sides, 0 to 1: 1 / (1 + truth ratio); 1 knows the answer."""
-    return options_probability(_one_loss(correct_losses), (_one_loss(wrong_losses),), epsilon=epsilon)
+    return options_probability(_mean_of_losses(correct_losses), (_mean_of_losses(wrong_losses),))
 
 
-def closer_to_1_better(ratios: Sequence[float], *, epsilon: float = 0.0) -> float:
+def closer_to_1_better(ratios: Sequence[float]) -> float:
     """Mean of min(x, 1 / x) of truth ratios, 0 to 1; on a forget set 1 is best: right and wrong are equally likely.
 
     An infinite ratio counts 0, as 0 does. ValueError on no, NaN or negative ratios.
     """
     values = _ratios(ratios)
     with np.errstate(divide="ignore", over="ignore"):  # 1 / 0 is infinite and then not the smaller one
-        return float(np.minimum(values, 1 / (values + epsilon)).mean())
+        return float(np.minimum(values, 1 / values).mean())
 
 
 def true_better(ratios: Sequence[float]) -> float:
@@ -101,24 +94,14 @@ def true_better(ratios: Sequence[float]) -> float:
     return float(np.maximum(0, 1 - _ratios(ratios)).mean())
 
 
-def forget_quality(unlearned: Sequence[float], retained: Sequence[float]) -> float:
-    """p-value of a two-sided Kolmogorov-Smirnov test between truth ratios, 0 to 1, high is good.
-
-    One truth ratio per forget row, of the unlearned model and of one that never saw them; reciprocals on both sides
-    give the same value. Low says that the two can be told apart. With few rows it is high whatever the model does: it
-    is comparable at equal numbers of rows only. ValueError where a side is empty or holds NaN or negative ratios.
-    """
-    from scipy.stats import ks_2samp  # late: slow to import
-
-    return float(ks_2samp(_ratios(unlearned), _ratios(retained)).pvalue)
-
-
 def forget_quality_of(unlearned: Column, retrained: Column) -> Measure:
-    """`forget_quality` of two models that answered the same N questions, in one order, as a function of row weights.
+    """p-value of a two-sided Kolmogorov-Smirnov test between truth ratios, 0 to 1, as a function of row weights.
 
-    Columns hold `log_truth_ratio`: the test sees the order of values alone. As many rows stand on either side, so that
-    the p-value is exact (Gnedenko and Korolyuk 1951), as SciPy's default is up to 10,000 rows. ValueError where the
-    columns are about different rows.
+    High is good: the unlearned model and one that never saw the forget set cannot be told apart. With few rows it is
+    high whatever the model does: it is comparable at equal numbers of rows only. Both models answered the same N
+    questions; columns are in one order and hold `log_truth_ratio`, for the test sees the order of values alone. As many
+    rows stand on either side, so that the p-value is exact (Gnedenko and Korolyuk 1951), as SciPy's default is up to
+    10,000 rows. ValueError where the columns are about different rows.
 
     The interval of a score made of this is the spread of the p-value over forget sets of resampled documents. It is no
     confidence interval of a quantity that more rows would settle: between different models p falls with the number of
@@ -171,11 +154,11 @@ def _exact_p(distances: Numbers, sizes: Numbers) -> Numbers:
     shift = np.arange(1, int((n / h).max()) + 1) * h
     terms = np.exp(2 * gammaln(n + 1) - gammaln(np.maximum(n - shift, 0) + 1) - gammaln(n + shift + 1))
     signs = np.where(np.arange(shift.shape[1]) % 2, -2.0, 2.0)
-    found: Numbers = np.clip((signs * terms * (shift <= n)).sum(1), 0.0, 1.0)
-    return found
+    p_values: Numbers = np.clip((signs * terms * (shift <= n)).sum(1), 0.0, 1.0)
+    return p_values
 
 
-def _one_loss(losses: Sequence[float]) -> float:
+def _mean_of_losses(losses: Sequence[float]) -> float:
     return float(finite_values(losses, "mean token losses").mean())
 
 
@@ -183,10 +166,6 @@ def _arithmetic_loss(losses: Sequence[float]) -> float:
     values = finite_values(losses, "mean token losses")
     lowest = values.min()  # taken out, so that no probability rounds to 0
     return float(lowest - np.log(np.exp(lowest - values).mean()))
-
-
-def _ratio(correct: float, wrong: float, epsilon: float) -> float:
-    return _exp(-wrong) / (_exp(-correct) + epsilon) if epsilon else _exp(correct - wrong)
 
 
 def _ratios(ratios: Sequence[float]) -> Numbers:

@@ -32,6 +32,18 @@ from helpers.golden import (
     texts,
     token_row,
 )
+from helpers.reference_metrics import (
+    compat_exact_memorisation,
+    compat_extraction_strength,
+    forget_quality,
+    smoothed_closer_to_1_better,
+    smoothed_options_probability,
+    smoothed_privacy_leakage,
+    smoothed_relative_difference,
+    smoothed_truth_probability,
+    smoothed_truth_ratio,
+    stemmed_rouge_l_f1,
+)
 
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.inference.loaded_model import decode
@@ -47,9 +59,7 @@ from lume_run.evaluation.metrics.membership import (
     reference_score,
     zlib_score,
 )
-from lume_run.evaluation.metrics.memorisation import compat_exact_memorisation, compat_extraction_strength
-from lume_run.evaluation.metrics.muse import privacy_leakage, relative_difference, rouge_l_f1
-from lume_run.evaluation.metrics.tofu import OPEN_UNLEARNING_EPSILON, UtilityTerms
+from lume_run.evaluation.metrics.tofu import UtilityTerms
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.tofu import Tofu
 from lume_run.models.tokenise import TokenRow
@@ -62,7 +72,6 @@ SIDES = ("forget", "holdout")  # of a membership attack: members, non-members
 STOP_WORDS = (".", " is")
 SETS = {"retain": "retain", "ra": "real_authors", "wf": "world_facts"}  # prefixes in model_utility
 NORMS = (1.0, 2.0, float("inf"))
-EPSILON = {"epsilon": OPEN_UNLEARNING_EPSILON}
 
 
 @cache
@@ -101,7 +110,7 @@ def check_probability(precision: str, folder: str, entry: dict, dataset: str) ->
 
 def shares(precision: str, folder: str, dataset: str) -> list[float]:
     sides = (losses(precision, folder, name) for name in (dataset, f"{dataset}_pert"))
-    return [tofu.options_probability(right, wrong, **EPSILON) for (right,), wrong in zip(*sides, strict=True)]
+    return [smoothed_options_probability(right, wrong) for (right,), wrong in zip(*sides, strict=True)]
 
 
 def check_probability_w_options(precision: str, folder: str, entry: dict, dataset: str) -> None:
@@ -110,16 +119,16 @@ def check_probability_w_options(precision: str, folder: str, entry: dict, datase
     assert statistics.fmean(values) == modelled(entry["agg_value"])
 
 
-def truth_ratios(precision: str, folder: str, dataset: str, value=tofu.truth_ratio) -> list[float]:
+def truth_ratios(precision: str, folder: str, dataset: str, value=smoothed_truth_ratio) -> list[float]:
     right = f"{dataset}_para" if dataset in ("forget", "retain") else dataset
     sides = (losses(precision, folder, name) for name in (right, f"{dataset}_pert"))
-    return [value(*pair, **EPSILON) for pair in zip(*sides, strict=True)]
+    return [value(*pair) for pair in zip(*sides, strict=True)]
 
 
 def check_truth_ratio(precision: str, folder: str, entry: dict, dataset: str, aggregator: str) -> None:
-    value = tofu.truth_probability if aggregator == "prob_mean" else tofu.truth_ratio
+    value = smoothed_truth_probability if aggregator == "prob_mean" else smoothed_truth_ratio
     together = {
-        "closer_to_1_better": partial(tofu.closer_to_1_better, **EPSILON),
+        "closer_to_1_better": smoothed_closer_to_1_better,
         "true_better": tofu.true_better,
         "prob_mean": statistics.fmean,
     }
@@ -135,7 +144,7 @@ def check_rouge(precision: str, folder: str, entry: dict, dataset: str, field: s
         generation = cut(text) if stop else text
         assert (generation.strip(), prompt, answer) == (theirs["generation"], theirs["input"], theirs["ground_truth"])
         found = {"rougeL_recall": rouge_l_recall(answer, generation)}
-        found["rougeL_f1"] = rouge_l_f1(answer, generation, stem=True)
+        found["rougeL_f1"] = stemmed_rouge_l_f1(answer, generation)
         assert found == exact({name: theirs[name] for name in found})
         values.append(found[field])
     assert statistics.fmean(values) == exact(entry["agg_value"])
@@ -289,13 +298,13 @@ def test_comparisons(precision):
     empty = {one.name: one for one in Tofu().scores(Answers(responses=(), evaluator=EvaluatorSettings()))}
     assert empty["tofu.forget_quality"].value is None and empty["tofu.forget_quality"].reason
     found = {}
-    for aggregator, value in (("closer_to_1_better", tofu.truth_ratio), ("prob_mean", tofu.truth_probability)):
+    for aggregator, value in (("closer_to_1_better", smoothed_truth_ratio), ("prob_mean", smoothed_truth_probability)):
         sides = (truth_ratios(precision, folder, "forget", value) for folder in FOLDERS)
-        found[f"forget_quality_ks_test|{aggregator}"] = tofu.forget_quality(*sides)
+        found[f"forget_quality_ks_test|{aggregator}"] = forget_quality(*sides)
     found["utils.get_forget_quality"] = found["forget_quality_ks_test|closer_to_1_better"]
     for k in ("k=0.2", "k=0.4"):
         ours, retrained = (auc(*(attack_min_k(precision, folder, side, k) for side in SIDES)) for folder in FOLDERS)
         for reference, other in (("vs_ref_model", retrained), ("default_ref_0.5", 0.5)):
-            found[f"privleak|mia_min_k|{k}|{reference}"] = privacy_leakage(ours, other, **EPSILON)
-            found[f"rel_diff|mia_min_k|{k}|{reference}"] = relative_difference(ours, other, **EPSILON)
+            found[f"privleak|mia_min_k|{k}|{reference}"] = smoothed_privacy_leakage(ours, other)
+            found[f"rel_diff|mia_min_k|{k}|{reference}"] = smoothed_relative_difference(ours, other)
     assert found == {name: near(entry["agg_value"]) for name, entry in expected.items()}

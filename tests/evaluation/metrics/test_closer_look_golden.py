@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.closer_look import sheet
 from helpers.golden import (
     FOLDERS,
     UNLABELLED,
@@ -33,6 +32,7 @@ from helpers.golden import (
     tokenizer,
 )
 from helpers.inference import collect_responses
+from helpers.reference_metrics import sheet
 
 from lume_run.common.records import Ask, Question, Response
 from lume_run.evaluation.inference.loaded_model import LoadedModel

@@ -1,13 +1,9 @@
 """Exact memorisation and extraction strength, clean and as open-unlearning counts them."""
 
 import pytest
+from helpers.reference_metrics import compat_exact_memorisation, compat_extraction_strength
 
-from lume_run.evaluation.metrics.memorisation import (
-    compat_exact_memorisation,
-    compat_extraction_strength,
-    exact_memorisation,
-    extraction_strength,
-)
+from lume_run.evaluation.metrics.memorisation import exact_memorisation, extraction_strength
 
 
 def hits(text):

@@ -22,7 +22,19 @@ import statistics
 
 import numpy as np
 import pytest
-from helpers.closer_look import sheet
+from helpers.reference_metrics import (
+    compat_exact_memorisation,
+    compat_extraction_strength,
+    forget_quality,
+    sheet,
+    smoothed_closer_to_1_better,
+    smoothed_options_probability,
+    smoothed_privacy_leakage,
+    smoothed_relative_difference,
+    smoothed_truth_probability,
+    smoothed_truth_ratio,
+    stemmed_rouge_l_f1,
+)
 from helpers.shared import SHARED
 from tokenizers import Tokenizer
 
@@ -30,19 +42,14 @@ from lume_run.evaluation.metrics import closer_look
 from lume_run.evaluation.metrics.answers import rouge_l_recall
 from lume_run.evaluation.metrics.membership import auc, min_k, reference_score, zlib_score
 from lume_run.evaluation.metrics.memorisation import (
-    compat_exact_memorisation,
-    compat_extraction_strength,
     exact_memorisation,
     extraction_strength,
 )
-from lume_run.evaluation.metrics.muse import privacy_leakage, relative_difference, rouge_l_f1
+from lume_run.evaluation.metrics.muse import privacy_leakage
 from lume_run.evaluation.metrics.tofu import (
-    OPEN_UNLEARNING_EPSILON,
     UtilityTerms,
     closer_to_1_better,
-    forget_quality,
     mean_loss,
-    options_probability,
     probability,
     tofu_utility,
     true_better,
@@ -53,7 +60,6 @@ from lume_run.evaluation.metrics.tofu import (
 GOLDEN = SHARED / "golden"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden files: {GOLDEN} is absent")
 
-EPSILON = {"epsilon": OPEN_UNLEARNING_EPSILON}
 RUNS = [(precision, model) for precision in ("float64", "float32") for model in ("model", "ref_model")]
 OTHER = {"model": "ref_model", "ref_model": "model"}
 
@@ -189,16 +195,16 @@ def pairs_of_losses(correct, wrong):
 
 def assert_truth_ratios(entry, pairs, aggregator, within):
     if aggregator == "prob_mean":
-        values = [truth_probability(*pair, **EPSILON) for pair in pairs]
+        values = [smoothed_truth_probability(*pair) for pair in pairs]
         clean = [truth_probability(*pair) for pair in pairs]
         total, clean_total = statistics.fmean(values), statistics.fmean(clean)
     else:
-        values = [truth_ratio(*pair, **EPSILON) for pair in pairs]
+        values = [smoothed_truth_ratio(*pair) for pair in pairs]
         clean = [truth_ratio(*pair) for pair in pairs]
         if aggregator == "true_better":
             total, clean_total = true_better(values), true_better(clean)
         else:
-            total, clean_total = closer_to_1_better(values, **EPSILON), closer_to_1_better(clean)
+            total, clean_total = smoothed_closer_to_1_better(values), closer_to_1_better(clean)
     assert values == within(rows(entry, "score"))
     assert total == within(entry["agg_value"])
     assert clean_total == pytest.approx(entry["agg_value"], abs=1e-6)  # where the 1e-10 does not matter
@@ -217,7 +223,7 @@ def test_options_and_inputs():
     golden = read("open_unlearning_metrics/aggregators.json")
     inputs, entry = golden["_inputs"], golden["probability_w_options"]
     pairs = pairs_of_losses(inputs["correct"], inputs["wrong"])
-    values = [options_probability(right[0], wrong, **EPSILON) for right, wrong in pairs]
+    values = [smoothed_options_probability(right[0], wrong) for right, wrong in pairs]
     assert values == exact(rows(entry, "prob"))
     assert statistics.fmean(values) == exact(entry["agg_value"])
     for loss, likely in rows(inputs["correct"], "avg_loss", "prob"):
@@ -246,9 +252,9 @@ def test_kolmogorov_smirnov(case):
 @pytest.mark.parametrize("case", range(5))
 def test_leakage(case):
     golden = read("open_unlearning_metrics/aggregators.json")
-    for name, compute in (("privleak", privacy_leakage), ("rel_diff", relative_difference)):
+    for name, compute in (("privleak", smoothed_privacy_leakage), ("rel_diff", smoothed_relative_difference)):
         entry = golden[f"{name}|{case}"]
-        assert compute(entry["score"], entry["ref"], **EPSILON) == exact(entry["agg_value"])
+        assert compute(entry["score"], entry["ref"]) == exact(entry["agg_value"])
     entry = golden[f"privleak|{case}"]
     if entry["ref"] < 1:
         assert privacy_leakage(entry["score"], entry["ref"]) == pytest.approx(entry["agg_value"], abs=1e-6)
@@ -306,7 +312,7 @@ def test_probabilities_and_truth_ratios(precision, model):
     for name in ("real_authors", "world_facts"):
         entry = golden[f"probability_w_options|{name}"]
         pairs = pairs_of_losses(golden[f"probability|{name}"], golden[f"probability|{name}_pert"])
-        values = [options_probability(right[0], wrong, **EPSILON) for right, wrong in pairs]
+        values = [smoothed_options_probability(right[0], wrong) for right, wrong in pairs]
         assert values == modelled(rows(entry, "prob"))
     for name in (name for name in golden if name.startswith("truth_ratio|")):
         _, split, aggregator = name.split("|")
@@ -367,7 +373,7 @@ def test_rouge_and_model_utility(model):
     for entry in (value for name, value in golden.items() if name.startswith("rouge|")):
         texts = rows(entry, "ground_truth", "generation")
         assert [rouge_l_recall(*pair) for pair in texts] == exact(rows(entry, "rougeL_recall"))
-        assert [rouge_l_f1(*pair, stem=True) for pair in texts] == exact(rows(entry, "rougeL_f1"))
+        assert [stemmed_rouge_l_f1(*pair) for pair in texts] == exact(rows(entry, "rougeL_f1"))
     entry = golden["model_utility"]
     assert utility_of(entry["inputs"].values()) == exact(entry["agg_value"])
     for prefix, split, options in (
@@ -397,9 +403,9 @@ def test_comparisons(precision):
     for k in (0.2, 0.4):
         name = f"mia_min_k|k={k}"
         ours, retrained = (golden[model][name]["auc"] for model in ("model", "ref_model"))
-        for kind, compute in (("privleak", privacy_leakage), ("rel_diff", relative_difference)):
-            computed[f"{kind}|{name}|vs_ref_model"] = compute(ours, retrained, **EPSILON)
-            computed[f"{kind}|{name}|default_ref_0.5"] = compute(ours, 0.5, **EPSILON)
+        for kind, compute in (("privleak", smoothed_privacy_leakage), ("rel_diff", smoothed_relative_difference)):
+            computed[f"{kind}|{name}|vs_ref_model"] = compute(ours, retrained)
+            computed[f"{kind}|{name}|default_ref_0.5"] = compute(ours, 0.5)
     assert set(computed) == set(expected)
     for name, entry in expected.items():
         assert computed[name] == pytest.approx(entry["agg_value"], rel=1e-9, abs=1e-6), name

@@ -3,13 +3,17 @@
 import math
 
 import pytest
+from helpers.reference_metrics import (
+    forget_quality,
+    smoothed_closer_to_1_better,
+    smoothed_options_probability,
+    smoothed_truth_ratio,
+)
 
 from lume_run.evaluation.metrics.tofu import (
-    OPEN_UNLEARNING_EPSILON,
     UtilityTerms,
     arithmetic_truth_ratio,
     closer_to_1_better,
-    forget_quality,
     mean_loss,
     options_probability,
     probability,
@@ -44,8 +48,8 @@ def test_options_probability():
     assert options_probability(HALF, [HALF, FOURTH, FOURTH]) == pytest.approx(1 / 3)
     assert options_probability(2000.0, [2000.0]) == 0.5  # where both probabilities round to 0
     assert options_probability(2000.0, [1.0]) == 0.0
-    assert options_probability(2000.0, [2000.0], epsilon=OPEN_UNLEARNING_EPSILON) == 0.0
-    assert options_probability(HALF, [FOURTH], epsilon=0.25) == pytest.approx(0.5)
+    assert smoothed_options_probability(2000.0, [2000.0]) == 0.0
+    assert smoothed_options_probability(HALF, [FOURTH], epsilon=0.25) == pytest.approx(0.5)
 
 
 @pytest.mark.filterwarnings("error")
@@ -53,7 +57,7 @@ def test_truth_ratio_is_wrong_over_right():
     assert truth_ratio([HALF], [FOURTH]) == pytest.approx(0.5)
     assert truth_ratio([HALF], [HALF, EIGHTH]) == pytest.approx(0.5)  # geometric mean of 1/2 and 1/8 is 1/4
     assert truth_ratio([HALF, EIGHTH], [HALF]) == pytest.approx(2.0)
-    assert truth_ratio([HALF], [FOURTH], epsilon=0.5) == pytest.approx(0.25)
+    assert smoothed_truth_ratio([HALF], [FOURTH], epsilon=0.5) == pytest.approx(0.25)
     assert (truth_ratio([1000.0], [0.0]), truth_ratio([0.0], [1000.0])) == (math.inf, 0.0)
 
 
@@ -61,7 +65,6 @@ def test_arithmetic_variant():
     assert arithmetic_truth_ratio([HALF], [HALF, EIGHTH]) == pytest.approx(5 / 8)  # (1/2 + 1/8) / 2 over 1/2
     assert arithmetic_truth_ratio([HALF], [FOURTH]) == pytest.approx(truth_ratio([HALF], [FOURTH]))
     assert arithmetic_truth_ratio([1000.0], [1000.0, 1000.0]) == 1.0
-    assert arithmetic_truth_ratio([HALF], [FOURTH], epsilon=0.5) == pytest.approx(0.25)
 
 
 def test_truth_probability_is_the_ratio_on_another_scale():
@@ -74,7 +77,7 @@ def test_aggregators():
     ratios = [0.5, 2.0, 1.0]
     assert closer_to_1_better(ratios) == pytest.approx((0.5 + 0.5 + 1) / 3)
     assert true_better(ratios) == pytest.approx(0.5 / 3)
-    assert closer_to_1_better([1.0], epsilon=1.0) == 0.5
+    assert smoothed_closer_to_1_better([1.0], epsilon=1.0) == 0.5
     assert closer_to_1_better([0.0, math.inf, 1e-320]) == pytest.approx(0.0)
     assert true_better([0.0, math.inf]) == 0.5
 
@@ -110,7 +113,7 @@ def test_losses_must_be_finite_and_there(call):
 
 
 def test_forget_quality_is_high_for_alike():
-    same, other = [0.1, 0.2, 0.3, 0.4], [1.1, 1.2, 1.3, math.inf]
+    same, other = [0.1, 0.2, 0.3, 0.4], [1.1, 1.2, 1.3, 1e300]
     assert forget_quality(same, same) == 1.0
     # Four against four fully apart: 2 of the 70 ways to mix them are as extreme.
     assert forget_quality(same, other) == pytest.approx(2 / 70)
