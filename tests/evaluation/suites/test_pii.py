@@ -505,8 +505,8 @@ def test_missing_answers_give_reasons_instead_of_better_scores():
     found = scored(suite, [row for row in rows if (row.id, row.variant) not in lost])
     for condition, reason in (
         ("hint50", "1 of 4 questions have no continuation of hint50"),
-        ("sampled", "1 of 4 questions have no 2 drawn answers"),
-        ("sampled1", "1 of 4 questions have no 2 drawn answers"),
+        ("sampled", "1 of 4 questions have no 2 sampled answers"),
+        ("sampled1", "1 of 4 questions have no 2 sampled answers"),
     ):
         score = found[f"pii.forget.{condition}.exact"]
         assert score.value is None and score.reason.startswith(reason) and "evaluate again" in score.reason
