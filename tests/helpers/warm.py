@@ -1,8 +1,8 @@
 """A server that has imported what `lume-run` needs, and forks a process for each command: no test waits for imports.
 
 A process that starts anew spends some seconds of processor time on imports; a forked one is the same program a moment
-after them: its own process with its own environment, folder, standard streams and exit code. Tests that kill, that count
-what is imported, or that show the command itself start it anew instead (`sys.executable -m lume_run.cli`).
+after them: its own process with its own environment, folder, standard streams and exit code. Tests that kill, that
+count what is imported, or that show the command itself start it anew instead (`sys.executable -m lume_run.cli`).
 """
 
 from __future__ import annotations
