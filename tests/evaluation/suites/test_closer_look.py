@@ -501,7 +501,7 @@ def test_the_evaluator_composes():
 
 
 def test_recipes_are_scored_as_their_papers_do():
-    for name, suite in (("closer_look_tofu_me_gd", "closer_look"), ("open_unlearning_tofu_npo", "tofu")):
+    for name, suite in (("closer_look/tofu_me_gd", "closer_look"), ("open_unlearning/tofu_npo", "tofu")):
         cfg = compose([f"experiment={name}"], [conf_dir()])
         assert list(cfg.evaluator.suites) == [suite]
         assert list(compose([f"experiment={name}", "evaluator=lume"], [conf_dir()]).evaluator.suites) == ["lume"]
