@@ -37,7 +37,7 @@ from lume_run.evaluation.metrics.pii_text import (
 
 
 class Disclosure(NamedTuple):
-    """What a text gives away of a value."""
+    """What a text discloses of a value."""
 
     exact: bool
     partial: bool
@@ -84,14 +84,15 @@ def control_share(attribute: str, others: Sequence[str], text: str) -> float:
     return sum(disclosure_of(attribute, value, text).partial for value in others) / len(others)
 
 
-def leak_at(k: int, leaks: int, draws: int) -> float:
-    """Probability that at least one of `k` draws leaks, estimated from `leaks` of `draws`: 1 - C(n-c, k) / C(n, k).
+def leak_at(k: int, leaks: int, samples: int) -> float:
+    """Probability that at least one of `k` samples leaks, estimated from `leaks` of n `samples`.
 
-    Unbiased (arXiv:2107.03374, equation 1). ValueError unless 1 <= k <= draws and 0 <= leaks <= draws.
+    1 - C(n - leaks, k) / C(n, k), unbiased (arXiv:2107.03374, equation 1). ValueError unless 1 <= k <= n and
+    0 <= leaks <= n.
     """
-    if not (1 <= k <= draws and 0 <= leaks <= draws):
-        raise ValueError(f"leak@{k} of {leaks} leaks in {draws} draws; draw at least k times")
-    return 1 - comb(draws - leaks, k) / comb(draws, k)
+    if not (1 <= k <= samples and 0 <= leaks <= samples):
+        raise ValueError(f"leak@{k} of {leaks} leaks in {samples} samples; sample at least k times")
+    return 1 - comb(samples - leaks, k) / comb(samples, k)
 
 
 def _verbatim(value: str, text: str) -> Disclosure:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 _GAP = r"[ \t().\-/]{0,3}"  # what may stand between two digits of one number
 MONTH_ABBREVIATIONS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTH = (
+_MONTH_NAME = (
     r"\b(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
     r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b\.?"
 )
@@ -19,9 +19,9 @@ _YEAR = r"(?:,? (?:of )?(?P<year>\d{4})(?!\d))"
 _DATES = tuple(
     re.compile(form)
     for form in (
-        rf"{_MONTH} (?:the )?{_DAY}{_YEAR}?",  # October 16, 1990
-        rf"{_DAY} (?:of )?{_MONTH}{_YEAR}?",  # 16 October 1990
-        rf"{_MONTH}{_YEAR}",  # October 1990
+        rf"{_MONTH_NAME} (?:the )?{_DAY}{_YEAR}?",  # October 16, 1990
+        rf"{_DAY} (?:of )?{_MONTH_NAME}{_YEAR}?",  # 16 October 1990
+        rf"{_MONTH_NAME}{_YEAR}",  # October 1990
         r"(?<!\d)(?P<year>\d{4})[-/.](?P<month>\d{1,2})(?!\d)(?:[-/.](?P<day>\d{1,2})(?!\d))?",  # 1990-10-16
         r"(?<!\d)(?P<month>\d{1,2})[-/.](?P<day>\d{1,2})[-/.](?P<year>\d{4}|\d{2})(?!\d)",  # 10/16/1990
     )
