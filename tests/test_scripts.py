@@ -48,9 +48,13 @@ def test_a_row_by_hand(script):
 
 def test_the_best_rate_needs_both_sides(script):
     """A model that forgot everything and kept nothing scores 0, as one that forgot nothing does."""
-    found = [{"utility": 1.0, "forgotten": 0.0}, {"utility": 0.6, "forgotten": 0.9}, {"utility": 0.0, "forgotten": 1.0}]
-    assert script.best_rate("gd", ["1e-4", "5e-4", "1e-3"], found) == "5e-4"
-    assert script.best_rate("gd", ["1e-4", "5e-4"], [found[1], found[1]]) == "1e-4"  # the lower of equals
+    by_rate = [
+        {"utility": 1.0, "forgotten": 0.0},
+        {"utility": 0.6, "forgotten": 0.9},
+        {"utility": 0.0, "forgotten": 1.0},
+    ]
+    assert script.best_rate("gd", ["1e-4", "5e-4", "1e-3"], by_rate) == "5e-4"
+    assert script.best_rate("gd", ["1e-4", "5e-4"], [by_rate[1], by_rate[1]]) == "1e-4"  # the lower of equals
 
 
 def test_cells(script):

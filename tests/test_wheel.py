@@ -60,6 +60,10 @@ def test_every_module_is_inside(installed):
     assert relative(installed / "lume_run", "*.py") == relative(ROOT / "lume_run", "*.py")
 
 
+def test_type_checkers_see_that_it_is_typed(installed):
+    assert (installed / "lume_run" / "py.typed").is_file()
+
+
 def test_nothing_else_is_inside(installed):
     folders = sorted(path.name for path in installed.iterdir())
     assert len(folders) == 2

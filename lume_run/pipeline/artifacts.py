@@ -1,4 +1,4 @@
-"""What artifacts of a run have in common: the hash of their inputs, and their place."""
+"""What artifacts of a run have in common: the hash of what they are made from, and their place."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class EvaluatedModel:
     key: str
     context: str = ""
 
-    def questions_in_context(self, questions: Sequence[Question]) -> Sequence[Question]:
-        """The questions with this model's context before them."""
+    def asked(self, questions: Sequence[Question]) -> Sequence[Question]:
+        """The questions as this model is asked them."""
         return with_context(questions, self.context) if self.context else questions
 
 
@@ -45,7 +45,7 @@ def store_artifact(
     run: Run,
     stage: str,
     kind: str,
-    inputs: dict[str, Any],
+    made_from: dict[str, Any],
     build: Callable[[Path], None],
     *,
     name: str = "",
@@ -53,13 +53,14 @@ def store_artifact(
     share: bool = False,
     gather: Callable[[Path], object] | None = None,
 ) -> Artifact:
-    """An artifact in the shared store, named by the hash of its inputs."""
-    inputs = {"kind": kind, "format": ARTIFACT_FORMAT, **inputs}
+    """An artifact in the shared store, named by the hash of what it is made from."""
+    made_from = {"kind": kind, "format": ARTIFACT_FORMAT, **made_from}
+    path = run.settings.store / kind / content_hash(made_from)
     return Artifact(
         stage=stage,
         name=name or kind,
-        path=run.settings.store / kind / content_hash(inputs),
-        inputs=inputs,
+        path=path,
+        inputs=made_from,
         build=build,
         note=note,
         share=share,
@@ -68,9 +69,9 @@ def store_artifact(
 
 
 def unlearned_artifact(
-    run: Run, inputs: dict[str, Any], build: Callable[[Path], None], note: str, *, share: bool = False
+    run: Run, made_from: dict[str, Any], build: Callable[[Path], None], note: str, *, share: bool = False
 ) -> Artifact:
     """The unlearned model, in the run's own folder."""
-    inputs = {"kind": "unlearned", "format": ARTIFACT_FORMAT, "seed": run.settings.seed, **inputs}
+    made_from = {"kind": "unlearned", "format": ARTIFACT_FORMAT, "seed": run.settings.seed, **made_from}
     path = run.folder / "unlearned"
-    return Artifact(stage="unlearn", name="unlearned", path=path, inputs=inputs, build=build, note=note, share=share)
+    return Artifact(stage="unlearn", name="unlearned", path=path, inputs=made_from, build=build, note=note, share=share)

@@ -1,4 +1,4 @@
-"""The manifest of a run: its command, its seed, and the software and hardware that it ran on."""
+"""What a running process needs around its work: seeds, progress, and a record of what it ran on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
 
 PACKAGES = (
     "torch",
@@ -34,15 +37,15 @@ def git_commit(folder: Path) -> str | None:
     return f"{commit}+changes" if dirty else str(commit)
 
 
-def package_versions() -> dict[str, str]:
-    """The versions of Python and of the packages that change numbers."""
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Python and the packages that move numbers."""
+    found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            versions[package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return versions
+    return found
 
 
 def hardware() -> dict[str, Any]:
@@ -59,7 +62,7 @@ def hardware() -> dict[str, Any]:
 
 
 def run_manifest(command: list[str], config_hash: str, seed: int) -> dict[str, Any]:
-    """What it takes to repeat a run, and to explain why the results differ."""
+    """What is needed to run the same thing again, and to explain why it came out differently."""
     from lume_run import __version__
 
     return {
@@ -68,7 +71,7 @@ def run_manifest(command: list[str], config_hash: str, seed: int) -> dict[str, A
         "seed": seed,
         "lume_run": __version__,
         "git": git_commit(Path(__file__).parent),
-        "versions": package_versions(),
+        "versions": versions(),
         "hardware": hardware(),
         "python": sys.executable,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

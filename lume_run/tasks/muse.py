@@ -17,9 +17,8 @@ from typing import Any, Literal
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.config.settings import setting
-from lume_run.tasks.documents import Examples, choose_by_side, describe_selection
-from lume_run.tasks.question_files import folder_problems
-from lume_run.tasks.row_files import field_problems, refuse
+from lume_run.tasks.question_files import Examples, choose_by_side, describe_selection, folder_problems
+from lume_run.tasks.readers import field_problems, refuse
 
 QUESTION, CONTINUATION, TEXT = ("question", "answer"), ("prompt", "gt"), ("text",)
 ID_SUFFIXES = {Kind.QUESTION: "qa0", Kind.COMPLETION: "sc1", Kind.DOCUMENT: "doc"}
@@ -49,20 +48,20 @@ class CorpusFiles:
 
     def problems(self, shots: int) -> list[Problem]:
         """What keeps the folder from being read, judged by file names alone."""
-        problems = []
+        found = []
         needed = [self.path("knowmem", name) for name in ("forget_qa", self.retain)]
         if absent := [str(path) for path in needed if not path.is_file()]:
             remedy = "give the folder in which news/ and books/ stand, and the corpus by task.corpus"
-            problems.append(Problem(where=DATA_DIR, what=f"there is no {', no '.join(absent)}", remedy=remedy))
+            found.append(Problem(where=DATA_DIR, what=f"there is no {', no '.join(absent)}", remedy=remedy))
         examples = [f"{name}_icl" for name in ("forget_qa", self.retain)]
         if shots and not absent and (lacking := [name for name in examples if not self.has("knowmem", name)]):
             what = f"{self.folder / 'knowmem'} has no {', no '.join(f'{name}.json' for name in lacking)}"
-            problems.append(Problem(where="task.shots", what=what, remedy="task.shots=0 asks without examples"))
+            found.append(Problem(where="task.shots", what=what, remedy="task.shots=0 asks without examples"))
         sides = [name for name in ("forget", "holdout") if self.has("privleak", name)]
         if len(sides) == 1:
             what = f"{self.folder / 'privleak'} has {sides[0]}.json without its counterpart"
-            problems.append(Problem(where=DATA_DIR, what=what, remedy="forget.json and holdout.json both, or neither"))
-        return problems
+            found.append(Problem(where=DATA_DIR, what=what, remedy="forget.json and holdout.json both, or neither"))
+        return found
 
 
 @dataclass(slots=True)

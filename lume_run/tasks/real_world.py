@@ -13,7 +13,6 @@ from typing import Literal
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Split, TaskData
 from lume_run.config.settings import setting
-from lume_run.tasks.documents import choose_by_side, describe_selection
 from lume_run.tasks.question_files import (
     COUNT_HELP,
     PAIR,
@@ -24,12 +23,14 @@ from lume_run.tasks.question_files import (
     QuestionReader,
     QuestionRow,
     RowSource,
+    choose_by_side,
+    describe_selection,
     duplicate_problems,
     folder_problems,
     mismatch_problems,
     template_problems,
 )
-from lume_run.tasks.row_files import refuse
+from lume_run.tasks.readers import refuse
 
 TRAINED_SETS = ("forget", "neighbor")
 PERTURBED_SETS = ("forget_perturbed", "neighbor_perturbed")

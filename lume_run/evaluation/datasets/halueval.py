@@ -18,7 +18,7 @@ from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Example, Kind, Split
 from lume_run.common.seeds import stable_digest
 from lume_run.evaluation.datasets.plain_text import read_text, require_file
-from lume_run.tasks.row_files import field_problems, jsonl_rows, refuse
+from lume_run.tasks.readers import field_problems, jsonl_rows, refuse
 
 YES, NO = "Yes", "No"  # hallucinated or not
 QA_FIELDS = ("question", "right_answer", "hallucinated_answer")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Example, Kind, Split
 from lume_run.evaluation.datasets.plain_text import require_file
-from lume_run.tasks.row_files import field_problems, jsonl_rows, refuse
+from lume_run.tasks.readers import field_problems, jsonl_rows, refuse
 
 HEADING = "Answer these questions:\n\n"
 

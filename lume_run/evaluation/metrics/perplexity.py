@@ -30,9 +30,9 @@ def perplexity_of(logps: Column, tokens: Column) -> Measure:
             raise ValueError("the text has no scored tokens; give a longer one")
         losses = np.maximum(-(weights[0] @ logps.values) / counts, 0.0)
         with np.errstate(over="ignore"):
-            perplexities: Numbers = np.exp(losses)
-        if not np.isfinite(perplexities).all():
+            found: Numbers = np.exp(losses)
+        if not np.isfinite(found).all():
             raise ValueError(f"beyond floating point: the mean loss is {losses.max():.0f} nats a token")
-        return perplexities
+        return found
 
     return Measure((logps, tokens), compute)

@@ -37,13 +37,13 @@ class HaluEval:
 
     def examples(self) -> list[Example]:
         """The judgements to make; DataError where a file cannot be used."""
-        examples: list[Example] = []
+        found: list[Example] = []
         if self.qa_path:
-            instruction = Path(self.instruction) if self.instruction else None
-            examples += load_qa(Path(self.qa_path), instruction=instruction, seed=self.seed, limit=self.limit)
+            told = Path(self.instruction) if self.instruction else None
+            found += load_qa(Path(self.qa_path), instruction=told, seed=self.seed, limit=self.limit)
         if self.general_path:
-            examples += load_general(Path(self.general_path), limit=self.limit)
-        return examples
+            found += load_general(Path(self.general_path), limit=self.limit)
+        return found
 
     def check(self) -> list[Problem]:
         """Whether the files can be read, and whether a given instruction would be."""
@@ -61,8 +61,8 @@ class HaluEval:
     def scores(self, answers: Answers) -> list[Score]:
         """`halueval.<part>.<accuracy|answered|choice_accuracy>` of the parts that were asked."""
         texts, choices = (answers.rows(ask, Split.HALUEVAL) for ask in (Ask.GENERATE, Ask.CHOICE))
-        parts = [part for part in PARTS if any(row.subtask == part for row in (*texts, *choices))]
-        if not parts:
+        asked = [part for part in PARTS if any(row.subtask == part for row in (*texts, *choices))]
+        if not asked:
             reason = "give evaluator.suites.halueval.qa_path=FILE, general_path=FILE or both"
             return [Score(name="halueval.qa.accuracy", value=None, n=0, reason=reason)]
         values: list[tuple[str, Sequence[Response], RowValue]] = [
@@ -72,6 +72,6 @@ class HaluEval:
         ]
         return [
             answers.mean(f"halueval.{part}.{name}", [row for row in rows if row.subtask == part], value, "judgements")
-            for part in parts
+            for part in asked
             for name, rows, value in values
         ]

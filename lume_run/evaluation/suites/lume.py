@@ -17,15 +17,15 @@ class Lume:
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Greedy texts of forget and retain prompts, log-probs of (non-)members, MMLU choices."""
-        questions = [Question(example=example, ask=Ask.GENERATE) for example in (*data.forget, *data.retain)]
+        found = [Question(example=example, ask=Ask.GENERATE) for example in (*data.forget, *data.retain)]
         if evaluator.membership:
-            questions += [Question(example=example, ask=Ask.LOGPROB) for example in (*data.members, *data.nonmembers)]
-        return questions + [Question(example=example, ask=Ask.CHOICE) for example in mmlu_examples(evaluator)]
+            found += [Question(example=example, ask=Ask.LOGPROB) for example in (*data.members, *data.nonmembers)]
+        return found + [Question(example=example, ask=Ask.CHOICE) for example in mmlu_examples(evaluator)]
 
     def scores(self, answers: Answers) -> list[Score]:
         """The whole sheet."""
-        accuracy = answers.evaluator.mmlu.accuracy
-        return lume_scores(answers.responses, mmlu_accuracy=accuracy, bootstrap=answers.bootstrap)
+        given = answers.evaluator.mmlu.accuracy
+        return lume_scores(answers.responses, mmlu_accuracy=given, bootstrap=answers.bootstrap)
 
 
 def mmlu_examples(evaluator: EvaluatorSettings) -> list[Example]:

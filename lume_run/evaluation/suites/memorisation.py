@@ -46,11 +46,11 @@ class Memorisation:
 
     def scores(self, answers: Answers) -> list[Score]:
         """`<split>.<metric>`; rows without finite numbers make a score missing, never better."""
-        scores = []
+        found = []
         for split in ANSWER_SPLITS:
             rows = [row for row in answers.rows(Ask.LOGPROB, split) if row.kind is not Kind.DOCUMENT]
-            scores += [
+            found += [
                 answers.mean(f"{split}.{name}", rows, value, f"scored {split} answers")
                 for name, value in METRICS.items()
             ]
-        return scores
+        return found
