@@ -1,24 +1,24 @@
 """Golden values of the reference codes, and our passes over the tiny models they were computed with.
 
-Token rows of the reference codes enter our own path as TokenRows: left padding, one forward a batch, label positions
-only. What a TokenRow cannot say (labels on padding, a hole in the labels) the tests that meet it say themselves.
-Tolerances are those of the golden README.
+The tests take every value, count, name and id from the files, because they also run on other sets of the same layout
+(`LUME_SHARED` names the folder). Token rows of the reference codes enter our own path as TokenRows: left padding, one
+forward a batch, label positions only. What a TokenRow cannot say (labels on padding, a hole in the labels) the tests
+that meet it say themselves. Tolerances are those of the golden README.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from helpers.shared import SHARED, tokenizer_at
+from helpers.shared import GOLDEN, tokenizer_at
 from lume_run.common.records import Example, Kind, Split
 from lume_run.config.settings import ModelSettings
 from lume_run.evaluation.inference.generation import continuations
@@ -27,50 +27,73 @@ from lume_run.evaluation.inference.logprobs import AnswerScores, score_rows
 from lume_run.models.load import load_model
 from lume_run.models.tokenise import TokenRow
 
-GOLDEN: Path = SHARED / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the golden values are not at {GOLDEN}")
+GOLDEN_MARKS = [pytest.mark.golden, needs_golden]  # of a file in which every test reads them
 
 FOLDERS = ("model", "ref_model")
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 UNLABELLED = -100
+PROVENANCE = "provenance"  # the key beside the values that says where they come from
 TOKENISED = "open_unlearning_metrics/tokenised.json"
 BATCH = 5  # rows; the references had other batches, and none may matter
+NEW_TOKENS, PROMPTS = 40, 4  # of open-unlearning's generation: tokens at most, prompts a batch (golden README)
 
 
 @cache
-def read(name: str) -> Any:
+def read_golden(name: str) -> Any:
     """A golden JSON file, never to be changed."""
     return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
 
 
 @cache
-def lines(name: str) -> list[dict[str, Any]]:
+def read_rows(name: str) -> list[dict[str, Any]]:
     """The rows of a golden JSON-lines file."""
     text = (GOLDEN / name).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.split("\n") if line]
 
 
+def golden_keys(name: str, *path: str) -> list[str]:
+    """What a golden JSON file holds, there or further inside; nothing where there are no golden values."""
+    if not GOLDEN.is_dir():
+        return []
+    value = read_golden(name)
+    for key in path:
+        value = value[key]
+    return [key for key in value if key != PROVENANCE]
+
+
+def skip_without(cases: Iterable[Any], what: str) -> None:
+    """Skip, and say so, where this set of golden values holds no example of what a test is about."""
+    if not any(True for _ in cases):
+        pytest.skip(f"the golden values at {GOLDEN} hold no {what}")
+
+
 @cache
 def tokenizer() -> Any:
+    """The tokenizer of the golden models."""
     return tokenizer_at(GOLDEN / "lm" / "tokenizer")
 
 
+def eos() -> int:
+    """The id of the token that closes answers."""
+    return int(tokenizer().eos_token_id)
+
+
 @cache
-def runner_of(
-    folder: str, precision: str = "float32", *, max_new_tokens: int = 40, max_length: int = 256
-) -> LoadedModel:
+def loaded_model_of(folder: str, precision: str = "float32") -> LoadedModel:
     """A tiny golden model as an evaluation runs it."""
+    model = golden_model(folder, precision)
     return LoadedModel(
-        model=loaded(folder, precision),
+        model=model,
         tokenizer=tokenizer(),
-        max_new_tokens=max_new_tokens,
-        max_length=max_length,
+        max_new_tokens=NEW_TOKENS,
+        max_length=model.config.max_position_embeddings,
         batch_tokens=4096,
     )
 
 
 @cache
-def loaded(folder: str, precision: str) -> Any:
+def golden_model(folder: str, precision: str) -> Any:
     """The model as runs load it: sdpa, because eager attention gives NaN in left-padded float64 rows (QUIRKS 33)."""
     path = str(GOLDEN / "lm" / folder)
     return load_model(path, ModelSettings(name="golden"), torch.device("cpu"), dtype=PRECISIONS[precision]).eval()
@@ -81,14 +104,19 @@ def exact(value: Any) -> Any:
     return pytest.approx(value, rel=1e-9, abs=1e-9)
 
 
-def modelled(value: Any) -> Any:
+def near(value: Any) -> Any:
     """What went through a model."""
     return pytest.approx(value, rel=1e-5, abs=1e-5)
 
 
-def near(value: Any) -> Any:
+def near_share(value: Any) -> Any:
     """Shares of tokens, AUCs, p-values and leakage."""
     return pytest.approx(value, abs=1e-6)
+
+
+def as_list(value: Any) -> list[Any]:
+    """A number of one answer, or those of several, as a list."""
+    return value if isinstance(value, list) else [value]
 
 
 def token_row(ids: Sequence[int], start: int, name: str = "") -> TokenRow:
@@ -96,9 +124,14 @@ def token_row(ids: Sequence[int], start: int, name: str = "") -> TokenRow:
     return TokenRow(example_id=name, ids=tuple(ids), answer_start=start, label_start=start)
 
 
+def label_places(labels: Sequence[int]) -> list[int]:
+    """Where labels stand."""
+    return [place for place, label in enumerate(labels) if label != UNLABELLED]
+
+
 def labelled_row(row: dict[str, Any]) -> TokenRow:
     """A golden row of ids and labels; its labels are one span up to its end."""
-    start = next(place for place, label in enumerate(row["labels"]) if label != UNLABELLED)
+    start = label_places(row["labels"])[0]
     assert row["labels"][start:] == row["input_ids"][start:]
     return token_row(row["input_ids"], start, str(row.get("index", "")))
 
@@ -108,18 +141,19 @@ def prompt_only(ids: Sequence[int]) -> TokenRow:
     return token_row(ids, len(ids))
 
 
-def score_all(runner: LoadedModel, rows: Sequence[TokenRow], batch: int = BATCH) -> list[AnswerScores]:
+def score_all(loaded: LoadedModel, rows: Sequence[TokenRow], batch: int = BATCH) -> list[AnswerScores]:
     """Our scoring pass over rows, a few at a time."""
-    return [found for begin in range(0, len(rows), batch) for found in score_rows(runner, rows[begin : begin + batch])]
+    starts = range(0, len(rows), batch)
+    return [scores for start in starts for scores in score_rows(loaded, rows[start : start + batch])]
 
 
-def continue_all(runner: LoadedModel, prompts: Sequence[Sequence[int]], *, limit: int, batch: int) -> list[str]:
+def continue_all(loaded: LoadedModel, prompts: Sequence[Sequence[int]], *, limit: int, batch: int) -> list[str]:
     """Our greedy texts after token prompts."""
     rows = [prompt_only(ids) for ids in prompts]
     return [
-        decode(tokens, runner)
-        for begin in range(0, len(rows), batch)
-        for tokens in continuations(runner, rows[begin : begin + batch], limit=limit)
+        decode(tokens, loaded)
+        for start in range(0, len(rows), batch)
+        for tokens in continuations(loaded, rows[start : start + batch], limit=limit)
     ]
 
 
@@ -136,7 +170,7 @@ def by_index(entry: dict[str, Any]) -> list[dict[str, Any]]:
     return [rows[str(number)] for number in range(len(rows))]
 
 
-def question(prompt: str, answer: str, *, name: str = "row", kind: Kind = Kind.QUESTION) -> Example:
+def question_of(prompt: str, answer: str, *, name: str = "row", kind: Kind = Kind.QUESTION) -> Example:
     """An example of our own with this prompt and answer."""
     return Example(
         id=name,
@@ -155,32 +189,38 @@ def ids_of(text: str) -> list[int]:
     return list(tokenizer()(text)["input_ids"])
 
 
+def plenty(*texts: str) -> int:
+    """More tokens than these texts have together, BOS, EOS and a space included: a byte is a token at most."""
+    return sum(len(text.encode()) for text in texts) + 8
+
+
 # ------------------------------------------------------------------------- the data sets of open-unlearning
 
 
 @cache
-def rows_of(dataset: str) -> list[list[TokenRow]]:
+def row_groups(dataset: str) -> list[list[TokenRow]]:
     """By index the one row of a data set, or the several of a `_pert` one, as token rows."""
     return [
-        [labelled_row(one) for one in ([row] if "input_ids" in row else row.values())]
-        for row in read(TOKENISED)["datasets"][dataset]
+        [labelled_row(row) for row in ([group] if "input_ids" in group else group.values())]
+        for group in read_golden(TOKENISED)["datasets"][dataset]
     ]
 
 
 @cache
-def scored(precision: str, folder: str, dataset: str) -> list[list[AnswerScores]]:
+def score_dataset(precision: str, folder: str, dataset: str) -> list[list[AnswerScores]]:
     """Our scoring pass, grouped as the rows are."""
-    groups = rows_of(dataset)
-    found = iter(score_all(runner_of(folder, precision), [row for group in groups for row in group]))
-    return [list(islice(found, len(group))) for group in groups]
+    groups = row_groups(dataset)
+    scores = iter(score_all(loaded_model_of(folder, precision), [row for group in groups for row in group]))
+    return [list(islice(scores, len(group))) for group in groups]
 
 
-def losses(precision: str, folder: str, dataset: str) -> list[list[float]]:
-    return [[mean_loss_of(one) for one in group] for group in scored(precision, folder, dataset)]
+def mean_losses(precision: str, folder: str, dataset: str) -> list[list[float]]:
+    """Mean token losses [nats], grouped as the rows are."""
+    return [[mean_loss_of(scores) for scores in group] for group in score_dataset(precision, folder, dataset)]
 
 
 @cache
-def texts(folder: str, dataset: str) -> list[str]:
-    """Our greedy texts in float32: left padding, up to 40 tokens, four rows a batch."""
-    prompts = [row["input_ids"] for row in read(TOKENISED)["generation_datasets"][dataset]]
-    return continue_all(runner_of(folder), prompts, limit=40, batch=4)
+def greedy_texts(folder: str, dataset: str) -> list[str]:
+    """Our greedy texts in float32: left padding, as many tokens and prompts a batch as theirs."""
+    prompts = [row["input_ids"] for row in read_golden(TOKENISED)["generation_datasets"][dataset]]
+    return continue_all(loaded_model_of(folder), prompts, limit=NEW_TOKENS, batch=PROMPTS)
