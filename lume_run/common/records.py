@@ -118,16 +118,24 @@ class Question:
 class Response:
     """What one model answered to one (example, ask, variant).
 
-    `output` is the generated text (GENERATE, SAMPLE) of `tokens` tokens, its end included; `token_ids` are those of the
-    text itself. `logp_sum` is the summed log-probability [nats] of `tokens` answer tokens (LOGPROB), `logps` [nats]
-    those of each, `hits` whether it was the likeliest token, `means` and `variances` of the log-probability under the
-    model's own distribution there; the last is EOS where `closed`. `choice_logps` [nats] are in the order of `choices`
-    (CHOICE). `gradient` is the mean 2-norm of a weight's gradient (GRADIENT). `cosine` and `label` are those of the
-    judge with the fingerprint `judge` (COSINE, ENTAILMENT), `reason` is why there is none. `golden`, `sentence` and
-    `attribute` are the example's.
+    Every response has the example's fields: `id`, `split`, `subtask`, `kind`, `document`, `prompt`, `expected`, and
+    where the example has them `choices`, `golden`, `sentence`, `attribute`. The others depend on the ask:
+
+    - GENERATE, SAMPLE: `output` is the generated text of `tokens` tokens, its end included, `token_ids` those of the
+      text itself.
+    - LOGPROB: `logp_sum` [nats] of the `tokens` answer tokens, the last being EOS where `closed`. For each token
+      `logps` [nats], `hits` (it was the likeliest), `means` and `variances` of the log-probability under the model's
+      own distribution there.
+    - CHOICE: `choice_logps` [nats] in the order of `choices`.
+    - GRADIENT: `gradient`, the mean 2-norm of a weight's gradient.
+    - COSINE, ENTAILMENT: `cosine` or `label` by the judge with the fingerprint `judge`, or the `reason` for none;
+      `output` is the text judged.
+
     A model whose numbers are not finite leaves them out, so that what a broken model answers can be written down too.
+    The order of the fields is that of the stored files.
     """
 
+    # the example, and what was asked about it
     id: str
     ask: Ask
     split: Split
@@ -136,24 +144,24 @@ class Response:
     document: str
     prompt: str
     expected: str
-    output: str | None = None
-    tokens: int | None = None
-    logp_sum: float | None = None
-    variant: str = ""
-    closed: bool = False
+    output: str | None = None  # GENERATE, SAMPLE
+    tokens: int | None = None  # GENERATE, SAMPLE, LOGPROB
+    logp_sum: float | None = None  # LOGPROB
+    variant: str = ""  # every ask
+    closed: bool = False  # LOGPROB, as the next four
     logps: tuple[float, ...] = ()
     hits: tuple[bool, ...] = ()
     means: tuple[float, ...] = ()
     variances: tuple[float, ...] = ()
-    choices: tuple[str, ...] = ()
-    choice_logps: tuple[float, ...] = ()
-    token_ids: tuple[int, ...] = ()
-    gradient: float | None = None
-    cosine: float | None = None
-    label: str | None = None
-    reason: str | None = None
+    choices: tuple[str, ...] = ()  # the example's
+    choice_logps: tuple[float, ...] = ()  # CHOICE
+    token_ids: tuple[int, ...] = ()  # GENERATE, SAMPLE
+    gradient: float | None = None  # GRADIENT
+    cosine: float | None = None  # COSINE
+    label: str | None = None  # ENTAILMENT
+    reason: str | None = None  # COSINE, ENTAILMENT, as the next
     judge: str = ""
-    golden: str = ""
+    golden: str = ""  # the example's, as the next two
     sentence: str = ""
     attribute: str = ""
 

@@ -1,6 +1,6 @@
 """The catalogue of scores: the definition behind every name in a report, and the table of docs/metrics.md.
 
-The entries are those of `definitions`; reports, plots and docs all read this one list.
+The entries are those of `catalogue_entries`; reports, plots and docs all read this one list.
 `python -m lume_run.evaluation.catalogue docs/metrics.md` writes the table into the page, without a page it prints it.
 """
 
@@ -12,7 +12,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from lume_run.evaluation.definitions import CATALOGUE, PLACEHOLDERS, Definition, ScoreGroup, Wanted
+from lume_run.evaluation.catalogue_entries import CATALOGUE
+from lume_run.evaluation.definitions import PLACEHOLDERS, Definition, ScoreGroup, Wanted
 
 FORGET_SIDE = {ScoreGroup.BY_SIDE: ScoreGroup.FORGET, ScoreGroup.PRIVACY_BY_SIDE: ScoreGroup.PRIVACY}
 BEGIN, END = "<!-- scores: written by python -m lume_run.evaluation.catalogue -->", "<!-- end of scores -->"
@@ -21,17 +22,17 @@ TABLE_COLUMNS = ("score", "symbol", "definition", "range", "wanted", "group", "s
 
 @functools.cache
 def definition_of(name: str) -> Definition | None:
-    """What a score is, direction and group settled by the side or set in its name; None for one from elsewhere."""
+    """What a score is, direction and group by the side or set in its name; None for one from elsewhere."""
     for definition, pattern in _patterns():
-        found = pattern.fullmatch(name)
-        if found:
-            places = found.groupdict()
-            side = places.get("side") or places.get("set")
-            return definition if side is None else _settle_side(definition, forget=side == "forget")
+        match = pattern.fullmatch(name)
+        if match:
+            values = match.groupdict()
+            side = values.get("side") or values.get("set")
+            return definition if side is None else _resolve_side(definition, forget=side == "forget")
     return None
 
 
-def _settle_side(definition: Definition, *, forget: bool) -> Definition:
+def _resolve_side(definition: Definition, *, forget: bool) -> Definition:
     group, wanted = definition.group, definition.wanted
     if group in FORGET_SIDE:
         group = FORGET_SIDE[group] if forget else ScoreGroup.RETAIN
@@ -48,18 +49,19 @@ def _patterns() -> tuple[tuple[Definition, re.Pattern[str]], ...]:
 def _expression(pattern: str) -> re.Pattern[str]:
     """A pattern as a regular expression with a group for each placeholder."""
     parts = re.split(r"<(\w+)>", pattern)  # literal, placeholder, literal, ...
-    found = "".join(
+    expression = "".join(
         f"(?P<{part}>{'|'.join(PLACEHOLDERS.get(part, ('[^.]+',)))})" if number % 2 else re.escape(part)
         for number, part in enumerate(parts)
     )
-    return re.compile(found)
+    return re.compile(expression)
 
 
 def catalogue_table() -> str:
     """All entries as a markdown table."""
     lines = ["| " + " | ".join(TABLE_COLUMNS) + " |", "|" + " --- |" * len(TABLE_COLUMNS)]
-    for one in CATALOGUE:
-        cells = (f"`{one.pattern}`", one.symbol, one.what, _range(one), one.wanted or "-", one.group, one.source)
+    for entry in CATALOGUE:
+        name, wanted = f"`{entry.pattern}`", entry.wanted or "-"
+        cells = (name, entry.symbol, entry.what, _range(entry), wanted, entry.group, entry.source)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

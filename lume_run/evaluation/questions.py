@@ -34,16 +34,17 @@ def deduplicate_questions(asked: Mapping[str, Sequence[Question]]) -> list[Quest
 
     RunError where two suites mean different things by one question: the one would be scored on the other's answer.
     """
-    found: dict[tuple[Ask, str, str], Question] = {}
-    for name, own in asked.items():
-        for one in own:
-            first = found.setdefault((one.ask, one.example.id, one.variant), one)
-            if first is not one and first != one:
+    distinct: dict[tuple[Ask, str, str], Question] = {}
+    for name, questions in asked.items():
+        for question in questions:
+            ask, example_id, variant = question.ask, question.example.id, question.variant
+            first = distinct.setdefault((ask, example_id, variant), question)
+            if first is not question and first != question:
                 raise RunError(
-                    f"The suite '{name}' and another one ask {one.ask} of '{one.example.id}' (variant '{one.variant}') "
+                    f"The suite '{name}' and another one ask {ask} of '{example_id}' (variant '{variant}') "
                     "with different prompts, answers or limits; give the question a variant of its own."
                 )
-    return list(found.values())
+    return list(distinct.values())
 
 
 def needs_retrained(evaluator: EvaluatorSettings) -> bool:
@@ -59,15 +60,15 @@ def harnesses(evaluator: EvaluatorSettings) -> dict[str, Harnessed]:
 
 
 def missing_judgements(answers: Answers) -> list[Judgement]:
-    """What the suites want judged, and no response tells yet; what another judge said is asked again."""
+    """What the suites want judged and no response holds yet; what another judge said is asked again."""
     known = {
         (row.ask, row.id, row.variant, row.judge) for row in answers.responses if row.ask in JUDGED and not row.reason
     }
     name_of = cache(partial(fingerprint, deep=True))
     wanted = {
-        (one.ask, one.response.id, one.variant): one
+        (judgement.ask, judgement.response.id, judgement.variant): judgement
         for suite in suites_of(answers.evaluator).values()
         if isinstance(suite, Judged)
-        for one in suite.judgements(answers)
+        for judgement in suite.judgements(answers)
     }
-    return [one for key, one in wanted.items() if (*key, name_of(one.model)) not in known]
+    return [judgement for key, judgement in wanted.items() if (*key, name_of(judgement.model)) not in known]

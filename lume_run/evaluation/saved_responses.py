@@ -52,19 +52,19 @@ def check_types(response: Response) -> None:
     """TypeError naming a field that holds something else than it should."""
     for name, types in field_types().items():
         value = getattr(response, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if not isinstance(item, types):
-                raise TypeError(f"{name} holds {str(item)[:40]!r}, which is no {types[0].__name__}")
+        for member in value if isinstance(value, tuple) else (value,):
+            if not isinstance(member, types):
+                raise TypeError(f"{name} holds {str(member)[:40]!r}, which is no {types[0].__name__}")
 
 
 @cache
 def field_types() -> dict[str, tuple[type, ...]]:
     """What the fields of a response, or their members, may be; a whole number will do for a number."""
-    found: dict[str, tuple[type, ...]] = {}
+    types: dict[str, tuple[type, ...]] = {}
     for name, hint in get_type_hints(Response).items():
         kinds = [kind for kind in get_args(hint) or (hint,) if kind is not Ellipsis]
-        found[name] = (*kinds, int) if float in kinds else tuple(kinds)
-    return found
+        types[name] = (*kinds, int) if float in kinds else tuple(kinds)
+    return types
 
 
 def complete_fields(fields: dict[str, Any]) -> dict[str, Any]:
@@ -73,14 +73,14 @@ def complete_fields(fields: dict[str, Any]) -> dict[str, Any]:
     `kind` and `document` follow from the id's suffix, `subtask` from a `task` label such as Task2,
     `ask` is greedy generation. Raises ValueError for an id without a known suffix.
     """
-    own = dict(fields)
-    label = own.pop("task", None)
+    complete = dict(fields)
+    label = complete.pop("task", None)
     if label is not None:
-        own.setdefault("subtask", SUBTASK_OF_LABEL.get(label, label))
-    own.setdefault("ask", Ask.GENERATE.value)
-    own.setdefault("prompt", "")
-    if "kind" not in own or "document" not in own:
-        document, kind = document_and_kind(str(own["id"]))
-        own.setdefault("kind", kind.value)
-        own.setdefault("document", document)
-    return own
+        complete.setdefault("subtask", SUBTASK_OF_LABEL.get(label, label))
+    complete.setdefault("ask", Ask.GENERATE.value)
+    complete.setdefault("prompt", "")
+    if "kind" not in complete or "document" not in complete:
+        document, kind = document_and_kind(str(complete["id"]))
+        complete.setdefault("kind", kind.value)
+        complete.setdefault("document", document)
+    return complete

@@ -26,14 +26,14 @@ from lume_run.evaluation.questions import harnesses, missing_judgements, suites_
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.suites.base import Answers, Judged, Judgement
 
-GATE_SHARE = 0.75  # of the target's own MMLU accuracy, as on the SemEval-2025 leaderboard
+GATE_SHARE = 0.75  # of the target's MMLU accuracy, as on the SemEval-2025 leaderboard
 GATE_TOLERANCE = 1e-12  # 0.75 * 0.4 is a bit more than 0.3 in floating point, and 30 of 100 is still 75 % of 40
 
-JUDGEMENTS_FORMAT = 2  # raise it when a change of `judges.py` makes stored judgements wrong
+JUDGEMENTS_FORMAT = 2  # raise it when a change of `judges.py` or `judge_files.py` makes stored judgements wrong
 
 
 def unavailable_judges(settings: Settings) -> list[str]:
-    """Why judges that the evaluator names cannot be had; found out before anything is trained."""
+    """Why judges that the evaluator names are unavailable; known before anything is trained."""
     named = {
         (ask, model)
         for suite in suites_of(settings.evaluator).values()
@@ -46,43 +46,47 @@ def unavailable_judges(settings: Settings) -> list[str]:
 def add_judgements(answers: Answers, settings: Settings, name: str) -> list[Response]:
     """The responses and every judgement about them that the suites want; without a judge those say why."""
     wanted = missing_judgements(answers)
-    again = {(one.ask, one.response.id, one.variant) for one in wanted}
+    again = {(judgement.ask, judgement.response.id, judgement.variant) for judgement in wanted}
     kept = [row for row in answers.responses if (row.ask, row.id, row.variant) not in again]
     by_judge: dict[tuple[Ask, str], list[Judgement]] = {}
-    for one in wanted:
-        by_judge.setdefault((one.ask, one.model), []).append(one)
-    found: list[Response] = []
+    for judgement in wanted:
+        by_judge.setdefault((judgement.ask, judgement.model), []).append(judgement)
+    judged: list[Response] = []
     for (ask, model), judgements in by_judge.items():
-        found += _load_or_judge(settings, name, ask, model, judgements)
-    return [*kept, *found]
+        judged += _load_or_judge(settings, name, ask, model, judgements)
+    return [*kept, *judged]
 
 
 def _load_or_judge(
     settings: Settings, name: str, ask: Ask, model: str, judgements: Sequence[Judgement]
 ) -> Sequence[Response]:
+    """The verdicts of one judge: those in the store where the same was judged before."""
     device = device_of(settings.launch.device)
     if judge_trouble(ask, model):
         return judge(judgements, device)
-    fingerprinted = fingerprint(model, deep=True)
+    judge_name = fingerprint(model, deep=True)
+    pairs = [
+        [judgement.first, judgement.second, judgement.variant, to_json(judgement.response)] for judgement in judgements
+    ]
     made_from = {
         "format": JUDGEMENTS_FORMAT,
-        "judge": fingerprinted,
+        "judge": judge_name,
         "ask": ask,
-        "pairs": content_hash([[one.first, one.second, one.variant, to_json(one.response)] for one in judgements]),
+        "pairs": content_hash(pairs),
     }
 
     def build(folder: Path) -> None:
-        found = judge(judgements, device)
-        if reason := next((one.reason for one in found if one.reason), None):
+        responses = judge(judgements, device)
+        if reason := next((response.reason for response in responses if response.reason), None):
             raise _Unavailable(reason)
-        write_jsonl(folder / "judgements.jsonl", found)
+        write_jsonl(folder / "judgements.jsonl", responses)
 
     path = settings.store / "judgements" / content_hash(made_from)
     artifact = Artifact(stage="evaluate", name=f"{name} {ask}", path=path, inputs=made_from, build=build)
     try:
         return read_jsonl(artifact.make() / "judgements.jsonl", Response)
     except _Unavailable as error:  # nothing is kept, so that the next try judges anew
-        return [judgement_response(one, fingerprinted, reason=str(error)) for one in judgements]
+        return [judgement_response(judgement, judge_name, reason=str(error)) for judgement in judgements]
 
 
 class _Unavailable(Exception):
@@ -112,13 +116,13 @@ def score_models(
     for name, records in responses.items():
         answers = Answers(responses=records, evaluator=evaluator, retrained=retrained)
         answers = replace(answers, responses=add_judgements(answers, settings, name))
-        found, strict = score_answers(answers)
-        found += measured.get(name) or unmeasured_scores(evaluator)
-        scores[name] = {entry.name: entry for entry in found}
+        of_model, strict = score_answers(answers)
+        of_model += measured.get(name) or unmeasured_scores(evaluator)
+        scores[name] = {score.name: score for score in of_model}
         if strict is not None:
             official[name] = strict
         write_jsonl(folder / f"responses.{name}.jsonl", answers.responses)
-        write_scores(folder / f"scores.{name}.json", found)
+        write_scores(folder / f"scores.{name}.json", of_model)
     return scores, official
 
 
@@ -133,7 +137,7 @@ def unmeasured_scores(evaluator: EvaluatorSettings) -> list[Score]:
 
 def read_harness_scores(artifacts: Sequence[Artifact]) -> list[Score]:
     """The scores that harnesses left in their artifacts."""
-    return [found for made in artifacts for found in read_jsonl(made.path / "scores.jsonl", Score)]
+    return [score for artifact in artifacts for score in read_jsonl(artifact.path / "scores.jsonl", Score)]
 
 
 def cost_summary(asked: Mapping[str, Sequence[Any]], responses: Sequence[Response], path: Path) -> dict[str, Any]:
@@ -144,11 +148,11 @@ def cost_summary(asked: Mapping[str, Sequence[Any]], responses: Sequence[Respons
     tokens = {(row.ask, row.id, row.variant): row.tokens or 0 for row in responses if row.output is not None}
     suites: dict[str, dict[str, int]] = {}
     for name, questions in asked.items():
-        own: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for question in questions:
-            own[question.ask.value] = own.get(question.ask.value, 0) + 1
-        own["tokens"] = sum(tokens.get((one.ask, one.example.id, one.variant), 0) for one in questions)
-        suites[name] = own
+            counts[question.ask.value] = counts.get(question.ask.value, 0) + 1
+        keys = [(question.ask, question.example.id, question.variant) for question in questions]
+        suites[name] = counts | {"tokens": sum(tokens.get(key, 0) for key in keys)}
     alone, together = sum(len(questions) for questions in asked.values()), len(responses)
     shared = alone - together
     return {"asks": read_cost(path), "suites": suites, "alone": {"prompts": alone}, "shared": {"prompts": shared}}
@@ -165,10 +169,10 @@ def score_answers(answers: Answers) -> tuple[list[Score], dict[str, Any] | None]
     )
     if problems:
         raise DataError(problems)
-    scores = [found for suite in suites_of(evaluator).values() for found in suite.scores(answers)]
+    scores = [score for suite in suites_of(evaluator).values() for score in suite.scores(answers)]
     if not evaluator.strict:
         return scores, None
-    accuracy = next((entry.value for entry in scores if entry.name == "mmlu.accuracy"), None)
+    accuracy = next((score.value for score in scores if score.name == "mmlu.accuracy"), None)
     try:
         return scores, strict_scores(answers.responses, mmlu_accuracy=accuracy)
     except ValueError as error:  # numbers that are not finite, or a set without rows: the other scores stand
@@ -178,7 +182,7 @@ def score_answers(answers: Answers) -> tuple[list[Score], dict[str, Any] | None]
 def gate(accuracy: float | None, target_accuracy: float | None, floor: float | None) -> tuple[bool | None, str]:
     """Whether MMLU survived, and the rule in words; None where it cannot be judged.
 
-    `floor` is a published threshold (0.371 for the released 7B); without one it is 75 % of the target's own score.
+    `floor` is a published threshold (0.371 for the released 7B); without it, 75 % of the target's score.
     """
     if accuracy is None:
         return None, "MMLU was not measured"

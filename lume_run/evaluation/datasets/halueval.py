@@ -1,7 +1,7 @@
 """HaluEval: does an answer contain hallucinated information, Yes or No? (Li et al., arXiv:2305.11747).
 
 QA rows are {question, right_answer, hallucinated_answer, ...} as released; one of the two answers is shown, after the
-authors' instruction with its worked examples. The authors draw it at random, here a hash of row and seed does, so that
+authors' instruction with its worked examples. The authors pick it at random, here a hash of row and seed does, so that
 every model is shown the same ones. The prompt is the one they give to completion models.
 
 General rows are {user_query, chatgpt_response, hallucination: yes/no}, judged by people. The authors released neither
@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lume_run.common.errors import DataError, Problem
+from lume_run.common.errors import Problem
 from lume_run.common.records import Example, Kind, Split
 from lume_run.common.seeds import stable_digest
-from lume_run.evaluation.datasets.plain_text import read_text, require_file
-from lume_run.tasks.readers import field_problems, jsonl_rows, refuse
+from lume_run.evaluation.datasets.files import read_jsonl_rows, read_text
 
 YES, NO = "Yes", "No"  # hallucinated or not
 QA_FIELDS = ("question", "right_answer", "hallucinated_answer")
@@ -35,26 +34,26 @@ def load_qa(path: Path, *, instruction: Path | None = None, seed: int = 0, limit
 
     `instruction` is the authors' file, None: the one beside `path`. Raises DataError naming every bad line.
     """
-    rows = read_halueval_rows(path, QA_FIELDS)
+    rows = read_jsonl_rows(path, QA_FIELDS, verdict_problems)
     file = instruction or path.parent / INSTRUCTION
-    told = read_text(file, remedy="give evaluator.suites.halueval.instruction=FILE, or put it beside the data")
-    found = []
+    instructions = read_text(file, remedy="give evaluator.suites.halueval.instruction=FILE, or put it beside the data")
+    examples = []
     for number, row in enumerate(rows[:limit]):
         hallucinated = is_hallucinated(number, row["question"], seed)
         answer = row["hallucinated_answer" if hallucinated else "right_answer"]
-        prompt = f"{told}\n\n#Question#: {row['question']}\n#Answer#: {answer}\n#Your Judgement#:"
-        found.append(_yes_no_example("qa", number, prompt, YES if hallucinated else NO))
-    return found
+        prompt = f"{instructions}\n\n#Question#: {row['question']}\n#Answer#: {answer}\n#Your Judgement#:"
+        examples.append(_yes_no_example("qa", number, prompt, YES if hallucinated else NO))
+    return examples
 
 
 def load_general(path: Path, *, limit: int | None = None) -> list[Example]:
     """The first `limit` general rows (None: all) as CHOICE examples between Yes and No; errors as `load_qa`."""
-    found = []
-    for number, row in enumerate(read_halueval_rows(path, GENERAL_FIELDS)[:limit]):
-        shown = f"#Request#: {row['user_query']}\n#Response#: {row['chatgpt_response']}"
+    examples = []
+    for number, row in enumerate(read_jsonl_rows(path, GENERAL_FIELDS, verdict_problems)[:limit]):
+        exchange = f"#Request#: {row['user_query']}\n#Response#: {row['chatgpt_response']}"
         answer = YES if row["hallucination"].strip().lower() == "yes" else NO
-        found.append(_yes_no_example("general", number, f"{GENERAL}\n\n{shown}\n#Your Judgement#:", answer))
-    return found
+        examples.append(_yes_no_example("general", number, f"{GENERAL}\n\n{exchange}\n#Your Judgement#:", answer))
+    return examples
 
 
 def is_hallucinated(number: int, question: str, seed: int) -> bool:
@@ -75,24 +74,6 @@ def _yes_no_example(part: str, number: int, prompt: str, answer: str) -> Example
         answer=answer,
         choices=(YES, NO),
     )
-
-
-def read_halueval_rows(path: Path, names: tuple[str, ...]) -> list[dict[str, str]]:
-    """The named fields of every row; DataError naming every bad line."""
-    require_file(path)
-    rows: list[dict[str, str]] = []
-    problems: list[Problem] = []
-    for where, row in jsonl_rows(path):
-        found = [row] if isinstance(row, Problem) else [*field_problems(row, where, names)]
-        if not found and isinstance(row, dict):
-            found = list(verdict_problems(row, where))
-            rows.append({name: row[name] for name in names})
-        problems += found
-    if problems:
-        refuse(problems)
-    if not rows:
-        raise DataError([Problem(where=str(path), what="the file has no rows", remedy="fetch it again")])
-    return rows
 
 
 def verdict_problems(row: dict[str, str], where: str) -> Iterator[Problem]:

@@ -8,52 +8,61 @@ own, their double space before the subject included.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lume_run.common.errors import DataError, Problem, RunError
 from lume_run.common.records import Example, Kind, Split
 
 LETTERS = ("A", "B", "C", "D")
-MmluRow = tuple[str, tuple[str, ...], str]  # question, options, letter
+
+
+class MmluQuestion(NamedTuple):
+    """A question, its four options, and the letter of the right one."""
+
+    question: str
+    options: tuple[str, ...]
+    letter: str
+
+
+class SubjectQuestions(NamedTuple):
+    """The questions of one subject: worked examples come from `dev`, the model is asked those of `test`."""
+
+    dev: list[MmluQuestion]
+    test: list[MmluQuestion]
 
 
 def load_mmlu(*, data_dir: str | None, hub_id: str | None, limit: int | None, shots: int) -> list[Example]:
     """Every question (the first `limit` of each subject) as a CHOICE example.
 
-    Raises DataError naming each bad line, RunError when the hub data set cannot be had.
+    Raises DataError naming each bad line, RunError when the hub data set is unavailable.
     """
     subjects = _from_folder(Path(data_dir)) if data_dir else _from_hub(str(hub_id))
     examples = []
-    for subject, (dev, test) in subjects.items():
-        head = f"The following are multiple choice questions (with answers) about  {subject.replace('_', ' ')}.\n\n"
-        worked = [_question_text(row) + f" {row[2]}\n\n" for row in dev[:shots]]
-        for number, row in enumerate(test[:limit]):
-            name = f"mmlu-{subject}-{number}"
+    for name, subject in subjects.items():
+        head = f"The following are multiple choice questions (with answers) about  {name.replace('_', ' ')}.\n\n"
+        worked = "".join(f"{_question_text(question)} {question.letter}\n\n" for question in subject.dev[:shots])
+        for number, question in enumerate(subject.test[:limit]):
+            example_id = f"mmlu-{name}-{number}"
             examples.append(
                 Example(
-                    id=name,
-                    raw_id=name,
-                    document=name,
+                    id=example_id,
+                    raw_id=example_id,
+                    document=example_id,
                     split=Split.MMLU,
-                    subtask=subject,
+                    subtask=name,
                     kind=Kind.CHOICE,
-                    prompt=head + "".join(worked) + _question_text(row),
-                    answer=row[2],
+                    prompt=head + worked + _question_text(question),
+                    answer=question.letter,
                     choices=LETTERS,
                 )
             )
     return examples
 
 
-def _question_text(row: MmluRow) -> str:
-    question, options, _ = row
-    return (
-        question
-        + "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True))
-        + "\nAnswer:"
-    )
+def _question_text(question: MmluQuestion) -> str:
+    options = zip(LETTERS, question.options, strict=True)
+    return question.question + "".join(f"\n{letter}. {option}" for letter, option in options) + "\nAnswer:"
 
 
 def check_folder(folder: Path) -> list[Problem]:
@@ -69,37 +78,38 @@ def check_folder(folder: Path) -> list[Problem]:
     ]
 
 
-def _from_folder(folder: Path) -> dict[str, tuple[list[MmluRow], list[MmluRow]]]:
+def _from_folder(folder: Path) -> dict[str, SubjectQuestions]:
     problems: list[Problem] = []
-    found = {}
+    subjects = {}
     for path in sorted(folder.glob("test/*_test.csv")):
-        subject = path.name.removesuffix("_test.csv")
-        dev = folder / "dev" / f"{subject}_dev.csv"
+        name = path.name.removesuffix("_test.csv")
+        dev = folder / "dev" / f"{name}_dev.csv"
         if not dev.exists():
             problems.append(Problem(where=str(dev), what="missing", remedy="every test file needs its dev file"))
             continue
-        found[subject] = (_read_csv(dev, problems), _read_csv(path, problems))
+        subjects[name] = SubjectQuestions(dev=_read_csv(dev, problems), test=_read_csv(path, problems))
     if problems:
         raise DataError(problems)
-    if not found:
+    if not subjects:
         raise DataError(check_folder(folder))
-    return found
+    return subjects
 
 
-def _read_csv(path: Path, problems: list[Problem]) -> list[MmluRow]:
-    rows: list[MmluRow] = []
+def _read_csv(path: Path, problems: list[Problem]) -> list[MmluQuestion]:
+    """The questions of a file; what is wrong with its lines is added to `problems`."""
+    questions: list[MmluQuestion] = []
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         for fields in reader:
             if len(fields) == 6 and fields[5].strip() in LETTERS:
-                rows.append((fields[0], tuple(fields[1:5]), fields[5].strip()))
+                questions.append(MmluQuestion(fields[0], tuple(fields[1:5]), fields[5].strip()))
             else:
                 what = f"{len(fields)} columns, or an answer that is not one of A B C D"
                 problems.append(Problem(where=f"{path}:{reader.line_num}", what=what, remedy="question,A,B,C,D,letter"))
-    return rows
+    return questions
 
 
-def _from_hub(hub_id: str) -> dict[str, tuple[list[MmluRow], list[MmluRow]]]:
+def _from_hub(hub_id: str) -> dict[str, SubjectQuestions]:
     from datasets import load_dataset
 
     try:
@@ -112,10 +122,10 @@ def _from_hub(hub_id: str) -> dict[str, tuple[list[MmluRow], list[MmluRow]]]:
             "  - gated or private: set HF_TOKEN; cached elsewhere: set HF_HOME\n"
             "  - no internet here: evaluator.mmlu.data_dir=FOLDER with the released CSV files"
         ) from error
-    subjects: dict[str, tuple[list[MmluRow], list[MmluRow]]] = {}
-    for index, part in enumerate(("dev", "test")):
-        rows: Sequence[dict[str, Any]] = parts[part]
+    subjects: dict[str, SubjectQuestions] = {}
+    for part, rows in parts.items():
         for row in rows:
-            pair = subjects.setdefault(row["subject"], ([], []))
-            pair[index].append((row["question"], tuple(row["choices"]), LETTERS[int(row["answer"])]))
+            subject = subjects.setdefault(row["subject"], SubjectQuestions(dev=[], test=[]))
+            question = MmluQuestion(row["question"], tuple(row["choices"]), LETTERS[int(row["answer"])])
+            (subject.dev if part == "dev" else subject.test).append(question)
     return dict(sorted(subjects.items()))

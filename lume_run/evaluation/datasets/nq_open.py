@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Example, Kind, Split
-from lume_run.evaluation.datasets.plain_text import require_file
-from lume_run.tasks.readers import field_problems, jsonl_rows, refuse
+from lume_run.evaluation.datasets.files import read_jsonl_rows
 
 HEADING = "Answer these questions:\n\n"
 
@@ -31,12 +30,12 @@ def load_nq_open(path: Path, *, shots: int, limit: int | None = None) -> list[Ex
 
     Raises DataError naming every bad line, or where no question is left to ask.
     """
-    rows = read_questions(path)
-    if len(rows) <= shots:
-        what = f"{len(rows)} rows, all of them taken by the {shots} worked examples"
+    rows = read_jsonl_rows(path, ("question",), answer_problems)
+    questions = [OpenQuestion(row["question"], tuple(row["answer"])) for row in rows]
+    if len(questions) <= shots:
+        what = f"{len(questions)} rows, all of them taken by the {shots} worked examples"
         raise DataError([Problem(where=str(path), what=what, remedy="give a longer file or fewer shots")])
-    head = HEADING + "".join(f"{question_text(row)} {row.answers[0]}\n" for row in rows[:shots])
-    chosen = list(enumerate(rows))[shots:]
+    head = HEADING + "".join(f"{question_text(question)} {question.answers[0]}\n" for question in questions[:shots])
     return [
         Example(
             id=f"nq-open-{number}",
@@ -45,40 +44,22 @@ def load_nq_open(path: Path, *, shots: int, limit: int | None = None) -> list[Ex
             split=Split.NQ_OPEN,
             subtask="nq_open",
             kind=Kind.QUESTION,
-            prompt=head + question_text(row),
-            answer=row.answers[0],
-            choices=row.answers,
+            prompt=head + question_text(question),
+            answer=question.answers[0],
+            choices=question.answers,
         )
-        for number, row in chosen[:limit]
+        for number, question in list(enumerate(questions))[shots:][:limit]
     ]
 
 
-def question_text(row: OpenQuestion) -> str:
+def question_text(question: OpenQuestion) -> str:
     """The question as it is put; released ones have no question mark."""
-    return f"Q: {row.question.rstrip(' ?')}?\nA:"
+    return f"Q: {question.question.rstrip(' ?')}?\nA:"
 
 
-def read_questions(path: Path) -> list[OpenQuestion]:
-    """Every row of the file; DataError naming every bad line."""
-    require_file(path)
-    rows: list[OpenQuestion] = []
-    problems: list[Problem] = []
-    for where, row in jsonl_rows(path):
-        found = [row] if isinstance(row, Problem) else [*field_problems(row, where, ("question",))]
-        if not found and isinstance(row, dict):
-            found = list(answer_problems(row.get("answer"), where))
-        problems += found
-        if not found and isinstance(row, dict):
-            rows.append(OpenQuestion(row["question"], tuple(row["answer"])))
-    if problems:
-        refuse(problems)
-    if not rows:
-        raise DataError([Problem(where=str(path), what="the file has no rows", remedy="fetch it again")])
-    return rows
-
-
-def answer_problems(answers: object, where: str) -> Iterator[Problem]:
-    """What keeps a field from being a list of accepted answers."""
+def answer_problems(row: dict[str, Any], where: str) -> Iterator[Problem]:
+    """What keeps a row from having a list of accepted answers."""
+    answers = row.get("answer")
     if not isinstance(answers, Sequence) or isinstance(answers, str) or not answers:
         what = 'field "answer" is not a list of accepted answers'
         yield Problem(where=where, what=what, remedy='write "answer": ["...", "..."]')

@@ -1,9 +1,6 @@
-"""Runs of a loaded model over one batch: continuations, answers under teacher forcing, choices, loss gradients.
+"""A loaded model with its tokenizer, and questions as the rows of tokens it is run on.
 
-Rows are left-padded with positions counted from the first real token, which makes a batch answer as single rows do. A
-sampled continuation is drawn with random numbers of its own, so that it is the same in any batch.
-
-Shapes: B rows, T tokens, R label positions (padded), L answer tokens of one row, V vocabulary.
+Rows are left-padded with positions counted from the first real token, which makes a batch answer as single rows do.
 """
 
 from __future__ import annotations
@@ -61,17 +58,17 @@ class LoadedModel:
         """What rows are padded with."""
         return int(self.tokenizer.pad_token_id)
 
-    def stops(self) -> list[int]:
+    def stop_tokens(self) -> list[int]:
         """Token ids that end a generation: the tokenizer's EOS and the model's own."""
-        own = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        own = own if isinstance(own, list) else [own]
-        return sorted({token for token in [self.tokenizer.eos_token_id, *own] if token is not None})
+        ends = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        ends = ends if isinstance(ends, list) else [ends]
+        return sorted({token for token in [self.tokenizer.eos_token_id, *ends] if token is not None})
 
 
-def prompt_row(example: Example, runner: LoadedModel, *, new_tokens: int) -> TokenRow:
+def prompt_row(example: Example, loaded: LoadedModel, *, new_tokens: int) -> TokenRow:
     """A prompt as a row without labels, cut on the left where it and `new_tokens` more would not fit."""
-    ids = prompt_ids(example.prompt, runner.tokenizer)
-    room = max(1, runner.max_length - new_tokens)
+    ids = prompt_ids(example.prompt, loaded.tokenizer)
+    room = max(1, loaded.max_length - new_tokens)
     kept = tuple(ids[-room:])
     if not kept:
         raise RunError(NO_PROMPT.format(example.id))
@@ -80,29 +77,29 @@ def prompt_row(example: Example, runner: LoadedModel, *, new_tokens: int) -> Tok
     )
 
 
-def token_row(question: Question, runner: LoadedModel) -> TokenRow:
+def token_row(question: Question, loaded: LoadedModel) -> TokenRow:
     """What the model is run on for a question."""
     if question.ask in (Ask.LOGPROB, Ask.GRADIENT):
-        row = encode(question.example, runner.tokenizer, max_tokens=runner.max_length)
+        row = encode(question.example, loaded.tokenizer, max_tokens=loaded.max_length)
         if row.ids and not row.label_start:  # nothing would predict the first label
             raise RunError(NO_PROMPT.format(question.example.id))
         return row
-    return prompt_row(question.example, runner, new_tokens=continuation_limit(question, runner) or 1)
+    return prompt_row(question.example, loaded, new_tokens=continuation_limit(question, loaded) or 1)
 
 
-def continuation_limit(question: Question, runner: LoadedModel) -> int:
+def continuation_limit(question: Question, loaded: LoadedModel) -> int:
     """Longest continuation [tokens]; 0 where there is none."""
     if question.ask not in (Ask.GENERATE, Ask.SAMPLE):
         return 0
-    return min(question.limit or runner.max_new_tokens, runner.max_new_tokens)
+    return min(question.limit or loaded.max_new_tokens, loaded.max_new_tokens)
 
 
-def batch_of(rows: Sequence[TokenRow], runner: LoadedModel) -> Batch:
+def batch_of(rows: Sequence[TokenRow], loaded: LoadedModel) -> Batch:
     """Rows padded on the left, where the model is."""
-    return collate(rows, pad_id=runner.pad_id, totals=NO_TOTALS).to(runner.device)
+    return collate(rows, pad_id=loaded.pad_id, totals=NO_TOTALS).to(loaded.device)
 
 
-def decode(tokens: Sequence[int], runner: LoadedModel) -> str:
+def decode(tokens: Sequence[int], loaded: LoadedModel) -> str:
     """Text of generated tokens without special tokens, white space as generated."""
-    text: str = runner.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text: str = loaded.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text

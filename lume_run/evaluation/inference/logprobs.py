@@ -1,4 +1,7 @@
-"""Log-probabilities of given answers, choices among letters, and norms of gradients."""
+"""Log-probabilities of given answers, choices among letters, and norms of gradients.
+
+Shapes: B rows, R label positions (padded), L answer tokens of one row, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +27,22 @@ NO_GRADIENT = (
 
 
 @torch.inference_mode()
-def choice_logps(runner: LoadedModel, examples: Sequence[Example]) -> list[tuple[float, ...]]:
+def choice_logps(loaded: LoadedModel, examples: Sequence[Example]) -> list[tuple[float, ...]]:
     """Log-probabilities [nats] of each option's first token right after the prompt; none where all begin alike."""
-    rows = [prompt_row(example, runner, new_tokens=1) for example in examples]
-    inputs = inputs_of(runner.network, batch_of(rows, runner), keep=1)
-    logps = to_float32(runner.network(**inputs).logits[:, -1]).log_softmax(-1).cpu()
-    found = []
+    rows = [prompt_row(example, loaded, new_tokens=1) for example in examples]
+    inputs = inputs_of(loaded.network, batch_of(rows, loaded), keep=1)
+    logps = to_float32(loaded.network(**inputs).logits[:, -1]).log_softmax(-1).cpu()
+    answers: list[tuple[float, ...]] = []
     for number, example in enumerate(examples):
-        options = [first_token(option, runner) for option in example.choices]
-        found.append(tuple(float(logps[number, option]) for option in options) if len(set(options)) > 1 else ())
-    return found
+        options = [first_token(option, loaded) for option in example.choices]
+        answers.append(tuple(float(logps[number, option]) for option in options) if len(set(options)) > 1 else ())
+    return answers
 
 
-def first_token(option: str, runner: LoadedModel) -> int:
+def first_token(option: str, loaded: LoadedModel) -> int:
     """The first token of an option after a space, a bare space left out."""
-    ids: list[int] = runner.tokenizer(f" {option}", add_special_tokens=False)["input_ids"]
-    return next((token for token in ids if decode([token], runner).strip()), ids[-1])
+    ids: list[int] = loaded.tokenizer(f" {option}", add_special_tokens=False)["input_ids"]
+    return next((token for token in ids if decode([token], loaded).strip()), ids[-1])
 
 
 class AnswerScores(NamedTuple):
@@ -55,23 +58,23 @@ class AnswerScores(NamedTuple):
 
 
 @torch.inference_mode()
-def score_rows(runner: LoadedModel, rows: Sequence[TokenRow]) -> list[AnswerScores]:
+def score_rows(loaded: LoadedModel, rows: Sequence[TokenRow]) -> list[AnswerScores]:
     """One forward over a batch of rows; without numbers where the model gives none that are finite."""
-    batch = batch_of(rows, runner)
-    logits = require(forward(runner.network, batch).logits)  # (B, R, V), labels at the right end
-    stop = runner.tokenizer.eos_token_id
-    found = []
+    batch = batch_of(rows, loaded)
+    logits = require(forward(loaded.network, batch).logits)  # (B, R, V), labels at the right end
+    stop = loaded.tokenizer.eos_token_id
+    answers = []
     for number, row in enumerate(rows):
         logps = to_float32(logits[number, logits.shape[1] - row.labels :]).log_softmax(-1)  # (L, V)
         targets = batch.targets[number, logits.shape[1] - row.labels :]
-        found.append(token_scores(logps, targets, closed=bool(row.ids) and row.ids[-1] == stop))
-    return found
+        answers.append(token_scores(logps, targets, closed=bool(row.ids) and row.ids[-1] == stop))
+    return answers
 
 
 def token_scores(logps: Tensor, targets: Tensor, *, closed: bool) -> AnswerScores:
     """What `Response` holds of one answer: `logps` (L, V) of the vocabulary, `targets` (L,)."""
-    own = logps.gather(-1, targets[:, None])[:, 0]
-    total = float(own.double().sum())
+    target_logps = logps.gather(-1, targets[:, None])[:, 0]
+    total = float(target_logps.double().sum())
     if not math.isfinite(total):
         return AnswerScores(logp_sum=None, tokens=len(targets), closed=closed)
     p = logps.exp()
@@ -81,7 +84,7 @@ def token_scores(logps: Tensor, targets: Tensor, *, closed: bool) -> AnswerScore
         logp_sum=total,
         tokens=len(targets),
         closed=closed,
-        logps=round_numbers(own),
+        logps=round_numbers(target_logps),
         hits=tuple((logps.argmax(-1) == targets).tolist()),
         means=round_numbers(means),
         variances=round_numbers(variances.clamp(min=0)),
@@ -99,36 +102,36 @@ def norm_of(gradient: Tensor) -> float:
     return float(torch.linalg.vector_norm(gradient, dtype=wide))
 
 
-def gradient_norms(runner: LoadedModel, rows: Sequence[TokenRow]) -> list[float | None]:
+def gradient_norms(loaded: LoadedModel, rows: Sequence[TokenRow]) -> list[float | None]:
     """Mean over weight tensors of the 2-norm of the gradient of the mean label loss [nats], one row at a time.
 
     The gradient-norm membership attack, as open-unlearning has it but without dropout. None where it is not finite.
     A gradient is given up as soon as its norm is known, so that there is never one as large as the model. RunError
     where layers are neither on a GPU nor whole in host memory.
     """
-    weights = [weight for weight in runner.network.parameters() if weight.requires_grad]
+    weights = [weight for weight in loaded.network.parameters() if weight.requires_grad]
     if any(weight.device.type == "meta" for weight in weights):
         raise RunError(NO_GRADIENT)
     norms: list[float] = []
 
-    def measure(weight: Tensor) -> None:
+    def record_norm(weight: Tensor) -> None:
         norms.append(norm_of(require(weight.grad)))
         weight.grad = None
 
-    found = []
+    means: list[float | None] = []
     untyped: list[Any] = list(weights)
-    hooks = [weight.register_post_accumulate_grad_hook(measure) for weight in untyped]
+    hooks = [weight.register_post_accumulate_grad_hook(record_norm) for weight in untyped]
     try:
         for row in rows:
             norms.clear()
-            batch = batch_of([row], runner)
+            batch = batch_of([row], loaded)
             with torch.enable_grad():
-                logps = token_logps(require(forward(runner.network, batch).logits), batch.targets)
+                logps = token_logps(require(forward(loaded.network, batch).logits), batch.targets)
                 loss = -logps[:, logps.shape[1] - row.labels :].mean()
             torch.autograd.backward(loss)
             mean = sum(norms) / len(norms)
-            found.append(mean if math.isfinite(mean) else None)
+            means.append(mean if math.isfinite(mean) else None)
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return means

@@ -15,7 +15,7 @@ from lume_run.models.tokenise import TokenRow
 BATCH_ROWS = 256  # at most, whatever the token budget allows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One run of the model and the questions it answers; `limit` [tokens] of a continuation."""
 
@@ -29,45 +29,49 @@ class Request:
         return self.questions[0]
 
 
-def requests_of(questions: Sequence[Question], runner: LoadedModel) -> list[Request]:
+def requests_of(questions: Sequence[Question], loaded: LoadedModel) -> list[Request]:
     """The runs that answer the questions: one for all that put the same tokens to the model."""
     shared: dict[Any, list[Question]] = {}
     rows: dict[Any, TokenRow] = {}
     for question in questions:
-        row = token_row(question, runner)
+        row = token_row(question, loaded)
         key = (question.ask, row.ids, row.label_start, *distinguishing_key(question))
         rows.setdefault(key, row)
         shared.setdefault(key, []).append(question)
     return [
-        Request(rows[key], tuple(own), max(continuation_limit(question, runner) for question in own))
-        for key, own in shared.items()
+        Request(
+            row=rows[key],
+            questions=tuple(alike),
+            limit=max(continuation_limit(question, loaded) for question in alike),
+        )
+        for key, alike in shared.items()
     ]
 
 
 def distinguishing_key(question: Question) -> tuple[Any, ...]:
-    """What tells runs on the same tokens apart: the draw of a sample, the options of a choice."""
+    """What tells runs on the same tokens apart: the name of a sample, the options of a choice."""
     if question.ask is Ask.SAMPLE:
         return question.example.id, question.variant
     return question.example.choices if question.ask is Ask.CHOICE else ()
 
 
-def batch_requests(runner: LoadedModel, questions: Sequence[Question]) -> list[list[Request]]:
+def batch_requests(loaded: LoadedModel, questions: Sequence[Question]) -> list[list[Request]]:
     """Runs in batches of one ask, one limit and like length."""
-    found: list[list[Request]] = []
-    work = requests_of(questions, runner)
+    batches: list[list[Request]] = []
+    requests = requests_of(questions, loaded)
     for ask in Ask:
-        asked = [one for one in work if one.first.ask is ask]
-        if cut := sum(one.row.truncated > 0 for one in asked):
+        of_ask = [request for request in requests if request.first.ask is ask]
+        if cut := sum(request.row.truncated > 0 for request in of_ask):
             console.print(
-                f"  [yellow]{cut} of {len(asked)} {ask} prompts do not fit in {runner.max_length} tokens "
+                f"  [yellow]{cut} of {len(of_ask)} {ask} prompts do not fit in {loaded.max_length} tokens "
                 "and lose their oldest words, whole documents their last[/]"
             )
-        for limit in sorted({one.limit for one in asked}, reverse=True):
-            alike = [one for one in asked if one.limit == limit]
-            for group in length_batches([one.row for one in alike], runner.batch_tokens):
+        for limit in sorted({request.limit for request in of_ask}, reverse=True):
+            alike = [request for request in of_ask if request.limit == limit]
+            for group in length_batches([request.row for request in alike], loaded.batch_tokens):
                 for begin in range(0, len(group), BATCH_ROWS):
-                    found.append([alike[number] for number in group[begin : begin + BATCH_ROWS]])
-    return found
+                    batches.append([alike[number] for number in group[begin : begin + BATCH_ROWS]])
+    return batches
 
 
 def rank_share(batches: Sequence[list[Request]], rank: int, world: int) -> list[list[Request]]:
@@ -84,5 +88,5 @@ def rank_share(batches: Sequence[list[Request]], rank: int, world: int) -> list[
 
 def batch_cost(batch: Sequence[Request]) -> float:
     """About what a batch costs: its padded tokens, and its decoding steps, of which each is worth some rows of 64."""
-    width = max(len(work.row.ids) for work in batch)
+    width = max(len(request.row.ids) for request in batch)
     return len(batch) * width + batch[0].limit * (len(batch) + 64)

@@ -2,7 +2,7 @@
 
 Questions that put the same tokens to the model share one run: a shorter greedy text is the beginning of the longer
 one. Batches hold rows of like length, longest first (memory trouble shows at once), and are shared out among ranks by
-cost. Records are appended as they come, so a killed evaluation goes on where it stopped.
+cost. Records are appended as they come, so a killed evaluation resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -32,37 +32,39 @@ from lume_run.launch.preemption import stop_if_requested
 COST, COST_OF_RANK, PARTIAL_OF_RANK = "cost.json", "cost.{}.json", "responses.partial.{}.jsonl"
 
 
-def run_batch(runner: LoadedModel, batch: Sequence[Request]) -> tuple[list[list[Response]], int]:
-    """(the responses of each run, forward passes) of one batch."""
-    ask, rows = batch[0].first.ask, [work.row for work in batch]
-    examples = [work.first.example for work in batch]
+def run_batch(loaded: LoadedModel, batch: Sequence[Request]) -> tuple[list[list[Response]], int]:
+    """(the responses to each request, forward passes) of one batch."""
+    ask, rows = batch[0].first.ask, [request.row for request in batch]
     if ask in (Ask.GENERATE, Ask.SAMPLE):
-        draws = [f"{work.first.example.id}:{work.first.variant}" for work in batch] if ask is Ask.SAMPLE else None
-        tokens = continuations(runner, rows, limit=batch[0].limit, draws=draws)
-        found = [
-            [response_of(question, **text_fields(question, own, runner)) for question in work.questions]
-            for work, own in zip(batch, tokens, strict=True)
+        samples = [f"{request.first.example.id}:{request.first.variant}" for request in batch]
+        texts = continuations(loaded, rows, limit=batch[0].limit, samples=samples if ask is Ask.SAMPLE else None)
+        responses = [
+            [response_of(question, **text_fields(question, tokens, loaded)) for question in request.questions]
+            for request, tokens in zip(batch, texts, strict=True)
         ]
-        return found, max(map(len, tokens))
-    fields: list[dict[str, Any]]
-    if ask is Ask.CHOICE:
-        fields = [
-            {"choice_logps": own if all(map(math.isfinite, own)) else ()} for own in choice_logps(runner, examples)
-        ]
-    elif ask is Ask.GRADIENT:
-        fields = [{"gradient": size} for size in gradient_norms(runner, rows)]
-    else:
-        fields = [scores._asdict() for scores in score_rows(runner, rows)]
-    found = [
-        [response_of(question, **own) for question in work.questions] for work, own in zip(batch, fields, strict=True)
+        return responses, max(map(len, texts))
+    responses = [
+        [response_of(question, **fields) for question in request.questions]
+        for request, fields in zip(batch, number_fields(loaded, batch), strict=True)
     ]
-    return found, len(batch) if ask is Ask.GRADIENT else 1
+    return responses, len(batch) if ask is Ask.GRADIENT else 1
 
 
-def run_in_parts(runner: LoadedModel, batch: Sequence[Request]) -> tuple[list[list[Response]], int]:
+def number_fields(loaded: LoadedModel, batch: Sequence[Request]) -> list[dict[str, Any]]:
+    """Fields of the responses to each request that asks for numbers and no text."""
+    ask, rows = batch[0].first.ask, [request.row for request in batch]
+    if ask is Ask.CHOICE:
+        choices = choice_logps(loaded, [request.first.example for request in batch])
+        return [{"choice_logps": logps if all(map(math.isfinite, logps)) else ()} for logps in choices]
+    if ask is Ask.GRADIENT:
+        return [{"gradient": norm} for norm in gradient_norms(loaded, rows)]
+    return [answer._asdict() for answer in score_rows(loaded, rows)]
+
+
+def run_in_parts(loaded: LoadedModel, batch: Sequence[Request]) -> tuple[list[list[Response]], int]:
     """`run_batch`, in halves where memory has no room for the whole batch; any batch gives the same responses."""
     try:
-        return run_batch(runner, batch)
+        return run_batch(loaded, batch)
     except (RuntimeError, MemoryError) as error:
         if len(batch) == 1 or not is_out_of_memory(error):
             raise
@@ -72,25 +74,25 @@ def run_in_parts(runner: LoadedModel, batch: Sequence[Request]) -> tuple[list[li
         "a smaller evaluator.batch_tokens saves the trying[/]"
     )
     half = len(batch) // 2
-    (first, some), (second, more) = (run_in_parts(runner, part) for part in (batch[:half], batch[half:]))
+    (first, some), (second, more) = (run_in_parts(loaded, part) for part in (batch[:half], batch[half:]))
     return first + second, some + more
 
 
-def text_fields(question: Question, tokens: Sequence[int], runner: LoadedModel) -> dict[str, Any]:
-    """Fields of a generated text, cut to the question's own limit."""
-    limit, expected = continuation_limit(question, runner), question.example.answer
-    own = tokens[:limit]
-    text = decode(own, runner)
+def text_fields(question: Question, tokens: Sequence[int], loaded: LoadedModel) -> dict[str, Any]:
+    """Fields of a generated text, cut to the question's limit."""
+    limit, expected = continuation_limit(question, loaded), question.example.answer
+    kept = tokens[:limit]
+    text = decode(kept, loaded)
     if question.limit and question.example.kind is Kind.COMPLETION:  # compared over the same length
-        expected = decode(runner.tokenizer(expected, add_special_tokens=False)["input_ids"][:limit], runner)
-    ids = runner.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return {"output": text, "tokens": len(own), "token_ids": tuple(ids), "expected": expected}
+        expected = decode(loaded.tokenizer(expected, add_special_tokens=False)["input_ids"][:limit], loaded)
+    ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return {"output": text, "tokens": len(kept), "token_ids": tuple(ids), "expected": expected}
 
 
 def response_of(question: Question, **fields: Any) -> Response:
     """The record of an answered question."""
     example = question.example
-    given: dict[str, Any] = {
+    of_example: dict[str, Any] = {
         "id": example.id,
         "ask": question.ask,
         "variant": question.variant,
@@ -105,7 +107,7 @@ def response_of(question: Question, **fields: Any) -> Response:
         "sentence": example.sentence,
         "attribute": example.attribute,
     }
-    return Response(**given | fields)
+    return Response(**of_example | fields)
 
 
 def key_of(question: Question) -> tuple[Ask, str, str]:
@@ -114,35 +116,39 @@ def key_of(question: Question) -> tuple[Ask, str, str]:
 
 
 def respond_share(
-    runner: LoadedModel, questions: Sequence[Question], folder: Path, title: str, *, rank: int = 0, world: int = 1
+    loaded: LoadedModel, questions: Sequence[Question], folder: Path, title: str, *, rank: int = 0, world: int = 1
 ) -> None:
-    """Answer this rank's share of the questions into a file of its own in `folder`; goes on after a kill.
+    """Answer this rank's share of the questions into a file of its own in `folder`; resumes after a kill.
 
     What any rank answered before, also when there were more or fewer of them, is not asked again.
     """
     done = set(read_partial_responses(folder))
-    mine = rank_share(batch_requests(runner, questions), rank, world)
-    total = sum(len(work.questions) for batch in mine for work in batch)
-    left = [
-        kept for batch in mine if (kept := [work for work in batch if not done.issuperset(map(key_of, work.questions))])
-    ]
+    share = rank_share(batch_requests(loaded, questions), rank, world)
+    total = sum(map(count_questions, share))
+    left = [[request for request in batch if not done.issuperset(map(key_of, request.questions))] for batch in share]
+    left = [batch for batch in left if batch]
     cost_file = folder / COST_OF_RANK.format(rank)
     cost = _read_cost_file(cost_file)
     with Progress(title, total, unit="prompt") as bar, append_to_records(folder / PARTIAL_OF_RANK.format(rank)) as out:
-        bar.advance(to=total - sum(len(work.questions) for batch in left for work in batch))
+        bar.advance(to=total - sum(map(count_questions, left)))
         for batch in left:
             stop_if_requested("answering questions")
             ask, began = batch[0].first.ask, time.monotonic()
-            found, passes = run_in_parts(runner, batch)
-            own = cost.setdefault(ask.value, {"prompts": 0, "passes": 0, "tokens": 0, "seconds": 0.0})
-            own["prompts"] += len(batch)
-            own["passes"] += passes
-            own["tokens"] += generated_tokens(ask, found)
-            own["seconds"] += time.monotonic() - began
-            out.writelines(to_json(response) + "\n" for responses in found for response in responses)
+            answers, passes = run_in_parts(loaded, batch)
+            of_ask = cost.setdefault(ask.value, {"prompts": 0, "passes": 0, "tokens": 0, "seconds": 0.0})
+            of_ask["prompts"] += len(batch)
+            of_ask["passes"] += passes
+            of_ask["tokens"] += generated_tokens(ask, answers)
+            of_ask["seconds"] += time.monotonic() - began
+            out.writelines(to_json(response) + "\n" for responses in answers for response in responses)
             out.flush()
             write_json(cost_file, cost)
-            bar.advance(sum(len(work.questions) for work in batch), note=ask.value)
+            bar.advance(count_questions(batch), note=ask.value)
+
+
+def count_questions(batch: Sequence[Request]) -> int:
+    """The questions that a batch answers."""
+    return sum(len(request.questions) for request in batch)
 
 
 def gather_responses(questions: Sequence[Question], folder: Path) -> list[Response]:
@@ -153,21 +159,28 @@ def gather_responses(questions: Sequence[Question], folder: Path) -> list[Respon
     responses = [done[key_of(question)] for question in questions]
     write_jsonl(folder / "responses.jsonl", responses)
     files = sorted(folder.glob(COST_OF_RANK.format("*")))
-    total: dict[str, dict[str, Any]] = {}
-    for ask, own in (pair for file in files for pair in _read_cost_file(file).items()):
-        for name, value in own.items():
-            seen = total.setdefault(ask, {}).get(name, 0)
-            total[ask][name] = max(seen, value) if name == "seconds" else seen + value
-    write_json(folder / COST, total)
+    write_json(folder / COST, add_costs(map(_read_cost_file, files)))
     for file in (*files, *folder.glob(PARTIAL_OF_RANK.format("*"))):
         file.unlink()
     return responses
 
 
+def add_costs(costs: Iterable[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """By ask, what all ranks together did, and the seconds of the slowest."""
+    total: dict[str, dict[str, Any]] = {}
+    for of_rank in costs:
+        for ask, counts in of_rank.items():
+            for name, count in counts.items():
+                so_far = total.setdefault(ask, {}).get(name, 0)
+                total[ask][name] = max(so_far, count) if name == "seconds" else so_far + count
+    return total
+
+
 def read_partial_responses(folder: Path) -> dict[tuple[Ask, str, str], Response]:
     """Everything that any rank answered so far."""
     files = sorted(folder.glob(PARTIAL_OF_RANK.format("*")))
-    return {(kept.ask, kept.id, kept.variant): kept for file in files for kept in _whole_records(file)}
+    records = (record for file in files for record in _whole_records(file))
+    return {(record.ask, record.id, record.variant): record for record in records}
 
 
 @contextmanager
@@ -187,13 +200,13 @@ def generated_tokens(ask: Ask, answers: Iterable[Sequence[Response]]) -> int:
 
 
 def read_cost(folder: Path) -> dict[str, dict[str, Any]]:
-    """By ask: runs (`prompts`), forward `passes` of batches, generated `tokens`, `seconds`; empty where unknown."""
+    """By ask: model runs (`prompts`), forward `passes` of batches, generated `tokens`, `seconds`; {} where unknown."""
     return _read_cost_file(folder / COST)
 
 
 def _read_cost_file(path: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
+    cost: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return cost
 
 
 def _whole_records(path: Path) -> Iterator[Response]:

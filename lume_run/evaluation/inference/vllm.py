@@ -29,16 +29,9 @@ from lume_run.models.load import generation_config_of
 ENDING_SECONDS = 60.0
 ERROR_CHARACTERS = 400  # of the engine's error
 GPU_MEMORY_SHARE = 0.9  # of a GPU's memory; nothing else is on it while the engine runs
-TORCHRUN_VARIABLES = (
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_",
-    "GROUP_",
-    "ROLE_",
-    "MASTER_",
-    "TORCHELASTIC_",
-)  # what torchrun tells ranks
-NOT_PASSED_ON = (  # what a generation config may say about greedy text and vLLM has not, or has in another form
+# beginnings of the variables that torchrun sets for its ranks
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
+UNSUPPORTED_SETTINGS = (  # what a generation config may say about greedy text and vLLM has not, or has in another form
     "no_repeat_ngram_size",
     "encoder_repetition_penalty",
     "bad_words_ids",
@@ -54,10 +47,7 @@ NOT_PASSED_ON = (  # what a generation config may say about greedy text and vLLM
     "stop_strings",
     "watermarking_config",
 )
-WITHOUT_EFFECT = {
-    "encoder_repetition_penalty": 1.0,
-    "guidance_scale": 1.0,
-}  # values without effect, besides None, 0 and empty
+WITHOUT_EFFECT = {"encoder_repetition_penalty": 1.0, "guidance_scale": 1.0}  # besides None, 0 and empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +68,7 @@ class Engine:
     ) -> list[list[int]]:
         """At most `limit` tokens that follow each prompt, the one of `stops` that ends it included.
 
-        Greedy; with `seeds` each is drawn at this temperature with random numbers of its own. RunError where the
+        Greedy; with `seeds` each is sampled at this temperature with random numbers of its own. RunError where the
         engine has failed.
         """
         common: dict[str, Any] = {
@@ -88,11 +78,12 @@ class Engine:
             "detokenize": False,
             "repetition_penalty": getattr(self.generation_config, "repetition_penalty", None) or 1.0,
         }
-        own: list[dict[str, Any]] = [{"temperature": 0.0}] * len(prompts)
+        sampling: list[dict[str, Any]] = [{"temperature": 0.0}] * len(prompts)
         if seeds is not None:
-            own = [{"temperature": temperature, "seed": seed} for seed in seeds]
-        found: list[list[int]] = ask_engine(self.pipe, ([list(ids) for ids in prompts], [common | how for how in own]))
-        return found
+            sampling = [{"temperature": temperature, "seed": seed} for seed in seeds]
+        parameters = [common | of_prompt for of_prompt in sampling]
+        tokens: list[list[int]] = ask_engine(self.pipe, ([list(ids) for ids in prompts], parameters))
+        return tokens
 
 
 @contextmanager
@@ -104,10 +95,10 @@ def start_engine(
     RunError where it does not start, or the model wants a kind of greedy search that vLLM has not.
     """
     config = generation_config_of(path, settings)
-    if wanted := unsupported_settings(config):
+    if unsupported := unsupported_settings(config):
         raise RunError(
-            f"The generation config of '{path}' sets {', '.join(wanted)}, which vLLM would not obey as transformers "
-            "does; evaluator.backend=transformers."
+            f"The generation config of '{path}' sets {', '.join(unsupported)}, which vLLM would not obey as "
+            "transformers does; evaluator.backend=transformers."
         )
     options = options_of(path, settings, device, max_length=max_length, seed=seed, devices=devices)
     gc.collect()
@@ -140,7 +131,7 @@ def options_of(
         "max_model_len": max_length,
         "seed": seed,
         "skip_tokenizer_init": True,
-        "generation_config": "vllm",  # what the model's own one says is in `Engine.continue_prompts`
+        "generation_config": "vllm",  # what the model's says is in `Engine.continue_prompts`
         "trust_remote_code": settings.trust_remote_code,
         "tensor_parallel_size": devices,
         "gpu_memory_utilization": GPU_MEMORY_SHARE,
@@ -149,12 +140,12 @@ def options_of(
 
 
 def ask_engine(pipe: Connection, request: Any) -> Any:
-    """What the engine's process answers; RunError where it failed, Preempted where this run was told to stop."""
+    """What the engine's process answers; RunError where it failed, Preempted where this run is to stop."""
     try:
         pipe.send(request)
         failed, answer = pipe.recv()
     except (EOFError, OSError) as error:
-        stop_if_requested("generating texts")  # SLURM tells all processes
+        stop_if_requested("generating texts")  # SLURM signals all processes
         raise RunError("The vLLM process ended; its last words are above. evaluator.backend=transformers.") from error
     if failed:
         raise RunError(f"vLLM: {answer}\nIts own words are above; evaluator.backend=transformers does without it.")
@@ -171,9 +162,9 @@ def serve_prompts(pipe: Connection, lifeline: Connection, options: Mapping[str, 
         pipe.recv()
         pipe.send((False, None))
         while True:
-            prompts, how = pipe.recv()
+            prompts, parameters = pipe.recv()
             tokens = [TokensPrompt(prompt_token_ids=ids) for ids in prompts]
-            outputs = llm.generate(tokens, [SamplingParams(**own) for own in how], use_tqdm=False)
+            outputs = llm.generate(tokens, [SamplingParams(**of_prompt) for of_prompt in parameters], use_tqdm=False)
             pipe.send((False, [list(output.outputs[0].token_ids) for output in outputs]))
     except (EOFError, BrokenPipeError):  # nobody asks any more
         return
@@ -184,15 +175,15 @@ def serve_prompts(pipe: Connection, lifeline: Connection, options: Mapping[str, 
 
 def unsupported_settings(config: Any) -> list[str]:
     """What a generation config sets and vLLM would not obey in the same way."""
-    own = {name: getattr(config, name, None) for name in NOT_PASSED_ON}
-    return [name for name, value in own.items() if value and value != WITHOUT_EFFECT.get(name)]
+    settings = {name: getattr(config, name, None) for name in UNSUPPORTED_SETTINGS}
+    return [name for name, value in settings.items() if value and value != WITHOUT_EFFECT.get(name)]
 
 
 @contextmanager
 def engine_environment(device: torch.device, devices: int) -> Iterator[None]:
     """The environment that the engine's process is started in.
 
-    It is no rank of torchrun: told that it were, it would wait at torchrun's meeting point. A rank's engine sees that
+    It is no rank of torchrun: as one, it would wait for the others at torchrun's rendezvous. A rank's engine sees that
     rank's GPU alone.
     """
     changed: dict[str, str | None] = {name: None for name in os.environ if name.startswith(TORCHRUN_VARIABLES)}

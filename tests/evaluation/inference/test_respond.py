@@ -269,7 +269,7 @@ def test_a_continuation_of_limited_length_is_expected_to_be_as_long(stories, row
 def test_samples_follow_the_model(stories, rows):
     """Frequencies of the first token over many draws against its probabilities."""
     row = prompt_row(rows[0], stories, new_tokens=1)
-    drawn = continuations(stories, [row] * 2000, limit=1, draws=[str(n) for n in range(2000)])
+    drawn = continuations(stories, [row] * 2000, limit=1, samples=[str(n) for n in range(2000)])
     with torch.no_grad():
         p = stories.model(input_ids=torch.tensor([row.ids])).logits[0, -1].softmax(-1)
     for token in p.topk(3).indices.tolist():
@@ -280,11 +280,11 @@ def test_samples_follow_the_model(stories, rows):
 def test_draws_differ_by_name_and_seed_and_freeze_with_the_temperature(stories, rows):
     few = [prompt_row(row, stories, new_tokens=24) for row in rows[:6]]
     names = [row.id for row in rows[:6]]
-    first = continuations(stories, few, limit=12, draws=names)
-    assert first == continuations(stories, few, limit=12, draws=names)
-    assert first != continuations(stories, few, limit=12, draws=[name + "again" for name in names])
-    assert first != continuations(replace(stories, seed=1), few, limit=12, draws=names)
-    cold = continuations(replace(stories, temperature=1e-4), few, limit=12, draws=names)
+    first = continuations(stories, few, limit=12, samples=names)
+    assert first == continuations(stories, few, limit=12, samples=names)
+    assert first != continuations(stories, few, limit=12, samples=[name + "again" for name in names])
+    assert first != continuations(replace(stories, seed=1), few, limit=12, samples=names)
+    cold = continuations(replace(stories, temperature=1e-4), few, limit=12, samples=names)
     assert cold == continuations(stories, few, limit=12)
 
 
