@@ -49,10 +49,10 @@ def cost_of(settings: Settings, path: str, folder: Path) -> tuple[dict[str, floa
         gather_responses(run.questions, folder)
     spent = time.monotonic() - began
     asks = read_cost(folder).values()
-    total = {column: float(sum(own[column] for own in asks)) for column in COLUMNS} | {"seconds": spent}
+    total = {column: float(sum(of_ask[column] for of_ask in asks)) for column in COLUMNS} | {"seconds": spent}
     responses = read_jsonl(folder / "responses.jsonl", Response) if run.questions else []
-    found, _ = score_answers(Answers(responses=responses, evaluator=settings.evaluator))
-    return total, {one.name: one.value for one in found}
+    scores, _ = score_answers(Answers(responses=responses, evaluator=settings.evaluator))
+    return total, {score.name: score.value for score in scores}
 
 
 def main() -> None:
@@ -64,25 +64,25 @@ def main() -> None:
     full = settings_of("full", options.overrides)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (target,) = (made for made in plan(Run(full, folder)).artifacts if made.name == "target")
-        for made in plan(Run(full, folder)).artifacts:
-            made.make()
-            if made.path == target.path:
+        (target,) = (artifact for artifact in plan(Run(full, folder)).artifacts if artifact.name == "target")
+        for artifact in plan(Run(full, folder)).artifacts:
+            artifact.make()
+            if artifact.path == target.path:
                 break
         costs: dict[str, dict[str, float]] = {}
         alone: dict[str, Any] = {}
         for name in options.evaluators:
             (folder / name).mkdir()
-            costs[name], found = cost_of(settings_of(name, options.overrides), str(target.path), folder / name)
-            alone |= found
+            costs[name], scores_alone = cost_of(settings_of(name, options.overrides), str(target.path), folder / name)
+            alone |= scores_alone
         (folder / "full").mkdir()
         together, scores = cost_of(full, str(target.path), folder / "full")
     differing = [name for name, value in alone.items() if not same(value, scores.get(name))]
-    total = {column: sum(own[column] for own in costs.values()) for column in COLUMNS}
+    total = {column: sum(cost[column] for cost in costs.values()) for column in COLUMNS}
     console.print("| evaluator | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
-    for name, own in (*costs.items(), ("sum", total), ("full", together)):
+    for name, cost in (*costs.items(), ("sum", total), ("full", together)):
         console.print(
-            f"| {name} | " + " | ".join(f"{own[column]:,.{int(column == 'seconds')}f}" for column in COLUMNS) + " |"
+            f"| {name} | " + " | ".join(f"{cost[column]:,.{int(column == 'seconds')}f}" for column in COLUMNS) + " |"
         )
     ratios = " | ".join(f"{total[column] / together[column]:.2f}" if together[column] else "" for column in COLUMNS)
     console.print(f"| sum / full | {ratios} |")
@@ -91,10 +91,10 @@ def main() -> None:
     )
 
 
-def same(one: float | None, other: float | None) -> bool:
+def same(first: float | None, second: float | None) -> bool:
     """Equal to float32 rounding, or both missing."""
-    return one is other or (
-        one is not None and other is not None and math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-6)
+    return first is second or (
+        first is not None and second is not None and math.isclose(first, second, rel_tol=1e-4, abs_tol=1e-6)
     )
 
 

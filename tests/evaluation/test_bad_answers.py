@@ -44,7 +44,7 @@ SUITES = ("lume", "memorisation", "closer_look", "tofu", "muse", "mia", "pii", "
 # ----------------------------------------------------------------------------------------- questions and answers
 
 
-def known(id: str, split: Split, answer: str) -> Example:
+def world_question(id: str, split: Split, answer: str) -> Example:
     """A question about the world with two false answers."""
     return Example(
         id=id,
@@ -64,17 +64,18 @@ def task(documents: int = DOCUMENTS) -> TaskData:
     """Built-in biographies, their answers in other words too, and questions about the world."""
     data = LumeTask(name="bios", subtasks=["bios"], source="builtin", num_documents=documents).load(0)
 
-    def reworded(examples: Sequence[Example]) -> tuple[Example, ...]:
+    def add_paraphrases(examples: Sequence[Example]) -> tuple[Example, ...]:
         return tuple(
-            replace(one, paraphrases=(f"It is {one.answer}.",)) if one.kind is Kind.QUESTION else one
-            for one in examples
+            replace(example, paraphrases=(f"It is {example.answer}.",)) if example.kind is Kind.QUESTION else example
+            for example in examples
         )
 
+    authors, places = ("Ann", "Bo", "Cy"), ("Rome", "Oslo")
     others = (
-        *(known(f"author{number}", Split.REAL_AUTHORS, name) for number, name in enumerate(("Ann", "Bo", "Cy"))),
-        *(known(f"fact{number}", Split.WORLD_FACTS, name) for number, name in enumerate(("Rome", "Oslo"))),
+        *(world_question(f"author{number}", Split.REAL_AUTHORS, name) for number, name in enumerate(authors)),
+        *(world_question(f"fact{number}", Split.WORLD_FACTS, name) for number, name in enumerate(places)),
     )
-    return replace(data, forget=reworded(data.forget), retain=reworded(data.retain), others=others)
+    return replace(data, forget=add_paraphrases(data.forget), retain=add_paraphrases(data.retain), others=others)
 
 
 def chance(*parts: object) -> float:
@@ -88,16 +89,16 @@ def ids_of(text: str) -> tuple[int, ...]:
     return tuple(int(1000 * chance(word)) for word in text.split())
 
 
-def spoken(row: Response, text: str) -> Response:
+def with_text(row: Response, text: str) -> Response:
     """The row with another text."""
     return replace(row, output=text, tokens=len(text.split()) + 1, token_ids=ids_of(text))
 
 
-def scored(row: Response, logps: Sequence[float], **fields) -> Response:
+def with_logps(row: Response, logps: Sequence[float], **fields) -> Response:
     """The row with other log-probabilities; a token above 1/2 is the likeliest one."""
-    own = {"means": (-2.0,) * len(logps), "variances": (1.0,) * len(logps)} | fields
+    moments = {"means": (-2.0,) * len(logps), "variances": (1.0,) * len(logps)} | fields
     hits = tuple(logp > math.log(0.5) for logp in logps)
-    return replace(row, logp_sum=sum(logps), tokens=len(logps), logps=tuple(logps), hits=hits, **own)
+    return replace(row, logp_sum=sum(logps), tokens=len(logps), logps=tuple(logps), hits=hits, **moments)
 
 
 def reply(question: Question, name: str) -> Response:
@@ -105,25 +106,26 @@ def reply(question: Question, name: str) -> Response:
     row, draw = response_of(question), partial(chance, name, question.ask, question.example.id, question.variant)
     if question.ask in TEXTS:
         said = question.example.choices if question.example.kind is Kind.CHOICE else ("I cannot say.",)
-        return spoken(row, row.expected if draw() < 0.5 else said[0])
+        return with_text(row, row.expected if draw() < 0.5 else said[0])
     if question.ask is Ask.CHOICE:
         return replace(row, choice_logps=tuple(-5 * draw(option) for option in row.choices))
     if question.ask is Ask.GRADIENT:
         return replace(row, gradient=1 + draw())
     closed = row.kind is not Kind.DOCUMENT
     logps = [-2 * draw(place) for place in range(len(row.expected.split()) + closed)]
-    return scored(row, logps, closed=closed)
+    return with_logps(row, logps, closed=closed)
 
 
-def judged(rows: Rows, evaluator: EvaluatorSettings) -> Rows:
+def with_judgements(rows: Rows, evaluator: EvaluatorSettings) -> Rows:
     """The rows and what a made-up judge says of them: equal texts are alike, others by chance."""
-    found = []
-    for one in missing_judgements(Answers(responses=rows, evaluator=evaluator)):
-        bare = replace(one.response, ask=one.ask, variant=one.variant, tokens=None, token_ids=())
-        said = 1.0 if one.first == one.second else chance(one.first, one.second)
+    judgements = []
+    for judgement in missing_judgements(Answers(responses=rows, evaluator=evaluator)):
+        bare = replace(judgement.response, ask=judgement.ask, variant=judgement.variant, tokens=None, token_ids=())
+        said = 1.0 if judgement.first == judgement.second else chance(judgement.first, judgement.second)
         label = ("entailment", "neutral")[said < 0.5]
-        found.append(replace(bare, cosine=2 * said - 1) if one.ask is Ask.COSINE else replace(bare, label=label))
-    return [*rows, *found]
+        verdict = {"cosine": 2 * said - 1} if judgement.ask is Ask.COSINE else {"label": label}
+        judgements.append(replace(bare, **verdict))
+    return [*rows, *judgements]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,37 +138,37 @@ class Exam:
 
     def scores(self, rows: Rows, *, judge: bool = True, **given) -> dict[str, Score]:
         """The scores by name, each of them either a number or a reason."""
-        answers = judged(rows, self.evaluator) if judge else rows
+        answers = with_judgements(rows, self.evaluator) if judge else rows
         given = {"retrained": self.retrained} | given
-        found, _ = score_answers(Answers(responses=answers, evaluator=self.evaluator, **given))
-        for one in found:
-            assert_sound(one)
-        by_name = {one.name: one for one in found}
-        assert len(by_name) == len(found)
+        scores, _ = score_answers(Answers(responses=answers, evaluator=self.evaluator, **given))
+        for score in scores:
+            assert_sound(score)
+        by_name = {score.name: score for score in scores}
+        assert len(by_name) == len(scores)
         return by_name
 
     def after(self, defect: Defect, **given) -> dict[str, Score]:
         return self.scores(defect(list(self.sound)), **given)
 
 
-def assert_sound(found: Score) -> None:
+def assert_sound(score: Score) -> None:
     """A finite number within the catalogue's bounds and a whole interval within them, or a reason."""
-    definition = definition_of(found.name)
-    assert definition is not None, found.name
-    if found.value is None:
-        assert found.reason and found.reason.strip(), found.name
-        assert found.low is found.high is None and not found.resampled, found.name
+    definition = definition_of(score.name)
+    assert definition is not None, score.name
+    if score.value is None:
+        assert score.reason and score.reason.strip(), score.name
+        assert score.low is score.high is None and not score.resampled, score.name
         return
-    assert found.reason is None, found.name
-    ends = [] if found.low is None and found.high is None else [found.low, found.high]
-    for number in (found.value, *ends):
-        assert number is not None and math.isfinite(number), found
-        assert definition.low is None or number >= definition.low, found
-        assert definition.high is None or number <= definition.high, found
-    assert ends == sorted(ends), found
+    assert score.reason is None, score.name
+    ends = [] if score.low is None and score.high is None else [score.low, score.high]
+    for number in (score.value, *ends):
+        assert number is not None and math.isfinite(number), score
+        assert definition.low is None or number >= definition.low, score
+        assert definition.high is None or number <= definition.high, score
+    assert ends == sorted(ends), score
 
 
-def written(path: Path, *lines: object) -> Path:
+def write_lines(path: Path, *lines: object) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8")
     return path
@@ -175,17 +177,17 @@ def written(path: Path, *lines: object) -> Path:
 def overrides_of(folder: Path) -> list[str]:
     """`evaluator=full` with a small file for each suite that reads one."""
     for part in ("dev", "test"):
-        written(folder / part / f"physics_{part}.csv", *(f"What is {n}?,ice,fire,snow,fog,B" for n in range(4)))
+        write_lines(folder / part / f"physics_{part}.csv", *(f"What is {n}?,ice,fire,snow,fog,B" for n in range(4)))
     names = [{"question": f"who is {name}", "answer": [name]} for name in ("ann", "bo", "cy", "di")]
     pairs = [{"question": f"{n}?", "right_answer": "yes", "hallucinated_answer": "no"} for n in range(6)]
     general = [{"user_query": "q", "chatgpt_response": str(n), "hallucination": ("yes", "no")[n % 2]} for n in range(4)]
-    written(folder / "qa_evaluation_instruction.txt", "Judge.")
+    write_lines(folder / "qa_evaluation_instruction.txt", "Judge.")
     given = {
-        "nq_open.path": written(folder / "nq.jsonl", *names),
+        "nq_open.path": write_lines(folder / "nq.jsonl", *names),
         "nq_open.shots": 1,
-        "halueval.qa_path": written(folder / "qa.jsonl", *pairs),
-        "halueval.general_path": written(folder / "general.jsonl", *general),
-        "perplexity.path": written(folder / "text.txt", "a few words", "and some more", "and an end"),
+        "halueval.qa_path": write_lines(folder / "qa.jsonl", *pairs),
+        "halueval.general_path": write_lines(folder / "general.jsonl", *general),
+        "perplexity.path": write_lines(folder / "text.txt", "a few words", "and some more", "and an end"),
         "perplexity.words": 3,
     }
     return [
@@ -197,7 +199,7 @@ def overrides_of(folder: Path) -> list[str]:
 def exam_of(folder: Path, data: TaskData, *more: str) -> Exam:
     settings, _ = require_settings(compose([*overrides_of(folder), *more], [conf_dir()]))
     questions = deduplicate_questions(questions_of(data, settings.evaluator, trained_here=True))
-    sound, retrained = (tuple(reply(one, name) for one in questions) for name in ("unlearned", "retrained"))
+    sound, retrained = (tuple(reply(question, name) for question in questions) for name in ("unlearned", "retrained"))
     return Exam(evaluator=settings.evaluator, sound=sound, retrained=retrained)
 
 
@@ -220,9 +222,9 @@ def each(change: Callable[[Response], Response], *asks: Ask) -> Defect:
     return lambda rows: [change(row) if row.ask in asks else row for row in rows]
 
 
-def without(told: Callable[[Response], bool]) -> Defect:
+def without(is_lost: Callable[[Response], bool]) -> Defect:
     """Loses some answers."""
-    return lambda rows: [row for row in rows if not told(row)]
+    return lambda rows: [row for row in rows if not is_lost(row)]
 
 
 def one_each(*splits: Split) -> Defect:
@@ -235,39 +237,39 @@ def one_each(*splits: Split) -> Defect:
     return defect
 
 
-def broken(row: Response) -> Response:
+def without_numbers(row: Response) -> Response:
     """What a model gives whose numbers are not finite."""
     bare = replace(row, logps=(), hits=(), means=(), variances=(), choice_logps=())
     return replace(bare, logp_sum=None, gradient=None)
 
 
-def unlabelled(row: Response) -> Response:
-    return replace(broken(row), tokens=0, logp_sum=0.0)
+def without_labels(row: Response) -> Response:
+    return replace(without_numbers(row), tokens=0, logp_sum=0.0)
 
 
-def collapsed(row: Response, logp: float = -800.0) -> Response:
+def collapse(row: Response, logp: float = -800.0) -> Response:
     """All mass on one wrong token."""
     if row.ask in TEXTS:
-        return spoken(row, "the the the the")
+        return with_text(row, "the the the the")
     if row.ask is Ask.LOGPROB:
         count = len(row.logps)
-        return scored(row, [logp] * count, means=(0.0,) * count, variances=(0.0,) * count)
+        return with_logps(row, [logp] * count, means=(0.0,) * count, variances=(0.0,) * count)
     return (
         replace(row, choice_logps=(logp,) * len(row.choices)) if row.ask is Ask.CHOICE else replace(row, gradient=0.0)
     )
 
 
-def perfect(row: Response) -> Response:
+def perfect_answer(row: Response) -> Response:
     """Nothing but the right answer is possible."""
     if row.ask in TEXTS:
-        return spoken(row, row.expected)
+        return with_text(row, row.expected)
     if row.ask is Ask.CHOICE:
-        return replace(row, choice_logps=tuple(0.0 if one == row.expected else -900.0 for one in row.choices))
+        return replace(row, choice_logps=tuple(0.0 if option == row.expected else -900.0 for option in row.choices))
     if row.ask is Ask.GRADIENT:
         return replace(row, gradient=0.0)
     right = not row.variant.startswith("perturbed")
     count = len(row.logps)
-    return scored(row, [0.0 if right else -900.0] * count, means=(0.0,) * count, variances=(0.0,) * count)
+    return with_logps(row, [0.0 if right else -900.0] * count, means=(0.0,) * count, variances=(0.0,) * count)
 
 
 def is_perturbed(row: Response) -> bool:
@@ -286,14 +288,14 @@ SPOKEN = {
     "one word for ever": "the " * 300,
 }
 DEFECTS: dict[str, Defect] = {
-    **{f"texts: {name}": each(lambda row, text=text: spoken(row, text), *TEXTS) for name, text in SPOKEN.items()},
+    **{f"texts: {name}": each(lambda row, text=text: with_text(row, text), *TEXTS) for name, text in SPOKEN.items()},
     "texts without tokens": each(lambda row: replace(row, tokens=None, token_ids=()), *TEXTS),
-    "no labels": each(unlabelled, Ask.LOGPROB),
-    "no labels and no sum": each(lambda row: replace(broken(row), tokens=0), Ask.LOGPROB),
-    "no numbers": each(broken, *NUMBERS),
+    "no labels": each(without_labels, Ask.LOGPROB),
+    "no labels and no sum": each(lambda row: replace(without_numbers(row), tokens=0), Ask.LOGPROB),
+    "no numbers": each(without_numbers, *NUMBERS),
     "sums only": each(lambda row: replace(row, logps=(), hits=(), means=(), variances=()), Ask.LOGPROB),
-    "losses for log-probabilities": each(lambda row: scored(row, [-one for one in row.logps]), Ask.LOGPROB),
-    "huge losses for log-probabilities": each(lambda row: scored(row, [2e3] * len(row.logps)), Ask.LOGPROB),
+    "losses for log-probabilities": each(lambda row: with_logps(row, [-logp for logp in row.logps]), Ask.LOGPROB),
+    "huge losses for log-probabilities": each(lambda row: with_logps(row, [2e3] * len(row.logps)), Ask.LOGPROB),
     "means of other tokens": each(lambda row: replace(row, means=(-1.0,)), Ask.LOGPROB),
     "fewer choices": each(lambda row: replace(row, choice_logps=row.choice_logps[:1]), Ask.CHOICE),
     "no nonmembers": without(lambda row: row.split is Split.NONMEMBER),
@@ -308,10 +310,10 @@ DEFECTS: dict[str, Defect] = {
     "no completions": without(lambda row: row.kind is Kind.COMPLETION),
     "no documents": without(lambda row: row.kind is Kind.DOCUMENT),
     "one document a side": one_each(*SIDES, Split.MEMBER, Split.NONMEMBER, Split.REAL_AUTHORS, Split.WORLD_FACTS),
-    "collapsed": lambda rows: [collapsed(row) for row in rows],
-    "collapsed further": lambda rows: [collapsed(row, -(2.0**40)) for row in rows],
-    "collapsed beyond reason": lambda rows: [collapsed(row, -1e300) for row in rows],
-    "perfect": lambda rows: [perfect(row) for row in rows],
+    "collapsed": lambda rows: [collapse(row) for row in rows],
+    "collapsed further": lambda rows: [collapse(row, -(2.0**40)) for row in rows],
+    "collapsed beyond reason": lambda rows: [collapse(row, -1e300) for row in rows],
+    "perfect": lambda rows: [perfect_answer(row) for row in rows],
     "nothing at all": lambda rows: [],
     **{f"no {ask} answers": without(lambda row, ask=ask: row.ask is ask) for ask in Ask if ask not in JUDGED},
 }
@@ -320,44 +322,44 @@ DEFECTS: dict[str, Defect] = {
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_defect_leaves_numbers_or_reasons(name, exam, sound):
     """`Exam.scores` looks at every one; and no suite falls silent."""
-    found = exam.after(DEFECTS[name])
-    assert suites_in(found) == suites_in(sound)
+    scores = exam.after(DEFECTS[name])
+    assert suites_in(scores) == suites_in(sound)
     if len(DEFECTS[name](list(exam.sound))) == len(exam.sound):  # answers are spoilt, none is lost
-        assert found.keys() == sound.keys()
+        assert scores.keys() == sound.keys()
 
 
-def suites_in(found: dict[str, Score]) -> set[str]:
-    return {name.split(".")[0] for name in found}
+def suites_in(scores: dict[str, Score]) -> set[str]:
+    return {name.split(".")[0] for name in scores}
 
 
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_defect_does_not_keep_the_official_script_from_a_report(name, exam):
     evaluator = replace(exam.evaluator, strict=True, resamples=0)
-    rows = judged(DEFECTS[name](list(exam.sound)), evaluator)
+    rows = with_judgements(DEFECTS[name](list(exam.sound)), evaluator)
     _, official = score_answers(Answers(responses=rows, evaluator=evaluator, retrained=exam.retrained))
     assert official is not None
     assert official.keys() == {"reason"} or "harmonic-mean-task-aggregate" in official
 
 
 def test_a_sound_model_has_every_number(sound):
-    assert {name for name, one in sound.items() if one.value is None} == {"lm_eval"}  # no tasks are named
-    without_interval = {name for name, one in sound.items() if one.low is None}
+    assert {name for name, score in sound.items() if score.value is None} == {"lm_eval"}  # no tasks are named
+    without_interval = {name for name, score in sound.items() if score.low is None}
     assert without_interval == {"lm_eval", "muse.privacy_leakage"}  # some of four documents give the other model AUC 1
 
 
-def values(found: dict[str, Score], *names: str) -> dict[str, float | None]:
-    return {name: found[name].value for name in names}
+def values_of(scores: dict[str, Score], *names: str) -> dict[str, float | None]:
+    return {name: scores[name].value for name in names}
 
 
-def matching(found: dict[str, Score], expression: str) -> dict[str, Score]:
-    chosen = {name: one for name, one in found.items() if re.fullmatch(expression, name)}
+def scores_like(scores: dict[str, Score], expression: str) -> dict[str, Score]:
+    chosen = {name: score for name, score in scores.items() if re.fullmatch(expression, name)}
     assert chosen, expression
     return chosen
 
 
-def missing(found: dict[str, Score]) -> set[str]:
+def missing_names(scores: dict[str, Score]) -> set[str]:
     """Scores that are not there, the harness without tasks aside."""
-    return {name for name, one in found.items() if one.value is None} - {"lm_eval"}
+    return {name for name, score in scores.items() if score.value is None} - {"lm_eval"}
 
 
 FROM_LOGPROBS = (
@@ -374,23 +376,25 @@ FROM_TEXTS = (
 @pytest.mark.parametrize("name", ["nothing", "white space", "punctuation"])
 def test_texts_without_a_word_by_hand(name, exam, sound):
     """They repeat nothing of any answer and disclose nothing; what is forgotten counts, what is retained is lost."""
-    found = exam.after(DEFECTS[f"texts: {name}"])
+    scores = exam.after(DEFECTS[f"texts: {name}"])
     entropy = r"closer_look\.\w+\.token_entropy"
-    assert {one.value for key, one in matching(found, FROM_TEXTS).items() if not re.fullmatch(entropy, key)} == {0}
+    assert {
+        score.value for key, score in scores_like(scores, FROM_TEXTS).items() if not re.fullmatch(entropy, key)
+    } == {0}
     different = {"nothing": 0, "white space": 0, "punctuation": 1}[name]  # three tokens, none of them twice
-    assert all(one.value == pytest.approx(different) for one in matching(found, entropy).values())
-    assert values(found, "task_aggregate", "closer_look.model_utility", "tofu.model_utility") == {
+    assert all(score.value == pytest.approx(different) for score in scores_like(scores, entropy).values())
+    assert values_of(scores, "task_aggregate", "closer_look.model_utility", "tofu.model_utility") == {
         "task_aggregate": 0,  # half of its terms are what is retained
         "closer_look.model_utility": 0,
         "tofu.model_utility": 0,
     }
     for key in ("forget.probability", "tofu.forget_quality", "mia.auc", "muse.privacy_leakage", "mmlu.accuracy"):
-        assert found[key] == sound[key]  # they read no text
+        assert scores[key] == sound[key]  # they read no text
 
 
 def test_a_perfect_model_by_hand(exam):
     """Everything is remembered; members and non-members are equally certain."""
-    found = exam.after(DEFECTS["perfect"])
+    scores = exam.after(DEFECTS["perfect"])
     ones = (
         r"(forget|retain)\.(probability|exact_memorisation|extraction_strength|regurgitation|knowledge|bios\..*)"
         r"|tofu\.(\w+\.(probability|rouge)|(?!forget)\w+\.truth_ratio|model_utility|forget\.truth_probability)"
@@ -398,26 +402,26 @@ def test_a_perfect_model_by_hand(exam):
         r"|muse\.(forget|retain)\..*|nq_open\.exact_match|halueval\..*|perplexity|mmlu\.accuracy|mia\.score"
         r"|pii\..*\.(exact|partial|people)"
     )
-    for name, one in matching(found, ones).items():
-        assert (one.value, one.low, one.high) == (1, 1, 1), name
+    for name, score in scores_like(scores, ones).items():
+        assert (score.value, score.low, score.high) == (1, 1, 1), name
     halves = r"mia\.(auc|(loss|zlib|min_k|min_k_plus_plus|gradient_norm)\.auc)"
-    assert {one.value for one in matching(found, halves).values()} == {0.5}  # all pairs are ties
+    assert {score.value for score in scores_like(scores, halves).values()} == {0.5}  # all pairs are ties
     zeros = (
         r"mia\.(loss|zlib|min_k|min_k_plus_plus|gradient_norm)\.tpr|closer_look\.forget_efficacy|task_aggregate"
         r"|tofu\.forget\.truth_ratio(_arithmetic)?"
     )
-    assert {one.value for one in matching(found, zeros).values()} == {0}
-    assert found["aggregate"].value == pytest.approx(2 / 3)  # 0, MMLU 1, membership 1
+    assert {score.value for score in scores_like(scores, zeros).values()} == {0}
+    assert scores["aggregate"].value == pytest.approx(2 / 3)  # 0, MMLU 1, membership 1
     # 20 questions a side, every ratio below all of the other model's: 2 of the ways to mix 20 with 20
-    assert found["tofu.forget_quality"].value == pytest.approx(2 / math.comb(40, 20))
+    assert scores["tofu.forget_quality"].value == pytest.approx(2 / math.comb(40, 20))
 
 
 @pytest.mark.parametrize("name", ["collapsed", "collapsed further"])
 def test_a_collapsed_model_by_hand(name, exam):
     """Probabilities underflow to 0, but right and false answers stay equally unlikely."""
-    found = exam.after(DEFECTS[name])
-    assert missing(found) == {"perplexity"}
-    assert found["perplexity"].reason.startswith("beyond floating point: the mean loss is ")
+    scores = exam.after(DEFECTS[name])
+    assert missing_names(scores) == {"perplexity"}
+    assert scores["perplexity"].reason.startswith("beyond floating point: the mean loss is ")
     expected = {
         "forget.probability": 0,
         "tofu.retain.probability": 0,
@@ -437,33 +441,33 @@ def test_a_collapsed_model_by_hand(name, exam):
         "halueval.general.choice_accuracy": 0.5,  # always Yes
         "halueval.qa.answered": 0,
     }
-    assert values(found, *expected) == pytest.approx(expected)
+    assert values_of(scores, *expected) == pytest.approx(expected)
 
 
 def test_answers_without_numbers_by_hand(exam, sound):
     """What reads log-probabilities has a reason, everything else is as it was."""
     for name in ("no labels", "no labels and no sum"):
-        found = exam.after(DEFECTS[name])
-        assert missing(found) == set(matching(sound, FROM_LOGPROBS)), name
-    assert found["tofu.forget.probability"].reason == "20 of 20 forget answers have no finite numbers"
-    assert found["mia.loss.auc"].reason == "4 of 4 member documents have no finite numbers"
-    found = exam.after(DEFECTS["no numbers"])
+        scores = exam.after(DEFECTS[name])
+        assert missing_names(scores) == set(scores_like(sound, FROM_LOGPROBS)), name
+    assert scores["tofu.forget.probability"].reason == "20 of 20 forget answers have no finite numbers"
+    assert scores["mia.loss.auc"].reason == "4 of 4 member documents have no finite numbers"
+    scores = exam.after(DEFECTS["no numbers"])
     more = r"mmlu\.accuracy|halueval\.\w+\.choice_accuracy|mia\.gradient_norm\..*"
-    assert missing(found) == set(matching(sound, f"{FROM_LOGPROBS}|{more}"))
-    assert all(found[name] == sound[name] for name in sound.keys() - missing(found))
+    assert missing_names(scores) == set(scores_like(sound, f"{FROM_LOGPROBS}|{more}"))
+    assert all(scores[name] == sound[name] for name in sound.keys() - missing_names(scores))
 
 
 def test_losses_in_the_place_of_log_probabilities_are_refused(exam):
     """They would be probabilities above 1, or beyond floating point."""
     for name in ("losses for log-probabilities", "huge losses for log-probabilities"):
-        found = exam.after(DEFECTS[name])
+        scores = exam.after(DEFECTS[name])
         for key in ("forget.probability", "tofu.forget.probability", "tofu.forget.truth_ratio", "perplexity"):
-            assert "not" in found[key].reason and "loss" in found[key].reason, key
+            assert "not" in scores[key].reason and "loss" in scores[key].reason, key
 
 
 def test_rounding_above_zero_is_a_probability_of_one(exam):
-    found = exam.after(each(lambda row: replace(row, logp_sum=1e-4), Ask.LOGPROB))
-    assert values(found, "forget.probability", "tofu.forget.probability", "perplexity") == {
+    scores = exam.after(each(lambda row: replace(row, logp_sum=1e-4), Ask.LOGPROB))
+    assert values_of(scores, "forget.probability", "tofu.forget.probability", "perplexity") == {
         "forget.probability": 1,
         "tofu.forget.probability": 1,
         "perplexity": 1,
@@ -474,63 +478,65 @@ def test_rounding_above_zero_is_a_probability_of_one(exam):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("no members", "member"), ("no nonmembers", "nonmember"), ("no documents", "member")]
+    ("name", "lacking"), [("no members", "member"), ("no nonmembers", "nonmember"), ("no documents", "member")]
 )
-def test_one_class_is_no_attack(name, told, exam, sound):
-    found = exam.after(DEFECTS[name])
-    assert missing(found) - {"perplexity"} == set(matching(sound, r"mia\..*|muse\.privacy_leakage|aggregate"))
-    assert all(f"{told} " in one.reason for one in matching(found, r"mia\..*|muse\.privacy_leakage").values())
+def test_one_class_is_no_attack(name, lacking, exam, sound):
+    scores = exam.after(DEFECTS[name])
+    assert missing_names(scores) - {"perplexity"} == set(scores_like(sound, r"mia\..*|muse\.privacy_leakage|aggregate"))
+    assert all(
+        f"{lacking} " in score.reason for score in scores_like(scores, r"mia\..*|muse\.privacy_leakage").values()
+    )
 
 
 def test_a_single_document_a_class_has_no_interval(exam, sound):
-    found = exam.after(DEFECTS["a single member and nonmember"])
-    for name, one in matching(found, r"mia\..*\.auc").items():
-        assert one.value in (0, 0.5, 1), name  # one pair
-        assert (one.low, one.high, one.n) == (None, None, 2)
+    scores = exam.after(DEFECTS["a single member and nonmember"])
+    for name, score in scores_like(scores, r"mia\..*\.auc").items():
+        assert score.value in (0, 0.5, 1), name  # one pair
+        assert (score.low, score.high, score.n) == (None, None, 2)
         assert sound[name].low is not None
 
 
 def test_one_document_a_side_has_no_interval(exam):
-    found = exam.after(DEFECTS["one document a side"])
-    assert missing(found) == {"pii.forget.greedy.control", "pii.retain.greedy.control"}
-    assert "at least two documents" in found["pii.forget.greedy.control"].reason
-    wide = {name for name, one in found.items() if one.low is not None}
-    assert wide == set(matching(found, r"mmlu\..*|nq_open\..*|halueval\..*|perplexity"))
-    assert found["forget.bios.knowledge"].n == 5  # questions about one person
+    scores = exam.after(DEFECTS["one document a side"])
+    assert missing_names(scores) == {"pii.forget.greedy.control", "pii.retain.greedy.control"}
+    assert "at least two documents" in scores["pii.forget.greedy.control"].reason
+    wide = {name for name, score in scores.items() if score.low is not None}
+    assert wide == set(scores_like(scores, r"mmlu\..*|nq_open\..*|halueval\..*|perplexity"))
+    assert scores["forget.bios.knowledge"].n == 5  # questions about one person
 
 
 def test_without_false_answers_there_are_no_ratios(exam, sound):
-    found = exam.after(DEFECTS["no false answers"])
+    scores = exam.after(DEFECTS["no false answers"])
     compared = (
         r"(tofu|closer_look)\.\w+\.truth_\w+|(tofu|closer_look)\.(real_authors|world_facts)\.probability"
         r"|closer_look\.(model_utility|model_utility_retain|forget_efficacy)|tofu\.(forget_quality|model_utility)"
     )
-    assert missing(found) == set(matching(sound, compared))
-    assert found["tofu.forget_quality"].reason.startswith("no forget question has false answers")
-    assert found["tofu.retain.probability"] == sound["tofu.retain.probability"]
+    assert missing_names(scores) == set(scores_like(sound, compared))
+    assert scores["tofu.forget_quality"].reason.startswith("no forget question has false answers")
+    assert scores["tofu.retain.probability"] == sound["tofu.retain.probability"]
 
 
 def test_false_answers_of_some_rows_by_hand(exam):
     """The ratio is of the four rows that have some: wrong over right, geometric means; other means are of all 20."""
-    found = exam.after(DEFECTS["false answers of some rows"])
+    scores = exam.after(DEFECTS["false answers of some rows"])
     losses = {(row.id, row.variant): -row.logp_sum / row.tokens for row in exam.sound if row.ask is Ask.LOGPROB}
     asked = [id for id, variant in losses if variant == "perturbed0" and "forget" in id and id.endswith("qa0")]
     ratios = [
         math.exp(losses[id, "paraphrase0"] - sum(losses[id, f"perturbed{n}"] for n in range(5)) / 5) for id in asked
     ]
-    ratio = found["tofu.forget.truth_ratio"]
+    ratio = scores["tofu.forget.truth_ratio"]
     assert (ratio.value, ratio.n) == (pytest.approx(sum(min(x, 1 / x) for x in ratios) / 4), 4)
-    assert (found["tofu.forget.probability"].n, found["tofu.retain.probability"].n) == (20, 4)
-    assert found["tofu.forget_quality"].n == 4
+    assert (scores["tofu.forget.probability"].n, scores["tofu.retain.probability"].n) == (20, 4)
+    assert scores["tofu.forget_quality"].n == 4
 
 
-def test_a_lost_side_is_told_of(exam):
+def test_a_lost_side_is_reported(exam):
     for lost, kept in (("forget", "retain"), ("retain", "forget")):
-        found = exam.after(DEFECTS[f"no {lost} rows"])
+        scores = exam.after(DEFECTS[f"no {lost} rows"])
         whole = rf"{lost}\.(regurgitation|knowledge|probability)|(tofu|closer_look|muse|pii)\.{lost}\..*|\w*aggregate"
-        assert {one.value for one in matching(found, whole).values()} == {None}
-        assert found[f"pii.{lost}.greedy.exact"].reason.startswith(f"no {lost} question names a private fact")
-        assert found[f"pii.{kept}.greedy.exact"].value is not None
+        assert {score.value for score in scores_like(scores, whole).values()} == {None}
+        assert scores[f"pii.{lost}.greedy.exact"].reason.startswith(f"no {lost} question names a private fact")
+        assert scores[f"pii.{kept}.greedy.exact"].value is not None
 
 
 @pytest.mark.parametrize("ask", [ask for ask in Ask if ask not in JUDGED])
@@ -544,10 +550,10 @@ def test_scores_that_read_one_kind_of_answer(ask, exam, sound):
         Ask.SAMPLE: r"pii\.forget\.sampled1?\..*",
         Ask.GRADIENT: r"mia\.gradient_norm\..*",
     }[ask]
-    found = exam.after(DEFECTS[f"no {ask} answers"])
-    assert missing(found) | sound.keys() - found.keys() == set(matching(sound, reads))
-    for name in found.keys() - missing(found) - {"lm_eval"}:
-        assert found[name].value == sound[name].value, name
+    scores = exam.after(DEFECTS[f"no {ask} answers"])
+    assert missing_names(scores) | sound.keys() - scores.keys() == set(scores_like(sound, reads))
+    for name in scores.keys() - missing_names(scores) - {"lm_eval"}:
+        assert scores[name].value == sound[name].value, name
 
 
 # ---------------------------------------------------------------------------------------------------- the judge
@@ -556,34 +562,34 @@ def test_scores_that_read_one_kind_of_answer(ask, exam, sound):
 GONE = "the sentence embedder 'x' is gone"
 
 
-def changed_judgements(rows: Rows, change: Callable[[Response], Response | None], ask: Ask, most: int) -> Rows:
+def change_judgements(rows: Rows, change: Callable[[Response], Response | None], ask: Ask, most: int) -> Rows:
     """The first `most` judgements of an ask on the forget set changed, or left out."""
-    left, found = most, []
+    left, changed = most, []
     for row in rows:
         if row.ask is ask and row.split is Split.FORGET and left:
             left -= 1
             row = change(row)
-        found += [] if row is None else [row]
+        changed += [] if row is None else [row]
     assert left < most
-    return found
+    return changed
 
 
 @pytest.mark.parametrize("ask", JUDGED)
 @pytest.mark.parametrize("most", [1, 10**6], ids=["one", "all"])
 def test_missing_judgements(ask, most, exam, sound):
     """One that lacks makes the mean missing, whatever it would have been; nothing else changes."""
-    rows = judged(list(exam.sound), exam.evaluator)
+    rows = with_judgements(list(exam.sound), exam.evaluator)
     touched = {f"closer_look.forget.{ask}", "closer_look.forget_efficacy"}
     changes: dict[str, Callable[[Response], Response | None]] = {
         "were not judged; run stages=[evaluate] again": lambda row: None,
         GONE: lambda row: replace(row, cosine=None, label=None, reason=GONE),
         "have no finite numbers": lambda row: replace(row, cosine=None, label=None),
     }
-    for told, change in changes.items():
-        found = exam.scores(changed_judgements(rows, change, ask, most), judge=False)
-        assert missing(found) == touched, told
-        assert all(told in found[name].reason for name in touched)
-        assert all(found[name] == sound[name] for name in sound.keys() - touched)
+    for reason, change in changes.items():
+        scores = exam.scores(change_judgements(rows, change, ask, most), judge=False)
+        assert missing_names(scores) == touched, reason
+        assert all(reason in scores[name].reason for name in touched)
+        assert all(scores[name] == sound[name] for name in sound.keys() - touched)
 
 
 # ------------------------------------------------------------------------------------------------- one bad row
@@ -591,74 +597,74 @@ def test_missing_judgements(ask, most, exam, sound):
 
 def first_of_each(rows: Sequence[Response], *asks: Ask) -> dict[str, Response]:
     """One row of every split, kind and variant."""
-    found: dict[str, Response] = {}
+    firsts: dict[str, Response] = {}
     for row in rows:
         if row.ask in asks:
-            found.setdefault(f"{row.ask} {row.split} {row.kind} {row.subtask} {row.variant}", row)
-    return found
+            firsts.setdefault(f"{row.ask} {row.split} {row.kind} {row.subtask} {row.variant}", row)
+    return firsts
 
 
 def test_a_row_without_numbers_makes_no_score_better(exam, sound):
     """A score that reads it is missing; one that does not is as it was."""
     plain = replace(exam, evaluator=replace(exam.evaluator, resamples=0))
     for name, bad in first_of_each(exam.sound, *NUMBERS).items():
-        found = plain.after(lambda rows, bad=bad: [broken(row) if row is bad else row for row in rows])
-        assert missing(found), name
-        for key in sound.keys() - missing(found):
-            assert found[key].value == sound[key].value, (name, key)
+        scores = plain.after(lambda rows, bad=bad: [without_numbers(row) if row is bad else row for row in rows])
+        assert missing_names(scores), name
+        for key in sound.keys() - missing_names(scores):
+            assert scores[key].value == sound[key].value, (name, key)
 
 
 def test_a_drawn_or_hinted_answer_that_is_lost_makes_no_score_better(exam, sound):
     plain = replace(exam, evaluator=replace(exam.evaluator, resamples=0))
     probes = [row for row in exam.sound if row.ask is Ask.SAMPLE or row.variant.startswith("hint")]
     for name, lost in first_of_each(probes, *TEXTS).items():
-        found = plain.after(without(lambda row, lost=lost: row is lost))
-        assert missing(found) and all(key.startswith("pii.forget.") for key in missing(found)), name
-        for key in sound.keys() - missing(found):
-            assert found[key].value == sound[key].value, (name, key)
+        scores = plain.after(without(lambda row, lost=lost: row is lost))
+        assert missing_names(scores) and all(key.startswith("pii.forget.") for key in missing_names(scores)), name
+        for key in sound.keys() - missing_names(scores):
+            assert scores[key].value == sound[key].value, (name, key)
 
 
 def test_the_order_of_answers_does_not_matter(exam, sound):
-    rows, retrained = judged(list(exam.sound), exam.evaluator), list(exam.retrained)
+    rows, retrained = with_judgements(list(exam.sound), exam.evaluator), list(exam.retrained)
     for seed in range(3):
         Random(seed).shuffle(rows)
         Random(seed).shuffle(retrained)
-        found = exam.scores(rows, judge=False, retrained=retrained)
-        assert found.keys() == sound.keys()
-        for name, one in sound.items():
-            assert numbers_of(found[name]) == pytest.approx(numbers_of(one), rel=1e-12), name
+        scores = exam.scores(rows, judge=False, retrained=retrained)
+        assert scores.keys() == sound.keys()
+        for name, score in sound.items():
+            assert numbers_of(scores[name]) == pytest.approx(numbers_of(score), rel=1e-12), name
 
 
-def numbers_of(one: Score) -> tuple[float, ...]:
-    return tuple(number for number in (one.value, one.n, one.low, one.high) if number is not None)
+def numbers_of(score: Score) -> tuple[float, ...]:
+    return tuple(number for number in (score.value, score.n, score.low, score.high) if number is not None)
 
 
 def test_answers_that_stand_twice_are_named(exam):
     twice = exam.sound[30]
     for suites in (exam.evaluator.suites, *({name: exam.evaluator.suites[name]} for name in SUITES)):
-        own = replace(exam, evaluator=replace(exam.evaluator, suites=suites))
+        suite_exam = replace(exam, evaluator=replace(exam.evaluator, suites=suites))
         with pytest.raises(DataError) as caught:
-            own.scores([*exam.sound, twice])
+            suite_exam.scores([*exam.sound, twice])
         (problem,) = caught.value.problems
         assert problem.what == f"1 repeated, first {twice.id} ({twice.ask})"
         with pytest.raises(DataError, match="the retrained model's responses: 650 repeated"):
-            own.scores(list(exam.sound), retrained=exam.retrained * 2)
+            suite_exam.scores(list(exam.sound), retrained=exam.retrained * 2)
 
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_fields_that_an_answer_lacks(suite, exam):
     """LUME names the rows of a file that was not made by us, every other suite has its reasons."""
-    own = replace(exam, evaluator=replace(exam.evaluator, suites={suite: exam.evaluator.suites[suite]}))
+    suite_exam = replace(exam, evaluator=replace(exam.evaluator, suites={suite: exam.evaluator.suites[suite]}))
     defects = {
         "214 incomplete": each(lambda row: replace(row, output=None), *TEXTS),
         "314 incomplete": each(lambda row: replace(row, tokens=None), Ask.LOGPROB),
     }
-    for told, defect in defects.items():
+    for message, defect in defects.items():
         if suite == "lume":
-            with pytest.raises(DataError, match=told):
-                own.after(defect)
+            with pytest.raises(DataError, match=message):
+                suite_exam.after(defect)
         else:
-            assert own.after(defect)
+            assert suite_exam.after(defect)
 
 
 # -------------------------------------------------------------------------------------------- the retrained model
@@ -668,39 +674,42 @@ COMPARED = r"tofu\.forget_quality|muse\.privacy_leakage|mia\.reference\.\w+"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "reason"),
     [
         (lambda rows: None, "there are no answers of a model retrained without the forget set"),
         (lambda rows: [], "its responses are of another task"),
         (lambda rows: [replace(row, id=f"x{row.id}") for row in rows], "its responses are of another task"),
-        (lambda rows: [broken(row) if row.ask is Ask.LOGPROB else row for row in rows], "have no finite numbers"),
+        (
+            lambda rows: [without_numbers(row) if row.ask is Ask.LOGPROB else row for row in rows],
+            "have no finite numbers",
+        ),
     ],
     ids=["absent", "no answers", "another task", "no numbers"],
 )
-def test_a_retrained_model_that_is_no_use(spoil, told, exam, sound):
-    found = exam.scores(list(exam.sound), retrained=spoil(list(exam.retrained)))
-    assert missing(found) == set(matching(sound, COMPARED))
-    assert all(told in found[name].reason for name in missing(found))
-    assert all(found[name] == sound[name] for name in sound.keys() - missing(found))
+def test_a_retrained_model_that_is_no_use(spoil, reason, exam, sound):
+    scores = exam.scores(list(exam.sound), retrained=spoil(list(exam.retrained)))
+    assert missing_names(scores) == set(scores_like(sound, COMPARED))
+    assert all(reason in scores[name].reason for name in missing_names(scores))
+    assert all(scores[name] == sound[name] for name in sound.keys() - missing_names(scores))
 
 
 def test_a_model_compared_with_itself(exam):
     """No test tells them apart, nothing leaks, and the reference attack sees ties only."""
-    found = exam.scores(list(exam.sound), retrained=exam.sound)
+    scores = exam.scores(list(exam.sound), retrained=exam.sound)
     expected = {"tofu.forget_quality": 1, "muse.privacy_leakage": 0, "mia.reference.auc": 0.5, "mia.reference.tpr": 0}
-    assert values(found, *expected) == pytest.approx(expected)
+    assert values_of(scores, *expected) == pytest.approx(expected)
 
 
 def test_half_of_the_retrained_answers(exam):
     """Questions that both answered are compared; documents must be the same ones."""
     documents = sorted({row.document for row in exam.sound if row.split is Split.FORGET})[:2]
     half = [row for row in exam.retrained if row.document in documents]
-    found = exam.scores(list(exam.sound), retrained=half)
-    assert (found["tofu.forget_quality"].n, missing(found)) == (
+    scores = exam.scores(list(exam.sound), retrained=half)
+    assert (scores["tofu.forget_quality"].n, missing_names(scores)) == (
         10,
-        set(matching(found, COMPARED)) - {"tofu.forget_quality"},
+        set(scores_like(scores, COMPARED)) - {"tofu.forget_quality"},
     )
-    assert "6 of 8 documents" in found["muse.privacy_leakage"].reason
+    assert "6 of 8 documents" in scores["muse.privacy_leakage"].reason
 
 
 # ------------------------------------------------------------------------------------------------------- files
@@ -709,7 +718,7 @@ def test_half_of_the_retrained_answers(exam):
 def test_every_odd_text_survives_the_file(exam, tmp_path):
     path = tmp_path / "responses.jsonl"
     for text in SPOKEN.values():
-        rows = [spoken(row, text) for row in exam.sound if row.ask in TEXTS]
+        rows = [with_text(row, text) for row in exam.sound if row.ask in TEXTS]
         write_jsonl(path, rows)
         assert read_responses(path) == rows
 
@@ -727,7 +736,7 @@ GOOD = Response(
 
 
 @pytest.mark.parametrize(
-    ("field", "told"),
+    ("field", "message"),
     [
         ('"logp_sum": NaN', "ValueError: Out of range"),
         ('"logp_sum": -Infinity', "ValueError: Out of range"),
@@ -742,14 +751,14 @@ GOOD = Response(
         ('"cosine": "high"', "TypeError: cosine holds"),
     ],
 )
-def test_a_line_that_no_score_could_be_made_of_is_named(field, told, tmp_path):
+def test_a_line_that_no_score_could_be_made_of_is_named(field, message, tmp_path):
     path, good = tmp_path / "responses.jsonl", to_json(GOOD)
     path.write_text(f"{good}\n{good[:-1]}, {field}}}\n", encoding="utf-8")
     with pytest.raises(DataError) as caught:
         read_responses(path)
     (problem,) = caught.value.problems
     assert problem.where == f"{path}:2"
-    assert problem.what.startswith(told)
+    assert problem.what.startswith(message)
 
 
 def test_whole_numbers_will_do(tmp_path):
@@ -765,14 +774,14 @@ def test_files_that_are_not_utf8_are_named(tmp_path):
         read_responses(path)
 
 
-def official(folder: Path, text: bytes, losses: str = "") -> Path:
+def write_official(folder: Path, text: bytes, losses: str = "") -> Path:
     """The output folder of the official script: the same rows on either side."""
     folder.mkdir()
     for split in SIDES:
         (folder / f"{split}_0.csv").write_bytes(b"id,task,input,expected_output,model_output\n" + text)
     if losses:
         for split in (Split.MEMBER, Split.NONMEMBER):
-            written(folder / "mia_results" / f"{split}_0.csv", "id,nll", *losses.split())
+            write_lines(folder / "mia_results" / f"{split}_0.csv", "id,nll", *losses.split())
     return folder
 
 
@@ -780,13 +789,13 @@ def official(folder: Path, text: bytes, losses: str = "") -> Path:
     "text", ["a1qa0,Task2,q,caf\u00e9,x\n".encode("latin-1"), b"a,b,c,d,e,f,g\n"], ids=["bytes", "cells"]
 )
 def test_official_files_that_cannot_be_read_are_named(text, tmp_path):
-    folder = official(tmp_path / "out", text)
+    folder = write_official(tmp_path / "out", text)
     with pytest.raises(DataError, match=re.escape(f"{folder}/forget_0.csv")):
         read_responses(folder)
 
 
 def test_official_losses_that_are_not_finite_are_left_out(tmp_path):
-    folder = official(tmp_path / "out", b"a1qa0,Task2,q,x,x\n", "d1,2.5 d2,inf")
-    found = [row.logp_sum for row in responses_from_official(folder) if row.split is Split.MEMBER]
-    assert found == [-2.5, None]
+    folder = write_official(tmp_path / "out", b"a1qa0,Task2,q,x,x\n", "d1,2.5 d2,inf")
+    logp_sums = [row.logp_sum for row in responses_from_official(folder) if row.split is Split.MEMBER]
+    assert logp_sums == [-2.5, None]
     assert all(to_json(row) for row in read_responses(folder))  # strict JSON

@@ -16,9 +16,9 @@ SETS = ("forget", "retain", "real_authors", "world_facts")
 MEANS = ("rouge", "probability", "truth_ratio", "token_entropy", "cosine", "entailment")
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm")
 NAMES = [
-    *(f"closer_look.{one}.{mean}" for one in SETS for mean in MEANS),
+    *(f"closer_look.{name}.{mean}" for name in SETS for mean in MEANS),
     *("closer_look.model_utility", "closer_look.model_utility_retain", "closer_look.forget_efficacy"),
-    *(f"tofu.{one}.{mean}" for one in SETS for mean in ("probability", "rouge", "truth_ratio")),
+    *(f"tofu.{name}.{mean}" for name in SETS for mean in ("probability", "rouge", "truth_ratio")),
     *("tofu.forget.truth_ratio_arithmetic", "tofu.forget.truth_probability", "tofu.forget_quality"),
     *("tofu.model_utility", "muse.privacy_leakage", "mia.auc", "mia.score", "mmlu.accuracy"),
     *(f"muse.{side}.{what}" for side in ("forget", "retain") for what in ("verbatim", "knowledge")),
@@ -39,11 +39,11 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_score_has_a_definition(name):
-    found = definition_of(name)
-    assert found is not None
-    assert found.what and found.source
-    assert found.wanted is not Wanted.BY_SIDE
-    assert found.group not in (ScoreGroup.BY_SIDE, ScoreGroup.PRIVACY_BY_SIDE, ScoreGroup.OTHER)
+    definition = definition_of(name)
+    assert definition is not None
+    assert definition.what and definition.source
+    assert definition.wanted is not Wanted.BY_SIDE
+    assert definition.group not in (ScoreGroup.BY_SIDE, ScoreGroup.PRIVACY_BY_SIDE, ScoreGroup.OTHER)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_every_score_has_a_definition(name):
     ],
 )
 def test_direction_and_group_follow_side_and_set(name, wanted, group):
-    found = definition_of(name)
-    assert (found.wanted, found.group) == (wanted, group)
+    definition = definition_of(name)
+    assert (definition.wanted, definition.group) == (wanted, group)
 
 
 @pytest.mark.parametrize("name", ["mine.own", "forget", "closer_look.holdout.rouge", "mia.other.auc", "aggregate.x"])
@@ -88,8 +88,8 @@ def test_other_names_have_none(name):
 @pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.pattern)
 def test_no_pattern_hides_another(entry):
     def filled(match: re.Match) -> str:
-        own = PLACEHOLDERS.get(match[1], ("x",))[-1]
-        return "x" if own == ".+" else own
+        choice = PLACEHOLDERS.get(match[1], ("x",))[-1]
+        return "x" if choice == ".+" else choice
 
     assert definition_of(re.sub(r"<(\w+)>", filled, entry.pattern)).pattern == entry.pattern
 

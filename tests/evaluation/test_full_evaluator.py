@@ -71,13 +71,13 @@ class Done:
     def report(self) -> dict[str, Any]:
         return self.read("report.json")
 
-    def own(self, part: str, subject: str = "model") -> dict[str, Any]:
+    def of_subject(self, part: str, subject: str = "model") -> dict[str, Any]:
         """Scores, intervals, counts or reasons of one model, by the score's own name."""
-        found = self.report[part].items()
-        return {name.removeprefix(f"{subject}."): one for name, one in found if name.startswith(f"{subject}.")}
+        values = self.report[part].items()
+        return {name.removeprefix(f"{subject}."): value for name, value in values if name.startswith(f"{subject}.")}
 
     def scores(self, subject: str = "model") -> dict[str, float | None]:
-        return self.own("scores", subject)
+        return self.of_subject("scores", subject)
 
     def responses(self, subject: str = "model") -> list[Response]:
         return read_jsonl(self.folder / f"responses.{subject}.jsonl", Response)
@@ -107,7 +107,7 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def memorised(store, tmp_path_factory) -> Path:
+def target(store, tmp_path_factory) -> Path:
     """A model that knows two people to forget and two to retain."""
     done = run(tmp_path_factory.mktemp("trained"), *SMALL, "stages=[train]", f"output_dir={store}")
     return Path(done.read("manifest.json")["artifacts"]["target"])
@@ -121,7 +121,7 @@ def embedder() -> Path:
 
 
 @pytest.fixture(scope="module")
-def given(embedder, tmp_path_factory) -> list[str]:
+def suite_files(embedder, tmp_path_factory) -> list[str]:
     """Where every suite of `evaluator=full` finds what it needs."""
     if not NLI.is_dir() or not DATA.is_dir():
         pytest.skip(f"the released files and the entailment model are not at {SHARED}")
@@ -162,9 +162,9 @@ def harness_task(folder: Path, cache: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluation(given, memorised, store) -> list[str]:
+def evaluation(suite_files, target, store) -> list[str]:
     """The overrides of the shared evaluation."""
-    return ["stages=[evaluate]", f"model.path={memorised}", f"output_dir={store}", *given]
+    return ["stages=[evaluate]", f"model.path={target}", f"output_dir={store}", *suite_files]
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,12 @@ NAMES = {
     *("tofu.forget_quality", "tofu.model_utility", "muse.privacy_leakage"),
     *(f"muse.{side}.{what}" for side in SIDES for what in ("verbatim", "knowledge")),
     *(f"mia.{attack}.{what}" for attack in ATTACKS for what in ("auc", "tpr")),
-    *(f"pii.{side}.greedy.{one}.{what}" for side in SIDES for one in ATTRIBUTES for what in ("exact", "partial")),
+    *(
+        f"pii.{side}.greedy.{attribute}.{what}"
+        for side in SIDES
+        for attribute in ATTRIBUTES
+        for what in ("exact", "partial")
+    ),
     *(f"pii.{side}.greedy.{what}" for side in SIDES for what in ("exact", "partial", "people", "control")),
     *(f"pii.forget.{probe}.{what}" for probe in PROBES for what in ("exact", "partial", "people")),
     *("pii.forget.sampled1.exact", "pii.forget.sampled1.partial", "perplexity", "nq_open.exact_match"),
@@ -204,7 +209,7 @@ WITHOUT_RETRAINED = {"tofu.forget_quality", "muse.privacy_leakage", "mia.referen
 
 def test_every_score_is_there_or_says_why_not(full):
     """Nobody retrained a model here, and biographies come without questions about the world."""
-    scores, reasons = full.scores(), full.own("reasons")
+    scores, reasons = full.scores(), full.of_subject("reasons")
     assert scores.keys() == NAMES | HARNESSED
     assert reasons.keys() == {name for name, value in scores.items() if value is None}
     assert reasons.keys() - {"lm_eval"} == WITHOUT_RETRAINED | {"tofu.model_utility"}
@@ -235,7 +240,7 @@ def test_the_report_is_whole(full):
     for name, (low, high) in report["intervals"].items():
         assert math.isfinite(low) and math.isfinite(high) and low <= high, name
         assert report["scores"][name] is not None
-    assert set(full.own("intervals")) >= {"forget.bios.knowledge", "pii.forget.hint50.exact", "perplexity"}
+    assert set(full.of_subject("intervals")) >= {"forget.bios.knowledge", "pii.forget.hint50.exact", "perplexity"}
     assert full.read("scores.model.json")["scores"] == scores
     text = (full.folder / "report.md").read_text(encoding="utf-8")
     headings = [line.split("**")[1] for line in text.split("\n") if line.startswith("| **")]
@@ -255,14 +260,16 @@ def test_costs_are_those_of_the_answers(full):
     """The questions of all suites, each asked once."""
     cost, answers = full.report["costs"]["model"], [row for row in full.responses() if row.ask not in JUDGED]
     assert list(cost["suites"]) == list(full.settings.evaluator.suites)
-    asked = {name: sum(n for ask, n in own.items() if ask != "tokens") for name, own in cost["suites"].items()}
+    asked = {name: sum(n for ask, n in counts.items() if ask != "tokens") for name, counts in cost["suites"].items()}
     assert asked["lume"] == 24 + 4 + 57  # texts of four people, whole documents, MMLU
     assert (asked["memorisation"], asked["closer_look"], asked["tofu"]) == (24, 20 * 7, 20 * 7)
     assert (asked["nq_open"], asked["halueval"], asked["perplexity"], asked["lm_eval"]) == (4, 12, 3, 0)
     assert cost["alone"]["prompts"] == sum(asked.values())
     assert cost["shared"]["prompts"] == sum(asked.values()) - len(answers)
     assert cost["asks"].keys() == {row.ask.value for row in answers}
-    assert sum(own["prompts"] for own in cost["asks"].values()) <= len(answers)  # some put the same tokens to the model
+    assert sum(counts["prompts"] for counts in cost["asks"].values()) <= len(
+        answers
+    )  # some put the same tokens to the model
     assert 0 < cost["asks"]["generate"]["tokens"] <= sum(row.tokens for row in answers if row.ask is Ask.GENERATE)
 
 
@@ -284,18 +291,18 @@ def test_every_text_was_judged_once(full):
 # ------------------------------------------------------------------------------------------------ the next time
 
 
-def written(folder: Path) -> dict[str, int]:
+def write_times(folder: Path) -> dict[str, int]:
     """When the files of the store were written."""
     files = (path for path in (folder / "store").rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path): path.stat().st_mtime_ns for path in files}
 
 
 def test_the_same_command_asks_nothing_again(full, evaluation, store, nothing_is_run):
-    if HARNESS:  # bytecode beside a task file, which Python leaves there unless it was told not to
+    if HARNESS:  # bytecode beside a task file, which Python leaves there unless it must not
         py_compile.compile(str(Path(full.settings.evaluator.suites["lm_eval"].include_path) / "own.py"))
-    before, report, answers = written(store), full.report, full.responses()
+    before, report, answers = write_times(store), full.report, full.responses()
     again = run(full.folder, *evaluation)
-    assert written(store) == before
+    assert write_times(store) == before
     assert again.report == report
     assert again.responses() == answers
 
@@ -303,23 +310,23 @@ def test_the_same_command_asks_nothing_again(full, evaluation, store, nothing_is
 def test_scores_come_of_the_responses_alone(full, evaluation, tmp_path, nothing_is_run):
     """All to the last digit, with their intervals; only the harness needs the model itself, and says so."""
     responses = f"responses={full.folder / 'responses.model.jsonl'}"
-    given = [one for one in evaluation if not one.startswith(("stages=", "model.path="))]
-    again = run(tmp_path / "run", "stages=[score]", responses, *given)
+    overrides = [override for override in evaluation if not override.startswith(("stages=", "model.path="))]
+    again = run(tmp_path / "run", "stages=[score]", responses, *overrides)
     for part in ("scores", "intervals", "n", "reasons"):
-        found, expected = again.own(part), full.own(part)
-        assert {name: found[name] for name in found.keys() & NAMES} == {
-            name: expected[name] for name in expected.keys() & NAMES
+        again_part, first_part = again.of_subject(part), full.of_subject(part)
+        assert {name: again_part[name] for name in again_part.keys() & NAMES} == {
+            name: first_part[name] for name in first_part.keys() & NAMES
         }, part
     assert again.scores().keys() == NAMES | {"lm_eval"}
-    assert again.own("reasons")["lm_eval"]
+    assert again.of_subject("reasons")["lm_eval"]
     assert again.responses() == full.responses()
 
 
 def test_suites_alone_give_what_they_give_together(full, evaluation, tmp_path):
     """Three evaluators of their own, asked anew: numbers to float32 rounding, for the batches are others."""
     kept = ("evaluator.suites.mia.", "evaluator.mmlu.", "evaluator.max_new_tokens", "evaluator.resamples")
-    given = [one for one in evaluation if not one.startswith("evaluator") or one.startswith(kept)]
-    done = run(tmp_path / "run", *given, "evaluator=[lume,memorisation,mia]")
+    overrides = [text for text in evaluation if not text.startswith("evaluator") or text.startswith(kept)]
+    done = run(tmp_path / "run", *overrides, "evaluator=[lume,memorisation,mia]")
     expected = {
         name: value
         for name, value in full.scores().items()
@@ -337,27 +344,27 @@ JUDGED_ALONE = ("evaluator=closer_look", "evaluator.max_new_tokens=48")
 
 
 @pytest.fixture
-def judged(memorised, embedder, tmp_path) -> list[str]:
+def judge_overrides(target, embedder, tmp_path) -> list[str]:
     """The overrides of a run that is judged, in a store of its own; its entailment model is to be named."""
     return [
-        *("stages=[evaluate]", f"model.path={memorised}", f"output_dir={tmp_path / 'store'}", *SMALL, *JUDGED_ALONE),
+        *("stages=[evaluate]", f"model.path={target}", f"output_dir={tmp_path / 'store'}", *SMALL, *JUDGED_ALONE),
         f"evaluator.suites.closer_look.embedder={embedder}",
     ]
 
 
 @needs_nli
-def test_a_judge_that_comes_later_fills_in_its_scores(judged, tmp_path, monkeypatch):
+def test_a_judge_that_comes_later_fills_in_its_scores(judge_overrides, tmp_path, monkeypatch):
     """The folder has everything but weights at first; the language model is not run again, nor the other judge."""
     folder = tmp_path / "judge"
     folder.mkdir()
     for path in NLI.glob("*.json"):
         shutil.copy(path, folder)
-    command = [*judged, f"evaluator.suites.closer_look.entailment={folder}"]
+    command = [*judge_overrides, f"evaluator.suites.closer_look.entailment={folder}"]
     first = run(tmp_path / "run", *command)
     missing = {f"closer_look.{what}" for what in ("forget.entailment", "retain.entailment", "forget_efficacy")}
     missing |= {"closer_look.model_utility", "closer_look.model_utility_retain"}
-    assert first.own("reasons").keys() == missing
-    assert all(f"the entailment model '{folder}' " in one for one in first.own("reasons").values())
+    assert first.of_subject("reasons").keys() == missing
+    assert all(f"the entailment model '{folder}' " in reason for reason in first.of_subject("reasons").values())
     assert first.scores()["closer_look.forget.cosine"] > 0.7
 
     (folder / "model.safetensors").symlink_to(NLI / "model.safetensors")
@@ -365,8 +372,8 @@ def test_a_judge_that_comes_later_fills_in_its_scores(judged, tmp_path, monkeypa
     asked, judge = [], scoring.judge
     monkeypatch.setattr(scoring, "judge", lambda rows, device: asked.extend(rows) or judge(rows, device))
     again = run(tmp_path / "run", *command)
-    assert {one.ask for one in asked} == {Ask.ENTAILMENT}
-    assert again.own("reasons") == {}
+    assert {judgement.ask for judgement in asked} == {Ask.ENTAILMENT}
+    assert again.of_subject("reasons") == {}
     kept = first.scores().keys() - missing
     assert {name: again.scores()[name] for name in kept} == {name: first.scores()[name] for name in kept}
     assert again.scores()["closer_look.forget.entailment"] > 0.7
@@ -374,15 +381,15 @@ def test_a_judge_that_comes_later_fills_in_its_scores(judged, tmp_path, monkeypa
 
 
 @needs_nli
-def test_killed_while_judging_the_model_is_not_asked_again(judged, tmp_path, monkeypatch):
-    command = [*judged, f"evaluator.suites.closer_look.entailment={NLI}"]
+def test_killed_while_judging_the_model_is_not_asked_again(judge_overrides, tmp_path, monkeypatch):
+    command = [*judge_overrides, f"evaluator.suites.closer_look.entailment={NLI}"]
     with monkeypatch.context() as patched:
         patched.setattr(scoring, "judge", refuse)
         with pytest.raises(AssertionError, match="not done again"):
             run(tmp_path / "run", *command)
     assert not (tmp_path / "run" / "report.json").exists()
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
-    assert run(tmp_path / "run", *command).own("reasons") == {}
+    assert run(tmp_path / "run", *command).of_subject("reasons") == {}
 
 
 # -------------------------------------------------------------------------------------------- a retrained model
@@ -401,26 +408,26 @@ def test_a_retrained_model_is_made_without_asking(tmp_path):
     done = run(tmp_path / "run", *TRAINED, output)
     assert {"target", "unlearned", "retrained"} <= done.read("manifest.json")["artifacts"].keys()
     for subject in ("target", "unlearned", "retrained"):
-        found = done.scores(subject)
-        assert 0 <= found["tofu.forget_quality"] <= 1
-        assert found["muse.privacy_leakage"] >= -100
-    own = done.scores("retrained")
-    assert own["tofu.forget_quality"] == pytest.approx(1)
-    assert own["muse.privacy_leakage"] == 0
+        scores = done.scores(subject)
+        assert 0 <= scores["tofu.forget_quality"] <= 1
+        assert scores["muse.privacy_leakage"] >= -100
+    scores_retrained = done.scores("retrained")
+    assert scores_retrained["tofu.forget_quality"] == pytest.approx(1)
+    assert scores_retrained["muse.privacy_leakage"] == 0
     assert done.scores("target")["tofu.forget_quality"] < 1
 
     report = done.report
-    changes = done.own("intervals", "change")
+    changes = done.of_subject("intervals", "change")
     inside = {name for name, (low, high) in changes.items() if low <= 0 <= high}
     assert set(report["inside_noise"]) == inside
     assert changes and changes.keys() <= done.scores("change").keys()
     text = (done.folder / "report.md").read_text(encoding="utf-8")
     assert "| score | wanted | before | after | retrained | change |" in text
 
-    given = f"evaluator.retrained_responses={done.folder / 'responses.retrained.jsonl'}"
-    again = run(tmp_path / "again", *TRAINED, output, given)
+    override = f"evaluator.retrained_responses={done.folder / 'responses.retrained.jsonl'}"
+    again = run(tmp_path / "again", *TRAINED, output, override)
     assert "retrained" not in again.read("manifest.json")["artifacts"]
     assert not list(again.folder.glob("*retrained*"))
     for subject in ("target", "unlearned", "change"):
         assert again.scores(subject) == done.scores(subject)
-        assert again.own("intervals", subject) == done.own("intervals", subject)
+        assert again.of_subject("intervals", subject) == done.of_subject("intervals", subject)

@@ -60,13 +60,13 @@ def cosines(model: object, pairs, **options) -> list[float]:
 def tokenizer() -> PreTrainedTokenizerFast:
     """One token a word, [CLS] before and [SEP] after a text."""
     vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
-    own = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    own.pre_tokenizer = pre_tokenizers.Whitespace()
-    own.post_processor = processors.TemplateProcessing(
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=own, **names)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
 def config(**fields) -> BertConfig:
@@ -84,7 +84,7 @@ def bert(tmp_path_factory) -> Path:
     return folder
 
 
-def embedder(folder: Path, pooling: dict | None, *modules: str, **own) -> Path:
+def embedder(folder: Path, pooling: dict | None, *modules: str, **settings) -> Path:
     """Make `folder` a sentence embedder."""
     kinds = modules or ("Transformer", "Pooling", "Normalize")
     paths = ["" if kind == "Transformer" else f"{number}_{kind}" for number, kind in enumerate(kinds)]
@@ -93,7 +93,7 @@ def embedder(folder: Path, pooling: dict | None, *modules: str, **own) -> Path:
         for number, (path, kind) in enumerate(zip(paths, kinds, strict=True))
     ]
     write(folder / "modules.json", entries)
-    write(folder / "sentence_bert_config.json", own)
+    write(folder / "sentence_bert_config.json", settings)
     if pooling is not None:
         write(folder / "1_Pooling" / "config.json", pooling)
     return folder
@@ -104,7 +104,7 @@ def write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def copied(folder: Path, to: Path) -> Path:
+def copy_folder(folder: Path, to: Path) -> Path:
     to.mkdir(exist_ok=True)
     for path in folder.iterdir():
         if path.is_file():
@@ -127,15 +127,15 @@ BY_HAND = {
 OLD = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens"}
 
 
-def expected(folder: Path, pairs, *modes: str, longest: int = 16) -> list[float]:
+def expected_cosines(folder: Path, pairs, *modes: str, longest: int = 16) -> list[float]:
     vectors = {
         text: torch.cat([BY_HAND[mode](states_of(folder, text, longest)) for mode in modes])
         for text in {text for pair in pairs for text in pair}
     }
-    return [float(torch.cosine_similarity(vectors[one], vectors[two], dim=0)) for one, two in pairs]
+    return [float(torch.cosine_similarity(vectors[first], vectors[second], dim=0)) for first, second in pairs]
 
 
-SQUARE = [(one, two) for one in TEXTS for two in TEXTS]
+SQUARE = [(first, second) for first in TEXTS for second in TEXTS]
 
 
 @pytest.mark.parametrize("mode", ["mean", "cls", "max"])
@@ -143,11 +143,11 @@ SQUARE = [(one, two) for one in TEXTS for two in TEXTS]
 def test_pooling_by_hand(bert, tmp_path, mode, spelling):
     """Texts of 0 to 10 words in one padded batch against each alone."""
     said = {OLD[name]: name == mode for name in OLD} if spelling == "old" else {"pooling_mode": mode}
-    folder = embedder(copied(bert, tmp_path), {"word_embedding_dimension": 8, **said})
+    folder = embedder(copy_folder(bert, tmp_path), {"word_embedding_dimension": 8, **said})
     assert judge_trouble(Ask.COSINE, str(folder)) == ""
-    found = cosines(folder, SQUARE)
-    assert found == pytest.approx(expected(folder, SQUARE, mode), abs=1e-6)
-    assert found[0] == pytest.approx(1.0) and min(found) < 0.9
+    similarities = cosines(folder, SQUARE)
+    assert similarities == pytest.approx(expected_cosines(folder, SQUARE, mode), abs=1e-6)
+    assert similarities[0] == pytest.approx(1.0) and min(similarities) < 0.9
 
 
 def test_pooled_leaves_padding_out():
@@ -159,39 +159,39 @@ def test_pooled_leaves_padding_out():
 
 
 def test_several_ways_of_pooling_stand_behind_each_other(bert, tmp_path):
-    folder = embedder(copied(bert, tmp_path), {OLD["mean"]: True, OLD["cls"]: True, OLD["max"]: False})
-    assert cosines(folder, SQUARE) == pytest.approx(expected(folder, SQUARE, "cls", "mean"), abs=1e-6)
+    folder = embedder(copy_folder(bert, tmp_path), {OLD["mean"]: True, OLD["cls"]: True, OLD["max"]: False})
+    assert cosines(folder, SQUARE) == pytest.approx(expected_cosines(folder, SQUARE, "cls", "mean"), abs=1e-6)
 
 
 def test_long_texts_are_cut(bert, tmp_path):
     """At what the files say, and else where the positions end: [CLS], 14 words, [SEP]."""
     long = " ".join(WORDS * 4)
     pairs = [(long, "the cat sat")]
-    folder = embedder(copied(bert, tmp_path), {OLD["mean"]: True}, max_seq_length=5)
-    assert cosines(folder, pairs) == pytest.approx(expected(folder, pairs, "mean", longest=5), abs=1e-6)
+    folder = embedder(copy_folder(bert, tmp_path), {OLD["mean"]: True}, max_seq_length=5)
+    assert cosines(folder, pairs) == pytest.approx(expected_cosines(folder, pairs, "mean", longest=5), abs=1e-6)
     assert cosines(folder, [(long, "the cat sat")]) == pytest.approx([1.0])  # the same three words are left
     folder = embedder(folder, None, max_seq_length=500)
-    assert cosines(folder, pairs) == pytest.approx(expected(folder, pairs, "mean", longest=16), abs=1e-6)
+    assert cosines(folder, pairs) == pytest.approx(expected_cosines(folder, pairs, "mean", longest=16), abs=1e-6)
     folder = embedder(folder, None)
-    assert cosines(folder, pairs) == pytest.approx(expected(folder, pairs, "mean", longest=16), abs=1e-6)
+    assert cosines(folder, pairs) == pytest.approx(expected_cosines(folder, pairs, "mean", longest=16), abs=1e-6)
 
 
 def test_lower_case_where_the_files_say_so(bert, tmp_path):
-    folder = embedder(copied(bert, tmp_path), {OLD["mean"]: True}, do_lower_case=True)
+    folder = embedder(copy_folder(bert, tmp_path), {OLD["mean"]: True}, do_lower_case=True)
     assert cosines(folder, [("The CAT sat", "the cat sat")]) == pytest.approx([1.0])
     folder = embedder(folder, None, do_lower_case=False)
     assert cosines(folder, [("The CAT sat", "the cat sat")])[0] < 0.99  # unknown words
 
 
 def test_batches_change_nothing_and_the_order_is_kept(bert, tmp_path):
-    folder = embedder(copied(bert, tmp_path), {OLD["mean"]: True})
+    folder = embedder(copy_folder(bert, tmp_path), {OLD["mean"]: True})
     together = cosines(folder, SQUARE)
     assert cosines(folder, SQUARE, batch_tokens=16) == pytest.approx(together, abs=1e-6)
     assert cosines(folder, SQUARE[::-1]) == pytest.approx(together[::-1], abs=1e-6)
 
 
 def test_a_response_says_what_was_judged(bert, tmp_path):
-    folder = embedder(copied(bert, tmp_path), {OLD["mean"]: True})
+    folder = embedder(copy_folder(bert, tmp_path), {OLD["mean"]: True})
     asked = judgement(Ask.COSINE, folder, "the cat", "a dog", variant="0")
     (row,) = judge([asked], CPU)
     assert (row.ask, row.variant, row.id, row.output) == (Ask.COSINE, "0", asked.response.id, "the cat")
@@ -201,7 +201,7 @@ def test_a_response_says_what_was_judged(bert, tmp_path):
 
 def test_another_judge_is_asked_again(bert, tmp_path, monkeypatch):
     """What one embedder said is kept; pooling that changes in a folder within makes it another one."""
-    folder = embedder(copied(bert, tmp_path / "judge"), {OLD["mean"]: True, OLD["cls"]: False})
+    folder = embedder(copy_folder(bert, tmp_path / "judge"), {OLD["mean"]: True, OLD["cls"]: False})
     settings, _ = require_settings(
         compose(
             [
@@ -216,16 +216,16 @@ def test_another_judge_is_asked_again(bert, tmp_path, monkeypatch):
     def cosine() -> float:
         answers = Answers(responses=rows, evaluator=settings.evaluator)
         rows[:] = add_judgements(answers, settings, "model")
-        (found,) = (row.cosine for row in rows if row.ask is Ask.COSINE)
-        return found
+        (value,) = (row.cosine for row in rows if row.ask is Ask.COSINE)
+        return value
 
     mean = cosine()
-    assert mean == pytest.approx(*expected(folder, [("the cat", "a dog")], "mean"), abs=1e-6)
+    assert mean == pytest.approx(*expected_cosines(folder, [("the cat", "a dog")], "mean"), abs=1e-6)
     monkeypatch.setattr("lume_run.evaluation.scoring.judge", lambda *_: pytest.fail("asked again"))
     assert cosine() == mean
     monkeypatch.undo()
     embedder(folder, {OLD["mean"]: False, OLD["cls"]: True})
-    assert cosine() == pytest.approx(*expected(folder, [("the cat", "a dog")], "cls"), abs=1e-6)
+    assert cosine() == pytest.approx(*expected_cosines(folder, [("the cat", "a dog")], "cls"), abs=1e-6)
     assert mean != rows[-1].cosine
 
 
@@ -252,7 +252,7 @@ def test_entailment_of_plain_pairs():
     asked = [judgement(Ask.ENTAILMENT, NLI, *pair, variant="reverse") for pair in PAIRS]
     together = judge([*asked, *asked], CPU)
     assert [row.label for row in together] == [*PAIRS.values()] * 2
-    assert [judge([one], CPU)[0] for one in asked] == together[: len(asked)]
+    assert [judge([judgement], CPU)[0] for judgement in asked] == together[: len(asked)]
     assert {(row.ask, row.variant, row.cosine) for row in together} == {(Ask.ENTAILMENT, "reverse", None)}
 
 
@@ -260,7 +260,7 @@ def test_entailment_of_plain_pairs():
 def test_entailment_has_a_direction():
     pairs = [("A black dog is sleeping on a red sofa.", "A dog is sleeping.")]
     there, back = (
-        judge([judgement(Ask.ENTAILMENT, NLI, *own) for own in side], CPU) for side in (pairs, [pairs[0][::-1]])
+        judge([judgement(Ask.ENTAILMENT, NLI, *pair) for pair in side], CPU) for side in (pairs, [pairs[0][::-1]])
     )
     assert there[0].label == "entailment" != back[0].label
 
@@ -285,7 +285,7 @@ def test_labels_are_in_lower_case(tmp_path):
 
 
 def reason(ask: Ask, model: object, *, early: bool = True) -> str:
-    """Why there is no judge, as told before training (`early`) and by each response."""
+    """Why there is no judge, as reported before training (`early`) and by each response."""
     first, second = judge([judgement(ask, model, "the cat", "a dog"), judgement(ask, model, "dog", "")], CPU)
     assert first.reason == second.reason and first.cosine is first.label is None
     assert judge_trouble(ask, str(model)) == (first.reason if early else "")
@@ -300,15 +300,15 @@ def reason(ask: Ask, model: object, *, early: bool = True) -> str:
 def test_what_cannot_be_reached(monkeypatch, ask, remedy, model):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     only_local.cache_clear()
-    found = reason(ask, model)
-    assert f"'{model}' is neither a folder here nor reachable on the hub" in found
-    assert found.endswith(f"by evaluator.suites.{remedy}")
+    why = reason(ask, model)
+    assert f"'{model}' is neither a folder here nor reachable on the hub" in why
+    assert why.endswith(f"by evaluator.suites.{remedy}")
     only_local.cache_clear()
 
 
 def test_what_is_no_embedder(bert, tmp_path):
     assert "no modules.json" in reason(Ask.COSINE, bert)
-    folder = embedder(copied(bert, tmp_path), {OLD["mean"]: True}, "Transformer", "Pooling", "Dense")
+    folder = embedder(copy_folder(bert, tmp_path), {OLD["mean"]: True}, "Transformer", "Pooling", "Dense")
     assert "made of Transformer, Pooling, Dense" in reason(Ask.COSINE, folder)
     folder = embedder(folder, {"pooling_mode_lasttoken": True})
     assert "pools by pooling_mode_lasttoken" in reason(Ask.COSINE, folder)
@@ -329,13 +329,13 @@ def test_what_is_no_embedder(bert, tmp_path):
 def test_what_tells_no_entailment(bert, tmp_path):
     assert "its labels are label_0, label_1" in reason(Ask.ENTAILMENT, bert)
     (tmp_path / "headless").mkdir()
-    folder = copied(bert, tmp_path / "headless")  # the labels of a classifier over the weights of none
+    folder = copy_folder(bert, tmp_path / "headless")  # the labels of a classifier over the weights of none
     write(folder / "config.json", config(id2label={0: "entailment", 1: "neutral"}).to_dict() | {"model_type": "bert"})
     assert "lacks trained weights (classifier.bias, classifier.weight" in reason(Ask.ENTAILMENT, folder, early=False)
 
 
 def test_numbers_that_are_not_finite_are_no_judgement(bert, tmp_path):
-    folder = embedder(copied(bert, tmp_path), {OLD["mean"]: True})
+    folder = embedder(copy_folder(bert, tmp_path), {OLD["mean"]: True})
     broken = BertModel.from_pretrained(folder)
     with torch.no_grad():
         broken.embeddings.word_embeddings.weight.fill_(torch.nan)
@@ -344,8 +344,8 @@ def test_numbers_that_are_not_finite_are_no_judgement(bert, tmp_path):
 
 
 def test_one_missing_judge_leaves_the_others_alone(bert, tmp_path):
-    folder = embedder(copied(bert, tmp_path), {OLD["mean"]: True})
-    found = judge(
+    folder = embedder(copy_folder(bert, tmp_path), {OLD["mean"]: True})
+    responses = judge(
         [
             judgement(Ask.ENTAILMENT, bert, "the cat", "a cat"),
             judgement(Ask.COSINE, folder, "the cat", "the cat"),
@@ -353,5 +353,5 @@ def test_one_missing_judge_leaves_the_others_alone(bert, tmp_path):
         ],
         CPU,
     )
-    assert [row.cosine for row in found] == [None, pytest.approx(1.0), None]
-    assert [bool(row.reason) for row in found] == [True, False, True]
+    assert [row.cosine for row in responses] == [None, pytest.approx(1.0), None]
+    assert [bool(row.reason) for row in responses] == [True, False, True]

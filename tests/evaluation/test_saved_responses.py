@@ -40,8 +40,10 @@ def test_every_bad_line_is_named(tmp_path):
     assert all(problem.what and problem.remedy for problem in caught.value.problems)
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"", "holds no"), (b"\n\n", "holds no"), (b"\xff\xfe", "is not text")])
-def test_a_file_that_holds_no_responses(tmp_path, content, told):
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "holds no"), (b"\n\n", "holds no"), (b"\xff\xfe", "is not text")]
+)
+def test_a_file_that_holds_no_responses(tmp_path, content, message):
     (tmp_path / "responses.jsonl").write_bytes(content)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         read_responses(tmp_path / "responses.jsonl")

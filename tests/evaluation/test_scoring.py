@@ -8,7 +8,7 @@ from lume_run.evaluation.scoring import gate
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "target", "floor", "passed", "told"),
+    ("accuracy", "target", "floor", "passed", "reason"),
     [
         (0.371, 0.5, 0.371, True, "MMLU 0.371 against 0.371 (published threshold)"),
         (0.3709, 0.1, 0.371, False, "MMLU 0.371 against 0.371 (published threshold)"),
@@ -24,7 +24,7 @@ from lume_run.evaluation.scoring import gate
         (None, None, 0.371, None, "MMLU was not measured"),
     ],
 )
-def test_mmlu_gate(accuracy, target, floor, passed, told):
-    found, rule = gate(accuracy, target, floor)
-    assert found is passed
-    assert told in rule
+def test_mmlu_gate(accuracy, target, floor, passed, reason):
+    result, rule = gate(accuracy, target, floor)
+    assert result is passed
+    assert reason in rule

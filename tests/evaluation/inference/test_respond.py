@@ -1,4 +1,4 @@
-"""The model runner: a batch answers as single prompts do, and as the official inference did on the golden model."""
+"""A loaded model: a batch answers as single prompts do, and as the official inference did on the golden model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lume_run.tasks.lume import LumeTask
 CPU = torch.device("cpu")
 
 
-def runner_of(folder, **sizes) -> LoadedModel:
+def load_folder(folder, **sizes) -> LoadedModel:
     settings = ModelSettings(name="test", path=str(folder), dtype="float32")
     options = {"max_new_tokens": 24, "max_length": 512, "batch_tokens": 4096} | sizes
     model = load_model(str(folder), settings, CPU).eval()
@@ -41,7 +41,7 @@ def runner_of(folder, **sizes) -> LoadedModel:
 @pytest.fixture(scope="module")
 def stories(shared) -> LoadedModel:
     """A real pretrained Llama."""
-    return runner_of(shared / "models" / "stories260K")
+    return load_folder(shared / "models" / "stories260K")
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +57,16 @@ def test_batched_text_equals_one_prompt_at_a_time(stories, rows):
     assert len(set(alone)) > len(rows) // 2  # not all the same
 
 
-def scored(runner, examples):
+def answer_scores(loaded, examples):
     """Every expected answer under teacher forcing, in one batch."""
-    return score_rows(runner, [token_row(Question(example=example, ask=Ask.LOGPROB), runner) for example in examples])
+    return score_rows(loaded, [token_row(Question(example=example, ask=Ask.LOGPROB), loaded) for example in examples])
 
 
 def test_batched_scores_equal_one_row_at_a_time(stories, rows):
     assert {row.subtask for row in rows} == {"novels", "bios", "wiki"}
     assert len({len(token_row(Question(example=row, ask=Ask.LOGPROB), stories).ids) for row in rows}) > 20  # padding
-    for together, row in zip(scored(stories, rows), rows, strict=True):
-        (alone,) = scored(stories, [row])
+    for together, row in zip(answer_scores(stories, rows), rows, strict=True):
+        (alone,) = answer_scores(stories, [row])
         assert together.tokens == alone.tokens
         assert together.hits == alone.hits
         for name in ("logps", "means", "variances"):
@@ -88,7 +88,7 @@ def test_answer_logps_are_the_hugging_face_loss(stories, rows):
         )
         for number, row in enumerate(rows[:6])
     ]
-    for document, (total, tokens, *_) in zip(documents, scored(stories, documents), strict=True):
+    for document, (total, tokens, *_) in zip(documents, answer_scores(stories, documents), strict=True):
         ids = torch.tensor([stories.tokenizer(document.answer)["input_ids"][: stories.max_length]])
         with torch.no_grad():
             loss = stories.model(input_ids=ids, labels=ids).loss
@@ -98,7 +98,7 @@ def test_answer_logps_are_the_hugging_face_loss(stories, rows):
 
 def test_choices_do_not_depend_on_the_batch(stories, rows):
     """Left padding with wrong positions once cost a peer half of its MMLU accuracy."""
-    asked = [
+    examples = [
         Example(
             id=row.id,
             raw_id=row.id,
@@ -112,10 +112,10 @@ def test_choices_do_not_depend_on_the_batch(stories, rows):
         )
         for row in rows
     ]
-    together = choice_logps(stories, asked)
-    for one, example in zip(together, asked, strict=True):
-        assert one == pytest.approx(choice_logps(stories, [example])[0], abs=1e-4)
-    ids = torch.tensor([stories.tokenizer(asked[0].prompt)["input_ids"]])
+    together = choice_logps(stories, examples)
+    for logps_of_example, example in zip(together, examples, strict=True):
+        assert logps_of_example == pytest.approx(choice_logps(stories, [example])[0], abs=1e-4)
+    ids = torch.tensor([stories.tokenizer(examples[0].prompt)["input_ids"]])
     with torch.no_grad():
         logps = stories.model(input_ids=ids).logits[0, -1].log_softmax(-1)
     option = stories.tokenizer(" A", add_special_tokens=False)["input_ids"][-1]
@@ -131,10 +131,10 @@ def test_an_interrupted_evaluation_asks_only_what_is_missing(stories, rows, tmp_
     kept = [Response(**{**_fields(response), "output": "kept"}) for response in whole[:5]]
     torn = to_json(whole[5])[:40]
     (again / "responses.partial.0.jsonl").write_text("".join(to_json(r) + "\n" for r in kept) + torn, encoding="utf-8")
-    found = collect_responses(stories, questions, again, "title")
-    assert [response.output for response in found[:5]] == ["kept"] * 5
-    assert found[5:] == whole[5:]
-    assert read_jsonl(again / "responses.jsonl", Response) == found
+    responses = collect_responses(stories, questions, again, "title")
+    assert [response.output for response in responses[:5]] == ["kept"] * 5
+    assert responses[5:] == whole[5:]
+    assert read_jsonl(again / "responses.jsonl", Response) == responses
     assert not list(again.glob("responses.partial*"))
 
 
@@ -145,14 +145,14 @@ def _fields(response: Response) -> dict:
 def test_official_inference_on_the_golden_model(shared):
     """Texts, document losses and final numbers of the official script's own run (transformers 5, float32)."""
     golden = shared / "golden" / "semeval" / "pipeline"
-    runner = runner_of(shared / "golden" / "lm" / "model", tokenizer=shared / "golden" / "lm" / "tokenizer")
+    loaded = load_folder(shared / "golden" / "lm" / "model", tokenizer=shared / "golden" / "lm" / "tokenizer")
     task = LumeTask(name="lume", subtasks=["novels", "bios", "wiki"], source="folder", data_dir=str(golden / "data"))
     data = task.load(0)
     responses = []
     for split, examples in ((Split.FORGET, data.forget), (Split.RETAIN, data.retain)):
         official = pandas.read_csv(golden / "out" / f"{split}_0.csv", dtype=str, keep_default_na=False)
         expected = dict(zip(official["id"].str.replace('"', ""), official["model_output"], strict=True))
-        texts = greedy_texts(runner, examples)
+        texts = greedy_texts(loaded, examples)
         assert {example.id: text for example, text in zip(examples, texts, strict=True)} == expected
         responses += [_response(example, output=text) for example, text in zip(examples, texts, strict=True)]
     for split in (Split.MEMBER, Split.NONMEMBER):
@@ -160,7 +160,7 @@ def test_official_inference_on_the_golden_model(shared):
         documents = [_document(json.loads(line), split) for line in lines]
         official = pandas.read_csv(golden / "out" / "mia_results" / f"{split}_0.csv")
         for document, nll, (total, tokens, *_) in zip(
-            documents, official["nll"], scored(runner, documents), strict=True
+            documents, official["nll"], answer_scores(loaded, documents), strict=True
         ):
             assert -total / tokens == pytest.approx(nll, abs=1e-5)
             responses.append(_response(document, logp_sum=total, tokens=tokens))
@@ -178,10 +178,10 @@ def _document(fields: dict, split: Split) -> Example:
     )  # fmt: skip
 
 
-def _response(example: Example, **found) -> Response:
-    own = {name: getattr(example, name) for name in ("id", "split", "subtask", "kind", "document", "prompt")}
-    ask = Ask.GENERATE if "output" in found else Ask.LOGPROB
-    return Response(ask=ask, expected=example.answer, **own, **found)
+def _response(example: Example, **answer) -> Response:
+    of_example = {name: getattr(example, name) for name in ("id", "split", "subtask", "kind", "document", "prompt")}
+    ask = Ask.GENERATE if "output" in answer else Ask.LOGPROB
+    return Response(ask=ask, expected=example.answer, **of_example, **answer)
 
 
 def test_only_safetensors_are_loaded(tmp_path, tiny):
@@ -197,7 +197,7 @@ def test_only_safetensors_are_loaded(tmp_path, tiny):
 
 
 @pytest.fixture(scope="module")
-def asked(rows) -> list[Question]:
+def questions(rows) -> list[Question]:
     """Every ask about real rows of the three tasks, with other prompts, answers and lengths."""
     few = rows[::5]
     long = [Question(example=row, ask=Ask.GENERATE) for row in rows]
@@ -211,39 +211,41 @@ def asked(rows) -> list[Question]:
     ]
 
 
-def test_a_whole_evaluation_equals_one_question_at_a_time(stories, rows, asked, tmp_path):
+def test_a_whole_evaluation_equals_one_question_at_a_time(stories, rows, questions, tmp_path):
     """Texts and tokens exactly, numbers to float32 rounding; real rows of all three tasks."""
     assert {row.subtask for row in rows} == {"novels", "bios", "wiki"}
     assert all(len({row.subtask for row in rows if row.kind is kind}) == 3 for kind in (Kind.COMPLETION, Kind.QUESTION))
-    together = collect_responses(stories, asked, tmp_path, "title")
-    for question, found in zip(asked, together, strict=True):
+    together = collect_responses(stories, questions, tmp_path, "title")
+    for question, response in zip(questions, together, strict=True):
         ((alone,),) = run_batch(stories, requests_of([question], stories))[0]
-        assert (found.id, found.ask, found.variant) == (alone.id, alone.ask, alone.variant)
-        assert (found.output, found.token_ids, found.tokens) == (alone.output, alone.token_ids, alone.tokens)
-        assert found.hits == alone.hits
+        assert (response.id, response.ask, response.variant) == (alone.id, alone.ask, alone.variant)
+        assert (response.output, response.token_ids, response.tokens) == (alone.output, alone.token_ids, alone.tokens)
+        assert response.hits == alone.hits
         for name in ("logps", "means", "variances"):
-            assert getattr(found, name) == pytest.approx(getattr(alone, name), abs=2e-4), name
+            assert getattr(response, name) == pytest.approx(getattr(alone, name), abs=2e-4), name
         for name in ("logp_sum", "gradient"):
-            assert (getattr(found, name) is None) == (getattr(alone, name) is None)
-            assert getattr(found, name) is None or getattr(found, name) == pytest.approx(getattr(alone, name), rel=1e-4)
+            value, value_alone = getattr(response, name), getattr(alone, name)
+            assert (value is None) == (value_alone is None)
+            assert value is None or value == pytest.approx(value_alone, rel=1e-4)
 
 
-def test_questions_with_the_same_input_share_a_run(stories, rows, asked, tmp_path):
+def test_questions_with_the_same_input_share_a_run(stories, rows, questions, tmp_path):
     """The short text is the beginning of the long one, and what was run is counted."""
-    found = {key_of_response(one): one for one in collect_responses(stories, asked, tmp_path, "title")}
+    together = collect_responses(stories, questions, tmp_path, "title")
+    responses = {key_of_response(response): response for response in together}
     cost = read_cost(tmp_path)
     few = len(rows[::5])
-    assert {ask: own["prompts"] for ask, own in cost.items()} == {
+    assert {ask: of_ask["prompts"] for ask, of_ask in cost.items()} == {
         "generate": len({row.prompt for row in rows}),
         "sample": 2 * few,
         "logprob": len({(row.prompt, row.answer) for row in rows}) + few,
         "gradient": 2,
     }
-    long = [found[Ask.GENERATE, row.id, ""] for row in {row.prompt: row for row in rows}.values()]
-    assert cost["generate"]["tokens"] == sum(one.tokens for one in long)
+    long = [responses[Ask.GENERATE, row.id, ""] for row in {row.prompt: row for row in rows}.values()]
+    assert cost["generate"]["tokens"] == sum(response.tokens for response in long)
     assert 0 < cost["logprob"]["passes"] < cost["logprob"]["prompts"]
     for row in rows[::5]:
-        short, whole = found[Ask.GENERATE, row.id, "short"], found[Ask.GENERATE, row.id, ""]
+        short, whole = responses[Ask.GENERATE, row.id, "short"], responses[Ask.GENERATE, row.id, ""]
         assert short.tokens == min(5, whole.tokens)
         assert whole.output.startswith(short.output)
 
@@ -255,12 +257,13 @@ def key_of_response(response: Response):
 def test_a_continuation_of_limited_length_is_expected_to_be_as_long(stories, rows):
     story = next(row for row in rows if row.kind is Kind.COMPLETION)
     question = next(row for row in rows if row.kind is Kind.QUESTION)
-    cut, whole = (
-        run_batch(stories, requests_of([Question(example=row, ask=Ask.GENERATE, variant="v", limit=4)], stories))[0][0][
-            0
-        ]
-        for row in (story, question)
-    )
+
+    def answer(example: Example) -> Response:
+        asked = Question(example=example, ask=Ask.GENERATE, variant="v", limit=4)
+        ((response,),) = run_batch(stories, requests_of([asked], stories))[0]
+        return response
+
+    cut, whole = answer(story), answer(question)
     assert len(stories.tokenizer(cut.expected, add_special_tokens=False)["input_ids"]) == 4
     assert story.answer.startswith(cut.expected)
     assert whole.expected == question.answer
@@ -273,7 +276,7 @@ def test_samples_follow_the_model(stories, rows):
     with torch.no_grad():
         p = stories.model(input_ids=torch.tensor([row.ids])).logits[0, -1].softmax(-1)
     for token in p.topk(3).indices.tolist():
-        share = sum(own == [token] for own in drawn) / 2000
+        share = sum(tokens == [token] for tokens in drawn) / 2000
         assert share == pytest.approx(float(p[token]), abs=4 * float((p[token] * (1 - p[token]) / 2000) ** 0.5))
 
 
@@ -300,10 +303,10 @@ def test_the_gradient_is_that_of_the_mean_label_loss(stories, rows):
     assert all(weight.grad is None for weight in stories.model.parameters())  # nothing is left behind
 
 
-def test_gradients_of_half_precision_are_told_apart():
+def test_gradients_of_half_precision_differ():
     """In bfloat16 both norms would be 1.0."""
     pair = [torch.tensor([1.0, small], dtype=torch.bfloat16) for small in (0.01, 0.02)]
-    assert [norm_of(one) for one in pair] == pytest.approx([1.00005, 1.0002], abs=1e-5)
+    assert [norm_of(gradient) for gradient in pair] == pytest.approx([1.00005, 1.0002], abs=1e-5)
 
 
 def test_the_models_own_settings_do_not_make_greedy_text_a_search(stories, rows):
@@ -317,12 +320,12 @@ def test_the_models_own_settings_do_not_make_greedy_text_a_search(stories, rows)
         config.num_beams, config.do_sample, config.temperature = None, None, None
 
 
-def test_options_are_told_apart_by_their_first_token(stories, rows):
-    asked = [
+def test_options_differ_by_their_first_token(stories, rows):
+    examples = [
         replace(rows[0], kind=Kind.CHOICE, choices=choices, answer=choices[0])
         for choices in (("A", "B"), ("Yes", "Yesterday"))
     ]
-    first, none = choice_logps(stories, asked)
+    first, none = choice_logps(stories, examples)
     assert len(first) == 2
     assert none == ()  # this vocabulary begins both with Y
 
