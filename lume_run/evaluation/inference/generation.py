@@ -38,7 +38,7 @@ def continuations(
             prompts, limit=limit, stops=stops, seeds=seeds, temperature=loaded.temperature
         )
     batch = batch_of(rows, loaded)
-    config = GenerationConfig(  # what it leaves open, such as a repetition penalty, is as the model's own one says
+    config = GenerationConfig(  # what it leaves open, such as a repetition penalty, is as the model's config says
         max_new_tokens=limit,
         do_sample=False,
         num_beams=1,

@@ -49,7 +49,7 @@ def requests_of(questions: Sequence[Question], loaded: LoadedModel) -> list[Requ
 
 
 def distinguishing_key(question: Question) -> tuple[Any, ...]:
-    """What tells runs on the same tokens apart: the name of a sample, the options of a choice."""
+    """What distinguishes runs on the same tokens: the name of a sample, the options of a choice."""
     if question.ask is Ask.SAMPLE:
         return question.example.id, question.variant
     return question.example.choices if question.ask is Ask.CHOICE else ()

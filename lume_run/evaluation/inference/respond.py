@@ -111,7 +111,7 @@ def response_of(question: Question, **fields: Any) -> Response:
 
 
 def key_of(question: Question) -> tuple[Ask, str, str]:
-    """What tells responses of one model apart."""
+    """What distinguishes the responses of one model."""
     return question.ask, question.example.id, question.variant
 
 
