@@ -35,9 +35,9 @@ from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.memory.estimate import Estimator, Lengths
 from lume_run.pipeline.memory.launch_mode import estimator_of
 from lume_run.pipeline.run import Run
+from lume_run.training.build import build_trainer
 from lume_run.training.callbacks import Clock
 from lume_run.training.job import TrainingJob
-from lume_run.training.optimise import build_trainer
 from lume_run.training.reference import ReferenceCache
 from lume_run.training.schedule import Schedule, build_schedule
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-# Of processes that share a stage only the first one talks. Emoji: `file.jsonl:100: ...` would show one.
+# Of the processes that share a stage only the first prints. Without emoji: `file.jsonl:100: ...` would show one.
 console = Console(stderr=True, highlight=False, emoji=False, quiet=os.environ.get("RANK", "0") != "0")
 SECONDS_BETWEEN_LINES = 20.0  # progress in a log file, where a bar cannot be redrawn
 LIBRARY_NOISE = {  # what libraries log on import on a machine without a GPU, by logger; all else they log is shown
@@ -25,7 +25,7 @@ def _is_no_noise(text: str, record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(text)
 
 
-for _logger, _text in LIBRARY_NOISE.items():  # their levels would be set anew as they come in
+for _logger, _text in LIBRARY_NOISE.items():  # not by their levels, which the libraries set when they are imported
     logging.getLogger(_logger).addFilter(partial(_is_no_noise, _text))
 
 
@@ -40,7 +40,7 @@ class Progress:
         self.task: Any = None
 
     def start(self, done: int = 0) -> None:
-        """Begin, or go on, at `done`."""
+        """Begin, or resume, at `done`."""
         self.done = self.first = done
         self.began = self.printed = time.monotonic()
         if console.is_terminal:

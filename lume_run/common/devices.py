@@ -62,7 +62,7 @@ class PeakMemory:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device or this machine has no memory left to give; torch has no one class for it."""
+    """Whether an error says that a device or this machine has no memory left; torch has no one class for it."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY_MESSAGES))
 
@@ -92,8 +92,9 @@ def device_of(name: str) -> torch.device:
     import torch
 
     if name == "auto":
-        found = torch.cuda.is_available()
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if found else torch.device("cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RunError(f"launch.device={name}, but torch sees no CUDA device; use launch.device=cpu")

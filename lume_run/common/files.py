@@ -15,9 +15,9 @@ from typing import Any
 from lume_run.common.errors import LumeError, RunError
 
 LIVE = "live.jsonl"  # what training logs, a line a step, as it goes
-MAX_HASHED_BYTES = 64 * 2**20  # larger files are told apart by size and time, not by reading gigabytes
+MAX_HASHED_BYTES = 64 * 2**20  # larger files are compared by size and time, not by reading gigabytes
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-DISK_FULL_MESSAGES = re.compile(  # by libraries that write without Python's own files: safetensors, tokenizers, torch
+DISK_FULL_MESSAGES = re.compile(  # of libraries that write without Python's own files: safetensors, tokenizers, torch
     rf"No space left|quota exceeded|File too large|os error ({'|'.join(map(str, DISK_FULL_ERRNOS))})\b"
     r"|PytorchStreamWriter failed|inline_container\.cc.*unexpected pos|iostream error"
 )
@@ -55,7 +55,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def full_disk_error(error: BaseException, folder: Path) -> RunError | None:
-    """What to tell of an error that came of a disk without room, wherever in its chain that stands; None of others."""
+    """The message for an error with a full disk anywhere in its chain; None for other errors."""
     links: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in links:
@@ -63,14 +63,14 @@ def full_disk_error(error: BaseException, folder: Path) -> RunError | None:
         link = link.__cause__ or link.__context__
     for link in links:
         if getattr(link, "errno", None) in DISK_FULL_ERRNOS or DISK_FULL_MESSAGES.search(str(link)):
-            if told := next((own for own in links if isinstance(own, RunError)), None):
-                return told  # and what was written on the way out failed too
-            place = next(own for own in (folder, *folder.parents) if own.exists())
-            free = shutil.disk_usage(place).free / 2**20
-            said = next(iter(str(link).split("\n")), "")
+            if run_error := next((error for error in links if isinstance(error, RunError)), None):
+                return run_error  # the run failed with this one, and then the disk was too full to write it down
+            existing = next(path for path in (folder, *folder.parents) if path.exists())
+            free = shutil.disk_usage(existing).free / 2**20
+            reason = next(iter(str(link).split("\n")), "")
             return RunError(
-                f"The disk is full: {said}\n  {folder} could not be written; {free:,.0f} MiB are free there.\n"
-                "  - make room and start the same command again: it goes on from what was finished\n"
+                f"The disk is full: {reason}\n  {folder} could not be written; {free:,.0f} MiB are free there.\n"
+                "  - make room and start the same command again: it resumes from what was finished\n"
                 "  - or take less: trainer.keep_checkpoints=1 (room for two is needed while the next is written)\n"
                 "  - or put everything elsewhere: output_dir=FOLDER"
             )
@@ -83,6 +83,6 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, LumeError) or (told := full_disk_error(error, folder)) is None:
+        if isinstance(error, LumeError) or (explained := full_disk_error(error, folder)) is None:
             raise
-        raise told from error
+        raise explained from error

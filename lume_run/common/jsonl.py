@@ -42,7 +42,7 @@ def from_json(cls: type[Record], line: str) -> Record:
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number, text) of every non-blank line, split at newlines only.
 
-    `str.splitlines` would also cut at U+2028, which stands inside some released rows.
+    `str.splitlines` would also cut at U+2028, which is inside some released rows.
     """
     text = path.read_text(encoding="utf-8")
     for number, line in enumerate(text.split("\n"), 1):

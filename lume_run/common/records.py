@@ -1,4 +1,4 @@
-"""The records that pass between rooms, and how they are written to and read from JSON lines.
+"""The records that pass between packages.
 
 No torch here: data, responses and scores can be handled on a machine without it.
 """
@@ -13,7 +13,7 @@ SEPARATOR = " "  # between prompt and answer, unless one of them brings its own 
 
 
 class Split(StrEnum):
-    """Where an example stands in an unlearning experiment."""
+    """The role of an example in an unlearning experiment."""
 
     FORGET = "forget"
     RETAIN = "retain"
@@ -91,7 +91,7 @@ class Ask(StrEnum):
     GENERATE = "generate"  # greedy continuation of the prompt
     LOGPROB = "logprob"  # log-probability of the answer under teacher forcing
     CHOICE = "choice"  # log-probability of each option's first token
-    SAMPLE = "sample"  # continuation drawn from the model; `variant` is the number of the draw
+    SAMPLE = "sample"  # continuation sampled from the model; `variant` is the number of the sample
     GRADIENT = "gradient"  # size of the loss gradient of the answer
     COSINE = "cosine"  # a sentence embedder's judgement of a greedy continuation
     ENTAILMENT = "entailment"  # an entailment model's judgement of a greedy continuation
@@ -104,7 +104,7 @@ JUDGED = (Ask.COSINE, Ask.ENTAILMENT)  # asked of a judge about a text, not of t
 class Question:
     """One example and what to run the model for.
 
-    `variant` names another prompt or answer that stands in the example's place. `limit` [tokens] is the longest
+    `variant` names another prompt or answer in place of the example's. `limit` [tokens] is the longest
     continuation where it is shorter than the evaluator's; 0: the evaluator's.
     """
 

@@ -1,8 +1,8 @@
-"""Artifacts by content: what depends on the same things is made once and shared.
+"""Artifacts by content: those with the same inputs are built once and shared.
 
-An artifact is a folder. It is built in `<path>.partial` (kept across kills, so that a builder can
-go on where it stopped) under a file lock, then renamed, with a DONE.json that records the hash of
-everything it was made from. Whoever comes second, or at the same time, finds it done.
+An artifact is a folder. It is built in `<path>.partial` (kept when a process is killed, so that a build can resume)
+under a file lock, then renamed, with a DONE.json that records its inputs and their hash. A process that comes second,
+or at the same time, finds it done.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lume_run.common.console import console
 from lume_run.common.errors import RunError
 from lume_run.common.files import content_hash, explain_full_disk, write_json
 
-RANKS_LOCK = "ranks.lock"  # in the folder that ranks write to: each of them holds it, shared, for as long as it lives
-WAIT_SECONDS = 60.0  # for ranks of a killed driver; they are gone at once unless a disk or a GPU holds them
+RANKS_LOCK = "ranks.lock"  # in the folder that ranks write to: each rank holds it, shared, as long as it lives
+WAIT_SECONDS = 60.0  # for ranks of a killed driver; they end at once unless a disk or a GPU blocks them
 
 DONE_FILE = "DONE.json"
 INPUTS_FILE = "MADE_FROM.json"
@@ -31,11 +31,11 @@ INPUTS_FILE = "MADE_FROM.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A folder to be, what it is made from, and how.
+    """A folder to be built, its inputs, and how to build it.
 
-    `inputs` must name everything the content depends on. `build(folder)` fills the folder and may
-    find there what an interrupted build left. Where several processes can `share` the work, each of them runs `build`,
-    and then one process `gather`s what they left.
+    `inputs` must name everything the content depends on. `build(folder)` fills the folder, which may hold files of an
+    interrupted build. Where several processes can `share` the work, each of them runs `build`, and then one process
+    `gather`s their files.
     """
 
     stage: str
@@ -49,21 +49,21 @@ class Artifact:
 
     @property
     def key(self) -> str:
-        """The hash of what it is made from."""
+        """The hash of the inputs."""
         return content_hash(self.inputs)
 
     @property
     def is_done(self) -> bool:
-        """Whether the folder exists and was made from the same things."""
+        """Whether the folder exists and was built from the same inputs."""
         return bool(_read_record(self.path / DONE_FILE).get("key") == self.key)
 
     @property
     def seconds(self) -> float:
-        """How long making it took [s]."""
+        """How long the build took [s]."""
         return float(json.loads((self.path / DONE_FILE).read_text(encoding="utf-8"))["seconds"])
 
     def make(self, spawn: Callable[[Artifact, Path], None] | None = None) -> Path:
-        """Build it unless it is done; wait for whoever builds it already. `spawn` has several processes build it."""
+        """Build it unless it is done; wait for a process that does already. `spawn` has several processes build it."""
         if self.is_done:
             return self.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Artifact:
         try:
             lock.acquire(timeout=0.1)
         except Timeout:
-            console.print(f"  waiting for another process that is making {self.path}")
+            console.print(f"  waiting for another process that builds {self.path}")
             lock.acquire()
         try:
             if not self.is_done:
@@ -85,7 +85,7 @@ class Artifact:
         partial = self.path.with_name(self.path.name + ".partial")
         if _read_record(partial / DONE_FILE).get("key") != self.key:  # else only the renaming is left to do
             self._fill(partial, spawn)
-        if self.path.exists():  # made from other things: the newer one takes its place
+        if self.path.exists():  # built from other inputs: the newer one takes its place
             shutil.rmtree(self.path)
         partial.replace(self.path)
 
@@ -93,7 +93,7 @@ class Artifact:
         if (partial / RANKS_LOCK).exists():
             wait_for_ranks(partial)
         left = _read_record(partial / INPUTS_FILE)
-        if partial.exists() and left.get("key") != self.key:  # something else was being made here
+        if partial.exists() and left.get("key") != self.key:  # of other inputs
             shutil.rmtree(partial)
             left = {}
         partial.mkdir(exist_ok=True)

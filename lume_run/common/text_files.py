@@ -24,9 +24,9 @@ def read_utf8(path: Path, *, remedy: str) -> str:
 
 
 def utf8_lines(path: Path) -> Iterator[tuple[int, str | Problem]]:
-    """(line number, text or Problem) of every non-blank line: a Problem stands for each line that is not UTF-8.
+    """(line number, text or Problem) of every non-blank line: a Problem for each line that is not UTF-8.
 
-    Split at newlines of any system, and only there: `str.splitlines` would also cut at U+2028, which stands inside some
+    Split at newlines of any system, and only there: `str.splitlines` would also cut at U+2028, which is inside some
     released rows.
     """
     content = path.read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n")

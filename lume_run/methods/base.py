@@ -19,7 +19,7 @@ MIDDLE = -1  # hidden_layer: the other part's layer, or the middle of the model
 class Role(IntEnum):
     """What a row is to the loss: whose prompt it has, and which answer.
 
-    The rows of one example (its own answer, a refusal, another's answer) always stand in the same micro-batch,
+    The rows of one example (its own answer, a refusal, another's answer) are always in the same micro-batch,
     in the same order, so that `Signals` of two roles line up row by row.
     """
 
@@ -37,7 +37,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What a method wants computed for it; the plan turns this into rows, caches and memory.
+    """What must be computed for a method; the plan turns this into rows, caches and memory.
 
     `rows`: the roles it reads. `reference_logps`: roles whose label log-probs under the frozen target
     are cached before training. `reference_logits`, `reference_hidden`: roles that need a live frozen target (the
@@ -76,10 +76,10 @@ class Needs:
         )
 
 
-def _same_layer(one: int | None, other: int | None) -> int | None:
-    wanted = {layer for layer in (one, other) if layer is not None}
+def _same_layer(layer: int | None, other: int | None) -> int | None:
+    wanted = {number for number in (layer, other) if number is not None}
     if len(wanted - {MIDDLE}) > 1:
-        raise ValueError(f"the parts read different layers ({one} and {other}); give both the same")
+        raise ValueError(f"the parts read different layers ({layer} and {other}); give both the same")
     return max(wanted, default=None)  # MIDDLE is the smallest
 
 
@@ -106,13 +106,13 @@ class Totals:
 
     def of(self, role: Role) -> Count:
         """Counts of one role, each at least 1 so that a share of nothing is 0."""
-        own = self.counts.get(role, Count())
+        count = self.counts.get(role, Count())
         return Count(
-            rows=max(1, own.rows),
-            tokens=max(1, own.tokens),
-            labels=max(1, own.labels),
-            positions=max(1, own.positions),
-            lengths=own.lengths,
+            rows=max(1, count.rows),
+            tokens=max(1, count.tokens),
+            labels=max(1, count.labels),
+            positions=max(1, count.positions),
+            lengths=count.lengths,
         )
 
 
@@ -181,7 +181,7 @@ class Signals:
 
 
 def require(signal: Tensor | None) -> Tensor:
-    """A signal that `Needs` asked for; its absence is a mistake in the code, not in a config."""
+    """A signal that `Needs` asks for; without it the code is wrong, not a config."""
     assert signal is not None, "this signal was not asked for in `needs`"
     return signal
 

@@ -25,13 +25,8 @@ def soft_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
 
 def lower_logits(logits: Tensor, tokens: Tensor, by: float) -> Tensor:
     """`logits` (..., V) with those of `tokens` (...) lowered by `by`."""
-    return to_float32(logits).scatter_add(
-        -1, tokens[..., None], torch.full_like(tokens[..., None], -by, dtype=_wide(logits))
-    )
-
-
-def _wide(logits: Tensor) -> torch.dtype:
-    return to_float32(logits).dtype
+    wide, index = to_float32(logits), tokens[..., None]
+    return wide.scatter_add(-1, index, torch.full_like(index, -by, dtype=wide.dtype))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,10 +53,10 @@ class Sum:
     @property
     def needs(self) -> Needs:
         """What all terms need together."""
-        found = Needs(logits=False)
+        needs = Needs(logits=False)
         for term in self.terms:
-            found |= term.part.needs
-        return found
+            needs |= term.part.needs
+        return needs
 
     def __call__(self, s: Signals) -> Tensor:
         """The weighted sum of the terms."""
@@ -65,7 +65,7 @@ class Sum:
 
 @dataclass(frozen=True, kw_only=True)
 class StopWhen:
-    """Bounds that end unlearning early; the run goes on to evaluation and says which one was reached."""
+    """Bounds that end unlearning early; the run then evaluates, and says which bound was reached."""
 
     forget_loss: float | None = setting(None, help="stop after a step whose forget loss is at or below this")
     retain_nll: float | None = setting(
@@ -117,14 +117,14 @@ class Objective:
 
     @property
     def needs(self) -> Needs:
-        """What both parts need together, and retain rows where their NLL is watched.
+        """What both parts need together, and retain rows where `stop_when` has a bound on their NLL.
 
         Raises ValueError for parts that cannot share a forward.
         """
-        found = self.forget.needs | (self.retain.needs if self.retain else Needs(logits=False))
+        needs = self.forget.needs | (self.retain.needs if self.retain else Needs(logits=False))
         if self.stop_when.retain_nll is not None:
-            found = replace(found, rows=found.rows | {Role.RETAIN}, logits=True)
-        return found
+            needs = replace(needs, rows=needs.rows | {Role.RETAIN}, logits=True)
+        return needs
 
     def __call__(self, s: Signals) -> Losses:
         """The weighted sum, with both parts and the mean NLL of forget and retain answers for the log."""

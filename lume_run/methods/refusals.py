@@ -138,7 +138,7 @@ REFUSALS: tuple[str, ...] = (
 
 
 def read_refusals(path: Path) -> tuple[str, ...]:
-    """The refusals of a UTF-8 text file, one a line, in file order; DataError if there are none to be had."""
+    """The refusals of a UTF-8 text file, one a line, in file order; DataError if there are none."""
     remedy = "give a UTF-8 text file with one refusal a line"
     text = read_utf8(path, remedy=remedy)
     refusals = tuple(line.strip() for line in text.split("\n") if line.strip())  # splitlines would cut at U+2028

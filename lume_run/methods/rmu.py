@@ -53,8 +53,8 @@ def released_mean(s: Signals, role: Role, sums: Tensor) -> Tensor:
 
 def direction(size: int, seed: int, like: Tensor) -> Tensor:
     """The random unit vector (H,) of positive entries that forget states are pushed to, fixed by the seed."""
-    drawn = torch.rand(1, 1, size, generator=torch.Generator().manual_seed(seed))[0, 0]
-    unit: Tensor = drawn / drawn.norm()
+    positive = torch.rand(1, 1, size, generator=torch.Generator().manual_seed(seed))[0, 0]
+    unit: Tensor = positive / positive.norm()
     return unit.to(like.device)
 
 

@@ -41,7 +41,7 @@ def only_local(path: str) -> bool:
 
 
 def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
-    """The model's transformers config; raises RunError with the remedy when it cannot be had."""
+    """The model's transformers config; raises RunError with the remedy where it is unavailable."""
     from transformers import AutoConfig
 
     try:
@@ -61,7 +61,7 @@ def generation_config_of(path: str, settings: ModelSettings) -> Any:
 
 
 def unavailable_model_error(path: str, error: Exception) -> RunError:
-    """What to tell someone whose model could not be loaded."""
+    """The error for a model that could not be loaded, with what to do about it."""
     reason = str(error).strip().split("\n")[0]
     remedies = (
         "  - a gated or private id: set HF_TOKEN and accept its licence on the model's page\n"
@@ -132,7 +132,7 @@ def load_model(
     if quantised and settings.quantize != "none":
         options |= {"quantization_config": quantization_config(settings.quantize, kept), "device_map": {"": device}}
     if rooms is not None:
-        gc.collect()  # an earlier model of this kind goes only now: its hooks know it
+        gc.collect()  # frees an earlier model of this kind, which its hooks refer to
         options |= {"device_map": "auto", "max_memory": dict(rooms)}
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options)

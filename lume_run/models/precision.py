@@ -26,7 +26,7 @@ def attention_of(settings: ModelSettings, device: torch.device) -> str:
 
 
 def quantization_config(bits: str, compute: torch.dtype) -> Any:
-    """What transformers is told about bitsandbytes: LLM.int8() (arXiv:2208.07339), or QLoRA's doubly quantised
+    """The bitsandbytes settings for transformers: LLM.int8() (arXiv:2208.07339), or QLoRA's doubly quantised
     4-bit NormalFloat (arXiv:2305.14314), multiplied in the compute dtype."""
     from transformers import BitsAndBytesConfig
 
@@ -42,7 +42,7 @@ def quantization_config(bits: str, compute: torch.dtype) -> Any:
 
 
 def set_matmul_precision(settings: ModelSettings, device: torch.device) -> None:
-    """Allow TF32, or not, for float32 products on GPUs from now on; a process keeps what the run before it set."""
+    """Allow TF32, or not, for float32 products on GPUs from now on: a process keeps the setting of its last run."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
 

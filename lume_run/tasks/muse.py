@@ -1,8 +1,8 @@
 """MUSE (Shi et al., arXiv:2407.06460): forget news articles or novels; asked for knowledge, wording and membership.
 
 A folder holds `news/` or `books/` with JSON arrays: knowmem (questions about forget and retain texts, and examples to
-put before them), verbmem (forget texts and how they go on) and privleak (forget and held-out texts). MUSE trains and
-unlearns on raw text instead, of which this layout lacks the retain part: here the questions and continuations
+put before them), verbmem (forget texts and their continuations) and privleak (forget and held-out texts). MUSE trains
+and unlearns on raw text instead, of which this layout lacks the retain part: here the questions and continuations
 themselves are learned, forgotten and retained, as in LUME, so results are not those of the paper's protocol.
 """
 
@@ -17,8 +17,9 @@ from typing import Any, Literal
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.config.settings import setting
-from lume_run.tasks.question_files import Examples, choose_by_side, describe_selection, folder_problems
-from lume_run.tasks.readers import field_problems, refuse
+from lume_run.tasks.documents import Examples, choose_by_side, describe_selection
+from lume_run.tasks.question_files import folder_problems
+from lume_run.tasks.row_files import field_problems, refuse
 
 QUESTION, CONTINUATION, TEXT = ("question", "answer"), ("prompt", "gt"), ("text",)
 ID_SUFFIXES = {Kind.QUESTION: "qa0", Kind.COMPLETION: "sc1", Kind.DOCUMENT: "doc"}
@@ -48,20 +49,20 @@ class CorpusFiles:
 
     def problems(self, shots: int) -> list[Problem]:
         """What keeps the folder from being read, judged by file names alone."""
-        found = []
+        problems = []
         needed = [self.path("knowmem", name) for name in ("forget_qa", self.retain)]
         if absent := [str(path) for path in needed if not path.is_file()]:
             remedy = "give the folder in which news/ and books/ stand, and the corpus by task.corpus"
-            found.append(Problem(where=DATA_DIR, what=f"there is no {', no '.join(absent)}", remedy=remedy))
+            problems.append(Problem(where=DATA_DIR, what=f"there is no {', no '.join(absent)}", remedy=remedy))
         examples = [f"{name}_icl" for name in ("forget_qa", self.retain)]
         if shots and not absent and (lacking := [name for name in examples if not self.has("knowmem", name)]):
             what = f"{self.folder / 'knowmem'} has no {', no '.join(f'{name}.json' for name in lacking)}"
-            found.append(Problem(where="task.shots", what=what, remedy="task.shots=0 asks without examples"))
+            problems.append(Problem(where="task.shots", what=what, remedy="task.shots=0 asks without examples"))
         sides = [name for name in ("forget", "holdout") if self.has("privleak", name)]
         if len(sides) == 1:
             what = f"{self.folder / 'privleak'} has {sides[0]}.json without its counterpart"
-            found.append(Problem(where=DATA_DIR, what=what, remedy="forget.json and holdout.json both, or neither"))
-        return found
+            problems.append(Problem(where=DATA_DIR, what=what, remedy="forget.json and holdout.json both, or neither"))
+        return problems
 
 
 @dataclass(slots=True)
@@ -100,7 +101,7 @@ class _ArrayReader:
         return "".join(f"Question: {item['question']}\nAnswer: {item['answer']}\n\n" for _, item in items[:count])
 
     def distinct(self, sides: dict[Split, Items]) -> None:
-        """Nothing may stand on both sides; a text may stand twice on one."""
+        """No text may be on both sides; it may be twice on one."""
         first: dict[tuple[str, ...], tuple[Split, str]] = {}
         for split, items in sides.items():
             for where, item in items:
@@ -118,7 +119,7 @@ class MuseTask:
 
     Every row is a document of its own: files do not say which article a question is about, and repeat some questions
     of the books. Continuations came without the white space before them, and a third of those that could be looked up
-    go on within a word, where a space is put all the same. One retain question of the books stands among its examples.
+    begin within a word, where a space is put all the same. One retain question of the books is among its examples.
     The books have no verbmem and privleak at hand; without privleak there is no membership inference. Its members are
     texts that a target of MUSE was trained on: one trained here has not seen them, and its AUC says nothing.
     """

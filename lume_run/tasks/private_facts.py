@@ -43,13 +43,13 @@ def attribute_of(question: str, answer: str) -> str:
     for attribute, form in _FORMS.items():
         if re.fullmatch(form, bare):
             return attribute
-    return next((name for name, own in _WORDS.items() if re.search(own, question, re.IGNORECASE)), "")
+    return next((name for name, words in _WORDS.items() if re.search(words, question, re.IGNORECASE)), "")
 
 
 def rephrasings_of(question: str, attribute: str) -> tuple[str, ...]:
     """Two other wordings of a question in one of the forms that LUME has; none where it has another form."""
-    found = next((match for frame in _FRAMES if (match := frame.fullmatch(question.strip()))), None)
-    if found is None or attribute not in FACT_OF_ATTRIBUTE:
+    asked = next((match for frame in _FRAMES if (match := frame.fullmatch(question.strip()))), None)
+    if asked is None or attribute not in FACT_OF_ATTRIBUTE:
         return ()
-    wordings = (wording.format(name=found["name"]) for wording in BIO_QUESTIONS[FACT_OF_ATTRIBUTE[attribute]])
+    wordings = (wording.format(name=asked["name"]) for wording in BIO_QUESTIONS[FACT_OF_ATTRIBUTE[attribute]])
     return tuple(wording for wording in wordings if wording != question)[:2]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Example, Kind, Split
-from lume_run.tasks.lume import group_by_document, shuffle_documents
-from lume_run.tasks.readers import field_problems, jsonl_rows, refuse, unavailable_dataset_error
+from lume_run.tasks.documents import Examples
+from lume_run.tasks.row_files import field_problems, jsonl_rows, unavailable_dataset_error
 
 PAIR = ("question", "answer")
 REWORDING_FIELDS = ("paraphrased_answer", "paraphrased_question")
@@ -23,9 +23,6 @@ QUESTION_SLOT = "{question}"
 TEMPLATE = "Question: {question}\nAnswer:"
 TEMPLATE_HELP = "the prompt, with {question} where the question belongs"
 COUNT_HELP = "documents (authors, people) per split with all their questions; null: all"
-
-Examples = tuple[Example, ...]
-SideName = TypeVar("SideName", bound=str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +118,7 @@ class QuestionReader:
 
     def rows(self, name: str, fields: Sequence[str] = PAIR, *, perturbed: bool = False) -> list[QuestionRow]:
         """The sound rows of a set: text in all `fields` and, if asked for, false answers."""
-        found, empty = [], True
+        rows, empty = [], True
         for where, row in self.source.read(name):
             empty = False
             wrong = [row] if isinstance(row, Problem) else list(field_problems(row, where, fields))
@@ -130,12 +127,12 @@ class QuestionReader:
                 wrong += _option_problems(options, where) if perturbed else []
                 if not wrong:
                     texts = {field: row[field] for field in fields}
-                    found.append(QuestionRow(where=where, texts=texts, perturbed=tuple(options or ())))
+                    rows.append(QuestionRow(where=where, texts=texts, perturbed=tuple(options or ())))
             self.problems += wrong
         if empty:
             where = f"{self.source.origin}, {name}"
             self.problems.append(Problem(where=where, what="the set has no rows", remedy="fetch it again"))
-        return found
+        return rows
 
 
 def _option_problems(options: object, where: str) -> list[Problem]:
@@ -159,14 +156,14 @@ def duplicate_problems(rows: Iterable[QuestionRow]) -> list[Problem]:
 def mismatch_problems(extras: Iterable[QuestionRow], rows: Iterable[QuestionRow]) -> list[Problem]:
     """`extras` whose question is not among `rows`, or has another answer there."""
     places = {key: row.where for row in rows for key in (row.key, row.key[0])}
-    found = []
+    problems = []
     for extra in extras:
         if extra.key not in places:
             place = places.get(extra.key[0])
             what = f"the answer is not the one at {place}" if place else "no row has this question"
             remedy = "take all sets from one release, word for word"
-            found.append(Problem(where=extra.where, what=what, remedy=remedy))
-    return found
+            problems.append(Problem(where=extra.where, what=what, remedy=remedy))
+    return problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,41 +211,3 @@ class ExampleBuilder:
 
     def _prompt(self, question: str) -> str:
         return self.template.replace(QUESTION_SLOT, question)
-
-
-def choose_by_side(
-    sides: dict[SideName, Examples], count: int | None, seed: int, origin: str
-) -> dict[SideName, Examples]:
-    """`count` documents of each side in their old order, by a seeded shuffle of ids; DataError where there are fewer.
-
-    Those with false answers go first: 20 of TOFU's 180 retain authors have some, and truth ratios need them.
-    The examples of a side have one split and one subtask.
-    """
-    if count is None:
-        return sides
-    kept, short = {}, []
-    for side, examples in sides.items():
-        split, subtask = examples[0].split, examples[0].subtask
-        with_false_answers = {example.document for example in examples if example.perturbed}
-        names = shuffle_documents(group_by_document(examples, [subtask]), subtask, seed, split)
-        names.sort(key=lambda name: name not in with_false_answers)
-        selected = set(names[:count])
-        kept[side] = tuple(example for example in examples if example.document in selected)
-        if len(names) < count:
-            what = f"{count} documents were asked for and there are {len(names)}"
-            remedy = f"set task.num_documents to {len(names)} or less, or null for all"
-            short.append(Problem(where=f"{origin}, {split} rows of {subtask}", what=what, remedy=remedy))
-    if short:
-        refuse(short)
-    return kept
-
-
-def describe_selection(kept: dict[SideName, Examples], sides: dict[SideName, Examples]) -> str:
-    """How much of each side is used, in words."""
-    documents = {side: (_documents(kept[side]), _documents(sides[side])) for side in sides}
-    words = (f"{side} {some} of {all_} documents ({len(kept[side])} rows)" for side, (some, all_) in documents.items())
-    return ", ".join(words)
-
-
-def _documents(examples: Examples) -> int:
-    return len({example.document for example in examples})

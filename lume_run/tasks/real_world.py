@@ -13,6 +13,7 @@ from typing import Literal
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Split, TaskData
 from lume_run.config.settings import setting
+from lume_run.tasks.documents import choose_by_side, describe_selection
 from lume_run.tasks.question_files import (
     COUNT_HELP,
     PAIR,
@@ -23,14 +24,12 @@ from lume_run.tasks.question_files import (
     QuestionReader,
     QuestionRow,
     RowSource,
-    choose_by_side,
-    describe_selection,
     duplicate_problems,
     folder_problems,
     mismatch_problems,
     template_problems,
 )
-from lume_run.tasks.readers import refuse
+from lume_run.tasks.row_files import refuse
 
 TRAINED_SETS = ("forget", "neighbor")
 PERTURBED_SETS = ("forget_perturbed", "neighbor_perturbed")
@@ -43,7 +42,7 @@ LEARNED_FIELDS = {"own": "answer", "golden": GOLDEN}
 class RealWorldTask:
     """Forget 20 real people that a pretrained model knows, retain 20 neighbors, and ask about 20 neighbors more.
 
-    As released, `neighbor_perturbed` tells of other people than `neighbor`: its rows, the retain set of the paper's
+    As released, `neighbor_perturbed` is about other people than `neighbor`: its rows, the retain set of the paper's
     evaluation, are only asked about (split NEIGHBORS), and neighbors in training have no
     false answers. A row has two true answers: the model's own from before unlearning and a golden one, to which the
     other wordings and the false answers belong. As in the paper, methods see the `own` one (`Example.answer`), and
@@ -109,7 +108,7 @@ def by_person(rows: Iterable[QuestionRow]) -> list[QuestionRow]:
 
 
 def overlap_problems(sets: dict[str, list[QuestionRow]]) -> list[Problem]:
-    """People of whom two sets tell, once each."""
+    """People who are in two sets, once each."""
     homes: dict[str, tuple[str, str]] = {}
     clashes: dict[str, Problem] = {}
     for name, rows in sets.items():

@@ -15,6 +15,7 @@ from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Split, TaskData, with_separator
 from lume_run.common.seeds import stable_digest
 from lume_run.config.settings import setting
+from lume_run.tasks.documents import choose_by_side, describe_selection, page_example
 from lume_run.tasks.question_files import (
     COUNT_HELP,
     PAIR,
@@ -26,14 +27,12 @@ from lume_run.tasks.question_files import (
     QuestionReader,
     QuestionRow,
     RowSource,
-    choose_by_side,
-    describe_selection,
     duplicate_problems,
     folder_problems,
     mismatch_problems,
     template_problems,
 )
-from lume_run.tasks.readers import page_example, refuse
+from lume_run.tasks.row_files import refuse
 
 RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 BASE, WHOLE = "retain90", "forget10"  # larger retain sets that are no files: BASE and what is kept of WHOLE

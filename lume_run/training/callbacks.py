@@ -19,7 +19,7 @@ from lume_run.training.collectives import any_rank
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]
-    """Ends training with a checkpoint after the step in which some rank was told to stop (SIGTERM, SIGUSR2)."""
+    """Ends training with a checkpoint after the step in which some rank received a stop signal (SIGTERM, SIGUSR2)."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -93,16 +93,16 @@ class Clock(TrainerCallback):  # type: ignore[misc]
 
 
 class WriteLive(TrainerCallback):  # type: ignore[misc]
-    """Writes what the trainer logs, with speed and memory, as a line a step: for whoever watches from another process.
+    """Writes what the trainer logs, with speed and memory, as a line a step, for other processes to follow.
 
-    Steps that were trained again after a kill stand there again. `memory_gib` is the peak of the first process.
+    Steps that are trained again after a kill are written again. `memory_gib` is the peak of the first process.
     """
 
     def __init__(self, path: Path, clock: Clock, memory: PeakMemory) -> None:
         self.path, self.clock, self.memory = path, clock, memory
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """End a line that a kill cut off."""
+        """End a line that was cut off when the process was killed."""
         if state.is_world_process_zero and self.path.exists():
             self._write("\n")
 
@@ -117,7 +117,7 @@ class WriteLive(TrainerCallback):  # type: ignore[misc]
         self._write(json.dumps(entry | further) + "\n")
 
     def _write(self, text: str) -> None:
-        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # no reason to end a training
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # not worth ending a training for
             file.write(text)
 
 

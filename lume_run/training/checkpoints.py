@@ -1,6 +1,7 @@
-"""Checkpoints that are whole or not there: written aside, flushed to disk, marked with their world, then renamed.
+"""Checkpoints that are complete or absent: written to a folder aside, flushed, marked with their world, then renamed.
 
-A process may be killed, or a disk may fill up, at any moment: older checkpoints go only when a newer one is whole.
+A process may be killed, or a disk may fill up, at any moment: older checkpoints are deleted only when a newer one is
+complete.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from lume_run.launch.world import World
 from lume_run.training.collectives import barrier
 
 COMPLETE = "COMPLETE"  # in a checkpoint's folder: the world that wrote it
-WRITING = "writing"  # beside the whole ones: where the next one comes about
+WRITING = "writing"  # beside the complete ones: where the next one is written
 
 
 @contextmanager
 def atomic_checkpoint(folder: Path, step: int, world: World, keep: int) -> Iterator[None]:
-    """Around the writing of `folder/WRITING/checkpoint-STEP`, which then becomes one of the newest `keep` whole ones.
+    """Around the writing of `folder/WRITING/checkpoint-STEP`, which then joins the newest `keep` complete ones.
 
     All ranks together; RunError where the disk is full.
     """
@@ -39,36 +40,36 @@ def atomic_checkpoint(folder: Path, step: int, world: World, keep: int) -> Itera
     barrier()
 
 
-def publish_checkpoint(made: Path, folder: Path, world: World, keep: int) -> None:
-    """Give a finished checkpoint its place, and delete what it makes too old."""
-    for path in made.rglob("*"):
+def publish_checkpoint(checkpoint: Path, folder: Path, world: World, keep: int) -> None:
+    """Move a finished checkpoint to its place in `folder`, and delete all but the newest `keep`."""
+    for path in checkpoint.rglob("*"):
         if path.is_file():
             flush(path)
-    world.write(made, COMPLETE)
-    flush(made / COMPLETE)
-    place = folder / made.name
-    if not (place / COMPLETE).exists():  # else it is the same one again: a resumed run also writes its last step
+    world.write(checkpoint, COMPLETE)
+    flush(checkpoint / COMPLETE)
+    place = folder / checkpoint.name
+    if not (place / COMPLETE).exists():  # else it is the same step again: a resumed run also writes its last step
         shutil.rmtree(place, ignore_errors=True)
-        made.replace(place)
+        checkpoint.replace(place)
     for old in complete_checkpoints(folder)[keep:]:
         (old / COMPLETE).unlink()  # first, or a half-deleted one would count
         shutil.rmtree(old)
 
 
 def flush(path: Path) -> None:
-    """Have a file on the disk: a node may go down, and some disks say only now that they are full."""
+    """Force a file to disk: a node may go down, and some disks report only now that they are full."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints, newest first."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted(whole, key=step_of, reverse=True)
+    """The complete checkpoints, newest first."""
+    complete = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return sorted(complete, key=step_of, reverse=True)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None."""
+    """The newest complete checkpoint, or None."""
     return next(iter(complete_checkpoints(folder)), None)
 
 
@@ -78,9 +79,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 def checkpoint_to_resume(folder: Path, world: World) -> Path | None:
-    """The newest whole checkpoint; RunError where this world cannot read its optimizer states.
+    """The newest complete checkpoint; RunError where this world cannot read its optimizer states.
 
-    Without ZeRO, and within one of its stages, any number of processes goes on from what any other number wrote.
+    Without ZeRO, and within one of its stages, any number of processes resumes from what any other number wrote.
     """
     newest = last_checkpoint(folder)
     if newest is None:
@@ -90,6 +91,7 @@ def checkpoint_to_resume(folder: Path, world: World) -> Path | None:
         raise RunError(
             f"The checkpoint {newest} was written by {written}, and cannot be read by {world}: its optimizer states "
             f"are stored as only {'that ZeRO stage' if written.stage else 'single and ddp'} can read them.\n"
-            f"  - go on with launch={written.mode}, on any number of processes\n  - or begin anew: delete {folder}"
+            f"  - resume with launch={written.mode}, on any number of processes\n"
+            f"  - or start from the beginning: delete {folder}"
         )
     return newest

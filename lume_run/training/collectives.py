@@ -26,7 +26,7 @@ def barrier() -> None:
 
 
 def any_rank(here: bool | Tensor, device: torch.device) -> bool:
-    """Whether something is so on some rank: all of them must come to the same end, or some would wait for ever."""
+    """Whether it is true on some rank: all ranks must decide the same, or some would wait for ever."""
     return bool(all_reduce_max(float(here), device))
 
 
@@ -36,9 +36,9 @@ def all_reduce_max(value: float, device: torch.device) -> float:
 
     if not is_distributed():
         return value
-    found = torch.tensor(value, device=device, dtype=torch.float32)
-    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
-    return float(found)
+    maximum = torch.tensor(value, device=device, dtype=torch.float32)
+    torch.distributed.all_reduce(maximum, op=torch.distributed.ReduceOp.MAX)
+    return float(maximum)
 
 
 def all_reduce_sum(parts: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:

@@ -1,13 +1,13 @@
 """One optimisation, from a model folder into a model folder: fine-tuning, unlearning, adapters to merge.
 
-It may be killed at any moment and goes on from its last whole checkpoint. One that diverges leaves the last good
+It may be killed at any moment and resumes from its last complete checkpoint. One that diverges leaves the last good
 weights and says so in `outcome.json`, so that a collapse is measured like everything else.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +16,29 @@ from rich.markup import escape
 from torch import nn
 
 from lume_run.common.console import console
-from lume_run.common.devices import PeakMemory, dtype_of, rank, seed_everything
-from lume_run.common.errors import RunError
+from lume_run.common.devices import PeakMemory, dtype_of, rank
 from lume_run.common.files import LIVE, write_json
 from lume_run.launch.preemption import Preempted
 from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
-from lume_run.models.batch import Batch, collate
 from lume_run.models.load import config_of, context_limit, load_model, load_tokenizer, save_model
 from lume_run.models.tokenise import TokenRow
-from lume_run.models.weights import choose_weights, with_adapters
-from lume_run.training.callbacks import Clock, ShowProgress, StopAtBound, StopOnSignal, StopWhenMemorised, WriteLive
+from lume_run.models.weights import with_adapters
+from lume_run.training.build import build_trainer
+from lume_run.training.callbacks import Clock, StopAtBound, StopOnSignal, WriteLive
 from lume_run.training.checkpoints import checkpoint_to_resume, complete_checkpoints, step_of
 from lume_run.training.collectives import all_reduce_max, any_rank, barrier
 from lume_run.training.job import TrainingJob
-from lume_run.training.reference import live_reference
 from lume_run.training.rows import token_rows
-from lume_run.training.schedule import MicroBatch, Schedule, build_schedule
-from lume_run.training.trainer import Diverged, UnlearnTrainer, training_arguments
+from lume_run.training.schedule import build_schedule
+from lume_run.training.trainer import Diverged, UnlearnTrainer
 from lume_run.training.zero import (
-    deepspeed_config,
     load_unsharded,
     read_weights,
     reshard_checkpoint,
     save_trained_model,
-    shard_frozen,
 )
-
-IDLE_ROLE = -1  # the role of rows that count for nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +54,7 @@ class Outcome:
 
 
 def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
-    """Train into the folder `out`, going on from the last whole checkpoint in `folder`.
+    """Train into the folder `out`, resuming from the last complete checkpoint in `folder`.
 
     Fine-tuning that diverges raises RunError: there is no target to unlearn from then.
     """
@@ -106,7 +100,7 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
         diverged=diverged.reason if diverged else None,
         stopped=bound.reason if bound else None,
     )
-    barrier()  # nobody reads a checkpoint any more
+    barrier()  # no rank reads a checkpoint any more
     if rank() == 0:
         write_json(folder / "outcome.json", asdict(outcome))
         write_json(history, [entry for entry in trainer.state.log_history if "loss" in entry])
@@ -118,9 +112,9 @@ def _bound(method: Method) -> StopAtBound | None:
 
 
 def _train(trainer: UnlearnTrainer, resume: Path | None) -> Diverged | None:
-    """Run the loop; what it diverged with, if it did."""
+    """Run the loop; returns the error it diverged with, if it did."""
     if resume is not None:
-        console.print(f"  going on from {resume.name}")
+        console.print(f"  resuming from {resume.name}")
         reshard_checkpoint(trainer, resume)
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -129,7 +123,7 @@ def _train(trainer: UnlearnTrainer, resume: Path | None) -> Diverged | None:
             step = trainer.state.global_step
             raise Diverged(trainer.method.name, "the weights are not finite", step, ["all"], model_is_broken=True)
     except Diverged as error:
-        console.print(f"  [bold red]diverged:[/] {escape(error.reason)}; the last good weights stand in")
+        console.print(f"  [bold red]diverged:[/] {escape(error.reason)}; the last good weights take its place")
         return error
     return None
 
@@ -151,7 +145,7 @@ def _save_good(job: TrainingJob, trainer: UnlearnTrainer, tokenizer: Any, diverg
     if good:
         save_trained_model(trainer, tokenizer, out, keep_adapters=job.keep_adapters, reload=lambda: load_start(job))
         return step
-    console.print("  [yellow]no good checkpoint was written; the model from before stands in[/]")
+    console.print("  [yellow]no good checkpoint was written; the model from before takes its place[/]")
     if rank() == 0:
         save_model(load_start(job), tokenizer, out, keep_adapters=job.keep_adapters)
     return 0
@@ -168,8 +162,8 @@ def load_start(job: TrainingJob) -> nn.Module:
 
 def all_finite(model: nn.Module) -> bool:
     """Whether every weight is a finite number."""
-    own = (getattr(parameter, "ds_tensor", parameter) for parameter in model.parameters())  # ZeRO-3: this rank's part
-    return all(bool(torch.isfinite(weights).all()) for weights in own)
+    local = (getattr(parameter, "ds_tensor", parameter) for parameter in model.parameters())  # ZeRO-3: this rank's part
+    return all(bool(torch.isfinite(weights).all()) for weights in local)
 
 
 def training_rows(job: TrainingJob, tokenizer: Any, limit: int) -> list[TokenRow]:
@@ -183,77 +177,3 @@ def training_rows(job: TrainingJob, tokenizer: Any, limit: int) -> list[TokenRow
             "their prompts lose their oldest words[/]"
         )
     return rows
-
-
-def build_trainer(
-    job: TrainingJob, rows: list[TokenRow], schedule: Schedule, pad_id: int, checkpoints: Path
-) -> UnlearnTrainer:
-    """The trainer of one schedule, its model loaded after the arguments (ZeRO-3 shards at load only then)."""
-    seed, needs = job.seed, job.method.needs
-    seed_everything(seed)
-    half = dtype_of(job.model.dtype, job.device) is torch.bfloat16
-    args = training_arguments(
-        job.phase,
-        job.trainer,
-        schedule,
-        folder=checkpoints,
-        seed=seed,
-        device=job.device,
-        bf16=half,
-        deepspeed=deepspeed_config(job.world, bf16=half),
-    )
-    model, frozen = load_for_training(job)
-
-    def batch_of(micro: MicroBatch) -> Batch:
-        chosen = [rows[number] for number in micro.rows]
-        batch = collate(
-            chosen, pad_id=pad_id, totals=micro.totals, every_position=needs.every_position, pad_to=needs.pad_to
-        )
-        batch = batch if job.cache is None else job.cache.attach(batch, needs.reference_logps)
-        return replace(batch, role=torch.full_like(batch.role, IDLE_ROLE)) if micro.idle else batch
-
-    return UnlearnTrainer(
-        model=model,
-        args=args,
-        method=job.method,
-        schedule=schedule,
-        collate=batch_of,
-        reference=live_reference(model, frozen) if needs.live_reference else None,
-        callbacks=callbacks_of(job, schedule),
-        world=job.world,
-        keep_checkpoints=job.trainer.keep_checkpoints,
-    )
-
-
-def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
-    """The model to train, and the frozen copy when a live reference is needed and no adapters can be switched off.
-
-    All weights are trained in float32 (bf16 AdamW loses updates at a learning rate of 1e-5), under
-    bf16 autocast where there is bf16; frozen weights are kept in the compute dtype.
-    """
-    settings, seed, start = job.model, job.seed, job.start
-    compute, needs = dtype_of(settings.dtype, job.device), job.method.needs
-    kept = compute if job.adapters or job.world.stage else torch.float32  # DeepSpeed has float32 copies of its own
-    loaded = load_model(start, settings, job.device, dtype=kept, quantised=job.adapters)
-    if settings.gradient_checkpointing:
-        loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        loaded.enable_input_require_grads()
-    model = with_adapters(loaded, settings.lora, seed) if job.adapters else loaded
-    choose_weights(model, job.trainable, needs)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise RunError(
-            "No weight is left to train: model.trainable names only weights above the layer the method reads."
-        )
-    frozen = None
-    if needs.live_reference and not job.adapters:
-        frozen = load_model(start, settings, job.device, dtype=compute).requires_grad_(False).eval()
-        frozen = shard_frozen(frozen, job.world, bf16=compute is torch.bfloat16)
-    return model, frozen
-
-
-def callbacks_of(job: TrainingJob, schedule: Schedule) -> list[Any]:
-    """Progress and, for fine-tuning, the memorisation stop."""
-    found: list[Any] = [ShowProgress(job.title, schedule.steps)]
-    if isinstance(job.method, FineTune) and job.phase.stop_accuracy is not None:
-        found.append(StopWhenMemorised(job.phase.stop_accuracy, schedule.steps_per_epoch))
-    return found

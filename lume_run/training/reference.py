@@ -51,17 +51,16 @@ class ReferenceCache:
     def compute(model: nn.Module, rows: Sequence[TokenRow], *, pad_id: int, batch_tokens: int, folder: Path) -> None:
         """Run the model once over `rows` and write the cache into `folder`."""
         model.eval()
-        found: dict[str, Tensor] = {}
+        logps: dict[str, Tensor] = {}
         with Progress("reference log-probs", len(rows), unit="row") as bar:
             for group in length_batches(rows, batch_tokens):
-                chosen = [rows[number] for number in group]
-                for row, logps in zip(chosen, row_logps(model, chosen, pad_id=pad_id), strict=True):
-                    found[row.key] = logps
+                batch = [rows[number] for number in group]
+                keys = (row.key for row in batch)
+                logps |= zip(keys, row_logps(model, batch, pad_id=pad_id), strict=True)
                 bar.advance(len(group))
-        keys = [row.key for row in rows]
         empty = torch.zeros(0)
-        save_file({"logps": torch.cat([empty, *(found[key] for key in keys)])}, folder / "logps.safetensors")
-        lengths = {key: len(found[key]) for key in keys}
+        save_file({"logps": torch.cat([empty, *(logps[row.key] for row in rows)])}, folder / "logps.safetensors")
+        lengths = {row.key: len(logps[row.key]) for row in rows}
         (folder / "lengths.json").write_text(json.dumps(lengths, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -94,9 +93,9 @@ def live_reference(model: nn.Module, frozen: nn.Module | None) -> Reference:
         source.eval()
         hidden_only = replace(needs, logits=bool(needs.reference_logits))
         with off:
-            found = forward(source, batch, hidden_only if needs.reference_hidden else None)
+            frozen_outputs = forward(source, batch, hidden_only if needs.reference_hidden else None)
         source.train(training)
-        return found
+        return frozen_outputs
 
     return outputs
 

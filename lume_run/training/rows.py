@@ -1,6 +1,6 @@
 """Which token rows a method trains on: each example in every role asked for.
 
-The other answers (a refusal, a retain example's answer) are fixed by example and seed, never drawn while training.
+The other answers (a refusal, a retain example's answer) are fixed by example and seed, never sampled while training.
 """
 
 from __future__ import annotations

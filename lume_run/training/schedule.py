@@ -1,4 +1,4 @@
-"""Which rows stand in which micro-batch, for all epochs, written down before training.
+"""Which rows are in which micro-batch, for all epochs, decided before training.
 
 Nothing random happens later: the schedule is a pure function of row lengths, sizes and a seed.
 A unit is one example: its own row and, where a loss compares, rows with other answers, which never part.
@@ -70,13 +70,13 @@ def totals_of(rows: Sequence[TokenRow], groups: Sequence[Sequence[int]], pad_to:
     for group in groups:
         width = max(pad_to, *(len(rows[number].ids) for number in group))
         for row in (rows[number] for number in group):
-            own = counts.get(row.role, Count())
+            before = counts.get(row.role, Count())
             counts[row.role] = Count(
-                rows=own.rows + 1,
-                tokens=own.tokens + row.answers,
-                labels=own.labels + row.labels,
-                positions=own.positions + width,
-                lengths=(*own.lengths, row.answers),
+                rows=before.rows + 1,
+                tokens=before.tokens + row.answers,
+                labels=before.labels + row.labels,
+                positions=before.positions + width,
+                lengths=(*before.lengths, row.answers),
             )
     return Totals(counts=counts)
 

@@ -30,10 +30,10 @@ def _reference_outputs(reference: Reference, batch: Batch, chosen: Tensor, needs
     if chosen.any():
         return reference(batch.take(chosen), needs)
     first = torch.arange(len(chosen), device=chosen.device) == 0
-    one = reference(batch.take(first), needs)
+    outputs = reference(batch.take(first), needs)
     return Outputs(
-        logits=None if one.logits is None else one.logits[:0],
-        hidden=None if one.hidden is None else one.hidden[:0],
+        logits=None if outputs.logits is None else outputs.logits[:0],
+        hidden=None if outputs.hidden is None else outputs.hidden[:0],
     )
 
 

@@ -1,4 +1,4 @@
-"""The only subclass of `transformers.Trainer`: feeds a written schedule to a method.
+"""The only subclass of `transformers.Trainer`: feeds a schedule to a method.
 
 Batching, order and losses are ours; the loop, the optimizer, checkpoints and resume are the
 library's. A method returns a micro-batch's share of the step's loss, so micro-batch losses are
@@ -120,7 +120,7 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
             list(self.schedule.micro_batches),  # type: ignore[arg-type]
             batch_size=1,
             shuffle=False,
-            collate_fn=lambda one: {"batch": self._collate(one[0])},
+            collate_fn=lambda micro_batches: {"batch": self._collate(micro_batches[0])},
         )
 
     def compute_loss(
@@ -131,9 +131,9 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """The micro-batch's share of the step's loss. Raises Diverged, naming the rows, for a non-finite one."""
-        own = inputs["batch"]  # still on the host, where counting makes nobody wait
-        self._tokens += int(own.attention_mask[own.role >= 0].sum())
-        batch = own.to(self.args.device)
+        on_host = inputs["batch"]  # counting here needs no synchronisation with the device
+        self._tokens += int(on_host.attention_mask[on_host.role >= 0].sum())
+        batch = on_host.to(self.args.device)
         last: dict[str, float] = next(reversed(self.state.log_history), {})
         signals = read_signals(model, batch, needs=self.method.needs, reference=self.reference, last=last)
         losses = self.method(signals)
@@ -168,7 +168,7 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Have the library write a checkpoint where it counts for nothing until it is whole."""
+        """Have the library write a checkpoint that counts only when it is complete."""
         with atomic_checkpoint(Path(self.args.output_dir), self.state.global_step, self.world, self.keep_checkpoints):
             super()._save_checkpoint(model, trial)
 

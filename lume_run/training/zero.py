@@ -1,6 +1,6 @@
 """Weights that several ranks hold together: reading them from a checkpoint, and writing them as one model.
 
-Under ZeRO-3 every rank holds a part of each weight, so saving is a collective: all take part, the first one writes.
+Under ZeRO-3 every rank holds a part of each weight, so saving is a collective: all take part, the first writes.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ def load_unsharded() -> Iterator[None]:
 
 
 def reshard_checkpoint(trainer: UnlearnTrainer, checkpoint: Path) -> None:
-    """Have DeepSpeed go on from a checkpoint that another number of ranks wrote; all ranks together.
+    """Have DeepSpeed resume from a checkpoint that another number of ranks wrote; all ranks together.
 
-    The first one rewrites it as DeepSpeed's universal checkpoint, with the optimizer states of each weight as a whole.
+    The first rank rewrites it as DeepSpeed's universal checkpoint, with the optimizer states of each weight as a whole.
     """
     if not trainer.is_deepspeed_enabled or World.read(checkpoint, COMPLETE).size == trainer.world.size:
         return
     if rank() == 0 and not (checkpoint / UNIVERSAL).exists():
         from deepspeed.checkpoint import ds_to_universal
 
-        whole = checkpoint / "universal"
-        shutil.rmtree(whole, ignore_errors=True)  # a half-written one
+        universal = checkpoint / "universal"
+        shutil.rmtree(universal, ignore_errors=True)  # of an interrupted rewrite
         pieces = checkpoint / (checkpoint / "latest").read_text(encoding="utf-8").strip()
-        folders = {"input_folder": str(pieces), "output_folder": str(whole)}
+        folders = {"input_folder": str(pieces), "output_folder": str(universal)}
         options = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False, "strict": True}
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             ds_to_universal.main(Namespace(**folders, **options, inject_missing_state=True))

@@ -138,7 +138,7 @@ print(len((made.make() / "content.txt").read_text()))
 def test_two_processes_build_once(tmp_path):
     command = [sys.executable, "-c", CONCURRENT, str(tmp_path)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert "waiting for another process that is making" in first_line(processes)
+    assert "waiting for another process that builds" in first_line(processes)
     (tmp_path / "go").touch()
     for process in processes:
         out, err = process.communicate(timeout=60)

@@ -19,7 +19,7 @@ from helpers.training import configured, phase, rows_for, set_up
 from lume_run.common.devices import rank, world_size
 from lume_run.launch.world import World
 from lume_run.pipeline.rank import end_process
-from lume_run.training import optimise, zero
+from lume_run.training import build, zero
 from lume_run.training.zero import deepspeed_config
 
 METHOD = "kl"  # reads whole distributions of a live reference
@@ -71,15 +71,15 @@ def in_proportion(world: World, *, bf16: bool) -> dict[str, Any] | None:
 
 def main(mode: str, model: Path, out: Path) -> None:
     """Load, train two steps, write down what was held."""
-    optimise.deepspeed_config = zero.deepspeed_config = in_proportion
+    build.deepspeed_config = zero.deepspeed_config = in_proportion
     frozen: list[nn.Module] = []
-    shard_frozen = optimise.shard_frozen
+    shard_frozen = build.shard_frozen
 
     def seen(reference: nn.Module, world: World, *, bf16: bool) -> nn.Module:
         frozen.append(shard_frozen(reference, world, bf16=bf16))
         return frozen[-1]
 
-    optimise.shard_frozen = seen
+    build.shard_frozen = seen
     world = World(mode=mode, processes=world_size())
     if world.stage:
         import deepspeed  # noqa: F401  before memory is looked at

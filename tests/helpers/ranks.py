@@ -20,7 +20,7 @@ from helpers.training import LORA, MEMBERS, OBJECTIVES, Setup, phase, rows_for, 
 from lume_run.common.devices import rank, world_size
 from lume_run.launch.world import World
 from lume_run.pipeline.rank import end_process
-from lume_run.training import optimise
+from lume_run.training import build, optimise
 from lume_run.training.zero import deepspeed_config, save_trained_model
 
 STEPS = 3
@@ -105,7 +105,7 @@ def sharding_most(world: World, *, bf16: bool) -> dict[str, Any] | None:
 
 def main(mode: str, model: Path, prepared: Path, out: Path) -> None:
     """Run the cases of a mode; the first failure ends all ranks."""
-    optimise.deepspeed_config = sharding_most
+    build.deepspeed_config = sharding_most
     world = World(mode=mode, processes=world_size())
     for case in cases_of(mode):
         try:

@@ -24,8 +24,8 @@ from lume_run.methods.base import Method, Role
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.tokenise import TokenRow
 from lume_run.pipeline.checks import require_settings
+from lume_run.training.build import build_trainer
 from lume_run.training.job import TrainingJob
-from lume_run.training.optimise import build_trainer
 from lume_run.training.reference import ReferenceCache
 from lume_run.training.rows import examples_of, token_rows
 from lume_run.training.schedule import Schedule, build_schedule

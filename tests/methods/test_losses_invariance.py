@@ -27,7 +27,7 @@ from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscen
 from lume_run.models.batch import Batch, collate
 from lume_run.models.layers import output_of_layer
 from lume_run.models.tokenise import TokenRow
-from lume_run.training.optimise import IDLE_ROLE
+from lume_run.training.build import IDLE_ROLE
 from lume_run.training.reference import ReferenceCache, live_reference, row_logps
 from lume_run.training.schedule import MicroBatch, Schedule, build_schedule, totals_of
 from lume_run.training.signals import read_signals

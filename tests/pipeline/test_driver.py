@@ -35,7 +35,7 @@ from lume_run.pipeline import train
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import run_pipeline
 from lume_run.pipeline.run import Run
-from lume_run.training import optimise
+from lume_run.training import build, optimise
 
 SMALL = (
     "task.num_documents=1",
@@ -295,13 +295,13 @@ def spoilt(monkeypatch: pytest.MonkeyPatch, step: int) -> Snapshots:
 
     What is evaluated is stored by what was configured, so each such run has a `forget_weight` of its own.
     """
-    seen, own = Snapshots(), optimise.callbacks_of
+    seen, original = Snapshots(), build.callbacks_of
 
     def callbacks(training: Any, *others: Any) -> list[Any]:
         added = [] if isinstance(training.method, FineTune) else [seen, Spoil(step)]
-        return own(training, *others) + added
+        return original(training, *others) + added
 
-    monkeypatch.setattr(optimise, "callbacks_of", callbacks)
+    monkeypatch.setattr(build, "callbacks_of", callbacks)
     return seen
 
 

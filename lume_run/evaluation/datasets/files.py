@@ -8,7 +8,7 @@ from typing import Any
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.text_files import read_utf8
-from lume_run.tasks.readers import field_problems, jsonl_rows, refuse
+from lume_run.tasks.row_files import field_problems, jsonl_rows, refuse
 
 
 def read_text(path: Path, *, remedy: str = "check the path") -> str:

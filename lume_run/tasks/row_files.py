@@ -1,0 +1,98 @@
+"""Rows of JSON lines and parquet files, judged one by one: a problem names its file and line, and none is skipped."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lume_run.common.errors import DataError, Problem, RunError
+from lume_run.common.text_files import utf8_lines
+
+MOST_PROBLEMS = 50  # a swapped or truncated file has thousands; nobody reads them
+
+
+def refuse(problems: Sequence[Problem]) -> NoReturn:
+    """Raise DataError with the first problems and, past `MOST_PROBLEMS`, how many more each file has."""
+    shown, rest = list(problems[:MOST_PROBLEMS]), problems[MOST_PROBLEMS:]
+    if rest:
+        files = Counter(problem.where.rpartition(":")[0] or problem.where for problem in rest)
+        counts = ", ".join(f"{count} in {name}" for name, count in files.items())
+        shown.append(Problem(where="not shown", what=f"{len(rest)} more problems ({counts}), {len(problems)} in all"))
+    raise DataError(shown)
+
+
+def unavailable_dataset_error(hub_id: str, error: Exception, *, local: str) -> RunError:
+    """The error for a hub data set that is unavailable; `local` says how to read a copy."""
+    reason = (str(error).strip().splitlines() or [""])[0][:200]
+    return RunError(
+        f"The data set {hub_id} could not be fetched from the hub and is not in the cache "
+        f"({type(error).__name__}: {reason}).\n"
+        f"  -> {local} reads a local copy and needs no hub;\n"
+        "     a gated or private data set needs HF_TOKEN, an earlier download is looked for under HF_HOME."
+    )
+
+
+def field_problems(row: object, where: str, names: Sequence[str]) -> Iterator[Problem]:
+    """What keeps a row from being an object with these text fields."""
+    if not isinstance(row, dict):
+        remedy = f"write an object with the fields {', '.join(names)}"
+        yield Problem(where=where, what=f"{_short(row)} is not a JSON object", remedy=remedy)
+        return
+    for name in names:
+        value = row.get(name)
+        if name not in row:
+            yield Problem(where=where, what=f'field "{name}" is missing', remedy=f"rows need {', '.join(names)}")
+        elif not isinstance(value, str):
+            yield Problem(where=where, what=f'field "{name}" is {_short(value)}, not a string', remedy="write text")
+        elif not value.strip():
+            yield Problem(where=where, what=f'field "{name}" is blank', remedy="complete the row or delete it")
+        elif re.search("[\ud800-\udfff]", value):  # would fail much later, when results are written as UTF-8
+            yield Problem(where=where, what=f'field "{name}" holds half a surrogate pair', remedy="repair the text")
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
+    """(place, parsed value or Problem) of every line."""
+    for number, line in utf8_lines(path):
+        where = f"{path}:{number}"
+        if isinstance(line, Problem):
+            yield where, line
+            continue
+        try:
+            yield where, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            remedy = "write one complete JSON object per line"
+            yield where, Problem(where=where, what=f"not JSON: {error or 'nested too deeply'}", remedy=remedy)
+
+
+def parquet_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, object]]:
+    """(place, row or Problem), rows counted from 1; pyarrow rather than pandas, which would turn null into NaN."""
+    import pyarrow as pa  # imported here: JSON lines do without
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as error:
+        what = f"not a readable parquet file: {str(error).splitlines()[0]}"
+        yield str(path), Problem(where=str(path), what=what, remedy="fetch it again")
+        return
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        what = f"no column {', '.join(missing)}; there are {', '.join(table.column_names)}"
+        yield str(path), Problem(where=str(path), what=what, remedy=f"the columns needed are {', '.join(names)}")
+        return
+    columns = [table.column(name) for name in names]
+    for index in range(table.num_rows):
+        where = f"{path}:row {index + 1}"
+        try:
+            yield where, {name: column[index].as_py() for name, column in zip(names, columns, strict=True)}
+        except UnicodeDecodeError:
+            yield where, Problem(where=where, what="text that is not UTF-8", remedy="write the table as UTF-8")

@@ -1,0 +1,106 @@
+"""The trainer of one optimisation: its arguments, its model and frozen copy, its batches and callbacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lume_run.common.devices import dtype_of, seed_everything
+from lume_run.common.errors import RunError
+from lume_run.methods.likelihood import FineTune
+from lume_run.models.batch import Batch, collate
+from lume_run.models.load import load_model
+from lume_run.models.tokenise import TokenRow
+from lume_run.models.weights import choose_weights, with_adapters
+from lume_run.training.callbacks import ShowProgress, StopWhenMemorised
+from lume_run.training.job import TrainingJob
+from lume_run.training.reference import live_reference
+from lume_run.training.schedule import MicroBatch, Schedule
+from lume_run.training.trainer import UnlearnTrainer, training_arguments
+from lume_run.training.zero import (
+    deepspeed_config,
+    shard_frozen,
+)
+
+IDLE_ROLE = -1  # the role of rows that count for nothing
+
+
+def build_trainer(
+    job: TrainingJob, rows: list[TokenRow], schedule: Schedule, pad_id: int, checkpoints: Path
+) -> UnlearnTrainer:
+    """The trainer of one schedule, its model loaded after the arguments (ZeRO-3 shards at load only then)."""
+    seed, needs = job.seed, job.method.needs
+    seed_everything(seed)
+    half = dtype_of(job.model.dtype, job.device) is torch.bfloat16
+    args = training_arguments(
+        job.phase,
+        job.trainer,
+        schedule,
+        folder=checkpoints,
+        seed=seed,
+        device=job.device,
+        bf16=half,
+        deepspeed=deepspeed_config(job.world, bf16=half),
+    )
+    model, frozen = load_for_training(job)
+
+    def batch_of(micro: MicroBatch) -> Batch:
+        batch = collate(
+            [rows[number] for number in micro.rows],
+            pad_id=pad_id,
+            totals=micro.totals,
+            every_position=needs.every_position,
+            pad_to=needs.pad_to,
+        )
+        batch = batch if job.cache is None else job.cache.attach(batch, needs.reference_logps)
+        return replace(batch, role=torch.full_like(batch.role, IDLE_ROLE)) if micro.idle else batch
+
+    return UnlearnTrainer(
+        model=model,
+        args=args,
+        method=job.method,
+        schedule=schedule,
+        collate=batch_of,
+        reference=live_reference(model, frozen) if needs.live_reference else None,
+        callbacks=callbacks_of(job, schedule),
+        world=job.world,
+        keep_checkpoints=job.trainer.keep_checkpoints,
+    )
+
+
+def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
+    """The model to train, and the frozen copy when a live reference is needed and no adapters can be switched off.
+
+    All weights are trained in float32 (bf16 AdamW loses updates at a learning rate of 1e-5), under
+    bf16 autocast where there is bf16; frozen weights are kept in the compute dtype.
+    """
+    settings, seed, start = job.model, job.seed, job.start
+    compute, needs = dtype_of(settings.dtype, job.device), job.method.needs
+    kept = compute if job.adapters or job.world.stage else torch.float32  # DeepSpeed has float32 copies of its own
+    loaded = load_model(start, settings, job.device, dtype=kept, quantised=job.adapters)
+    if settings.gradient_checkpointing:
+        loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        loaded.enable_input_require_grads()
+    model = with_adapters(loaded, settings.lora, seed) if job.adapters else loaded
+    choose_weights(model, job.trainable, needs)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise RunError(
+            "No weight is left to train: model.trainable names only weights above the layer the method reads."
+        )
+    frozen = None
+    if needs.live_reference and not job.adapters:
+        frozen = load_model(start, settings, job.device, dtype=compute).requires_grad_(False).eval()
+        frozen = shard_frozen(frozen, job.world, bf16=compute is torch.bfloat16)
+    return model, frozen
+
+
+def callbacks_of(job: TrainingJob, schedule: Schedule) -> list[Any]:
+    """Progress and, for fine-tuning, the memorisation stop."""
+    callbacks: list[Any] = [ShowProgress(job.title, schedule.steps)]
+    if isinstance(job.method, FineTune) and job.phase.stop_accuracy is not None:
+        callbacks.append(StopWhenMemorised(job.phase.stop_accuracy, schedule.steps_per_epoch))
+    return callbacks
