@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import warm
 
 from lume_run import __main__ as repeat
 from lume_run.cli import check_command
@@ -35,14 +36,14 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def lume_run(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lume_run.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=300)
+    return warm.run(*arguments, cwd=cwd, env=environment(**changes))
 
 
 def seconds_of(*arguments: str, cwd: Path) -> tuple[float, subprocess.CompletedProcess[str]]:
     """Processor time [s], which other jobs on the machine do not change, and what came out."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = lume_run(*arguments, cwd=cwd)
+    command = [sys.executable, "-m", "lume_run.cli", *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
 

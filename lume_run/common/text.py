@@ -1,4 +1,4 @@
-"""Text in one line."""
+"""Text cut to one line, for messages and tables."""
 
 from __future__ import annotations
 

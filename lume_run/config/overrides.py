@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+FAMILIES = "experiment"  # the group whose options stand in folders by family: experiment=semeval/npo
 TAKE_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging", "hydra/output")
 REMEDY = """write it as path=value; a value with special characters needs quotes inside quotes: 'path="~/x"'"""
@@ -31,16 +32,21 @@ def config_dirs(arguments: Sequence[str]) -> list[Path]:
 
 
 def group_options(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
-    """{group: {option: its one-line description}} from the first comment line of each YAML file."""
+    """{group: {option: its one-line description}} from the first comment line of each YAML file.
+
+    A folder inside a group is a group of its own, except in `experiment`, whose options stand in folders by family.
+    """
     groups: dict[str, dict[str, str]] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*.yaml")):
-            group = path.parent.relative_to(folder).as_posix()
-            if group == "." or group.startswith("hydra") or path.name.startswith("_"):  # _name: shared defaults only
+            group, option = path.parent.relative_to(folder).as_posix(), path.stem
+            if group == "." or group.startswith("hydra") or option.startswith("_"):  # _name: shared values only
                 continue
+            if group.startswith(f"{FAMILIES}/"):
+                group, option = FAMILIES, f"{group.removeprefix(f'{FAMILIES}/')}/{option}"
             lines = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-            told = [line for line in lines if not line.startswith("@package")]
-            groups.setdefault(group, {})[path.stem] = told[0] if told else ""
+            comments = [line for line in lines if not line.startswith("@package")]
+            groups.setdefault(group, {})[option] = comments[0] if comments else ""
     return groups
 
 

@@ -46,6 +46,10 @@ def resolve(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     """(what `as_data` returns, problems): a value that cannot be resolved is noted and taken as null."""
     cfg = copy.deepcopy(cfg)
     problems: list[Problem] = []
+    for where in _missing_keys(OmegaConf.to_container(cfg, resolve=False)):  # before what is interpolated from them
+        what = f"Missing mandatory value: {where.rpartition('.')[2]}"
+        problems.append(Problem(where=where, what=what, remedy=f"set {where}=..."))
+        OmegaConf.update(cfg, where, None)
     while True:
         try:
             data: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -70,6 +74,16 @@ def resolve(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
                 node[leaf] = str(given.resolve())
     _resolve_source(data)
     return dict(data), problems
+
+
+def _missing_keys(node: Any, path: str = "") -> list[str]:
+    """Where a mandatory value (`???`) was not given; Hydra's own node is left out."""
+    if isinstance(node, dict):
+        entries = [(key, f"{path}.{key}" if path else str(key)) for key in node if path or key != "hydra"]
+        return [where for key, below in entries for where in _missing_keys(node[key], below)]
+    if isinstance(node, list):
+        return [where for at, entry in enumerate(node) for where in _missing_keys(entry, f"{path}[{at}]")]
+    return [path] if node == "???" else []
 
 
 def _resolve_source(data: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""Train, unlearn, evaluate: each stage's artifacts, in order, made once and shared."""
+"""Train, unlearn, evaluate: what each stage makes, in order; every artifact is made once and shared between runs."""

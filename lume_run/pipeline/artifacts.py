@@ -1,4 +1,4 @@
-"""What artifacts of a run have in common: the hash of what they are made from, and their place."""
+"""What artifacts of a run have in common: the hash of their inputs, and their place."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class EvaluatedModel:
     key: str
     context: str = ""
 
-    def asked(self, questions: Sequence[Question]) -> Sequence[Question]:
-        """The questions as this model is asked them."""
+    def questions_in_context(self, questions: Sequence[Question]) -> Sequence[Question]:
+        """The questions with this model's context before them."""
         return with_context(questions, self.context) if self.context else questions
 
 
@@ -45,7 +45,7 @@ def store_artifact(
     run: Run,
     stage: str,
     kind: str,
-    made_from: dict[str, Any],
+    inputs: dict[str, Any],
     build: Callable[[Path], None],
     *,
     name: str = "",
@@ -53,14 +53,13 @@ def store_artifact(
     share: bool = False,
     gather: Callable[[Path], object] | None = None,
 ) -> Artifact:
-    """An artifact in the shared store, named by the hash of what it is made from."""
-    made_from = {"kind": kind, "format": ARTIFACT_FORMAT, **made_from}
-    path = run.settings.store / kind / content_hash(made_from)
+    """An artifact in the shared store, named by the hash of its inputs."""
+    inputs = {"kind": kind, "format": ARTIFACT_FORMAT, **inputs}
     return Artifact(
         stage=stage,
         name=name or kind,
-        path=path,
-        inputs=made_from,
+        path=run.settings.store / kind / content_hash(inputs),
+        inputs=inputs,
         build=build,
         note=note,
         share=share,
@@ -69,9 +68,9 @@ def store_artifact(
 
 
 def unlearned_artifact(
-    run: Run, made_from: dict[str, Any], build: Callable[[Path], None], note: str, *, share: bool = False
+    run: Run, inputs: dict[str, Any], build: Callable[[Path], None], note: str, *, share: bool = False
 ) -> Artifact:
     """The unlearned model, in the run's own folder."""
-    made_from = {"kind": "unlearned", "format": ARTIFACT_FORMAT, "seed": run.settings.seed, **made_from}
+    inputs = {"kind": "unlearned", "format": ARTIFACT_FORMAT, "seed": run.settings.seed, **inputs}
     path = run.folder / "unlearned"
-    return Artifact(stage="unlearn", name="unlearned", path=path, inputs=made_from, build=build, note=note, share=share)
+    return Artifact(stage="unlearn", name="unlearned", path=path, inputs=inputs, build=build, note=note, share=share)

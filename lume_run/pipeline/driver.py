@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,17 @@ from lume_run.pipeline.run import Run
 from lume_run.report.write import Report, print_report, write_report
 from lume_run.tracking.tracker import Tracker, track_run
 
-RunResults = tuple[dict[str, list[Response]], dict[str, float], str, dict[str, list[Score]]]  # see `score_and_report`
 MEMORISED_SCORE = 0.9  # below this, a target has too little to forget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResults:
+    """What the stages made: responses and harness scores by model, seconds by stage, and where the data came from."""
+
+    responses: Mapping[str, Sequence[Response]]
+    harness_scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
 
 
 def run_pipeline(settings: Settings, folder: Path, *, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
@@ -44,16 +53,16 @@ def _run_pipeline(settings: Settings, folder: Path, identity: Mapping[str, Any],
     record = run_manifest(list(command), content_hash(identity), settings.seed)
     write_json(folder / "manifest.json", record)
     with track_run(settings, folder, identity, record) as tracker:
-        made = _make_artifacts(settings, folder, record, tracker)
-        report = score_and_report(settings, folder, record, *made)
-        tracker.finish(report, made[0])
+        results = _make_artifacts(settings, folder, record, tracker)
+        report = score_and_report(settings, folder, record, results)
+        tracker.finish(report, results.responses)
     return report
 
 
 def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tracker: Tracker) -> RunResults:
     """Make what is due, and write into `record` how that went."""
     if settings.stages == ["score"]:
-        return {"model": read_responses(Path(str(settings.responses)))}, {}, "", {}
+        return RunResults(responses={"model": read_responses(Path(str(settings.responses)))})
     run = Run(settings, folder)
     world = choose_world(run)
     run = replace(run, world=world)
@@ -65,75 +74,76 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
         console.print(f"[bold]launch[/] {world} ({world.why})", soft_wrap=True)
     seconds: dict[str, float] = {}
     for artifact in steps.artifacts:
-        state = "[green]cached[/]" if artifact.is_done else ""
-        console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
-        tracker.follow(artifact)
-        with explain_out_of_memory(run, artifact.stage, artifact.name):
-            artifact.make(partial(spawn, world, folder) if world.needs_torchrun else None)
-        stop_if_requested("making " + artifact.name)
+        _make(run, artifact, tracker)
         seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + artifact.seconds  # also when made before
-    responses = {name: read_jsonl(made.path / "responses.jsonl", Response) for name, made in steps.responses.items()}
+    responses = {
+        name: read_jsonl(artifact.path / "responses.jsonl", Response) for name, artifact in steps.responses.items()
+    }
     record["training"] = training_outcomes(steps.artifacts)
     record["artifacts"] = {
-        made.name: str(made.path / "model" if made.name == "unlearned" else made.path) for made in steps.artifacts
+        artifact.name: str(artifact.path / "model" if artifact.name == "unlearned" else artifact.path)
+        for artifact in steps.artifacts
     }
     record["costs"] = {
-        name: cost_summary(run.asked, responses[name], made.path) for name, made in steps.responses.items()
+        name: cost_summary(run.questions_by_suite, responses[name], artifact.path)
+        for name, artifact in steps.responses.items()
     }
     write_json(folder / "manifest.json", record)
-    measured = {name: read_harness_scores(own) for name, own in steps.measured.items()}
-    return responses, seconds, run.data.source, measured
+    harness_scores = {name: read_harness_scores(artifacts) for name, artifacts in steps.harness_scores.items()}
+    return RunResults(responses=responses, harness_scores=harness_scores, seconds=seconds, source=run.data.source)
+
+
+def _make(run: Run, artifact: Artifact, tracker: Tracker) -> None:
+    """Make one artifact, here or by several ranks, and say so."""
+    state = "[green]cached[/]" if artifact.is_done else ""
+    console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
+    tracker.follow(artifact)
+    with explain_out_of_memory(run, artifact.stage, artifact.name):
+        artifact.make(partial(spawn, run.world, run.folder) if run.world.needs_torchrun else None)
+    stop_if_requested("making " + artifact.name)
 
 
 def training_outcomes(artifacts: Sequence[Artifact]) -> dict[str, Any]:
-    """How each optimisation went, by the name of what it made."""
-    found = {made.name: made.path / "outcome.json" for made in artifacts}
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.exists()}
+    """How each optimisation went, by the name of its artifact."""
+    paths = {artifact.name: artifact.path / "outcome.json" for artifact in artifacts}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
 
 
 def ending_warnings(training: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Optimisations that ended before their last step, and why."""
     return tuple(
-        f"{name} {word.upper()}: {own[word]}, after {own['steps']} of {own['planned_steps']} steps"
-        for name, own in training.items()
-        for word in ("diverged", "stopped")
-        if own[word]
+        f"{name} {ending.upper()}: {outcome[ending]}, after {outcome['steps']} of {outcome['planned_steps']} steps"
+        for name, outcome in training.items()
+        for ending in ("diverged", "stopped")
+        if outcome[ending]
     )
 
 
 def memorisation_warnings(target: Mapping[str, Score]) -> tuple[str, ...]:
-    """What to tell about a target that did not learn its documents: nothing can be seen to be forgotten then."""
+    """A warning of a target that did not learn its documents, with which forgetting cannot be seen."""
     weak = [
         f"{name} {value:.2f}"
         for name in ("forget.knowledge", "retain.knowledge", "forget.regurgitation", "retain.regurgitation")
         if name in target and (value := target[name].value) is not None and value < MEMORISED_SCORE
     ]
-    told = f"the target did not memorise its documents ({', '.join(weak)}): raise trainer.train.epochs"
-    return (told,) if weak else ()
+    warning = f"the target did not memorise its documents ({', '.join(weak)}): raise trainer.train.epochs"
+    return (warning,) if weak else ()
 
 
-def score_and_report(
-    settings: Settings,
-    folder: Path,
-    record: Mapping[str, Any],
-    responses: Mapping[str, Sequence[Response]],
-    seconds: Mapping[str, float],
-    source: str,
-    measured: Mapping[str, Sequence[Score]] | None = None,
-) -> Report:
+def score_and_report(settings: Settings, folder: Path, record: Mapping[str, Any], results: RunResults) -> Report:
     """Score the responses (no model needed), write the report, show it."""
-    scores, official = score_models(settings, folder, responses, measured or {})
+    scores, official = score_models(settings, folder, results.responses, results.harness_scores)
     judged = "unlearned" if "unlearned" in scores else next(iter(scores), "")
-    accuracies = {name: own["mmlu.accuracy"].value for name, own in scores.items() if "mmlu.accuracy" in own}
+    accuracies = {name: values["mmlu.accuracy"].value for name, values in scores.items() if "mmlu.accuracy" in values}
     passed, rule = gate(accuracies.get(judged), accuracies.get("target"), settings.model.mmlu_gate)
     report = Report(
         name=folder.name,
         scores=scores,
         gate=passed,
         gate_rule=rule,
-        seconds=seconds,
+        seconds=results.seconds,
         manifest=record,
-        source=source or str(settings.responses),
+        source=results.source or str(settings.responses),
         strict=official or None,
         costs=record.get("costs", {}),
         warnings=(
@@ -144,6 +154,3 @@ def score_and_report(
     write_report(report, folder)
     print_report(report, folder, console)
     return report
-
-
-# ------------------------------------------------------------------------------------------------- dry run

@@ -55,16 +55,15 @@ def _show_steps(steps: Plan) -> None:
 
 
 def _show_memory(run: Run, world: World) -> None:
-    settings = run.settings
-    config, origin, failure = run.model_config
-    if failure:
-        unknown = "" if config is not None else "parameters and memory unknown: "
-        console.print(f"  [yellow]{unknown}{escape(failure)}[/]", soft_wrap=True)
+    model_config = run.model_config
+    if model_config.failure:
+        unknown = "" if model_config.config is not None else "parameters and memory unknown: "
+        console.print(f"  [yellow]{unknown}{escape(model_config.failure)}[/]", soft_wrap=True)
     estimator = estimator_of(run)
     if estimator is None:
         return
-    name, count = escape(settings.model.path or "built from model.shape"), estimator.sizes.parameters / 1e6
-    console.print(f"  model: {name}: {count:,.1f} M parameters ({origin})", soft_wrap=True)
+    name, count = escape(run.settings.model.path or "built from model.shape"), estimator.sizes.parameters / 1e6
+    console.print(f"  model: {name}: {count:,.1f} M parameters ({model_config.origin})", soft_wrap=True)
     console.print(parts_table(run, estimator, world))
     for line in alternatives(run, estimator, world):
         console.print(f"  {line}", soft_wrap=True)
@@ -86,33 +85,33 @@ def parts_table(run: Run, estimator: Estimator, world: World) -> Table:
 
 
 def alternatives(run: Run, estimator: Estimator, world: World) -> list[str]:
-    """A line for evaluation and one for each other launch mode: what a GPU holds, and whether this one can.
+    """A line for evaluation and one for each other launch mode: what a GPU must hold, and whether this one can.
 
-    Where there is no GPU, of one or eight that compute in bfloat16, and by the sizes that are sold.
+    Where there is no GPU, estimates are for one or eight that compute in bfloat16, of the sizes that are sold.
     """
-    here = run.device.type == "cuda"
-    if not here:
+    on_gpu = run.device.type == "cuda"
+    if not on_gpu:
         size = 4 if run.settings.model.dtype == "float32" else 2
         estimator = replace(estimator, compute=size)
     answering = sum(evaluation_estimate(run.settings, estimator.sizes, estimator.compute).values())
     lines = [f"evaluation: {format_bytes(answering)} at most, less in smaller batches; {describe_fit(run, answering)}"]
-    lines += [] if here else ["training on GPUs would take:"]
+    lines += [] if on_gpu else ["training on GPUs would take:"]
     for mode in MODES_BY_MEMORY:
         alone = mode == "single" or (mode == "zero3_offload" and world.size == 1)
         other = World(mode=mode, processes=1 if alone else max(world.processes, 1 if world.size > 1 else ASSUMED_GPUS))
-        if here and (other.mode, other.size) == (world.mode, world.size):
+        if on_gpu and (other.mode, other.size) == (world.mode, world.size):
             continue
         total = estimator.total(other)
         host = host_estimate(estimator.sizes, other, estimator.compute)
-        more = f", and {format_bytes(host)} of host memory" if host else ""
-        lines.append(f"  {other}: {format_bytes(total)} each{more}; {describe_fit(run, total)}")
+        beside = f", and {format_bytes(host)} of host memory" if host else ""
+        lines.append(f"  {other}: {format_bytes(total)} each{beside}; {describe_fit(run, total)}")
     return lines
 
 
 def describe_fit(run: Run, total: float) -> str:
     """Whether so many bytes fit the GPU here or, where there is none, which cards they fit."""
     if run.device.type == "cuda":
-        room = device_memory(run)
-        return f"{'fits' if total <= USABLE_MEMORY_SHARE * room else 'does not fit'} {format_bytes(room)}"
+        memory = device_memory(run)
+        return f"{'fits' if total <= USABLE_MEMORY_SHARE * memory else 'does not fit'} {format_bytes(memory)}"
     cards = cards_for(total)
     return f"fits {'an' if cards[0] == 80 else 'a'} {cards[0]} GB card" if cards else "fits no card"

@@ -1,6 +1,6 @@
-"""What all stages share: the configured run with its data, and the passes of a fixed model over its rows.
+"""Artifacts of the evaluate stage: the responses of a model to the run's questions, and the scores of harnesses.
 
-Questioning may be killed at any moment and goes on from the records already written.
+Answering may be killed at any moment, and resumes from the records already written.
 """
 
 from __future__ import annotations
@@ -27,45 +27,45 @@ from lume_run.models.load import config_of, context_limit, load_model, load_toke
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact
 from lume_run.pipeline.run import Run
 
-RECORDS = 3  # raise it when responses hold more than they did
+RECORDS = 3  # version of the response records: raise it when responses hold more than they did
 
 
-def answer_questions(run: Run, questions: Sequence[Question], subject: str, path: str, folder: Path) -> None:
-    """Put this process's share of the questions to the model at `path`."""
-    settings, evaluator, place = run.settings.model, run.settings.evaluator, run.placement
-    if place.share is None:  # another process answers for this node
+def answer_questions(run: Run, questions: Sequence[Question], name: str, path: str, folder: Path) -> None:
+    """Have the model at `path`, called `name` in the report, answer this process's share of the questions."""
+    placement = run.placement
+    if placement.share is None:  # another process answers for this node
         return
-    if place.rooms is not None or run.device.type != "cpu":
-        console.print(f"  {place}", soft_wrap=True)
-    rank, world = place.share
-    title = f"evaluate {subject}"
-    if evaluator.backend == "vllm":
+    if placement.rooms is not None or run.device.type != "cpu":
+        console.print(f"  {placement}", soft_wrap=True)
+    rank, world = placement.share
+    title = f"evaluate {name}"
+    if run.settings.evaluator.backend == "vllm":
         texts = [question for question in questions if question.ask in (Ask.GENERATE, Ask.SAMPLE)]
         generate_with_engine(run, texts, title, path, folder, rank=rank, world=world)
         questions = [question for question in questions if question.ask not in (Ask.GENERATE, Ask.SAMPLE)]
     if questions:
-        model = load_model(path, settings, run.device, rooms=place.rooms).eval()
-        runner = runner_of(run, path, model, context_limit(model.config, settings))
-        respond_share(runner, questions, folder, title, rank=rank, world=world)
+        model = load_model(path, run.settings.model, run.device, rooms=placement.rooms).eval()
+        loaded = loaded_model(run, path, model, context_limit(model.config, run.settings.model))
+        respond_share(loaded, questions, folder, title, rank=rank, world=world)
 
 
 def generate_with_engine(
     run: Run, questions: Sequence[Question], title: str, path: str, folder: Path, *, rank: int, world: int
 ) -> None:
     """Have an engine generate this process's share of the texts, and end it."""
-    settings = run.settings.model
+    model_settings = run.settings.model
     if set(read_partial_responses(folder)).issuperset(map(key_of, questions)):  # also where there are none
         return
-    config = config_of(path, trust_remote_code=settings.trust_remote_code)
-    longest, devices = context_limit(config, settings), max(1, run.placement.gpus)
+    config = config_of(path, trust_remote_code=model_settings.trust_remote_code)
+    longest, devices = context_limit(config, model_settings), max(1, run.placement.gpus)
     seed = run.settings.seed
-    with start_engine(path, settings, run.device, max_length=longest, seed=seed, devices=devices) as engine:
-        runner = runner_of(run, path, engine, longest)
-        runner = replace(runner, batch_tokens=BATCH_ROWS * longest)  # it packs rows itself
-        respond_share(runner, questions, folder, title, rank=rank, world=world)
+    with start_engine(path, model_settings, run.device, max_length=longest, seed=seed, devices=devices) as engine:
+        loaded = loaded_model(run, path, engine, longest)
+        loaded = replace(loaded, batch_tokens=BATCH_ROWS * longest)  # it packs rows itself
+        respond_share(loaded, questions, folder, title, rank=rank, world=world)
 
 
-def runner_of(run: Run, path: str, model: nn.Module | Engine, max_length: int) -> LoadedModel:
+def loaded_model(run: Run, path: str, model: nn.Module | Engine, max_length: int) -> LoadedModel:
     """A model as this run evaluates it."""
     evaluator = run.settings.evaluator
     return LoadedModel(
@@ -85,15 +85,16 @@ def run_harness(run: Run, suite: Harnessed, path: str, folder: Path) -> None:
     write_jsonl(folder / "scores.jsonl", suite.measure(model, load_tokenizer(path, run.settings.model)))
 
 
-def responses_artifact(run: Run, name: str, subject: EvaluatedModel) -> Artifact:
+def responses_artifact(run: Run, name: str, model: EvaluatedModel) -> Artifact:
     """Everything one model answers, in the store under the model and the questions."""
-    evaluator, questions = run.settings.evaluator, subject.asked(run.questions)
+    evaluator, questions = run.settings.evaluator, model.questions_in_context(run.questions)
     samples = any(question.ask is Ask.SAMPLE for question in questions)
     sampling = {"temperature": evaluator.temperature, "seed": run.settings.seed} if samples else None
-    made_from: dict[str, Any] = {
-        "model": subject.key,
+    asked = [[question.ask, question.variant, question.limit, to_json(question.example)] for question in questions]
+    inputs: dict[str, Any] = {
+        "model": model.key,
         "records": RECORDS,
-        "questions": content_hash([[one.ask, one.variant, one.limit, to_json(one.example)] for one in questions]),
+        "questions": content_hash(asked),
         "sampling": sampling,
         "max_new_tokens": evaluator.max_new_tokens,
         "numerics": run.numerics,
@@ -103,8 +104,8 @@ def responses_artifact(run: Run, name: str, subject: EvaluatedModel) -> Artifact
         run,
         "evaluate",
         "responses",
-        made_from,
-        lambda folder: answer_questions(run, questions, name, subject.path, folder),
+        inputs,
+        lambda folder: answer_questions(run, questions, name, model.path, folder),
         name=f"{name} responses",
         note=f"{len(questions)} prompts",
         share=True,
@@ -112,16 +113,16 @@ def responses_artifact(run: Run, name: str, subject: EvaluatedModel) -> Artifact
     )
 
 
-def harness_artifacts(run: Run, name: str, subject: EvaluatedModel) -> list[Artifact]:
+def harness_artifacts(run: Run, name: str, model: EvaluatedModel) -> list[Artifact]:
     """The scores that harnesses take from one model; none of a model that answers in a context they do not know."""
-    if subject.context:
+    if model.context:
         return []
-    found = []
+    artifacts = []
     for title, suite in harnesses(run.settings.evaluator).items():
-        made_from = {"model": subject.key, "suite": data_for_hash(suite), **suite.identity(), "numerics": run.numerics}
+        inputs = {"model": model.key, "suite": data_for_hash(suite), **suite.identity(), "numerics": run.numerics}
 
         def build(folder: Path, suite: Harnessed = suite) -> None:
-            run_harness(run, suite, subject.path, folder)
+            run_harness(run, suite, model.path, folder)
 
-        found.append(store_artifact(run, "evaluate", "measured", made_from, build, name=f"{name} {title}"))
-    return found
+        artifacts.append(store_artifact(run, "evaluate", "measured", inputs, build, name=f"{name} {title}"))
+    return artifacts

@@ -1,4 +1,4 @@
-"""What a running process needs around its work: seeds, progress, and a record of what it ran on."""
+"""The manifest of a run: its command, its seed, and the software and hardware that it ran on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 PACKAGES = (
     "torch",
@@ -37,15 +34,15 @@ def git_commit(folder: Path) -> str | None:
     return f"{commit}+changes" if dirty else str(commit)
 
 
-def versions() -> dict[str, str]:
-    """Python and the packages that move numbers."""
-    found = {"python": platform.python_version()}
+def package_versions() -> dict[str, str]:
+    """The versions of Python and of the packages that change numbers."""
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def hardware() -> dict[str, Any]:
@@ -62,7 +59,7 @@ def hardware() -> dict[str, Any]:
 
 
 def run_manifest(command: list[str], config_hash: str, seed: int) -> dict[str, Any]:
-    """What is needed to run the same thing again, and to explain why it came out differently."""
+    """What it takes to repeat a run, and to explain why the results differ."""
     from lume_run import __version__
 
     return {
@@ -71,7 +68,7 @@ def run_manifest(command: list[str], config_hash: str, seed: int) -> dict[str, A
         "seed": seed,
         "lume_run": __version__,
         "git": git_commit(Path(__file__).parent),
-        "versions": versions(),
+        "versions": package_versions(),
         "hardware": hardware(),
         "python": sys.executable,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -1,13 +1,14 @@
 """The pipeline as a list of artifacts: what a run consists of, known without touching a weight.
 
-Making the artifacts in order is the run. What an artifact depends on is written beside it, so the
-store can share targets, reference log-probs and responses between runs, and a restart knows what is due.
-`recipes.py` says how the unlearned model comes about.
+Making the artifacts in order is the run. What an artifact depends on is written beside it, so that the store can share
+targets, reference log-probs and responses between runs, and a restart knows what is due. How each model comes about is
+in `train.py` and `unlearn.py`, what is asked of it in `evaluate.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import fingerprint
@@ -23,20 +24,17 @@ from lume_run.pipeline.unlearn import unlearning_artifacts
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run consists of, in order.
-
-    `responses` are the evaluated models' records by model name, `measured` the scores that harnesses take from them.
-    """
+    """What a run consists of, in order; the responses and the harness scores of each evaluated model by its name."""
 
     artifacts: tuple[Artifact, ...]
     responses: dict[str, Artifact]
-    measured: dict[str, list[Artifact]]
+    harness_scores: dict[str, list[Artifact]]
 
 
 def plan(run: Run) -> Plan:
     """Every artifact of this run in order.
 
-    Raises ConfigError where the method asks the model for what it has not, RunError for stages that cannot
+    Raises ConfigError where the method needs weights or layers that the model lacks, RunError for stages that cannot
     follow each other.
     """
     if problems := model_problems(run):
@@ -44,35 +42,43 @@ def plan(run: Run) -> Plan:
     stages = run.settings.stages
     base = base_artifact(run)
     artifacts: list[Artifact] = [base] if base else []
-    start = EvaluatedModel(
-        path=str(base.path if base else run.settings.model.path),
-        key=base.key if base else fingerprint(str(run.settings.model.path)),
-    )
-    subjects: dict[str, EvaluatedModel] = {}
+    models: dict[str, EvaluatedModel] = {}
     if stages == ["evaluate"]:
         assert base is None  # checks.py refuses to evaluate alone without a model.path
-        subjects["model"] = start
+        models["model"] = start_model(run, base)
     else:
-        target = None if run.settings.model.is_target else train_artifact(run, start)
-        if target is not None:
-            if "train" not in stages and not target.is_done:
-                raise RunError(f"There is no trained target at {target.path}; add train to stages.")
-            artifacts.append(target)
-        subjects["target"] = EvaluatedModel(path=str(target.path), key=target.key) if target else start
+        target = None if run.settings.model.is_target else target_artifact(run, base)
+        artifacts += [target] if target else []
+        models["target"] = EvaluatedModel(path=str(target.path), key=target.key) if target else start_model(run, base)
     if "unlearn" in stages:
-        steps, subjects["unlearned"] = unlearning_artifacts(run, subjects["target"], base)
-        artifacts += steps
-    responses: dict[str, Artifact] = {}
-    measured: dict[str, list[Artifact]] = {}
-    if "evaluate" in stages:
-        if can_retrain(run) and "model" not in subjects:
-            retrained = retrained_artifact(run, base)
-            artifacts += [retrained] if retrained.path not in [made.path for made in artifacts] else []
-            subjects["retrained"] = EvaluatedModel(path=str(retrained.path), key=retrained.key)
-        responses = {name: responses_artifact(run, name, subject) for name, subject in subjects.items()}
-        measured = {name: harness_artifacts(run, name, subject) for name, subject in subjects.items()}
-        artifacts += [*responses.values(), *(made for own in measured.values() for made in own)]
-    return Plan(artifacts=tuple(artifacts), responses=responses, measured=measured)
+        unlearning, models["unlearned"] = unlearning_artifacts(run, models["target"], base)
+        artifacts += unlearning
+    if "evaluate" not in stages:
+        return Plan(artifacts=tuple(artifacts), responses={}, harness_scores={})
+    if can_retrain(run) and "model" not in models:
+        retrained = retrained_artifact(run, base)
+        artifacts += [retrained] if retrained.path not in [artifact.path for artifact in artifacts] else []
+        models["retrained"] = EvaluatedModel(path=str(retrained.path), key=retrained.key)
+    responses = {name: responses_artifact(run, name, model) for name, model in models.items()}
+    harness_scores = {name: harness_artifacts(run, name, model) for name, model in models.items()}
+    artifacts += [*responses.values(), *chain.from_iterable(harness_scores.values())]
+    return Plan(artifacts=tuple(artifacts), responses=responses, harness_scores=harness_scores)
+
+
+def start_model(run: Run, base: Artifact | None) -> EvaluatedModel:
+    """The model that a run starts from: the one that it builds, or the one that `model.path` names."""
+    if base is not None:
+        return EvaluatedModel(path=str(base.path), key=base.key)
+    path = str(run.settings.model.path)
+    return EvaluatedModel(path=path, key=fingerprint(path))
+
+
+def target_artifact(run: Run, base: Artifact | None) -> Artifact:
+    """The target that this run trains; RunError where it is not trained yet and training is no stage of the run."""
+    target = train_artifact(run, start_model(run, base))
+    if "train" not in run.settings.stages and not target.is_done:
+        raise RunError(f"There is no trained target at {target.path}; add train to stages.")
+    return target
 
 
 def can_retrain(run: Run) -> bool:
@@ -82,11 +88,11 @@ def can_retrain(run: Run) -> bool:
 
 
 def model_problems(run: Run) -> list[Problem]:
-    """Weights and layers that the config names and the model has not; none where its config cannot be had."""
+    """Weights and layers that the settings name and the model lacks; none where the model's config is unavailable."""
     model, needs = run.settings.model, run.settings.method.needs
     if "unlearn" not in run.settings.stages or (model.trainable is None and needs.hidden_layer is None):
         return []
-    config, _, _ = run.model_config
+    config = run.model_config.config
     if config is None:  # loading the model will say so
         return []
     problems = pattern_problems(model.trainable, meta_model(config)) if model.trainable is not None else []

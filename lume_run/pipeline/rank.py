@@ -1,4 +1,4 @@
-"""One of several processes that make an artifact: `python -m lume_run.pipeline.rank RUN_FOLDER ARTIFACT`."""
+"""A rank, one of several processes that make an artifact: `python -m lume_run.pipeline.rank RUN_FOLDER ARTIFACT`."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def main() -> NoReturn:
 
 
 def make_share(folder: Path, path: Path) -> int:
-    """This rank's share of the artifact at `path`; what fails is written down for the driver."""
+    """Build this rank's share of the artifact at `path`, and write down for the driver what failed; the exit code."""
     install_signal_handlers()
     partial = path.with_name(path.name + ".partial")
     join_ranks(partial)
     try:
         settings, _ = require_settings(read_config(folder / "config.yaml"))
         run = Run(settings, folder, World.read(folder))
-        artifact = next(made for made in plan(run).artifacts if made.path == path)
+        artifact = next(artifact for artifact in plan(run).artifacts if artifact.path == path)
         with explain_out_of_memory(run, artifact.stage, artifact.name):
             artifact.build(partial)
         stop_if_requested("making " + artifact.name)
     except Preempted:
-        for told in (partial / STOP, Path(os.environ[STOP_FILE_VARIABLE])):  # the driver, and ranks that heard nothing
-            told.touch()
+        for stop_file in (partial / STOP, Path(os.environ[STOP_FILE_VARIABLE])):  # for the driver, for other ranks
+            stop_file.touch()
         return 0
     except BaseException as error:
         with suppress(OSError):  # a full disk, which the driver sees too
@@ -54,8 +54,8 @@ def make_share(folder: Path, path: Path) -> int:
 def end_process(code: int) -> NoReturn:
     """End this rank at once.
 
-    A clean ending of one that failed would wait for the others in a collective, and Python's way of ending threads that
-    are in C++ now and then aborts one that is done.
+    At an orderly exit a rank that failed would wait for the others in a collective, and Python now and then aborts a
+    process that is done while it ends threads of C++.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -63,10 +63,10 @@ def end_process(code: int) -> NoReturn:
 
 
 def write_failure(error: BaseException, folder: Path, path: Path) -> None:
-    """Leave what this rank failed with in the run folder."""
+    """Write into the run folder what this rank failed with."""
     error = full_disk_error(error, path) or error
-    told = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
-    write_rank_error(folder, f"rank-{rank()}", told)
+    text = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
+    write_rank_error(folder, f"rank-{rank()}", text)
 
 
 if __name__ == "__main__":

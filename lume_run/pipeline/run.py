@@ -26,6 +26,15 @@ from lume_run.models.tiny import olmo_config
 from lume_run.training.rows import examples_of
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The transformers config of a run's model, where it is from, and why it is not the model's own (empty: it is)."""
+
+    config: Any  # None where neither the model's own config nor a shape is there
+    origin: str
+    failure: str = ""
+
+
 @dataclass(frozen=True)
 class Run:
     """One configured run and its folder; data are loaded once, when first needed."""
@@ -46,28 +55,28 @@ class Run:
         return device_of(self.settings.launch.device)
 
     @cached_property
-    def asked(self) -> dict[str, list[Question]]:
+    def questions_by_suite(self) -> dict[str, list[Question]]:
         """What each suite asks a model."""
         trained_here = not self.settings.model.is_target
         return questions_of(self.data, self.settings.evaluator, trained_here=trained_here)
 
     @cached_property
     def questions(self) -> list[Question]:
-        """Everything a model is asked, once. ConfigError where the model could not answer as it lies."""
-        found = deduplicate_questions(self.asked)
-        if self.placement.offloads and any(question.ask is Ask.GRADIENT for question in found):
+        """Every question once. ConfigError where the model's placement does not let it answer."""
+        questions = deduplicate_questions(self.questions_by_suite)
+        if self.placement.offloads and any(question.ask is Ask.GRADIENT for question in questions):
             raise ConfigError([Problem(where="evaluator.placement", what=f"{self.placement}", remedy=NO_GRADIENT)])
-        return found
+        return questions
 
     @cached_property
     def placement(self) -> Placement:
-        """Where an evaluated model lies; all models of a run are of one shape."""
+        """How an evaluated model is placed on devices; all models of a run have the same shape."""
         dtype = dtype_of(self.settings.model.dtype, self.device)
-        return placement_of(self.settings.evaluator, self.model_config[0], self.device, dtype)
+        return placement_of(self.settings.evaluator, self.model_config.config, self.device, dtype)
 
     @cached_property
     def numerics(self) -> dict[str, Any]:
-        """What moves numbers besides the model: precision, attention, device kind, row length, another's tokenizer."""
+        """What changes numbers besides the model: precision, attention, device, row length, another tokenizer."""
         model = self.settings.model
         dtype = str(dtype_of(model.dtype, self.device)).removeprefix("torch.")
         tokenizer = model.tokenizer or model.base  # the base's where none is beside the model
@@ -80,23 +89,25 @@ class Run:
         }
 
     @cached_property
-    def model_config(self) -> tuple[Any, str, str]:
-        """(transformers config, where it is from, why not the model's own): OLMo of `model.shape` where it is not."""
+    def model_config(self) -> ModelConfig:
+        """The model's own config; where that is unavailable, OLMo's with `model.shape`."""
         model = self.settings.model
         failure = ""
         if model.path is not None:
             try:
-                return config_of(model.path, trust_remote_code=model.trust_remote_code), "its config", ""
+                config = config_of(model.path, trust_remote_code=model.trust_remote_code)
+                return ModelConfig(config=config, origin="its config")
             except RunError as error:
                 failure = str(error)
-        return (olmo_config(model.shape) if model.shape else None), "from model.shape", failure
+        config = olmo_config(model.shape) if model.shape else None
+        return ModelConfig(config=config, origin="from model.shape", failure=failure)
 
     @cached_property
     def refusals(self) -> tuple[str, ...]:
-        """What IDK answers are picked from."""
+        """The sentences that IDK answers are picked from."""
         method = self.settings.method
-        own = method.idk_file if isinstance(method, Objective) else None
-        return read_refusals(Path(own)) if own else REFUSALS
+        file = method.idk_file if isinstance(method, Objective) else None
+        return read_refusals(Path(file)) if file else REFUSALS
 
     def examples(self, needs: Needs) -> list[tuple[Role, Example]]:
         """The forget and retain examples in the roles a method reads."""

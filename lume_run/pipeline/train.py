@@ -22,7 +22,7 @@ from lume_run.training.schedule import count_steps
 
 
 def base_artifact(run: Run) -> Artifact | None:
-    """The untrained tiny model, when no path names a model."""
+    """The untrained tiny model, where no path names a model."""
     model, seed = run.settings.model, run.settings.seed
     if model.path is not None or model.shape is None:
         return None
@@ -31,8 +31,8 @@ def base_artifact(run: Run) -> Artifact | None:
         with_separator("", example.prompt) + with_separator(example.prompt, example.answer)
         for example in (*data.forget, *data.retain)
     ]
-    made_from = {"shape": asdict(shape), "texts": content_hash(texts), "seed": seed}
-    return store_artifact(run, "train", "base", made_from, lambda folder: build_tiny(shape, texts, seed, folder))
+    inputs = {"shape": asdict(shape), "texts": content_hash(texts), "seed": seed}
+    return store_artifact(run, "train", "base", inputs, lambda folder: build_tiny(shape, texts, seed, folder))
 
 
 def train_artifact(run: Run, start: EvaluatedModel) -> Artifact:
@@ -48,8 +48,8 @@ def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
     return fine_tuned_artifact(run, "retrained", run.data.retain, start, run.settings.trainer.train)
 
 
-def training_job(run: Run, **what: Any) -> TrainingJob:
-    """An optimisation with this run's settings, seed, device and processes; `what` are the other fields of the job."""
+def training_job(run: Run, **fields: Any) -> TrainingJob:
+    """A training job with this run's settings, seed, device and processes; `fields` are its other fields."""
     settings = run.settings
     return TrainingJob(
         model=settings.model,
@@ -57,15 +57,15 @@ def training_job(run: Run, **what: Any) -> TrainingJob:
         seed=settings.seed,
         device=run.device,
         world=run.world,
-        **what,
+        **fields,
     )
 
 
 def run_training(job: TrainingJob, folder: Path, out: Path) -> None:
-    """Train. The Trainer takes seconds to import: plans, cached runs and the driver of several ranks do without."""
-    from lume_run.training import optimise as trainer
+    """Train. The Trainer takes seconds to import: plans, cached runs and the driver of several ranks do without it."""
+    from lume_run.training.optimise import optimise
 
-    trainer.optimise(job, folder, out)
+    optimise(job, folder, out)
 
 
 def fine_tuned_artifact(
@@ -79,7 +79,7 @@ def fine_tuned_artifact(
     """A model fine-tuned on these examples, in the store."""
     model = run.settings.model
     lora = model.lora if model.lora.enabled and model.path is not None else None  # nothing to adapt in a random model
-    made_from = {
+    inputs = {
         "from": start.key,
         "rows": content_hash([to_json(example) for example in examples]),
         "phase": asdict(phase),
@@ -98,7 +98,7 @@ def fine_tuned_artifact(
     )
     note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
     return store_artifact(
-        run, stage, kind, made_from, lambda folder: run_training(job, folder, folder), note=note, share=True
+        run, stage, kind, inputs, lambda folder: run_training(job, folder, folder), note=note, share=True
     )
 
 

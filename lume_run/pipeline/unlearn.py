@@ -1,6 +1,6 @@
-"""How a model comes about: artifacts of fine-tuned, retrained and unlearned models, one recipe a kind of method.
+"""Artifacts of the unlearn stage, one recipe for each kind of method.
 
-A loss is optimised by `optimise.py`; the baselines that are not losses are made here from the same pieces.
+A loss is minimised by `lume_run.training`; the baselines that are not losses are made here from the same pieces.
 """
 
 from __future__ import annotations
@@ -32,13 +32,11 @@ from lume_run.pipeline.train import fine_tuned_artifact, retrained_artifact, run
 from lume_run.training.job import TrainingJob
 from lume_run.training.reference import ReferenceCache, build_reference
 
-# ------------------------------------------------------------------------------------------------- unlearning
-
 
 def unlearning_artifacts(
     run: Run, target: EvaluatedModel, base: Artifact | None
 ) -> tuple[list[Artifact], EvaluatedModel]:
-    """(artifacts in order, the unlearned model) of the run's method."""
+    """The artifacts of the run's method in order, and the unlearned model."""
     method = run.settings.method
     match method:
         case NoOp():
@@ -58,7 +56,7 @@ def unlearning_artifacts(
 
 
 def rows_hash(examples: Sequence[tuple[Role, Example]]) -> str:
-    """Identifies rows in their roles, refusals included."""
+    """The hash of rows in their roles, refusals included."""
     return content_hash([[int(role), to_json(example)] for role, example in examples])
 
 
@@ -68,26 +66,26 @@ def reference_artifact(run: Run, method: Method, target: EvaluatedModel) -> Arti
     examples = [(role, example) for role, example in run.examples(needs) if role in needs.reference_logps]
     if not examples:
         return None
-    made_from = {
+    inputs = {
         "target": target.key,
         "rows": rows_hash(examples),
         "whole_rows": sorted(needs.whole_rows),
         "numerics": run.numerics,
     }
-    evaluator = run.settings.evaluator
-    place: Any = {"settings": run.settings.model, "device": run.device, "batch_tokens": evaluator.batch_tokens}
+    batch_tokens = run.settings.evaluator.batch_tokens
+    how: Any = {"settings": run.settings.model, "device": run.device, "batch_tokens": batch_tokens}
     return store_artifact(
         run,
         "unlearn",
         "reference",
-        made_from,
-        lambda folder: build_reference(target.path, examples, needs, folder, **place),
+        inputs,
+        lambda folder: build_reference(target.path, examples, needs, folder, **how),
         note=f"log-probs of {len(examples)} rows under the frozen target, computed once",
     )
 
 
 def reference_note(needs: Needs, *, adapters: bool) -> str:
-    """Where a method's reference comes from, in words."""
+    """Where a method's reference comes from, for users."""
     live = "the model with its adapters off" if adapters else "one frozen copy of the target"
     cached = ["cached log-probs"] if needs.reference_logps else []
     return " and ".join([*cached, *([live] if needs.live_reference else [])]) or "none"
@@ -110,7 +108,7 @@ def _unlearning_job(
     )
 
 
-def _identity(run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings) -> dict[str, Any]:
+def _unlearning_inputs(run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings) -> dict[str, Any]:
     model = run.settings.model
     return {
         "target": target.key,
@@ -127,9 +125,9 @@ def _identity(run: Run, method: Method, target: EvaluatedModel, phase: Optimizat
 def _note(run: Run, method: Method, phase: OptimizationSettings) -> str:
     sides = {role.is_forget for role in method.needs.rows}
     retain = f" + {phase.batch_size * phase.retain_ratio} retain" if False in sides else ""
-    told = reference_note(method.needs, adapters=run.settings.model.lora.enabled)
+    reference = reference_note(method.needs, adapters=run.settings.model.lora.enabled)
     steps = steps_of(phase, len(run.data.forget), retain=bool(retain))
-    return f"{steps} steps of {phase.batch_size} forget{retain} examples; reference: {told}"
+    return f"{steps} steps of {phase.batch_size} forget{retain} examples; reference: {reference}"
 
 
 def loss_artifacts(run: Run, method: Method, target: EvaluatedModel) -> list[Artifact]:
@@ -140,7 +138,7 @@ def loss_artifacts(run: Run, method: Method, target: EvaluatedModel) -> list[Art
         run_training(_unlearning_job(run, method, target, phase, cached), folder, folder / "model")
 
     unlearned = unlearned_artifact(
-        run, _identity(run, method, target, phase), build, _note(run, method, phase), share=True
+        run, _unlearning_inputs(run, method, target, phase), build, _note(run, method, phase), share=True
     )
     return [*([cached] if cached else []), unlearned]
 
@@ -153,8 +151,9 @@ def task_vector_artifacts(run: Run, method: TaskVector, target: EvaluatedModel) 
     def build(folder: Path) -> None:
         subtract_task_vector(run.settings.model, target.path, str(reinforced.path), method.alpha, folder / "model")
 
-    made_from = {"target": target.key, "reinforced": reinforced.key, "alpha": method.alpha}
-    return [reinforced, unlearned_artifact(run, made_from, build, f"target - {method.alpha:g} x (reinforced - target)")]
+    inputs = {"target": target.key, "reinforced": reinforced.key, "alpha": method.alpha}
+    note = f"target - {method.alpha:g} x (reinforced - target)"
+    return [reinforced, unlearned_artifact(run, inputs, build, note)]
 
 
 def merged_adapter_artifacts(run: Run, method: MergeAdapters, target: EvaluatedModel) -> list[Artifact]:
@@ -163,7 +162,7 @@ def merged_adapter_artifacts(run: Run, method: MergeAdapters, target: EvaluatedM
     members: list[Artifact] = []
     for number, member in enumerate(method.members, 1):
         cached = reference_artifact(run, member.method, target)
-        if cached is not None and cached.path not in [made.path for made in artifacts]:
+        if cached is not None and cached.path not in [artifact.path for artifact in artifacts]:
             artifacts.append(cached)
         members.append(_adapter(run, member, number, target, cached))
         artifacts.append(members[-1])
@@ -180,11 +179,9 @@ def merged_adapter_artifacts(run: Run, method: MergeAdapters, target: EvaluatedM
             seed=run.settings.seed,
         )
 
-    made_from = {"target": target.key, "members": [made.key for made in members], "merge": merge_identity(method)}
-    return [
-        *artifacts,
-        unlearned_artifact(run, made_from, build, f"{len(members)} adapters merged by {method.combination}"),
-    ]
+    inputs = {"target": target.key, "members": [member.key for member in members], "merge": merge_identity(method)}
+    note = f"{len(members)} adapters merged by {method.combination}"
+    return [*artifacts, unlearned_artifact(run, inputs, build, note)]
 
 
 def merge_identity(method: MergeAdapters) -> dict[str, Any]:
@@ -206,6 +203,6 @@ def _adapter(run: Run, member: Member, number: int, target: EvaluatedModel, cach
         training = _unlearning_job(run, method, target, phase, cached)
         run_training(replace(training, keep_adapters=True), folder, folder / "adapter")
 
-    made_from = {"seed": run.settings.seed, **_identity(run, method, target, phase)}
+    inputs = {"seed": run.settings.seed, **_unlearning_inputs(run, method, target, phase)}
     note = f"{method.name}: {_note(run, method, phase)}"
-    return store_artifact(run, "unlearn", "adapter", made_from, build, name=f"adapter {number}", note=note, share=True)
+    return store_artifact(run, "unlearn", "adapter", inputs, build, name=f"adapter {number}", note=note, share=True)

@@ -133,12 +133,12 @@ def test_every_yaml_is_an_option():
     files = {name: path for name, path in files.items() if not name.startswith("hydra/")}  # launchers and sweepers
     shared = {name: path for name, path in files.items() if path.name.startswith("_")}
     assert files.keys() - shared == {f"{group}/{name}" for group, name in OPTIONS} | {"config"}
-    composed = [
-        (path.parent, entry)
-        for path in files.values()
-        for entry in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
-    ]
-    assert all((path.parent, path.stem) in composed for path in shared.values())
+    composed = set()
+    for name, path in files.items():
+        for entry in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", []):
+            if isinstance(entry, str):  # from the root, or from the folder of its file
+                composed.add(entry[1:] if entry.startswith("/") else f"{name.rpartition('/')[0]}/{entry}")
+    assert shared.keys() <= composed
 
 
 def test_the_default_is_right():
@@ -506,9 +506,9 @@ def test_unknown_choice_in_a_part(part, override, where, remedy):
         ("method/forget=simpo", "there is no method/forget 'simpo'", "did you mean 'simnpo'?"),
         ("method/retain=embd", "there is no method/retain 'embd'", "did you mean 'embed'?"),
         (
-            "experiment=closer_look_tofu_megd",
-            "there is no experiment 'closer_look_tofu_megd'",
-            "did you mean 'closer_look_tofu_me_gd'?",
+            "experiment=closer_look/tofu_megd",
+            "there is no experiment 'closer_look/tofu_megd'",
+            "did you mean 'closer_look/tofu_me_gd'?",
         ),
     ],
 )
@@ -811,18 +811,18 @@ def test_refusals_that_cannot_be_used_are_told_up_front(content, what, remedy, t
 
 TRIED = {  # (learning rate, epochs, batch size, warm-up, weight decay); None: as in the trainer
     "closer_look": (1e-5, 5, 32, 0.2, 0.01),
-    "closer_look_real_world_me_gd": (5e-6, 5, 32, 0.2, 0.01),
+    "closer_look/real_world_me_gd": (5e-6, 5, 32, 0.2, 0.01),
     "open_unlearning": (1e-5, 10, 32, 0.1, 0.01),
-    "open_unlearning_tofu_undial": (1e-4, 10, 32, 0.1, 0.01),
+    "open_unlearning/tofu_undial": (1e-4, 10, 32, 0.1, 0.01),
     "semeval": (1e-5, 10, 32, 0.1, 0.01),
-    "semeval_ails_ntua_7b": (1e-5, 7, 1, 0.0, 0.0),
-    "semeval_ails_ntua_lora": (1e-5, 7, 1, 0.0, 0.0),
-    "semeval_ails_ntua_agad": (5e-5, 3, 16, 0.0, 0.0),
-    "semeval_zjuklab": (1e-4, 5, None, 0.2, 0.01),  # each adapter has a batch size of its own
-    "semeval_snuffleupagus_1b": (5e-5, None, 8, 0.0, 0.0),
-    "semeval_snuffleupagus_7b": (5e-5, None, 12, 0.0, 0.0),
-    "semeval_sha256": (1.5e-5, 8, 60, 0.0, 0.0),
-    "semeval_atyaephyra": (1e-4, 20, 2, 0.0, 0.0),
+    "semeval/ails_ntua_7b": (1e-5, 7, 1, 0.0, 0.0),
+    "semeval/ails_ntua_lora": (1e-5, 7, 1, 0.0, 0.0),
+    "semeval/ails_ntua_agad": (5e-5, 3, 16, 0.0, 0.0),
+    "semeval/zjuklab": (1e-4, 5, None, 0.2, 0.01),  # each adapter has a batch size of its own
+    "semeval/snuffleupagus_1b": (5e-5, None, 8, 0.0, 0.0),
+    "semeval/snuffleupagus_7b": (5e-5, None, 12, 0.0, 0.0),
+    "semeval/sha256": (1.5e-5, 8, 60, 0.0, 0.0),
+    "semeval/atyaephyra": (1e-4, 20, 2, 0.0, 0.0),
     "simnpo": (1e-5, 10, 32, 0.1, 0.01),
 }
 RATES = ("learning_rate", "epochs", "batch_size", "warmup", "weight_decay")
@@ -857,12 +857,36 @@ def test_every_experiment_can_be_tried_on_the_tiny_model(name):
 
 def measured_by(name: str) -> str:
     """The suite of the paper that a recipe is from."""
-    families = {"closer_look": "closer_look", "open_unlearning": "tofu", "simnpo_tofu": "tofu"}
+    families = {"closer_look": "closer_look", "open_unlearning": "tofu", "simnpo/tofu": "tofu"}
     return next((suite for family, suite in families.items() if name.startswith(family)), "lume")
 
 
 def test_every_published_rate_is_of_some_experiment():
     assert all(any(name.startswith(start) for name in EXPERIMENTS) for start in TRIED)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "trainer"),
+    [
+        ((), "tiny"),
+        (("model=1b",), "lume"),
+        (("model=mine",), "lume"),
+        (("model=smaller",), "tiny"),
+        (("trainer=lume",), "lume"),
+        (("model=tiny", "trainer=lume"), "lume"),
+        (("trainer=lume", "model=tiny"), "lume"),
+        (("model=7b", "trainer=tiny"), "tiny"),
+        (("experiment=semeval/sha256", "model=tiny", "trainer=lume"), "lume"),
+    ],
+)
+def test_the_trainer_of_a_model(overrides, trainer, own, tmp_path):
+    """LUME's, unless the model's own file says otherwise, and the command line before both; no file bears its name."""
+    own("model/smaller.yaml", "# Half as wide\ndefaults: [tiny, _self_]\nname: smaller\nshape: {hidden_size: 96}\n")
+    folder = own("model/mine.yaml", f"# Mine\ndefaults: [_base, _self_]\nname: mine\npath: {tmp_path}\n")
+    data = as_data(cfg_of(*overrides, folder=folder))
+    chosen = yaml.safe_load((CONF / "trainer" / f"{trainer}.yaml").read_text(encoding="utf-8"))
+    assert data["trainer"]["train"] == chosen["train"]
+    assert problems_of(*overrides, folder=folder) == {}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -877,30 +901,37 @@ def test_an_experiment_names_its_source_and_the_one_size_it_is_for(name):
 
 def test_the_recipes_are_all_there():
     families = {
-        "closer_look_tofu": "me_gd me_gd_compat idk_ap ga_gd ga_kl npo_gd npo_kl dpo_gd dpo_kl idk_gd idk_kl",
-        "closer_look_continual": "me_gd idk_ap",
-        "closer_look_real_world": "me_gd idk_ap",
-        "open_unlearning_tofu": "grad_ascent grad_diff npo simnpo idk_dpo rmu undial wga satimp ceu pdu",
-        "simnpo_tofu": "forget05",
-        "semeval": "ga gd kl npo ails_ntua_7b ails_ntua_lora ails_ntua_agad zjuklab sha256 atyaephyra",
-        "semeval_snuffleupagus": "1b 7b",
+        "closer_look/tofu_": "me_gd me_gd_compat idk_ap ga_gd ga_kl npo_gd npo_kl dpo_gd dpo_kl idk_gd idk_kl",
+        "closer_look/continual_": "me_gd idk_ap",
+        "closer_look/real_world_": "me_gd idk_ap",
+        "open_unlearning/tofu_": "grad_ascent grad_diff npo simnpo idk_dpo rmu undial wga satimp ceu pdu",
+        "simnpo/tofu_": "forget05",
+        "semeval/": "ga gd kl npo ails_ntua_7b ails_ntua_lora ails_ntua_agad zjuklab sha256 atyaephyra",
+        "semeval/snuffleupagus_": "1b 7b",
     }
-    assert EXPERIMENTS.keys() == {f"{family}_{name}" for family, names in families.items() for name in names.split()}
+    assert EXPERIMENTS.keys() == {family + name for family, names in families.items() for name in names.split()}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_recipe_by_its_old_name(name):
+    """Recipes were `semeval_npo` before they stood in a folder for each family."""
+    (problem,), _ = override_problems([f"experiment={name.replace('/', '_')}"], [CONF])
+    assert problem.remedy == f"did you mean '{name}'?"
 
 
 @pytest.mark.parametrize(
     ("name", "forget_weight", "max_length"),
     [
-        ("closer_look_tofu_me_gd", 0.1, 500),
-        ("closer_look_tofu_me_gd_compat", 0.1, 500),
-        ("closer_look_tofu_idk_ap", 1.0, 500),
-        ("closer_look_continual_me_gd", 1.0, 500),
-        ("closer_look_continual_idk_ap", 1.0, 500),
-        ("closer_look_real_world_me_gd", 0.5, 300),
-        ("closer_look_real_world_idk_ap", 1.0, 300),
-        ("open_unlearning_tofu_simnpo", 0.125, None),
-        ("open_unlearning_tofu_satimp", 0.1, None),
-        ("simnpo_tofu_forget05", 0.1375, 500),
+        ("closer_look/tofu_me_gd", 0.1, 500),
+        ("closer_look/tofu_me_gd_compat", 0.1, 500),
+        ("closer_look/tofu_idk_ap", 1.0, 500),
+        ("closer_look/continual_me_gd", 1.0, 500),
+        ("closer_look/continual_idk_ap", 1.0, 500),
+        ("closer_look/real_world_me_gd", 0.5, 300),
+        ("closer_look/real_world_idk_ap", 1.0, 300),
+        ("open_unlearning/tofu_simnpo", 0.125, None),
+        ("open_unlearning/tofu_satimp", 0.1, None),
+        ("simnpo/tofu_forget05", 0.1375, 500),
     ],
 )
 def test_published_coefficients(name, forget_weight, max_length):
@@ -910,41 +941,41 @@ def test_published_coefficients(name, forget_weight, max_length):
 
 
 def test_the_released_maximum_entropy_is_padded_to_500():
-    needs = settings_of("experiment=closer_look_tofu_me_gd_compat").method.needs
+    needs = settings_of("experiment=closer_look/tofu_me_gd_compat").method.needs
     assert (needs.pad_to, needs.every_position, needs.whole_rows) == (500, True, set())
-    assert settings_of("experiment=closer_look_tofu_me_gd").method.needs.whole_rows == {FORGET}
+    assert settings_of("experiment=closer_look/tofu_me_gd").method.needs.whole_rows == {FORGET}
 
 
 def test_open_unlearnings_primal_dual():
-    method = settings_of("experiment=open_unlearning_tofu_pdu").method
+    method = settings_of("experiment=open_unlearning/tofu_pdu").method
     assert (method.retain_weight, method.dual.bound, method.dual.step_size) == (100.0, 0.3, 5.0)
     assert method.dual.warmup_steps == 5 * 400 // 32
 
 
 def test_semeval_systems():
-    chunks = settings_of("experiment=semeval_ails_ntua_7b")
+    chunks = settings_of("experiment=semeval/ails_ntua_7b")
     unlearn = chunks.trainer.unlearn
     assert (chunks.method.forget_weight, chunks.method.retain_weight) == (1 / 8, 7 / 8 * 0.5)
     assert (unlearn.chunk_size, unlearn.retain_ratio, unlearn.alternate) == (32, 7, False)
     layers = [f"model.layers.{number}.mlp.up_proj.weight" for number in range(32)]
     assert matched(layers, chunks.model.trainable) == layers[24:]
-    turns = settings_of("experiment=semeval_ails_ntua_agad")
+    turns = settings_of("experiment=semeval/ails_ntua_agad")
     assert (turns.trainer.unlearn.chunk_size, turns.trainer.unlearn.alternate) == (64, True)
-    adapted = settings_of("experiment=semeval_ails_ntua_lora").model.lora
+    adapted = settings_of("experiment=semeval/ails_ntua_lora").model.lora
     assert (adapted.enabled, adapted.rank, adapted.alpha) == (True, 16, 64.0)
     for size, number, scale in (("7b", 26, 5.0), ("1b", 14, 3.0)):
-        steered = settings_of(f"experiment=semeval_snuffleupagus_{size}")
+        steered = settings_of(f"experiment=semeval/snuffleupagus_{size}")
         assert (steered.method.forget.layer, steered.method.forget.scale) == (number, scale)
         assert (steered.method.retain_weight, steered.method.needs.hidden_layer) == (900.0, number)
         names = [f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(32)]
         assert matched(names, steered.model.trainable) == names[number - 2 : number + 1]
-    assert matched(layers, settings_of("experiment=semeval_sha256").model.trainable) == layers[:6]
-    merged = settings_of("experiment=semeval_zjuklab")
+    assert matched(layers, settings_of("experiment=semeval/sha256").model.trainable) == layers[:6]
+    merged = settings_of("experiment=semeval/zjuklab")
     default = settings_of("method=ties", "model.lora=true").method
     assert [member.batch_size for member in merged.method.members] == [4, 8]
     assert [member.method for member in merged.method.members] == [member.method for member in default.members]
     assert merged.model.lora == LoraSettings(enabled=True, rank=32, alpha=32.0, dropout=0.05)
-    low = settings_of("experiment=semeval_atyaephyra")
+    low = settings_of("experiment=semeval/atyaephyra")
     assert low.method.forget == NPO(beta=0.5)
     assert [(type(term.part), term.weight) for term in low.method.retain.terms] == [
         (GradientDescent, 1.0),
@@ -958,7 +989,7 @@ def matched(names: list[str], patterns: list[str]) -> list[str]:
 
 
 def test_the_command_line_wins_over_an_experiment():
-    settings = settings_of("experiment=semeval_npo", "method.forget.beta=0.5", "trainer.unlearn.epochs=1")
+    settings = settings_of("experiment=semeval/npo", "method.forget.beta=0.5", "trainer.unlearn.epochs=1")
     assert (settings.method.forget, settings.trainer.unlearn.epochs) == (NPO(beta=0.5), 1.0)
 
 

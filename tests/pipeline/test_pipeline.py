@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import warm
 from helpers.shared import ROOT, shape
 
 SMALL = (
@@ -28,8 +29,8 @@ def command(*overrides: str) -> list[str]:
     return [sys.executable, "-m", "lume_run.cli", *overrides]
 
 
-def lume_run(*overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*overrides), cwd=ROOT, capture_output=True, text=True, timeout=600)
+def lume_run(*overrides: str, check: bool = True) -> warm.Ended:
+    done = warm.run(*overrides, cwd=ROOT, timeout=600)
     assert not check or done.returncode == 0, done.stderr + done.stdout
     return done
 
@@ -50,7 +51,7 @@ def weights(output_dir: Path) -> bytes:
 def default_run(tmp_path_factory) -> Path:
     """Plain `lume-run`, the way a newcomer starts it."""
     output_dir = tmp_path_factory.mktemp("default")
-    lume_run(f"output_dir={output_dir}")
+    subprocess.run(command(f"output_dir={output_dir}"), cwd=ROOT, capture_output=True, check=True, timeout=600)
     return output_dir
 
 

@@ -18,7 +18,7 @@ from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, mean_of
 from lume_run.evaluation.scoring import gate, score_answers
 from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import require_settings
-from lume_run.pipeline.driver import ending_warnings, score_and_report, training_outcomes
+from lume_run.pipeline.driver import RunResults, ending_warnings, score_and_report, training_outcomes
 from lume_run.report.plots import AFTER, BETTER, WITHIN_NOISE, WORSE, color_of, panels_of
 from lume_run.report.results import Report, names_by_group, report_json
 from lume_run.report.tables import NOISE_NOTE, markdown
@@ -429,7 +429,8 @@ def test_a_plot_of_nothing_is_not_drawn(tmp_path):
 
 def finished(folder: Path, responses: dict[str, list[Response]], *overrides: str) -> dict:
     settings, _ = require_settings(compose([f"output_dir={folder}", *overrides], [conf_dir()]))
-    score_and_report(settings, folder, MANIFEST, responses, {"evaluate": 1.0}, "a test")
+    results = RunResults(responses=responses, seconds={"evaluate": 1.0}, source="a test")
+    score_and_report(settings, folder, MANIFEST, results)
     return strict_json(folder / "report.json")
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers import warm
+from helpers.shared import ROOT
 from helpers.sweeps import SMALL, config, counted, scores, write_run
 from hydra.core.utils import JobReturn, JobStatus
 
@@ -44,12 +46,9 @@ class Ended:
 
 
 def lume_run(output_dir: Path, *arguments: str) -> Ended:
-    before = os.times()
-    env = os.environ | {"COLUMNS": "200"}
-    done = subprocess.run(command(output_dir, *arguments), env=env, capture_output=True, text=True, timeout=300)
-    after = os.times()
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    return Ended(done.returncode, done.stdout + done.stderr, spent)
+    overrides = command(output_dir, *arguments)[3:]
+    done = warm.run(*overrides, cwd=ROOT, env=os.environ | {"COLUMNS": "200"})
+    return Ended(done.returncode, done.stdout + done.stderr, done.seconds)
 
 
 def stored(output_dir: Path, kind: str) -> list[Path]:

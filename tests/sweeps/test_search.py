@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import warm
+from helpers.shared import ROOT
 from helpers.sweeps import SMALL, config, counted, scores, write_run
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -121,9 +123,7 @@ RATE = "trainer.unlearn.learning_rate=tag(log, interval(1e-4, 1e-3))"
 def search(output_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
     objective = "objective=[forget.probability,retain.probability]"
     own = [*SMALL, f"output_dir={output_dir}", "hydra/sweeper=optuna", objective, RATE, *more]
-    env = os.environ | {"COLUMNS": "200"}
-    command = [sys.executable, "-m", "lume_run.cli", "-m", *own]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    return warm.run("-m", *own, cwd=ROOT, env=os.environ | {"COLUMNS": "200"})
 
 
 @pytest.fixture(scope="module")

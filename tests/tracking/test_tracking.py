@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from helpers import warm
 from helpers.shared import ROOT, shape
 from helpers.wandb_server import KEY, Server, running_server
 
@@ -68,8 +69,7 @@ def environment(tmp: Path, **own: str) -> dict[str, str]:
 
 
 def lume_run(output_dir: Path, *overrides: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lume_run.cli", *SMALL, f"output_dir={output_dir}", *overrides]
-    return subprocess.run(command, cwd=output_dir.parent, env=env, capture_output=True, text=True, timeout=SECONDS)
+    return warm.run(*SMALL, f"output_dir={output_dir}", *overrides, cwd=output_dir.parent, env=env, timeout=SECONDS)
 
 
 def sync(path: Path, server: Server, tmp: Path, *options: str) -> subprocess.CompletedProcess[str]:

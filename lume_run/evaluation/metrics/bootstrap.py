@@ -1,11 +1,11 @@
 """Bootstrap intervals that resample documents, not rows.
 
 Percentile bootstrap (Efron and Tibshirani 1993, chapter 13). Prompts about one document share its fate, so whole
-documents are drawn with replacement; rows drawn one by one would give intervals that are too narrow. A resample is
-nothing but a weight for every row, so a `Measure` is a function of weights: with all weights 1 it is the score itself.
+documents are sampled with replacement; single rows would give intervals that are too narrow. A resample is nothing but
+a weight for every row, so a `Measure` is a function of weights: with all weights 1 it is the score itself.
 
-Columns over the same documents are drawn together, others apart. The draws depend on the seed and the names of the
-documents alone: two models that answer about the same documents meet the same draws, and the interval of their
+Columns over the same documents are resampled together, others apart. Resamples depend on the seed and the names of the
+documents alone: two models that answer about the same documents have the same resamples, and the interval of their
 difference is a paired one. Fewer than some 20 documents make an interval too narrow. A resample without the number (a
 division by zero, say) takes the interval away and leaves the value.
 
@@ -131,13 +131,13 @@ class Bootstrap:
             value = measure.value
         except ValueError as error:
             return Score(name=name, value=None, n=n, reason=str(error))
-        drawn = self.draw(measure)
-        if not drawn.size:
+        resampled = self.resample(measure)
+        if not resampled.size:
             return Score(name=name, value=value, n=n)
-        ends = interval(drawn.tolist())
-        return Score(name=name, value=value, n=n, low=ends.low, high=ends.high, resampled=tuple(drawn.tolist()))
+        ends = interval(resampled.tolist())
+        return Score(name=name, value=value, n=n, low=ends.low, high=ends.high, resampled=tuple(resampled.tolist()))
 
-    def draw(self, measure: Measure) -> Numbers:
+    def resample(self, measure: Measure) -> Numbers:
         """The measure of every resample, (S,); empty where a column is about one document, or a resample has no value.
 
         Without the resamples that have no value the interval would be too narrow.
@@ -147,16 +147,12 @@ class Bootstrap:
             return np.zeros(0)
         counts = [_counts(names, self.seed, self.resamples) for names in documents]
         rows = [_document_numbers(names, column) for names, column in zip(documents, measure.columns, strict=True)]
+        chunks = []
         try:
-            chunks = [
-                measure.compute(
-                    [
-                        own[start : start + RESAMPLES_AT_ONCE, at].astype(np.float64)
-                        for own, at in zip(counts, rows, strict=True)
-                    ]
-                )
-                for start in range(0, self.resamples, RESAMPLES_AT_ONCE)
-            ]
+            for start in range(0, self.resamples, RESAMPLES_AT_ONCE):
+                part = slice(start, start + RESAMPLES_AT_ONCE)
+                weights = [times[part, row].astype(np.float64) for times, row in zip(counts, rows, strict=True)]
+                chunks.append(measure.compute(weights))
             return finite_values(np.concatenate(chunks), "resampled values")
         except ValueError:
             return np.zeros(0)
@@ -173,22 +169,22 @@ def _counts(documents: tuple[str, ...], seed: int, resamples: int) -> NDArray[np
     """How often each document stands in each resample, (S, D)."""
     digest = stable_digest(seed, *documents, separator="\0")
     random, size = np.random.default_rng(list(digest)), len(documents)
-    draws = (random.integers(size, size=size) for _ in range(resamples))
-    return np.stack([np.bincount(draw, minlength=size).astype(np.int16) for draw in draws])
+    samples = (random.integers(size, size=size) for _ in range(resamples))
+    return np.stack([np.bincount(sample, minlength=size).astype(np.int16) for sample in samples])
 
 
-def interval(drawn: Sequence[float], level: float = 0.95) -> Interval:
+def interval(resampled: Sequence[float], level: float = 0.95) -> Interval:
     """The percentile interval of resampled values; `level` is the share of them within it."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; give a fraction between 0 and 1, not a percentage")
-    low, high = np.quantile(np.asarray(drawn), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(np.asarray(resampled), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
 
 def difference(before: Score, after: Score) -> Interval | None:
     """The interval of `after` minus `before`; None where one of them has no interval.
 
-    Paired by document where both are about the same documents; about others their draws are independent, and the
+    Paired by document where both are about the same documents; about others they are resampled apart, and the
     interval is the wider one of two samples.
     """
     if not len(before.resampled) or len(before.resampled) != len(after.resampled):

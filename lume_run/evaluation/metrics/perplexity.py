@@ -30,9 +30,9 @@ def perplexity_of(logps: Column, tokens: Column) -> Measure:
             raise ValueError("the text has no scored tokens; give a longer one")
         losses = np.maximum(-(weights[0] @ logps.values) / counts, 0.0)
         with np.errstate(over="ignore"):
-            found: Numbers = np.exp(losses)
-        if not np.isfinite(found).all():
+            perplexities: Numbers = np.exp(losses)
+        if not np.isfinite(perplexities).all():
             raise ValueError(f"beyond floating point: the mean loss is {losses.max():.0f} nats a token")
-        return found
+        return perplexities
 
     return Measure((logps, tokens), compute)

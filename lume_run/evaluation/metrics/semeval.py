@@ -9,7 +9,7 @@ A task that is absent altogether does not enter, as in the official script: 12 t
 `task=bios`. Such an aggregate is comparable only with runs over the same tasks. The row means `forget.knowledge` and
 so on weigh every row the same and do not enter the aggregate. Rows with a `variant` belong to other suites.
 
-Where this sheet differs from the official script (`semeval_strict` repeats that one exactly):
+Where this sheet differs from the official script (`semeval_official` repeats that one exactly):
 
 - a text is the text: an empty generation is an empty string, and "None", "NA" or "007" are what they say. The script
   sends texts through CSV, where these turn into "nan", 7 or, beside a gap, 7.0, and a bare carriage return breaks the
@@ -50,18 +50,18 @@ def lume_scores(
     if mmlu_accuracy is not None and not 0 <= mmlu_accuracy <= 1:
         raise ValueError(f"mmlu_accuracy is {mmlu_accuracy}; give a fraction within 0 to 1, not a percentage")
     check_responses(responses)
-    cells = _cells(responses)
+    cells = _score_cells(responses)
     subtasks = _in_official_order({subtask for _, subtask, _ in cells})
     auc, mia = _membership_terms(responses)
     task = _task_term(cells, subtasks)
     mmlu = _mmlu_term(responses)
-    draws = bootstrap or Bootstrap()
+    bootstrap = bootstrap or Bootstrap()
     return [
-        *(term.score(draws) for split in TEXT_SPLITS for term in _split_terms(cells, split, subtasks)),
-        *(term.score(draws) for term in (auc, mia)),
-        mmlu.score(draws) if mmlu_accuracy is None else Score(name=mmlu.name, value=mmlu_accuracy, n=0),
-        task.score(draws),
-        _aggregate_measure(task, mmlu, mia, mmlu_accuracy).score(draws),
+        *(term.score(bootstrap) for split in TEXT_SPLITS for term in _split_terms(cells, split, subtasks)),
+        *(term.score(bootstrap) for term in (auc, mia)),
+        mmlu.score(bootstrap) if mmlu_accuracy is None else Score(name=mmlu.name, value=mmlu_accuracy, n=0),
+        task.score(bootstrap),
+        _aggregate_measure(task, mmlu, mia, mmlu_accuracy).score(bootstrap),
     ]
 
 
@@ -73,8 +73,8 @@ def text_score(response: Response) -> float:
 
 def is_text_row(response: Response) -> bool:
     """Whether the response is a generated completion or answer on the forget or retain split."""
-    own = response.ask is Ask.GENERATE and not response.variant
-    return own and response.split in TEXT_SPLITS and response.kind in WORD
+    is_text = response.ask is Ask.GENERATE and not response.variant
+    return is_text and response.split in TEXT_SPLITS and response.kind in WORD
 
 
 def membership_rows(responses: Sequence[Response], split: Split) -> list[Response]:
@@ -87,7 +87,10 @@ def membership_rows(responses: Sequence[Response], split: Split) -> list[Respons
 
 
 def mean_logp_or_nan(response: Response) -> float:
-    """Mean token log-probability [nats]; NaN where it is not finite, or for a document of one token."""
+    """Mean token log-probability [nats] of the stored sum, as the official sheet has it; NaN without a finite sum.
+
+    Also NaN for a document of one token. `mia.loss_attack_score` reads the numbers of single tokens instead.
+    """
     return response.logp_sum / response.tokens if response.logp_sum is not None and response.tokens else math.nan
 
 
@@ -109,7 +112,7 @@ def check_responses(responses: Sequence[Response], *, allow_repeats: bool = Fals
 
 
 def repeat_problems(responses: Sequence[Response], where: str = "responses") -> list[Problem]:
-    """What to say of responses that stand twice; nothing where none does."""
+    """The problem of responses that stand twice; none where all are single."""
     repeated = [key for key, count in Counter((row.id, row.ask, row.variant) for row in responses).items() if count > 1]
     if not repeated:
         return []
@@ -124,11 +127,11 @@ def _is_incomplete(row: Response) -> bool:
     return row.ask is Ask.LOGPROB and row.tokens is None
 
 
-def _cells(responses: Sequence[Response]) -> Cells:
-    rows: dict[Cell, list[Response]] = {}
+def _score_cells(responses: Sequence[Response]) -> Cells:
+    rows_of: dict[Cell, list[Response]] = {}
     for response in filter(is_text_row, responses):
-        rows.setdefault((response.split, response.subtask, response.kind), []).append(response)
-    return {cell: _row_column(own, text_score, "scores") for cell, own in rows.items()}
+        rows_of.setdefault((response.split, response.subtask, response.kind), []).append(response)
+    return {cell: _row_column(rows, text_score, "scores") for cell, rows in rows_of.items()}
 
 
 def _row_column(rows: Sequence[Response], value: Callable[[Response], float], what: str) -> Column:
@@ -209,14 +212,19 @@ def _task_term(cells: Cells, subtasks: Sequence[str]) -> NamedMeasure:
 
 def _task_value(means: Sequence[float]) -> float:
     """`means` stand by split, then task: regurgitation and knowledge of each."""
-    pairs = [TaskMeans(regurgitation=one, knowledge=two) for one, two in zip(means[::2], means[1::2], strict=True)]
-    half = len(pairs) // 2
-    return task_aggregate(forget=pairs[:half], retain=pairs[half:])
+    tasks = [
+        TaskMeans(regurgitation=regurgitation, knowledge=knowledge)
+        for regurgitation, knowledge in zip(means[::2], means[1::2], strict=True)
+    ]
+    half = len(tasks) // 2
+    return task_aggregate(forget=tasks[:half], retain=tasks[half:])
 
 
-def _aggregate_measure(task: NamedMeasure, mmlu: NamedMeasure, mia: NamedMeasure, given: float | None) -> NamedMeasure:
-    """The leaderboard's number; MMLU as `given`, or of its own answers."""
-    parts = (task, mmlu, mia) if given is None else (task, mia)
+def _aggregate_measure(
+    task: NamedMeasure, mmlu: NamedMeasure, mia: NamedMeasure, mmlu_accuracy: float | None
+) -> NamedMeasure:
+    """The leaderboard's number; MMLU as `mmlu_accuracy`, or of the answers."""
+    parts = (task, mmlu, mia) if mmlu_accuracy is None else (task, mia)
 
     def make() -> Measure:
         measures, reasons = [], []
@@ -230,7 +238,7 @@ def _aggregate_measure(task: NamedMeasure, mmlu: NamedMeasure, mia: NamedMeasure
         return combine(measures, value)
 
     def value(values: Sequence[float]) -> float:
-        accuracy = values[1] if given is None else given
+        accuracy = values[1] if mmlu_accuracy is None else mmlu_accuracy
         return final_aggregate(task=values[0], mmlu=accuracy, mia=values[-1])
 
     return NamedMeasure(name="aggregate", n=sum(part.n for part in parts), make=make)

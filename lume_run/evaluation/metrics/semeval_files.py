@@ -76,12 +76,12 @@ def split_frames(folder: Path, split: Split, **options: Any) -> dict[Path, panda
         raise DataError([Problem(where=str(folder), what=f"no {split}_*.csv", remedy=remedy)])
     frames = {}
     for path in files:
-        frames[path] = _read_csv(path, **options)
+        frames[path] = _read_official_csv(path, **options)
         _check_columns(frames[path], path, split)
     return frames
 
 
-def _read_csv(path: Path, **options: Any) -> pandas.DataFrame:
+def _read_official_csv(path: Path, **options: Any) -> pandas.DataFrame:
     try:
         frame: pandas.DataFrame = pandas.read_csv(path, **options)
     except ValueError as error:  # also pandas' own errors, and bytes that are not UTF-8

@@ -50,8 +50,8 @@ class Answers:
         """The score of `mean_over`."""
         return self.bootstrap.score(name, len(rows), lambda: mean_over(rows, value, what))
 
-    def of_retrained(self, setting: str) -> Sequence[Response]:
-        """`retrained`; ValueError where there are none, telling how to have some: `setting` makes them."""
+    def require_retrained(self, setting: str) -> Sequence[Response]:
+        """`retrained`; ValueError where there are none, which names the `setting` that makes some."""
         if self.retrained is None:
             raise ValueError(NO_RETRAINED.format(setting=setting))
         return self.retrained

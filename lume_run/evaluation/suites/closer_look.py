@@ -1,8 +1,8 @@
 """A Closer Look at Machine Unlearning for LLMs (Yuan et al., arXiv:2410.08109): six means of a set, utility, efficacy.
 
-Rows and log-probabilities are those of TOFU (`sets.py`); cosine and entailment are judged by two other models.
-Model utility is of all sets the task has but the forget set, three of TOFU, one of others; where a single term cannot
-be had, there is none. The paper's cap of 300 rows a set is not reproduced: TOFU's retain set has its 400.
+Rows and log-probabilities are those of TOFU (`question_sets.py`); cosine and entailment are judged by two other models.
+Model utility is of all sets the task has but the forget set, three of TOFU, one of others; where a single term is
+unavailable, there is none. The paper's cap of 300 rows a set is not reproduced: TOFU's retain set has its 400.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from lume_run.evaluation.suites.question_sets import (
     LossComparison,
     aggregate_measure,
     evaluated_set,
+    evaluated_sets,
+    set_measures,
     set_questions,
+    sets_to_report,
     text_recall,
 )
 
-REQUIRED_SETS = (Split.FORGET, Split.RETAIN)
 MEANS = ("rouge", "probability", "truth_ratio", "token_entropy", "cosine", "entailment")  # the order of SetMeans
 EFFICACY = tuple(name for name in MEANS if name != "token_entropy")
 
-Verdicts = dict[tuple[Ask, str, str], Response]  # what was judged by (ask, id, variant)
+Judgements = dict[tuple[Ask, str, str], Response]  # responses of the judges by (ask, id, variant)
 Terms = dict[str, NamedMeasure]  # of one set, by their names in MEANS
 
 
@@ -42,7 +44,7 @@ class CloserLook:
 
     A text of one token has token entropy 0 there and 1 here: it repeats nothing. Of entailment there, the reference is
     the premise on TOFU's sets other than forget, and the text everywhere else; here the task makes no difference: on
-    forget the text is the premise, what it tells must be the whole answer, elsewhere the reference, nothing may be
+    forget the text is the premise, what it says must be the whole answer, elsewhere the reference, nothing may be
     added to it.
     """
 
@@ -64,28 +66,28 @@ class CloserLook:
         References are sentences where there are some; else the embedder gets the answer that was learned, the
         classifier the one that is scored.
         """
-        found = []
+        judgements = []
         for split in SET_SPLITS:
             for row in evaluated_set(answers.responses, split).texts:
-                if row.output is None:
-                    continue
-                learned, told = row.sentence or row.expected, row.sentence or row.golden or row.expected
-                found.append(
-                    Judgement(ask=Ask.COSINE, model=self.embedder, response=row, first=row.output, second=learned)
-                )
-                if _can_entail(row):
-                    first, second = self._pair(row, row.output, told)
-                    found.append(
-                        Judgement(
-                            ask=Ask.ENTAILMENT,
-                            model=self.entailment,
-                            response=row,
-                            first=first,
-                            second=second,
-                            variant=self._direction(row),
-                        )
-                    )
-        return found
+                if row.output is not None:
+                    judgements.append(self._cosine_judgement(row, row.output))
+                    judgements += [self._entailment_judgement(row, row.output)] if _can_entail(row) else []
+        return judgements
+
+    def _cosine_judgement(self, row: Response, text: str) -> Judgement:
+        learned = row.sentence or row.expected
+        return Judgement(ask=Ask.COSINE, model=self.embedder, response=row, first=text, second=learned)
+
+    def _entailment_judgement(self, row: Response, text: str) -> Judgement:
+        first, second = self._pair(row, text, row.sentence or row.golden or row.expected)
+        return Judgement(
+            ask=Ask.ENTAILMENT,
+            model=self.entailment,
+            response=row,
+            first=first,
+            second=second,
+            variant=self._direction(row),
+        )
 
     def scores(self, answers: Answers) -> list[Score]:
         """`closer_look.<set>.<mean>` of forget, retain and what sets there are, then utilities and efficacy.
@@ -93,52 +95,51 @@ class CloserLook:
         High is good, of a forget set low, token entropy excepted.
         """
         terms = self.terms(answers.responses)
-        found = [term for group in terms.values() for term in group.values()]
-        return [term.score(answers.bootstrap) for term in (*found, *aggregates(terms))]
+        means = [term for group in terms.values() for term in group.values()]
+        return [term.score(answers.bootstrap) for term in (*means, *aggregates(terms))]
 
     def terms(self, responses: Sequence[Response]) -> dict[Split, Terms]:
         """The six means of forget, retain and what other sets there are."""
-        judged = {(row.ask, row.id, row.variant): row for row in responses if row.ask in JUDGED}
-        sets = {split: evaluated_set(responses, split) for split in SET_SPLITS}
-        return {split: self._terms(one, judged) for split, one in sets.items() if one or split in REQUIRED_SETS}
+        judgements = {(row.ask, row.id, row.variant): row for row in responses if row.ask in JUDGED}
+        sets = sets_to_report(evaluated_sets(responses))
+        return {split: self._terms(evaluated, judgements) for split, evaluated in sets.items()}
 
-    def _terms(self, one: EvaluatedSet, judged: Verdicts) -> Terms:
-        texts = len(one.texts)
+    def _terms(self, evaluated: EvaluatedSet, judgements: Judgements) -> Terms:
         makes = {
-            "rouge": (texts, one.rouge),
-            "probability": (len(one.scored), one.probability),
-            "truth_ratio": (len(one.compared), lambda: one.comparison(_closer_look_ratio(one.split))),
-            "token_entropy": (texts, lambda: self._token_entropy(one)),
-            "cosine": (texts, lambda: _cosine(one, judged)),
-            "entailment": (texts, lambda: self._entailment(one, judged)),
+            "token_entropy": lambda: self._token_entropy(evaluated),
+            "cosine": lambda: _cosine(evaluated, judgements),
+            "entailment": lambda: self._entailment(evaluated, judgements),
         }
-        return {
-            name: NamedMeasure(name=f"closer_look.{one.split}.{name}", n=n, make=make)
-            for name, (n, make) in makes.items()
-        }
+        terms = set_measures("closer_look", evaluated, _closer_look_ratio(evaluated.split))
+        for name, make in makes.items():
+            full_name = f"closer_look.{evaluated.split}.{name}"
+            terms[name] = NamedMeasure(name=full_name, n=len(evaluated.texts), make=make)
+        return {name: terms[name] for name in MEANS}
 
-    def _token_entropy(self, one: EvaluatedSet) -> Measure:
-        bare = sum(not row.token_ids for row in one.texts if (row.output or "").strip())
+    def _token_entropy(self, evaluated: EvaluatedSet) -> Measure:
+        bare = sum(not row.token_ids for row in evaluated.texts if (row.output or "").strip())
         if bare:
-            raise ValueError(
-                f"{bare} of {len(one.texts)} texts were written down without their tokens; run stages=[evaluate] again"
-            )
+            what = f"{bare} of {len(evaluated.texts)} texts were written down without their tokens"
+            raise ValueError(f"{what}; run stages=[evaluate] again")
         single = 0.0 if self.compat else 1.0
-        return mean_over(
-            one.texts, lambda row: closer_look.token_entropy(row.token_ids, single=single), f"{one.split} texts"
-        )
 
-    def _entailment(self, one: EvaluatedSet, judged: Verdicts) -> Measure:
-        """The share of entailed texts; without words in common none is, and nobody was asked."""
-        found = _judgements_by_id(list(filter(_can_entail, one.texts)), judged, Ask.ENTAILMENT, self._direction)
+        def value(row: Response) -> float:
+            return closer_look.token_entropy(row.token_ids, single=single)
+
+        return mean_over(evaluated.texts, value, f"{evaluated.split} texts")
+
+    def _entailment(self, evaluated: EvaluatedSet, judgements: Judgements) -> Measure:
+        """The share of entailed texts; without words in common none is, and the classifier is not run."""
+        candidates = [row for row in evaluated.texts if _can_entail(row)]
+        by_id = _judgements_by_id(candidates, judgements, Ask.ENTAILMENT, self._direction)
 
         def value(row: Response) -> float | None:
             if row.output is None:
                 return None
-            label = found[row.id].label if row.id in found else closer_look.NO_ENTAILMENT
+            label = by_id[row.id].label if row.id in by_id else closer_look.NO_ENTAILMENT
             return None if label is None else closer_look.entailment_score([label])
 
-        return mean_over(one.texts, value, f"{one.split} texts")
+        return mean_over(evaluated.texts, value, f"{evaluated.split} texts")
 
     def _pair(self, row: Response, text: str, reference: str) -> tuple[str, str]:
         tofu = row.subtask == "tofu" or not self.compat
@@ -189,28 +190,28 @@ def _closer_look_ratio(split: Split) -> LossComparison:
 
 def _can_entail(row: Response) -> bool:
     """Whether a text has enough in common with the scored answer to entail it."""
-    found = text_recall(row)
-    return found is not None and closer_look.can_entail(found)
+    recall = text_recall(row)
+    return recall is not None and closer_look.can_entail(recall)
 
 
-def _cosine(one: EvaluatedSet, judged: Verdicts) -> Measure:
-    found = _judgements_by_id(one.texts, judged, Ask.COSINE, lambda row: "")
+def _cosine(evaluated: EvaluatedSet, judgements: Judgements) -> Measure:
+    by_id = _judgements_by_id(evaluated.texts, judgements, Ask.COSINE, lambda row: "")
 
     def value(row: Response) -> float | None:
-        cosine = found[row.id].cosine
+        cosine = by_id[row.id].cosine
         return None if cosine is None else closer_look.cosine_score(cosine)
 
-    return mean_over(one.texts, value, f"{one.split} texts")
+    return mean_over(evaluated.texts, value, f"{evaluated.split} texts")
 
 
 def _judgements_by_id(
-    rows: Sequence[Response], judged: Verdicts, ask: Ask, variant: Callable[[Response], str]
+    rows: Sequence[Response], judgements: Judgements, ask: Ask, variant: Callable[[Response], str]
 ) -> dict[str, Response]:
-    """What was judged of each row, by id; ValueError where some was not, or the judge could not be had."""
-    found = {row.id: judged[key] for row in rows if (key := (ask, row.id, variant(row))) in judged}
-    if reason := next((row.reason for row in found.values() if row.reason), None):
+    """The judgement of each row, by id; ValueError where some have none, or the judge was unavailable."""
+    by_id = {row.id: judgements[key] for row in rows if (key := (ask, row.id, variant(row))) in judgements}
+    if reason := next((row.reason for row in by_id.values() if row.reason), None):
         raise ValueError(reason)
-    if len(found) < len(rows):
-        what = f"{len(rows) - len(found)} of {len(rows)} texts were not judged"
+    if len(by_id) < len(rows):
+        what = f"{len(rows) - len(by_id)} of {len(rows)} texts were not judged"
         raise ValueError(f"{what}; run stages=[evaluate] again with this evaluator")
-    return found
+    return by_id

@@ -37,13 +37,13 @@ class HaluEval:
 
     def examples(self) -> list[Example]:
         """The judgements to make; DataError where a file cannot be used."""
-        found: list[Example] = []
+        examples: list[Example] = []
         if self.qa_path:
-            told = Path(self.instruction) if self.instruction else None
-            found += load_qa(Path(self.qa_path), instruction=told, seed=self.seed, limit=self.limit)
+            instruction = Path(self.instruction) if self.instruction else None
+            examples += load_qa(Path(self.qa_path), instruction=instruction, seed=self.seed, limit=self.limit)
         if self.general_path:
-            found += load_general(Path(self.general_path), limit=self.limit)
-        return found
+            examples += load_general(Path(self.general_path), limit=self.limit)
+        return examples
 
     def check(self) -> list[Problem]:
         """Whether the files can be read, and whether a given instruction would be."""
@@ -61,8 +61,8 @@ class HaluEval:
     def scores(self, answers: Answers) -> list[Score]:
         """`halueval.<part>.<accuracy|answered|choice_accuracy>` of the parts that were asked."""
         texts, choices = (answers.rows(ask, Split.HALUEVAL) for ask in (Ask.GENERATE, Ask.CHOICE))
-        asked = [part for part in PARTS if any(row.subtask == part for row in (*texts, *choices))]
-        if not asked:
+        parts = [part for part in PARTS if any(row.subtask == part for row in (*texts, *choices))]
+        if not parts:
             reason = "give evaluator.suites.halueval.qa_path=FILE, general_path=FILE or both"
             return [Score(name="halueval.qa.accuracy", value=None, n=0, reason=reason)]
         values: list[tuple[str, Sequence[Response], RowValue]] = [
@@ -72,6 +72,6 @@ class HaluEval:
         ]
         return [
             answers.mean(f"halueval.{part}.{name}", [row for row in rows if row.subtask == part], value, "judgements")
-            for part in asked
+            for part in parts
             for name, rows, value in values
         ]

@@ -51,8 +51,8 @@ class LmEval:
     def identity(self) -> dict[str, Any]:
         """The harness's version and the contents of our own task files; not of data they fetch, nor of bytecode."""
         files = sorted(Path(self.include_path).rglob("*.*")) if self.include_path else []
-        own = [file for file in files if file.is_file() and "__pycache__" not in file.parts]
-        digests = {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in own}
+        task_files = [file for file in files if file.is_file() and "__pycache__" not in file.parts]
+        digests = {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in task_files}
         return {"lm_eval": importlib.metadata.version("lm_eval"), "files": digests}
 
     def check(self) -> list[Problem]:
@@ -122,11 +122,11 @@ def manager_of(include_path: str | None) -> Any:
 
 
 def unknown_task(number: int, task: str, known: list[str]) -> Problem:
-    """What to say about a name the harness does not know."""
+    """The problem with a name that the harness does not know."""
     close = difflib.get_close_matches(task, known, n=3)
     remedy = f"did you mean {' or '.join(close)}?" if close else "lm-eval ls tasks lists the names"
-    own = "; a task of your own needs include_path, and a YAML file that can be read"
-    return Problem(where=f"{SETTINGS_KEY}.tasks[{number}]", what=f"the harness knows no '{task}'", remedy=remedy + own)
+    remedy += "; a task of your own needs include_path, and a YAML file that can be read"
+    return Problem(where=f"{SETTINGS_KEY}.tasks[{number}]", what=f"the harness knows no '{task}'", remedy=remedy)
 
 
 @contextlib.contextmanager

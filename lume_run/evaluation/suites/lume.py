@@ -17,15 +17,15 @@ class Lume:
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Greedy texts of forget and retain prompts, log-probs of (non-)members, MMLU choices."""
-        found = [Question(example=example, ask=Ask.GENERATE) for example in (*data.forget, *data.retain)]
+        questions = [Question(example=example, ask=Ask.GENERATE) for example in (*data.forget, *data.retain)]
         if evaluator.membership:
-            found += [Question(example=example, ask=Ask.LOGPROB) for example in (*data.members, *data.nonmembers)]
-        return found + [Question(example=example, ask=Ask.CHOICE) for example in mmlu_examples(evaluator)]
+            questions += [Question(example=example, ask=Ask.LOGPROB) for example in (*data.members, *data.nonmembers)]
+        return questions + [Question(example=example, ask=Ask.CHOICE) for example in mmlu_examples(evaluator)]
 
     def scores(self, answers: Answers) -> list[Score]:
         """The whole sheet."""
-        given = answers.evaluator.mmlu.accuracy
-        return lume_scores(answers.responses, mmlu_accuracy=given, bootstrap=answers.bootstrap)
+        accuracy = answers.evaluator.mmlu.accuracy
+        return lume_scores(answers.responses, mmlu_accuracy=accuracy, bootstrap=answers.bootstrap)
 
 
 def mmlu_examples(evaluator: EvaluatorSettings) -> list[Example]:

@@ -46,11 +46,11 @@ class Memorisation:
 
     def scores(self, answers: Answers) -> list[Score]:
         """`<split>.<metric>`; rows without finite numbers make a score missing, never better."""
-        found = []
+        scores = []
         for split in ANSWER_SPLITS:
             rows = [row for row in answers.rows(Ask.LOGPROB, split) if row.kind is not Kind.DOCUMENT]
-            found += [
+            scores += [
                 answers.mean(f"{split}.{name}", rows, value, f"scored {split} answers")
                 for name, value in METRICS.items()
             ]
-        return found
+        return scores

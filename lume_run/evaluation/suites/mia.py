@@ -48,11 +48,11 @@ class Membership:
             "reference": _reference_attack(answers),
         }
         rows = membership_documents(answers)
-        found = [score for name, value in attacks.items() for score in self._pair(answers, name, rows, value)]
+        scores = [score for name, value in attacks.items() for score in self._pair(answers, name, rows, value)]
         if self.gradient:
             rows = membership_documents(answers, Ask.GRADIENT)
-            found += self._pair(answers, "gradient_norm", rows, lambda row: gradient_score(row.gradient))
-        return found
+            scores += self._pair(answers, "gradient_norm", rows, lambda row: gradient_score(row.gradient))
+        return scores
 
     def _pair(
         self, answers: Answers, attack: str, rows: Sequence[Sequence[Response]], value: RowValue
@@ -74,13 +74,16 @@ def membership_documents(answers: Answers, ask: Ask = Ask.LOGPROB) -> tuple[list
 def membership_columns(rows: Sequence[Sequence[Response]], value: RowValue) -> tuple[Column, Column]:
     """A score of every member and of every non-member; ValueError where there are none, or one has no score."""
     members, nonmembers = (
-        column_of(own, value, what) for own, what in zip(rows, MEMBERSHIP_SPLITS.values(), strict=True)
+        column_of(documents, value, what) for documents, what in zip(rows, MEMBERSHIP_SPLITS.values(), strict=True)
     )
     return members, nonmembers
 
 
 def loss_attack_score(row: Response) -> float | None:
-    """Mean token log-probability [nats], minus the loss; None where there is none."""
+    """Mean token log-probability [nats], minus the loss, of the tokens' numbers where there are some; None without any.
+
+    ValueError where a token's number is not finite. `semeval.mean_logp_or_nan` is of the stored sum alone.
+    """
     if row.logps or row.logp_sum is None or not row.tokens:
         return loss_score(row.logps)
     return row.logp_sum / row.tokens  # responses of the official script hold no more
@@ -98,7 +101,7 @@ def _reference_attack(answers: Answers) -> RowValue:
     known = {row.id: row for row in answers.retrained or () if row.ask is Ask.LOGPROB and row.kind is Kind.DOCUMENT}
 
     def value(row: Response) -> float | None:
-        answers.of_retrained("evaluator.suites.mia.compares")
+        answers.require_retrained("evaluator.suites.mia.compares")
         if row.id not in known:
             what = f"the retrained model was not asked about '{row.document}'"
             raise ValueError(f"{what}; its responses are of another task")

@@ -57,8 +57,8 @@ class Muse:
             return Question(example=example, ask=Ask.GENERATE, variant=VARIANT, limit=limits[example.kind])
 
         texts = [question(example) for example in (*data.forget, *data.retain) if example.kind in limits]
-        whole = [Question(example=example, ask=Ask.LOGPROB) for example in (*data.members, *data.nonmembers)]
-        return texts + whole
+        documents = [Question(example=example, ask=Ask.LOGPROB) for example in (*data.members, *data.nonmembers)]
+        return texts + documents
 
     def scores(self, answers: Answers) -> list[Score]:
         """`muse.<split>.<verbatim|knowledge>` and `muse.privacy_leakage`."""
@@ -78,13 +78,13 @@ class Muse:
         return answers.mean(f"muse.{split}.{name}", rows, value, f"{split} {kind} texts")
 
     def _leakage(self, answers: Answers) -> Measure:
-        """Against the published AUC, or the retrained model's, drawn from the same documents in every resample."""
-        own = self._auc(answers)
+        """Against the published AUC, or the retrained model's, resampled by the same documents."""
+        auc = self._auc(answers)
         if self.published != "none":
             published = PUBLISHED[self.published]
-            return combine([own], lambda aucs: privacy_leakage(aucs[0], published))
-        theirs = self._auc(_retrained_answers(answers))
-        return combine([own, theirs], lambda aucs: privacy_leakage(aucs[0], aucs[1]))
+            return combine([auc], lambda aucs: privacy_leakage(aucs[0], published))
+        retrained_auc = self._auc(_retrained_answers(answers))
+        return combine([auc, retrained_auc], lambda aucs: privacy_leakage(aucs[0], aucs[1]))
 
     def _auc(self, answers: Answers) -> Measure:
         return auc_of(
@@ -94,12 +94,10 @@ class Muse:
 
 def _retrained_answers(answers: Answers) -> Answers:
     """The retrained model's answers about the documents that the model was asked about; ValueError where some lack."""
-    asked = {row.id for rows in membership_documents(answers) for row in rows}
-    found = [row for row in answers.of_retrained(COMPARES) if row.id in asked]
-    theirs = Answers(responses=found, evaluator=answers.evaluator)
-    if lacking := len(asked) - sum(map(len, membership_documents(theirs))):
-        raise ValueError(
-            f"the retrained model was not asked about {lacking} of {len(asked)} documents; its responses are of "
-            "another task"
-        )
+    ids = {row.id for rows in membership_documents(answers) for row in rows}
+    responses = [row for row in answers.require_retrained(COMPARES) if row.id in ids]
+    theirs = Answers(responses=responses, evaluator=answers.evaluator)
+    if lacking := len(ids) - sum(map(len, membership_documents(theirs))):
+        what = f"the retrained model was not asked about {lacking} of {len(ids)} documents"
+        raise ValueError(f"{what}; its responses are of another task")
     return theirs

@@ -11,9 +11,9 @@ other set has all its questions. Responses show the same choice by the false ans
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
 from lume_run.evaluation.metrics import tofu
@@ -22,6 +22,7 @@ from lume_run.evaluation.metrics.bootstrap import Column, Measure, NamedMeasure,
 from lume_run.evaluation.suites.base import column_of, mean_over
 
 SET_SPLITS = (Split.FORGET, Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS)
+REQUIRED_SETS = (Split.FORGET, Split.RETAIN)  # reported with a reason where a task has no such questions
 OPTION_SETS = (Split.REAL_AUTHORS, Split.WORLD_FACTS)  # probability there is a share among the options
 GOLDEN_VARIANT, PARAPHRASE_VARIANT, PERTURBED_VARIANT = (
     "golden",
@@ -36,8 +37,8 @@ LossComparison = Callable[
 
 def set_questions(data: TaskData) -> list[Question]:
     """What to ask about every evaluated example."""
-    asked = [example for split in SET_SPLITS for example in _examples(data, split) if example.kind is Kind.QUESTION]
-    return [question for example in asked for question in _questions(example)]
+    examples = [example for split in SET_SPLITS for example in _examples(data, split) if example.kind is Kind.QUESTION]
+    return [question for example in examples for question in _questions(example)]
 
 
 def _examples(data: TaskData, split: Split) -> Sequence[Example]:
@@ -62,24 +63,24 @@ def _questions(example: Example) -> list[Question]:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedSet:
-    """What a model answered about one set: texts, and log-probabilities of `scored` and of other answers.
+    """What a model answered about one set: generated texts, and log-probabilities of the scored `answers`.
 
-    `compared` are the scored rows whose questions have false answers.
+    `logprobs` holds those of other wordings and of false answers too, by (id, variant).
     """
 
     split: Split
     texts: tuple[Response, ...]
-    scored: tuple[Response, ...]
-    answers: dict[tuple[str, str], Response]  # by (id, variant): other wordings and false answers
+    answers: tuple[Response, ...]
+    logprobs: dict[tuple[str, str], Response]
 
     def __bool__(self) -> bool:
         """Whether the task has it."""
-        return bool(self.texts or self.scored)
+        return bool(self.texts or self.answers)
 
     @cached_property
-    def compared(self) -> list[Response]:
-        """See the class."""
-        return [row for row in self.scored if (row.id, f"{PERTURBED_VARIANT}0") in self.answers]
+    def with_false_answers(self) -> list[Response]:
+        """The scored answers to questions that have false answers."""
+        return [row for row in self.answers if (row.id, f"{PERTURBED_VARIANT}0") in self.logprobs]
 
     def rouge(self) -> Measure:
         """Mean ROUGE-L recall of the texts."""
@@ -88,52 +89,76 @@ class EvaluatedSet:
     def probability(self) -> Measure:
         """Mean of exp(-loss) of the scored answers; on `OPTION_SETS` their share among right and false answers."""
         if self.split in OPTION_SETS:
-            return self.comparison(tofu.options_probability, paraphrased=False)
-        return mean_over(self.scored, _probability, f"{self.split} answers")
+            return self.mean_comparison(tofu.options_probability, paraphrased=False)
+        return mean_over(self.answers, _probability, f"{self.split} answers")
 
-    def comparison(self, value: LossComparison, *, paraphrased: bool = True) -> Measure:
-        """Mean of `value` over the compared rows; errors as `losses`."""
-        found = self.losses(value, paraphrased=paraphrased)
-        return mean_of(Column.of(list(found.values()), [row.document for row in self.compared]))
+    def mean_comparison(self, compare: LossComparison, *, paraphrased: bool = True) -> Measure:
+        """Mean of `compare` over the answers with false answers; errors as `comparisons`."""
+        values = self.comparisons(compare, paraphrased=paraphrased)
+        return mean_of(Column.of(list(values.values()), [row.document for row in self.with_false_answers]))
 
-    def losses(self, value: LossComparison, *, paraphrased: bool = True) -> dict[str, float]:
-        """`value` of each compared row by id; ValueError where there is none, or one has no finite losses.
+    def comparisons(self, compare: LossComparison, *, paraphrased: bool = True) -> dict[str, float]:
+        """`compare` of each answer with false answers, by id; ValueError without any, or without finite losses.
 
         The right answer is the other wording where there is one and `paraphrased`, else the scored answer.
         """
-        if not self.compared:
+        if not self.with_false_answers:
             raise ValueError(
                 f"no {self.split} question has false answers: task=tofu, task=real_world and the built-in documents "
                 "have them (TOFU's retain set for 20 of its authors)"
             )
 
-        def of(row: Response) -> float | None:
-            right = _loss(self.answers.get((row.id, PARAPHRASE_VARIANT), row) if paraphrased else row)
-            wrong = [loss for loss in map(_loss, self._wrong(row)) if loss is not None]
-            return value(right, wrong) if right is not None and len(wrong) == len(self._wrong(row)) else None
+        def value(row: Response) -> float | None:
+            right = _loss(self.logprobs.get((row.id, PARAPHRASE_VARIANT), row) if paraphrased else row)
+            wrong = [_loss(answer) for answer in self._false_answers(row)]
+            finite = [loss for loss in wrong if loss is not None]
+            return compare(right, finite) if right is not None and len(finite) == len(wrong) else None
 
-        column = column_of(self.compared, of, f"{self.split} questions with false answers")
-        return dict(zip((row.id for row in self.compared), column.values.tolist(), strict=True))
+        rows = self.with_false_answers
+        column = column_of(rows, value, f"{self.split} questions with false answers")
+        return dict(zip((row.id for row in rows), column.values.tolist(), strict=True))
 
-    def _wrong(self, row: Response) -> list[Response]:
-        found: list[Response] = []
-        while (answer := self.answers.get((row.id, f"{PERTURBED_VARIANT}{len(found)}"))) is not None:
-            found.append(answer)
-        return found
+    def _false_answers(self, row: Response) -> list[Response]:
+        answers: list[Response] = []
+        while (answer := self.logprobs.get((row.id, f"{PERTURBED_VARIANT}{len(answers)}"))) is not None:
+            answers.append(answer)
+        return answers
 
 
 def evaluated_set(responses: Sequence[Response], split: Split) -> EvaluatedSet:
-    """What stands in responses about a set, other suites' among them."""
+    """What responses say about a set; other suites' responses may be among them."""
     near = split is Split.RETAIN and any(row.split is Split.NEIGHBORS for row in responses)
-    asked_of = Split.NEIGHBORS if near else split
-    asked = [row for row in responses if row.split is asked_of and row.kind is Kind.QUESTION]
-    texts = [row for row in asked if row.ask is Ask.GENERATE and not row.variant]
-    logprobs = {(row.id, row.variant): row for row in asked if row.ask is Ask.LOGPROB}
-    scored = [row for row in logprobs.values() if row.variant == (GOLDEN_VARIANT if row.golden else "")]
-    if split is Split.RETAIN:
-        chosen = {name for name, variant in logprobs if variant == f"{PERTURBED_VARIANT}0"}
-        texts, scored = ([row for row in rows if not chosen or row.id in chosen] for rows in (texts, scored))
-    return EvaluatedSet(split=split, texts=tuple(texts), scored=tuple(scored), answers=logprobs)
+    source = Split.NEIGHBORS if near else split
+    rows = [row for row in responses if row.split is source and row.kind is Kind.QUESTION]
+    texts = [row for row in rows if row.ask is Ask.GENERATE and not row.variant]
+    logprobs = {(row.id, row.variant): row for row in rows if row.ask is Ask.LOGPROB}
+    answers = [row for row in logprobs.values() if row.variant == (GOLDEN_VARIANT if row.golden else "")]
+    if split is Split.RETAIN and (ids := {id for id, variant in logprobs if variant == f"{PERTURBED_VARIANT}0"}):
+        texts, answers = ([row for row in group if row.id in ids] for group in (texts, answers))
+    return EvaluatedSet(split=split, texts=tuple(texts), answers=tuple(answers), logprobs=logprobs)
+
+
+def evaluated_sets(responses: Sequence[Response]) -> dict[Split, EvaluatedSet]:
+    """Every set, also those that the task does not have: they are empty."""
+    return {split: evaluated_set(responses, split) for split in SET_SPLITS}
+
+
+def sets_to_report(sets: Mapping[Split, EvaluatedSet]) -> dict[Split, EvaluatedSet]:
+    """The sets that the task has, and forget and retain in any case."""
+    return {split: evaluated for split, evaluated in sets.items() if evaluated or split in REQUIRED_SETS}
+
+
+def set_measures(suite: str, evaluated: EvaluatedSet, ratio: LossComparison) -> dict[str, NamedMeasure]:
+    """Probability, ROUGE and truth ratio of a set by name, as `<suite>.<set>.<name>`; `ratio` is of one answer."""
+    makes: dict[str, tuple[int, Callable[[], Measure]]] = {
+        "probability": (len(evaluated.answers), evaluated.probability),
+        "rouge": (len(evaluated.texts), evaluated.rouge),
+        "truth_ratio": (len(evaluated.with_false_answers), partial(evaluated.mean_comparison, ratio)),
+    }
+    return {
+        name: NamedMeasure(name=f"{suite}.{evaluated.split}.{name}", n=n, make=make)
+        for name, (n, make) in makes.items()
+    }
 
 
 def text_recall(row: Response) -> float | None:
@@ -157,7 +182,7 @@ def _probability(row: Response) -> float | None:
 def aggregate_measure(
     name: str, n: int, terms: Sequence[NamedMeasure], function: Callable[[Sequence[float]], float]
 ) -> NamedMeasure:
-    """`function` of the values of `terms`; it cannot be had where one of them cannot."""
+    """`function` of the values of `terms`; unavailable where one of them is."""
 
     def make() -> Measure:
         measures = []

@@ -1,9 +1,9 @@
 """TOFU (Maini et al., arXiv:2401.06121): forget quality, model utility and what they are made of.
 
-Probability, ROUGE-L recall and truth ratio of four sets (`sets.py` says which rows), from one generation and one
-scoring pass that A Closer Look shares. Model utility is a harmonic mean of nine and needs the real authors and world
-facts, which only TOFU has; A Closer Look's own is of the sets there are. Two ways in which the published codes compute
-a forget truth ratio other than eq. 1 stand beside it.
+Probability, ROUGE-L recall and truth ratio of four sets (`question_sets.py` says which rows), from one generation and
+one scoring pass that A Closer Look shares. Model utility is a harmonic mean of nine and needs the real authors and
+world facts, which only TOFU has; that of A Closer Look is of the sets there are. Two ways in which the published codes
+compute a forget truth ratio other than eq. 1 stand beside it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from lume_run.evaluation.metrics import tofu
 from lume_run.evaluation.metrics.bootstrap import Column, Measure, NamedMeasure
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.question_sets import (
-    SET_SPLITS,
     EvaluatedSet,
     LossComparison,
     aggregate_measure,
     evaluated_set,
+    evaluated_sets,
+    set_measures,
     set_questions,
+    sets_to_report,
 )
 
-REQUIRED_SETS = (Split.FORGET, Split.RETAIN)
 UTILITY_SETS = (Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS)
 
 
@@ -47,22 +48,15 @@ class Tofu:
 
         Truth ratios are wrong over right: on forget rows the mean of min(x, 1/x), 1 is best; on others of max(0, 1-x).
         """
-        sets = {split: evaluated_set(answers.responses, split) for split in SET_SPLITS}
-        terms = {split: _terms(one) for split, one in sets.items() if one or split in REQUIRED_SETS}
+        sets = evaluated_sets(answers.responses)
+        terms = {
+            split: list(set_measures("tofu", evaluated, _tofu_ratio(split)).values())
+            for split, evaluated in sets_to_report(sets).items()
+        }
         forget = sets[Split.FORGET]
-        found = [term for group in terms.values() for term in group] + _other_ratios(forget)
-        found += [_forget_quality(forget, answers), _utility_of_three_sets(sets, terms)]
-        return [term.score(answers.bootstrap) for term in found]
-
-
-def _terms(one: EvaluatedSet) -> list[NamedMeasure]:
-    """The three means of one set."""
-    makes = {
-        "probability": (len(one.scored), one.probability),
-        "rouge": (len(one.texts), one.rouge),
-        "truth_ratio": (len(one.compared), lambda: one.comparison(_tofu_ratio(one.split))),
-    }
-    return [NamedMeasure(name=f"tofu.{one.split}.{name}", n=n, make=make) for name, (n, make) in makes.items()]
+        measures = [term for group in terms.values() for term in group] + _other_ratios(forget)
+        measures += [_forget_quality(forget, answers), _utility_of_three_sets(sets, terms)]
+        return [measure.score(answers.bootstrap) for measure in measures]
 
 
 def _tofu_ratio(split: Split) -> LossComparison:
@@ -74,7 +68,9 @@ def _other_ratios(forget: EvaluatedSet) -> list[NamedMeasure]:
     """The forget truth ratio with arithmetic means, and p / (p + wrong p), 0.5 where both are equally likely."""
     values: dict[str, LossComparison] = {"truth_ratio_arithmetic": _arithmetic, "truth_probability": _truth_probability}
     return [
-        NamedMeasure(name=f"tofu.forget.{name}", n=len(forget.compared), make=partial(forget.comparison, value))
+        NamedMeasure(
+            name=f"tofu.forget.{name}", n=len(forget.with_false_answers), make=partial(forget.mean_comparison, value)
+        )
         for name, value in values.items()
     ]
 
@@ -90,15 +86,15 @@ def _truth_probability(right: float, wrong: Sequence[float]) -> float:
 def _forget_quality(forget: EvaluatedSet, answers: Answers) -> NamedMeasure:
     """The p-value over the forget rows that both models answered; see `forget_quality_of` on its interval."""
     other = evaluated_set(answers.retrained or (), Split.FORGET)
-    known = {row.id for row in other.compared}
-    matched = [row for row in forget.compared if row.id in known]
+    known = {row.id for row in other.with_false_answers}
+    matched = [row for row in forget.with_false_answers if row.id in known]
 
     def make() -> Measure:
-        answers.of_retrained("evaluator.suites.tofu.compares")
-        own = forget.losses(_log_ratio)
+        answers.require_retrained("evaluator.suites.tofu.compares")
+        ratios = forget.comparisons(_log_ratio)
         if not matched:
             raise ValueError("the retrained model answered none of these questions; its responses are of another task")
-        sides = (own, other.losses(_log_ratio))
+        sides = (ratios, other.comparisons(_log_ratio))
         documents = [row.document for row in matched]
         return tofu.forget_quality_of(*(Column.of([side[row.id] for row in matched], documents) for side in sides))
 

@@ -1,1 +1,1 @@
-"""How much memory a run needs, in which launch mode it fits, and what makes it smaller."""
+"""How much memory a stage takes on a device: the estimate, the launch mode that fits, what to change when none does."""

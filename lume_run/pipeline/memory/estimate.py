@@ -1,4 +1,4 @@
-"""What a device must hold while training, in each launch mode, and which mode that speaks for.
+"""What a device must hold while training in each launch mode, and while evaluating.
 
 Bytes follow ZeRO (Rajbhandari et al., arXiv:1910.02054, section 5): with N devices stage 1 divides optimizer states
 by N, stage 2 gradients too, stage 3 weights too. Activations count the tensors that a Llama-like layer keeps for its
@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -37,7 +37,7 @@ BUCKET, LIVE_PARAMETERS = (
 )  # DeepSpeed's defaults [numbers]: reduced at once; gathered at once
 SUB_GROUP = 1_000_000_000  # stepped at once by ZeRO-3
 CHARACTERS_A_TOKEN = 3  # of English, counted low; digits and names take more tokens
-CACHE_ROWS = 256  # rows of an evaluation batch at most, see respond.py
+CACHE_ROWS = 256  # rows of an evaluation batch at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,25 +74,33 @@ def stage_of(settings: Settings) -> str:
     return "train" if "train" in settings.stages and "unlearn" not in settings.stages else "unlearn"
 
 
-def phase_of(settings: Settings, stage: str) -> tuple[OptimizationSettings, Needs, bool]:
-    """(how a stage optimises, what its loss needs, whether it trains adapters)."""
+class Phase(NamedTuple):
+    """How a stage optimises, what its loss needs, and whether it trains adapters."""
+
+    settings: OptimizationSettings
+    needs: Needs
+    adapters: bool
+
+
+def phase_of(settings: Settings, stage: str) -> Phase:
+    """The optimisation of a stage."""
     lora = settings.model.lora.enabled
     if stage == "train":
-        return settings.trainer.train, FineTune().needs, lora and settings.model.path is not None
-    return settings.trainer.unlearn, settings.method.needs, lora
+        return Phase(settings.trainer.train, FineTune().needs, lora and settings.model.path is not None)
+    return Phase(settings.trainer.unlearn, settings.method.needs, lora)
 
 
 def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
     """Counts over a model of this transformers config; RunError where adapters have nothing to adapt."""
-    _, needs, adapts = phase_of(settings, stage)
+    _, needs, adapters_train = phase_of(settings, stage)
     model = meta_model(config)
     head = model.get_output_embeddings()
-    linear = [own for own in model.modules() if isinstance(own, nn.Linear) and own is not head]
-    tables = [own for own in model.modules() if isinstance(own, nn.Embedding)]
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     parameters = count_parameters(model)
     choose_weights(model, settings.model.trainable if stage == "unlearn" else None, needs)
     trained, adapters = count_parameters(model, trainable=True), 0
-    if adapts:
+    if adapters_train:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of one library's names in another
             adapted = with_adapters(model, settings.model.lora, 0)
@@ -104,8 +112,8 @@ def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
         parameters=parameters,
         trained=trained,
         adapters=adapters,
-        tables=0 if config.tie_word_embeddings else sum(own.weight.numel() for own in tables),
-        linear=sum(own.weight.numel() for own in linear),
+        tables=0 if config.tie_word_embeddings else sum(table.weight.numel() for table in tables),
+        linear=sum(layer.weight.numel() for layer in linear),
         hidden=config.hidden_size,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         layers=layer_number(config, needs.hidden_layer) + 1 if stops and needs.hidden_layer is not None else layers,
@@ -124,38 +132,54 @@ def memory_estimate(
     forward pass or the optimizer step need beyond what is not there then counts as their own. Without DeepSpeed all
     weights are trained in float32 under autocast, which keeps a copy of those it multiplies.
     """
-    phase, needs, adapts = phase_of(settings, stage)
-    states, gradients, weights = (world.size if world.stage >= own else 1 for own in (1, 2, 3))
-    offload, zero = world.mode == "zero3_offload", world.stage > 0
-    whole = compute if adapts or zero else 4  # bytes of a base weight
-    own = compute if zero else 4  # bytes of a trained weight, and of its gradient
-    held: float = sizes.parameters * whole
-    if adapts and settings.model.quantize != "none":
-        held = sizes.linear * QUANTISED_BYTES[settings.model.quantize] + (sizes.parameters - sizes.linear) * compute
-    frozen = sizes.parameters * compute if needs.live_reference and not adapts else 0
+    phase, needs, adapters_train = phase_of(settings, stage)
+    zero = world.stage > 0
+    base = compute if adapters_train or zero else 4  # bytes of a base weight
+    tokens = phase.micro_batch_size * lengths.tokens
     positions = phase.micro_batch_size * (lengths.tokens if needs.every_position else lengths.labels)
     logit = LOGIT_BYTES + (REFERENCE_LOGIT_BYTES if needs.reference_logits else 0)
-    moments = STATE_BYTES.get(phase.optimizer, 8)
+    frozen = bool(needs.live_reference) and not adapters_train
+    copied = 0 if adapters_train or zero or compute == 4 else sizes.parameters - sizes.tables
+    states = state_bytes(settings, sizes, compute=compute, world=world, stage=stage)
     parts = {
-        "weights": 0 if offload else (held + sizes.adapters * own) / weights,
-        "autocast copies": 0 if adapts or zero or compute == 4 else (sizes.parameters - sizes.tables) * compute,
-        "gradients": 0 if offload else sizes.trained * own / gradients,
-        "optimizer": 0 if offload else sizes.trained * (moments + (4 if zero else 0)) / states,
-        "activations": activation_bytes(
-            settings, sizes, compute, whole, phase.micro_batch_size * lengths.tokens, lengths
-        ),
+        "weights": states["weights"],
+        "autocast copies": copied * compute,
+        "gradients": states["gradients"],
+        "optimizer": states["optimizer"],
+        "activations": activation_bytes(settings, sizes, compute, base, tokens, lengths),
         "logits": positions * sizes.vocabulary * logit if needs.logits else 0,
-        "frozen reference": 0 if offload else frozen / weights,
-        "communication": communication_bytes(world, sizes, compute, frozen=bool(frozen)),
+        "frozen reference": states["frozen reference"],
+        "communication": communication_bytes(world, sizes, compute, frozen=frozen),
     }
     if settings.model.gradient_checkpointing:  # a layer is computed anew when the logits and the copies are gone
-        kept = sizes.layers * phase.micro_batch_size * lengths.tokens * sizes.hidden * whole
+        kept = sizes.layers * tokens * sizes.hidden * base
         layer, later = parts["activations"] - kept, LATER_LOGITS * parts["logits"]
         parts["activations"] -= min(layer, later)
         parts["autocast copies"] = max(0.0, parts["autocast copies"] - max(layer, later))
     freed = parts["activations"] + parts["logits"] + parts["communication"]
     parts["optimizer"] += max(0.0, step_bytes(world, sizes) - freed)
     return parts
+
+
+def state_bytes(settings: Settings, sizes: Sizes, *, compute: int, world: World, stage: str) -> dict[str, float]:
+    """Bytes of what stays on one device between steps: weights, gradients, optimizer states, a frozen reference."""
+    phase, needs, adapters_train = phase_of(settings, stage)
+    if world.mode == "zero3_offload":
+        return dict.fromkeys(("weights", "gradients", "optimizer", "frozen reference"), 0)
+    zero = world.stage > 0
+    states, gradients, weights = (world.size if world.stage >= divided else 1 for divided in (1, 2, 3))
+    trained = compute if zero else 4  # bytes of a trained weight, and of its gradient
+    held: float = sizes.parameters * (compute if adapters_train or zero else 4)
+    if adapters_train and settings.model.quantize != "none":
+        held = sizes.linear * QUANTISED_BYTES[settings.model.quantize] + (sizes.parameters - sizes.linear) * compute
+    frozen = sizes.parameters * compute if needs.live_reference and not adapters_train else 0
+    moments = STATE_BYTES.get(phase.optimizer, 8)
+    return {
+        "weights": (held + sizes.adapters * trained) / weights,
+        "gradients": sizes.trained * trained / gradients,
+        "optimizer": sizes.trained * (moments + (4 if zero else 0)) / states,
+        "frozen reference": frozen / weights,
+    }
 
 
 def activation_bytes(
@@ -175,8 +199,7 @@ def activation_bytes(
 
 
 def communication_bytes(world: World, sizes: Sizes, compute: int, *, frozen: bool) -> float:
-    """Bytes of what is on its way between devices: DDP's copy of all gradients, DeepSpeed's buckets and, under ZeRO-3,
-    weights gathered to be used."""
+    """Bytes on their way between devices: DDP's copy of all gradients, DeepSpeed's buckets, weights ZeRO-3 gathers."""
     if world.stage == 3:
         live = min(LIVE_PARAMETERS, sizes.parameters) * (2 if frozen else 1)
         return float((BUCKET + live) * compute)
@@ -194,8 +217,10 @@ def step_bytes(world: World, sizes: Sizes) -> float:
 
 
 def host_estimate(sizes: Sizes, world: World, compute: int) -> float:
-    """Bytes of host memory on each node that ZeRO-3 with offload takes: weights and gradients, and in float32
-    gradients, weights and two moments."""
+    """Bytes of host memory on each node that ZeRO-3 with offload takes.
+
+    Weights and gradients, and in float32 gradients, weights and two moments.
+    """
     if world.mode != "zero3_offload":
         return 0.0
     return (sizes.parameters * compute + sizes.trained * (compute + 16)) / world.nodes
@@ -213,9 +238,6 @@ def evaluation_estimate(settings: Settings, sizes: Sizes, compute: int) -> dict[
         "keys and values": 2 * sizes.layers * sizes.key_value * compute * tokens,
         "logits": evaluator.batch_tokens * sizes.vocabulary * compute,
     }
-
-
-# -------------------------------------------------------------------------------------------------- of a run
 
 
 @dataclass(frozen=True, kw_only=True)

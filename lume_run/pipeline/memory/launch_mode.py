@@ -29,23 +29,23 @@ MODES = ("ddp", "zero2", "zero3", "zero3_offload")  # what `auto` picks from, th
 
 
 def estimator_of(run: Run, stage: str = "", settings: Settings | None = None) -> Estimator | None:
-    """Estimates of a run (with other `settings`, if given); None where the model's config cannot be had."""
-    config = run.model_config[0]
+    """Estimates of a run (with other `settings`, if given); None where the model's config is unavailable."""
+    config = run.model_config.config
     if config is None:
         return None
-    chosen = settings or run.settings
-    stage = stage or stage_of(chosen)
+    settings = settings or run.settings
+    stage = stage or stage_of(settings)
     return Estimator(
-        settings=chosen,
+        settings=settings,
         stage=stage,
-        sizes=sizes_of(chosen, config, stage),
+        sizes=sizes_of(settings, config, stage),
         lengths=lengths_of(run),
-        compute=dtype_of(chosen.model.dtype, run.device).itemsize,
+        compute=dtype_of(settings.model.dtype, run.device).itemsize,
     )
 
 
 def lengths_of(run: Run) -> Lengths:
-    """The longest row of the run's data from its characters, cut as rows are; the default where there are no data."""
+    """The longest row of the run's data, by its characters, truncated as rows are; the default where there are none."""
     try:
         examples = (*run.data.forget, *run.data.retain)
     except LumeError:
@@ -65,14 +65,14 @@ def choose_world(run: Run) -> World:
         return World(why="as configured")
     device = run.device.type
     processes, nodes = processes_of(launch, device), launch.nodes or slurm.default_nodes()
-    every = World(processes=processes, nodes=nodes, port=launch.port, device=device)
+    full = World(processes=processes, nodes=nodes, port=launch.port, device=device)
     if launch.name != "auto":
         why = "as configured" + ("; one process shares nothing" if processes * nodes == 1 else "")
-        return replace(every, mode=launch.name, why=why)
+        return replace(full, mode=launch.name, why=why)
     modes: tuple[str, ...] = ("single", "zero3_offload") if processes * nodes == 1 else MODES
     if run.settings.model.quantize != "none":  # which ZeRO-3 cannot share out
         modes = tuple(mode for mode in modes if not mode.startswith("zero3"))
-    worlds = [replace(every, mode=mode) for mode in modes]
+    worlds = [replace(full, mode=mode) for mode in modes]
     if device == "cpu" or importlib.util.find_spec("deepspeed") is None:
         return replace(worlds[0], why="a CPU" if device == "cpu" else "deepspeed is not installed")
     estimator = estimator_of(run)
@@ -84,15 +84,16 @@ def choose_world(run: Run) -> World:
 def first_that_fits(estimator: Estimator, worlds: Sequence[World], device: int) -> World:
     """The first of these worlds that fits devices of so many bytes by the estimate, else the last; says why."""
     totals = [estimator.total(world) for world in worlds]
-    at = next((at for at, total in enumerate(totals) if total <= USABLE_MEMORY_SHARE * device), len(worlds) - 1)
-    told = f"about {totals[at] / GIB:.1f} of {device / GIB:.1f} GiB a device"
-    if at:
-        told += f"; {worlds[at - 1].mode} would take {totals[at - 1] / GIB:.1f}"
-    if totals[at] > USABLE_MEMORY_SHARE * device:
-        told += "; no mode fits by this estimate"
-    if host := host_estimate(estimator.sizes, worlds[at], estimator.compute):
-        told += f"; {host / GIB:.0f} of {host_memory() / GIB:.0f} GiB of host memory"
-    return replace(worlds[at], why=told)
+    room = USABLE_MEMORY_SHARE * device
+    first = next((index for index, total in enumerate(totals) if total <= room), len(worlds) - 1)
+    why = f"about {totals[first] / GIB:.1f} of {device / GIB:.1f} GiB a device"
+    if first:
+        why += f"; {worlds[first - 1].mode} would take {totals[first - 1] / GIB:.1f}"
+    if totals[first] > room:
+        why += "; no mode fits by this estimate"
+    if host := host_estimate(estimator.sizes, worlds[first], estimator.compute):
+        why += f"; {host / GIB:.0f} of {host_memory() / GIB:.0f} GiB of host memory"
+    return replace(worlds[first], why=why)
 
 
 def processes_of(launch: LaunchSettings, device: str) -> int:

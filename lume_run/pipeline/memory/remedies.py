@@ -1,7 +1,7 @@
-"""What would fit instead: the other launch modes of a plan, and what to change when memory ran out.
+"""What to change when memory ran out.
 
 Settings are ordered by what they cost: first those that only take time, then those that round, last those that train
-something else. Each comes with the bytes it saves by the estimate of `memory.py`.
+something else. Each comes with the bytes that it saves by the estimate.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from lume_run.common.devices import GIB, is_out_of_memory
 from lume_run.common.errors import RunError
@@ -41,14 +42,8 @@ class Remedy:
 
 
 def format_bytes(size: float) -> str:
-    """Bytes in words."""
+    """Bytes in units that users read."""
     return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.1f} MiB"
-
-
-# ---------------------------------------------------------------------------------------------------- the plan
-
-
-# ------------------------------------------------------------------------------------------------ out of memory
 
 
 @contextmanager
@@ -59,20 +54,18 @@ def explain_out_of_memory(run: Run, stage: str, name: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # they hold the tensors, and a sweep goes on to its next job
-        raise RunError(
-            out_of_memory_message(run, "reference" if name == "reference" else stage, name, str(error))
-        ) from error
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors, which the next job of a sweep needs
+        stage = "reference" if name == "reference" else stage
+        raise RunError(out_of_memory_message(run, stage, name, str(error))) from error
 
 
 def out_of_memory_message(run: Run, stage: str, name: str, reason: str) -> str:
-    """What to tell: where, how much is wanted by the estimate, and the cheapest settings to change."""
+    """Where memory ran out, the allocator's reason, and the cheapest settings to change."""
     first = reason.strip().split("\n")[0].split(". ")[0]
-    lines = [f"Out of memory while making {name} on {run.device.type}: {first or 'no word from the allocator'}."]
-    found = remedies(run, stage)
-    if found:
+    lines = [f"Out of memory while making {name} on {run.device.type}: {first or 'the allocator gave no reason'}."]
+    if cheapest := remedies(run, stage):
         lines.append("The cheapest settings to change, with what they save of a device's memory by the estimate:")
-        lines += [f"  - {remedy}" for remedy in found]
+        lines += [f"  - {remedy}" for remedy in cheapest]
     else:
         lines.append("No setting would save much: it needs a device, or a machine, with more memory.")
     return "\n".join(lines)
@@ -81,10 +74,10 @@ def out_of_memory_message(run: Run, stage: str, name: str, reason: str) -> str:
 def remedies(run: Run, stage: str) -> list[Remedy]:
     """The cheapest settings to change, of those that are not yet set and save something worth a line."""
     if stage in ("evaluate", "reference"):  # which runs the frozen target in batches as evaluation does
-        found = list(_for_answers(run))
+        candidates = _for_answers(run)
     else:
-        found = list(_for_training(run, "train" if stage == "train" else "unlearn"))
-    return found[:REMEDIES_SHOWN]
+        candidates = _for_training(run, "train" if stage == "train" else "unlearn")
+    return list(islice(candidates, REMEDIES_SHOWN))
 
 
 def _for_training(run: Run, stage: str) -> Iterator[Remedy]:
@@ -92,65 +85,86 @@ def _for_training(run: Run, stage: str) -> Iterator[Remedy]:
     if now is None:
         return
     least = LEAST_SAVING * now.total(run.world)
-    for setting, cost, settings, world in _changes(run, stage):
-        other = estimator_of(run, stage, settings) if settings is not run.settings else now
+    for change in _changes(run, stage):
+        other = estimator_of(run, stage, change.settings) if change.settings is not run.settings else now
         assert other is not None  # the same model
-        saved = now.total(run.world) - other.total(world)
+        saved = now.total(run.world) - other.total(change.world)
         if saved > least:
-            yield Remedy(setting=setting, cost=cost, saved=saved)
+            yield Remedy(setting=change.setting, cost=change.cost, saved=saved)
 
 
-def _changes(run: Run, stage: str) -> Iterator[tuple[str, str, Settings, World]]:
-    """(override, its cost, the settings with it, the world with it), the cheapest first."""
+class Change(NamedTuple):
+    """A setting as on the command line, what it costs, and the settings and the world with it."""
+
+    setting: str
+    cost: str
+    settings: Settings
+    world: World
+
+
+def _changes(run: Run, stage: str) -> Iterator[Change]:
+    """Settings to change, the cheapest first."""
+    yield from _slower(run, stage)
+    if run.device.type == "cuda":
+        yield from _rounding(run, stage)
+    yield from _training_less(run, stage)
+
+
+def _slower(run: Run, stage: str) -> Iterator[Change]:
+    """What gives the same results and takes time."""
     settings, world = run.settings, run.world
-    model = settings.model
-    phase, needs, adapts = phase_of(settings, stage)
-    gpu = run.device.type == "cuda"
-    if phase.micro_batch_size > 1:
+    if phase_of(settings, stage).settings.micro_batch_size > 1:
         changed = _with_phase(settings, stage, micro_batch_size=1)
-        yield f"trainer.{stage}.micro_batch_size=1", "same results, slower", changed, world
-    if not model.gradient_checkpointing:
+        yield Change(f"trainer.{stage}.micro_batch_size=1", "same results, slower", changed, world)
+    if not settings.model.gradient_checkpointing:
         changed = _with_model(settings, gradient_checkpointing=True)
-        yield "model.gradient_checkpointing=true", "same results, about a third slower", changed, world
-    if gpu and world.size > 1:
-        for mode in ("zero2", "zero3"):
-            if MODES_BY_MEMORY.index(mode) > MODES_BY_MEMORY.index(world.mode):
-                yield (
-                    f"launch={mode}{_install_hint('deepspeed')}",
-                    "same results, slower",
-                    settings,
-                    replace(world, mode=mode),
-                )
-    if gpu and model.dtype == "float32":
-        yield "model.dtype=auto", "bfloat16: three digits", _with_model(settings, dtype="bfloat16"), world
-    if gpu and phase.optimizer.startswith("adamw_torch"):
+        yield Change("model.gradient_checkpointing=true", "same results, about a third slower", changed, world)
+    for mode in ("zero2", "zero3") if run.device.type == "cuda" and world.size > 1 else ():
+        if MODES_BY_MEMORY.index(mode) > MODES_BY_MEMORY.index(world.mode):
+            setting = f"launch={mode}{_install_hint('deepspeed')}"
+            yield Change(setting, "same results, slower", settings, replace(world, mode=mode))
+
+
+def _rounding(run: Run, stage: str) -> Iterator[Change]:
+    """What a GPU holds in fewer bits, and what it leaves to the host."""
+    settings, world = run.settings, run.world
+    phase, _, adapters_train = phase_of(settings, stage)
+    if settings.model.dtype == "float32":
+        yield Change("model.dtype=auto", "bfloat16: three digits", _with_model(settings, dtype="bfloat16"), world)
+    if phase.optimizer.startswith("adamw_torch"):
         changed = _with_phase(settings, stage, optimizer="adamw_bnb_8bit")
-        cost = "moments of 8 bits"
-        yield f"trainer.{stage}.optimizer=adamw_bnb_8bit{_install_hint('bitsandbytes')}", cost, changed, world
-    if gpu and adapts and model.quantize == "none":
+        setting = f"trainer.{stage}.optimizer=adamw_bnb_8bit{_install_hint('bitsandbytes')}"
+        yield Change(setting, "moments of 8 bits", changed, world)
+    if adapters_train and settings.model.quantize == "none":
         changed = _with_model(settings, quantize="4bit")
-        yield f"model.quantize=4bit{_install_hint('bitsandbytes')}", "the frozen base has 4 bits", changed, world
-    if gpu and world.mode != "zero3_offload":
-        offload = replace(world, mode="zero3_offload")
+        setting = f"model.quantize=4bit{_install_hint('bitsandbytes')}"
+        yield Change(setting, "the frozen base has 4 bits", changed, world)
+    if world.mode != "zero3_offload":
         cost = "same results, several times slower, states in host memory"
-        yield f"launch=zero3_offload{_install_hint('deepspeed')}", cost, settings, offload
-    if not adapts and model.trainable is None:
-        changed = _with_model(settings, lora=replace(model.lora, enabled=True))
+        setting = f"launch=zero3_offload{_install_hint('deepspeed')}"
+        yield Change(setting, cost, settings, replace(world, mode="zero3_offload"))
+
+
+def _training_less(run: Run, stage: str) -> Iterator[Change]:
+    """What trains something else."""
+    model = run.settings.model
+    _, needs, adapters_train = phase_of(run.settings, stage)
+    if not adapters_train and model.trainable is None and (stage == "unlearn" or model.path is not None):
+        changed = _with_model(run.settings, lora=replace(model.lora, enabled=True))
         cost = "trains adapters instead of all weights: other results"
         cost += ", and no frozen copy is needed" if needs.live_reference else ""
-        if stage == "unlearn" or model.path is not None:
-            yield "model.lora=true", cost, changed, world
+        yield Change("model.lora=true", cost, changed, run.world)
 
 
 def _for_answers(run: Run) -> Iterator[Remedy]:
-    """Batches were halved down to one row before this is told."""
+    """Settings of evaluation, whose batches were already halved down to one row."""
     estimator = estimator_of(run)
     if estimator is None:
         return
     sizes, compute, evaluator = estimator.sizes, estimator.compute, run.settings.evaluator
     total = sum(evaluation_estimate(run.settings, sizes, compute).values())
 
-    def saved(**changed: Any) -> float:
+    def bytes_saved(**changed: Any) -> float:
         other = replace(run.settings, evaluator=replace(evaluator, **changed))
         return total - sum(evaluation_estimate(other, sizes, compute).values())
 
@@ -159,11 +173,11 @@ def _for_answers(run: Run) -> Iterator[Remedy]:
     if evaluator.batch_tokens > 64:
         least = max(64, evaluator.batch_tokens // 8)
         cost = "same results, slower"
-        yield Remedy(setting=f"evaluator.batch_tokens={least}", cost=cost, saved=saved(batch_tokens=least))
+        yield Remedy(setting=f"evaluator.batch_tokens={least}", cost=cost, saved=bytes_saved(batch_tokens=least))
     if evaluator.max_new_tokens > 1:
         fewer = evaluator.max_new_tokens // 2
         cost = "answers are cut shorter: other scores"
-        yield Remedy(setting=f"evaluator.max_new_tokens={fewer}", cost=cost, saved=saved(max_new_tokens=fewer))
+        yield Remedy(setting=f"evaluator.max_new_tokens={fewer}", cost=cost, saved=bytes_saved(max_new_tokens=fewer))
     if run.device.type == "cuda":
         yield Remedy(setting="launch.device=cpu stages=[evaluate]", cost="many times slower", saved=total)
 

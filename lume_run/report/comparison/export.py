@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lume_run.report.comparison.configs import format_setting
 from lume_run.report.comparison.fronts import pareto_front, planes_of
 from lume_run.report.comparison.published import MARK, PublishedTable, tables_for
 from lume_run.report.comparison.run_folders import Collection, RunRecord
-from lume_run.report.comparison.summary import RunGroup, Section, Spread, format_setting
+from lume_run.report.comparison.summary import RunGroup, Section, Spread
 from lume_run.report.results import SUBJECTS
 from lume_run.report.tables import format_score
 
@@ -42,7 +43,7 @@ def write_csv(sections: Sequence[Section], path: Path) -> None:
 
 def csv_row(section: Section, run: RunRecord) -> dict[str, Any]:
     """One run as a flat mapping."""
-    told = {
+    facts = {
         "run": run.name,
         "folder": str(run.folder),
         "state": run.state,
@@ -60,16 +61,13 @@ def csv_row(section: Section, run: RunRecord) -> dict[str, Any]:
         for name, value in run.scores.get(subject, {}).items()
     }
     config = {f"config.{path}": format_setting(value) for path, value in run.config.items()}
-    return told | dict(section.values[run.key]) | others | config
+    return facts | dict(section.values[run.key]) | others | config
 
 
 def escape_formula(value: Any) -> Any:
     """Text that a spreadsheet would take for a formula gets a quote before it; numbers stay."""
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(FORMULA_STARTS) and not _parses_as_number(value)
-        else value
-    )
+    is_formula = isinstance(value, str) and value.startswith(FORMULA_STARTS) and not _parses_as_number(value)
+    return f"'{value}" if is_formula else value
 
 
 def _parses_as_number(text: str) -> bool:
@@ -100,31 +98,32 @@ def _section_json(section: Section) -> dict[str, Any]:
         "task": section.task,
         "model": section.model,
         "sorted_by": section.sort,
-        "forgotten_from": list(basis[1]) if basis else [],
-        "kept_from": list(basis[2]) if basis else [],
-        "references": {name: dict(own) for name, own in section.references.items()},
-        "groups": [
-            {
-                "label": group.label,
-                "method": group.method,
-                "varied": dict(group.varied),
-                "reference": group.reference,
-                "below_mmlu_gate": group.gated,
-                "runs": [run.key for run in group.runs],
-                "values": {name: asdict(one) for name, one in group.values.items()},
-                "best_in": [name for name, places in section.best.items() if place in places],
-            }
-            for place, group in enumerate(section.groups)
-        ],
+        "forgotten_from": list(basis.forget) if basis else [],
+        "kept_from": list(basis.retain) if basis else [],
+        "references": {subject: dict(scores) for subject, scores in section.references.items()},
+        "groups": [_group_json(section, place, group) for place, group in enumerate(section.groups)],
         "fronts": {
             plane.name: {
                 "x": plane.x,
                 "y": plane.y,
-                "groups": [section.groups[at].label for at in pareto_front(section, plane)],
+                "groups": [section.groups[place].label for place in pareto_front(section, plane)],
             }
             for plane in planes_of(section)
         },
         "published": [_published_json(table) for table in tables_for(section)],
+    }
+
+
+def _group_json(section: Section, place: int, group: RunGroup) -> dict[str, Any]:
+    return {
+        "label": group.label,
+        "method": group.method,
+        "varied": dict(group.varied),
+        "reference": group.is_reference,
+        "below_mmlu_gate": group.below_gate,
+        "runs": [run.key for run in group.runs],
+        "values": {name: asdict(spread) for name, spread in group.values.items()},
+        "best_in": [name for name, places in section.best.items() if place in places],
     }
 
 
@@ -159,11 +158,11 @@ def _latex_table(section: Section, names: Sequence[str]) -> str:
         r"\midrule",
     ]
     lines += [_latex_row(section, place, group, names) for place, group in enumerate(section.groups)]
-    for title, own in (("target", "before"), ("retrained", "retrained")):
-        if title in section.references:
-            values = [section.references[title].get(name) for name in names]
+    for subject, title in (("target", "before"), ("retrained", "retrained")):
+        if subject in section.references:
+            values = [section.references[subject].get(name) for name in names]
             cells = ["" if value is None else format_mean(value) for value in values]
-            lines.append(" & ".join([rf"\textit{{{own}}}", "", *map(escape_latex, cells)]) + r" \\")
+            lines.append(" & ".join([rf"\textit{{{title}}}", "", *map(escape_latex, cells)]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
@@ -172,7 +171,7 @@ def _latex_row(section: Section, place: int, group: RunGroup, names: Sequence[st
     for name in names:
         text = escape_latex(format_spread(group.values.get(name)))
         cells.append(rf"\textbf{{{text}}}" if place in section.best.get(name, ()) else text)
-    label = rf"\textit{{{escape_latex(group.label)}}}" if group.reference else escape_latex(group.label)
+    label = rf"\textit{{{escape_latex(group.label)}}}" if group.is_reference else escape_latex(group.label)
     return " & ".join([label, str(len(group.runs)), *cells]) + r" \\"
 
 

@@ -5,10 +5,10 @@ Every benchmark has its own pair; published models can be drawn only where they 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lume_run.report.comparison.summary import AGGREGATE, FORGOTTEN, KEPT, Section, badness, may_win
+from lume_run.report.comparison.columns import AGGREGATE, FORGOTTEN, KEPT, badness
+from lume_run.report.comparison.summary import RunGroup, Section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,26 +51,28 @@ PLANES = (
 )
 
 
+def point_of(group: RunGroup, plane: Plane) -> tuple[float, float] | None:
+    """Where a group lies in a plane, None where one of the scores is missing."""
+    x, y = group.mean(plane.x), group.mean(plane.y)
+    return None if x is None or y is None else (x, y)
+
+
 def planes_of(section: Section) -> list[Plane]:
     """The planes that at least one group lies in."""
-    return [
-        plane
-        for plane in PLANES
-        if any(one.mean(plane.x) is not None and one.mean(plane.y) is not None for one in section.groups)
-    ]
+    return [plane for plane in PLANES if any(point_of(group, plane) for group in section.groups)]
 
 
 def pareto_front(section: Section, plane: Plane) -> tuple[int, ...]:
     """Positions of the groups of which no other is at least as good in both scores and better in one, by x."""
-    places = {
-        number: (badness(plane.x, x), badness(plane.y, y))
-        for number, one in enumerate(section.groups)
-        if may_win(one) and (x := one.mean(plane.x)) is not None and (y := one.mean(plane.y)) is not None
+    costs = {
+        place: (badness(plane.x, point[0]), badness(plane.y, point[1]))
+        for place, group in enumerate(section.groups)
+        if group.may_win and (point := point_of(group, plane))
     }
-    best = [number for number, own in places.items() if not any(dominates(other, own) for other in places.values())]
-    return tuple(sorted(best, key=lambda number: places[number]))
+    front = [place for place, cost in costs.items() if not any(dominates(other, cost) for other in costs.values())]
+    return tuple(sorted(front, key=lambda place: costs[place]))
 
 
-def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+def dominates(costs: tuple[float, float], others: tuple[float, float]) -> bool:
     """Whether it is nowhere worse and somewhere better; smaller is better."""
-    return all(x <= y for x, y in zip(one, other, strict=True)) and tuple(one) != tuple(other)
+    return all(cost <= other for cost, other in zip(costs, others, strict=True)) and costs != others

@@ -30,15 +30,15 @@ CHART_FILE = re.compile(r"(kept|semeval|closer-look|tofu|muse|scores|effect|trai
 
 def argument_parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="lume-run-report", description=__doc__)
-    made.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
-    made.add_argument("--out", type=Path, help="where the files go (default: `write_comparison` in the first folder)")
-    made.add_argument("--sort", default="", help="score to sort by (default: task_aggregate, else balance)")
-    made.add_argument("--columns", default="", help="scores to show on the terminal and in LaTeX, by commas")
-    made.add_argument("--title", default="", help="of the page (default: the folders' names)")
-    made.add_argument("--prompts", type=int, default=24, help="prompts a side and run in the page, at most")
-    made.add_argument("--no-plots", action="store_true", help="leave the plots out, which take the longest")
-    return made
+    parser = argparse.ArgumentParser(prog="lume-run-report", description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
+    parser.add_argument("--out", type=Path, help="where the files go (default: `report` in the first folder)")
+    parser.add_argument("--sort", default="", help="score to sort by (default: task_aggregate, else balance)")
+    parser.add_argument("--columns", default="", help="scores to show on the terminal and in LaTeX, by commas")
+    parser.add_argument("--title", default="", help="of the page (default: the folders' names)")
+    parser.add_argument("--prompts", type=int, default=24, help="prompts a side and run in the page, at most")
+    parser.add_argument("--no-plots", action="store_true", help="leave the plots out, which take the longest")
+    return parser
 
 
 def write_comparison(
@@ -58,16 +58,15 @@ def write_comparison(
     out.mkdir(parents=True, exist_ok=True)
     write_csv(sections, out / "runs.csv")
     write_strict_json(comparison_json(collection, sections), out / "report.json")
-    (out / "groups.tex").write_text(
-        latex_tables(sections, [columns_of(section, columns, LATEX_COLUMNS) for section in sections]), encoding="utf-8"
-    )
+    latex = latex_tables(sections, [columns_of(section, columns, LATEX_COLUMNS) for section in sections])
+    (out / "groups.tex").write_text(latex, encoding="utf-8")
     figures = write_charts(sections, out, console) if plots else []
     name = title or ", ".join(dict.fromkeys(folder.resolve().name for folder in folders))
     text = render_page(name, collection, sections, figures=figures, most=max(0, prompts))
     (out / "index.html").write_text(text, encoding="utf-8")
     console.print(f"  page: {escape(str(out / 'index.html'))} ({len(text.encode()) / 2**20:.1f} MiB)", soft_wrap=True)
-    drawn = f", {len(figures)} plots in plots/" if figures else ""
-    console.print(f"  beside it: runs.csv, report.json, groups.tex{drawn}", soft_wrap=True)
+    charts = f", {len(figures)} plots in plots/" if figures else ""
+    console.print(f"  beside it: runs.csv, report.json, groups.tex{charts}", soft_wrap=True)
     return collection
 
 
@@ -79,8 +78,8 @@ def read_sections(folders: Sequence[Path], sort: str, columns: Sequence[str]) ->
         )
     collection = collect_runs(folders)
     if not collection.runs:
-        looked = ", ".join(map(str, folders))
-        raise RunError(f"There are no runs in {looked}; a run folder holds config.yaml, as lume-run writes it.")
+        names = ", ".join(map(str, folders))
+        raise RunError(f"There are no runs in {names}; a run folder holds config.yaml, as lume-run writes it.")
     try:
         sections = summarise(collection.runs, sort)
     except ValueError as error:
@@ -96,27 +95,28 @@ def write_charts(sections: Sequence[Section], out: Path, console: Console) -> li
     if importlib.util.find_spec("matplotlib") is None:
         console.print(r"  [yellow]no plots: pip install 'lume-run\[plots]'[/]", soft_wrap=True)
         return []
-    found = build_charts(sections)
-    if len(found) > MOST_FIGURES:
-        console.print(f"  [yellow]{len(found) - MOST_FIGURES} of {len(found)} plots are left out; report fewer runs[/]")
+    charts = build_charts(sections)
+    if len(charts) > MOST_FIGURES:
+        extra = len(charts) - MOST_FIGURES
+        console.print(f"  [yellow]{extra} of {len(charts)} plots are left out; report fewer runs[/]")
     folder = out / "plots"
     folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
-        if CHART_FILE.fullmatch(old.name):  # of an earlier report, perhaps of other tasks
-            old.unlink()
-    return [write_chart(chart, folder) for chart in found[:MOST_FIGURES]]
+    for file in folder.iterdir():
+        if CHART_FILE.fullmatch(file.name):  # of an earlier report, perhaps of other tasks
+            file.unlink()
+    return [write_chart(chart, folder) for chart in charts[:MOST_FIGURES]]
 
 
 def write_chart(chart: Chart, out: Path) -> str:
     """One plot as two files and as a part of the page."""
     with plot_style():
-        made = chart.draw()
-        made.savefig(out / f"{chart.name}.png", dpi=DPI)
+        figure = chart.draw()
+        figure.savefig(out / f"{chart.name}.png", dpi=DPI)
         buffer = io.StringIO()
-        made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     (out / f"{chart.name}.svg").write_text(svg, encoding="utf-8")
-    return embed_figure(chart.name, chart.title, chart.told, svg)
+    return embed_figure(chart.name, chart.title, chart.caption, svg)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,12 +37,12 @@ class PublishedTable:
 @cache
 def published_tables() -> tuple[PublishedTable, ...]:
     """Everything in the data file."""
-    found = []
+    tables = []
     for entry in yaml.safe_load(PUBLISHED_FILE.read_text(encoding="utf-8")):
         scores = tuple(entry.pop("scores"))
         rows = tuple((name, dict(zip(scores, values, strict=True))) for name, *values in entry.pop("rows"))
-        found.append(PublishedTable(scores=scores, rows=rows, **entry))
-    return tuple(found)
+        tables.append(PublishedTable(scores=scores, rows=rows, **entry))
+    return tuple(tables)
 
 
 def tables_for(section: Section) -> list[PublishedTable]:

@@ -1,4 +1,4 @@
-"""What a sweep found: runs that can be compared, grouped over seeds, the best of every column, the front.
+"""What a sweep says: runs that can be compared, grouped over seeds, and the best of every column.
 
 A section holds the runs of one task on one model: only their scores can be compared. A group holds the runs that differ
 in nothing but the seed. `forgotten` and `kept` are those of docs/results-methods.md: 1 - the mean of what is still
@@ -9,54 +9,26 @@ MMLU accuracy is below the gate.
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lume_run.common.devices import GIB
-from lume_run.evaluation.definitions import Wanted
-from lume_run.evaluation.metrics.aggregate import harmonic_mean
+from lume_run.report.comparison.columns import (
+    AGGREGATE,
+    BALANCE,
+    PREFERRED,
+    Basis,
+    badness,
+    best_positions,
+    choose_basis,
+    costs_of,
+    subject_scores,
+)
+from lume_run.report.comparison.configs import TASK_PATHS, comparison_key, differing_paths, settings_label
 from lume_run.report.comparison.run_folders import RunRecord
-from lume_run.report.results import direction_of
 
-FORGOTTEN, KEPT, BALANCE, AGGREGATE = "forgotten", "kept", "balance", "task_aggregate"
-SECONDS, STEP, PEAK = "cost.seconds", "cost.seconds_per_step", "cost.peak_gib"
-EXTRA_COLUMNS = {  # columns that no suite scores: what they are
-    BALANCE: "harmonic mean of forgotten and kept",
-    FORGOTTEN: "1 - mean of what is still known of the forget set",
-    KEPT: "harmonic mean of what is still known of the retain set",
-    SECONDS: "seconds that unlearning took, from the target to the unlearned model",
-    STEP: "seconds an optimizer step of unlearning took, the median",
-    PEAK: "peak memory of unlearning [GiB]",
-}
-PREFERRED = (  # columns shown first, where there are values
-    *(AGGREGATE, BALANCE, FORGOTTEN, KEPT, "aggregate", "mia.auc", "mmlu.accuracy"),
-    *("closer_look.forget_efficacy", "closer_look.model_utility", "tofu.forget_quality", "tofu.model_utility"),
-    *("muse.forget.verbatim", "muse.forget.knowledge", "muse.retain.knowledge", "muse.privacy_leakage"),
-    *("pii.forget.greedy.exact", SECONDS, STEP, PEAK),
-)
 REFERENCES = ("none", "retrain")  # methods that do not unlearn
-MOST_SETTINGS = 4  # settings in a group's name
-IRRELEVANT_PATHS = ("launch", "output_dir", "dry_run", "responses", "hydra", "seed", "allow_external")
-TASK_PATHS = ("task.", "model.name", "model.path", "model.base", "model.is_target", "model.shape.")
-Basis = tuple[str, tuple[str, ...], tuple[str, ...]]  # name, what is known of the forget set, of the retain set
-
-
-def _paired_basis(title: str, pattern: str, *kinds: str) -> Basis:
-    forget, retain = (tuple(pattern.format(side=side, kind=kind) for kind in kinds) for side in ("forget", "retain"))
-    return title, forget, retain
-
-
-BASES: tuple[Basis, ...] = (
-    _paired_basis("LUME", "{side}.{kind}", "regurgitation", "knowledge"),
-    _paired_basis("A Closer Look", "closer_look.{side}.{kind}", "rouge", "probability"),
-    _paired_basis("TOFU", "tofu.{side}.{kind}", "rouge", "probability"),
-    ("MUSE", ("muse.forget.verbatim", "muse.forget.knowledge"), ("muse.retain.knowledge",)),
-    _paired_basis("memorisation", "{side}.{kind}", "probability", "exact_memorisation"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +38,12 @@ class Spread:
     mean: float
     deviation: float | None
     n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Mean and sample standard deviation."""
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return cls(mean=statistics.fmean(values), deviation=deviation, n=len(values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +57,19 @@ class RunGroup:
     varied: Mapping[str, Any]
 
     @property
-    def reference(self) -> bool:
+    def is_reference(self) -> bool:
         """Whether it is there to compare with."""
         return self.method in REFERENCES
 
     @property
-    def gated(self) -> bool:
+    def below_gate(self) -> bool:
         """Whether the MMLU gate refuses it."""
         return any(run.gate is False for run in self.runs)
+
+    @property
+    def may_win(self) -> bool:
+        """Whether it unlearned, and within the gate."""
+        return not self.is_reference and not self.below_gate
 
     def mean(self, name: str) -> float | None:
         """A value's mean, None where no run has it."""
@@ -115,154 +98,34 @@ class Section:
     references: Mapping[str, Mapping[str, float]]
 
     @property
-    def ranked(self) -> list[RunGroup]:
+    def ranking(self) -> list[RunGroup]:
         """The groups that may win and have the value that is sorted by, the best first."""
-        return [one for one in self.groups if may_win(one) and one.mean(self.sort) is not None]
-
-
-def may_win(group: RunGroup) -> bool:
-    """Whether it unlearned, and within the gate."""
-    return not group.reference and not group.gated
-
-
-def column_direction(name: str) -> Wanted:
-    """Which way a column should go."""
-    if name in EXTRA_COLUMNS:
-        return Wanted.LOWER if name.startswith("cost.") else Wanted.HIGHER
-    return direction_of(name)
-
-
-def badness(name: str, value: float) -> float:
-    """Smaller is better; 0 for every value of a column without a direction."""
-    ideal = {Wanted.HALF: 0.5, Wanted.ZERO: 0.0}.get(column_direction(name))
-    if ideal is not None:
-        return abs(value - ideal)
-    return {Wanted.LOWER: value, Wanted.HIGHER: -value}.get(column_direction(name), 0.0)
-
-
-def best_positions(name: str, values: Sequence[float | None]) -> tuple[int, ...]:
-    """Positions of the best values; none where a column has no direction, or nothing to tell apart."""
-    known = {place: round(badness(name, value), 9) for place, value in enumerate(values) if value is not None}
-    if column_direction(name) is Wanted.NONE or len(set(known.values())) < 2:
-        return ()
-    return tuple(place for place, value in known.items() if value == min(known.values()))
-
-
-def derive_scores(scores: Mapping[str, float], basis: Basis | None) -> dict[str, float]:
-    """`forgotten`, `kept` and `balance`, where the scores they need are there."""
-    if basis is None:
-        return {}
-    known, left = ([scores[name] for name in names if name in scores] for names in basis[1:])
-    if not known or not left:
-        return {}
-    forgotten = 1 - statistics.fmean(known)
-    kept = harmonic_mean([max(0.0, value) for value in left])
-    return {FORGOTTEN: forgotten, KEPT: kept, BALANCE: harmonic_mean([max(0.0, forgotten), kept])}
-
-
-def costs_of(run: RunRecord) -> dict[str, float]:
-    """What unlearning took, as far as the run says."""
-    own = [made for name, made in run.training.items() if name == "unlearned" or name.startswith("adapter")]
-    step = [float(made["seconds_per_step"]) for made in own if isinstance(made.get("seconds_per_step"), float)]
-    peak = [made["peak_memory_bytes"] / GIB for made in own if isinstance(made.get("peak_memory_bytes"), int)]
-    found = {SECONDS: run.seconds.get("unlearn"), STEP: max(step, default=None), PEAK: max(peak, default=None)}
-    return {name: value for name, value in found.items() if value}
-
-
-def choose_basis(runs: Iterable[RunRecord]) -> Basis | None:
-    """The first of `BASES` that most runs have, so that all of a section are measured alike."""
-    counts = [sum(bool(derive_scores(run.scores.get(run.subject, {}), basis)) for run in runs) for basis in BASES]
-    return BASES[counts.index(max(counts))] if any(counts) else None
-
-
-def measure_spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation."""
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(mean=statistics.fmean(values), deviation=deviation, n=len(values))
-
-
-def spread_by_name(found: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
-    """The spread of every name over those that have it."""
-    names = dict.fromkeys(name for one in found for name in one)
-    return {name: measure_spread([one[name] for one in found if name in one]) for name in names}
-
-
-# ---------------------------------------------------------------------------------------------- comparing configs
-
-
-def comparable_text(value: Any) -> str:
-    """A config value as text that compares: 1 and 1.0 are one value, true is another."""
-    return json.dumps(float(value) if type(value) is int else value, sort_keys=True)
-
-
-def affects_results(path: str) -> bool:
-    """Whether a config path may change what is computed, seeds aside."""
-    return path.split(".")[0] not in IRRELEVANT_PATHS and not path.endswith("_target_")
-
-
-def comparison_key(run: RunRecord, *, within: Sequence[str] = ()) -> str:
-    """The same text for runs that agree, in the paths that begin with `within` where given."""
-    own = {path: comparable_text(value) for path, value in run.config.items() if affects_results(path)}
-    chosen = {path: value for path, value in own.items() if not within or path.startswith(tuple(within))}
-    return json.dumps([run.task, run.model, "" if within else run.method, chosen], sort_keys=True)
-
-
-def differing_paths(runs: Sequence[RunRecord]) -> list[str]:
-    """Paths in which the runs do not agree, a path that only some have among them."""
-    paths = dict.fromkeys(path for run in runs for path in run.config if affects_results(path))
-    return [
-        path
-        for path in paths
-        if len({comparable_text(run.config[path]) if path in run.config else "" for run in runs}) > 1
-    ]
-
-
-def short_path(path: str, among: Sequence[str]) -> str:
-    """The end of a dotted path that no other of `among` ends in: `learning_rate`, else `train.learning_rate`."""
-    parts = path.split(".")
-    for start in range(len(parts) - 1, 0, -1):
-        end = ".".join(parts[start:])
-        if not any(other != path and f".{other}".endswith(f".{end}") for other in among):
-            return end
-    return path
-
-
-def format_setting(value: Any) -> str:
-    """A config value as one would type it."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"[{','.join(map(format_setting, value))}]" if isinstance(value, list) else str(value)
-
-
-def settings_label(varied: Mapping[str, Any]) -> str:
-    """`learning_rate=0.001 beta=0.1`; of many settings the first few, those of the evaluator last."""
-    paths = sorted(varied, key=lambda path: path.startswith("evaluator."))
-    told = [f"{short_path(path, paths)}={format_setting(varied[path])}" for path in paths[:MOST_SETTINGS]]
-    return " ".join([*told, *([f"(+{len(paths) - MOST_SETTINGS} settings)"] if len(paths) > MOST_SETTINGS else [])])
-
-
-# --------------------------------------------------------------------------------------------------- summarising
+        return [group for group in self.groups if group.may_win and group.mean(self.sort) is not None]
 
 
 def summarise(runs: Sequence[RunRecord], sort: str = "") -> list[Section]:
     """Sections of the runs, the largest first. ValueError where no run has the score to sort by."""
-    parts: dict[str, list[RunRecord]] = {}
+    by_task: dict[str, list[RunRecord]] = {}
     for run in runs:
-        parts.setdefault(comparison_key(run, within=TASK_PATHS), []).append(run)
-    titles = Counter((own[0].task, own[0].model) for own in parts.values())
-    sections = []
-    for own in sorted(parts.values(), key=lambda own: (-len(own), own[0].task, own[0].model)):
-        name = (own[0].task, own[0].model)
-        alike = [other[0] for other in parts.values() if (other[0].task, other[0].model) == name]
-        paths = [path for path in differing_paths(alike) if path.startswith(TASK_PATHS)] if titles[name] > 1 else []
-        told = settings_label({path: own[0].config[path] for path in paths if path in own[0].config})
-        sections.append(build_section(own, " on ".join(name) + (f" ({told})" if told else ""), sort))
+        by_task.setdefault(comparison_key(run, within=TASK_PATHS), []).append(run)
+    parts = sorted(by_task.values(), key=lambda part: (-len(part), part[0].task, part[0].model))
+    firsts = [part[0] for part in by_task.values()]
+    sections = [build_section(part, _section_title(part[0], firsts), sort) for part in parts]
     if sort and not any(sort in section.columns for section in sections):
         known = ", ".join(dict.fromkeys(name for section in sections for name in section.columns[:12]))
         raise ValueError(f"no run has the score {sort!r} to sort by; some that runs have: {known or 'none'}")
     return sections
+
+
+def _section_title(run: RunRecord, firsts: Sequence[RunRecord]) -> str:
+    """Task and model, and of sections alike in both the settings in which their first runs differ."""
+    name = f"{run.task} on {run.model}"
+    alike = [first for first in firsts if (first.task, first.model) == (run.task, run.model)]
+    if len(alike) == 1:
+        return name
+    paths = [path for path in differing_paths(alike) if path.startswith(TASK_PATHS) and path in run.config]
+    label = settings_label({path: run.config[path] for path in paths})
+    return f"{name} ({label})" if label else name
 
 
 def build_section(runs: Sequence[RunRecord], title: str, sort: str) -> Section:
@@ -270,23 +133,16 @@ def build_section(runs: Sequence[RunRecord], title: str, sort: str) -> Section:
     basis = choose_basis(runs)
     values = {}
     for run in runs:
-        own = run.scores.get(run.subject, {})
-        values[run.key] = {**derive_scores(own, basis), **own, **(costs_of(run) if own else {})}
-    present = dict.fromkeys(name for own in values.values() for name in own)
+        scores = subject_scores(run, run.subject, basis)
+        values[run.key] = {**scores, **(costs_of(run) if run.scores.get(run.subject) else {})}
+    present = dict.fromkeys(name for columns in values.values() for name in columns)
     columns = (*(name for name in PREFERRED if name in present), *(name for name in present if name not in PREFERRED))
     sort = sort if sort in columns else default_sort(columns)
-    groups = sorted(
-        group_runs(runs, values),
-        key=lambda one: (one.mean(sort) is None, _mean_badness(one, sort), _mean_badness(one, BALANCE), one.label),
-    )
-    able = {place: one for place, one in enumerate(groups) if may_win(one)}
-    able_runs = [run.key for one in able.values() for run in one.runs]
-    references: dict[str, Mapping[str, float]] = {}
-    for subject in ("target", "retrained"):
-        found = [{**derive_scores(made, basis), **made} for run in runs if (made := run.scores.get(subject))]
-        references |= {subject: {name: one.mean for name, one in spread_by_name(found).items()}} if found else {}
-    best = {name: best_positions(name, [one.mean(name) for one in able.values()]) for name in columns}
-    best_runs = {name: best_positions(name, [values[key].get(name) for key in able_runs]) for name in columns}
+
+    def rank(group: RunGroup) -> tuple[bool, float, float, str]:
+        return group.mean(sort) is None, _mean_badness(group, sort), _mean_badness(group, BALANCE), group.label
+
+    groups = sorted(group_runs(runs, values), key=rank)
     return Section(
         title=title,
         task=runs[0].task,
@@ -297,15 +153,37 @@ def build_section(runs: Sequence[RunRecord], title: str, sort: str) -> Section:
         runs=tuple(runs),
         values=values,
         columns=columns,
-        best={name: tuple(list(able)[place] for place in places) for name, places in best.items()},
-        best_runs={name: tuple(able_runs[place] for place in places) for name, places in best_runs.items()},
-        references=references,
+        best={name: _best_groups(name, groups) for name in columns},
+        best_runs={name: _best_runs(name, groups, values) for name in columns},
+        references=_references(runs, basis),
     )
 
 
-def _mean_badness(group: RunGroup, sort: str) -> float:
-    value = group.mean(sort)
-    return 0.0 if value is None else round(badness(sort, value), 9)
+def _mean_badness(group: RunGroup, column: str) -> float:
+    value = group.mean(column)
+    return 0.0 if value is None else round(badness(column, value), 9)
+
+
+def _best_groups(column: str, groups: Sequence[RunGroup]) -> tuple[int, ...]:
+    """Positions of the groups that are best in a column."""
+    places = [place for place, group in enumerate(groups) if group.may_win]
+    return tuple(places[best] for best in best_positions(column, [groups[place].mean(column) for place in places]))
+
+
+def _best_runs(column: str, groups: Sequence[RunGroup], values: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
+    """Keys of the runs that are best in a column."""
+    keys = [run.key for group in groups if group.may_win for run in group.runs]
+    return tuple(keys[best] for best in best_positions(column, [values[key].get(column) for key in keys]))
+
+
+def _references(runs: Sequence[RunRecord], basis: Basis | None) -> dict[str, Mapping[str, float]]:
+    """Means over the runs of what the target and the retrained model scored, where any run has them."""
+    references: dict[str, Mapping[str, float]] = {}
+    for subject in ("target", "retrained"):
+        scores = [subject_scores(run, subject, basis) for run in runs if run.scores.get(subject)]
+        if scores:
+            references[subject] = {name: spread.mean for name, spread in spread_by_name(scores).items()}
+    return references
 
 
 def default_sort(columns: Sequence[str]) -> str:
@@ -313,20 +191,26 @@ def default_sort(columns: Sequence[str]) -> str:
     return next((name for name in (AGGREGATE, BALANCE, *columns) if name in columns), BALANCE)
 
 
+def spread_by_name(scores: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
+    """The spread of every name over those that have it."""
+    names = dict.fromkeys(name for values in scores for name in values)
+    return {name: Spread.of([values[name] for values in scores if name in values]) for name in names}
+
+
 def group_runs(runs: Sequence[RunRecord], values: Mapping[str, Mapping[str, float]]) -> list[RunGroup]:
     """Runs of one section by what they are but for the seed."""
     by_method: dict[str, list[RunRecord]] = {}
     for run in runs:
         by_method.setdefault(run.method, []).append(run)
-    found = []
-    for method, same in by_method.items():
-        paths = differing_paths(same)
+    groups = []
+    for method, same_method in by_method.items():
+        paths = differing_paths(same_method)
         parts: dict[str, list[RunRecord]] = {}
-        for run in same:
+        for run in same_method:
             parts.setdefault(comparison_key(run), []).append(run)
-        for own in parts.values():
-            varied = {path: own[0].config[path] for path in paths if path in own[0].config}
+        for seeds in parts.values():
+            varied = {path: seeds[0].config[path] for path in paths if path in seeds[0].config}
             label = " ".join([method, *([settings_label(varied)] if varied else [])])
-            spread_of = spread_by_name([values[run.key] for run in own])
-            found.append(RunGroup(label=label, method=method, runs=tuple(own), values=spread_of, varied=varied))
-    return found
+            spreads = spread_by_name([values[run.key] for run in seeds])
+            groups.append(RunGroup(label=label, method=method, runs=tuple(seeds), values=spreads, varied=varied))
+    return groups

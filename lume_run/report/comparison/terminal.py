@@ -12,10 +12,11 @@ from rich.table import Table
 
 from lume_run.common.text import first_line
 from lume_run.evaluation.definitions import Wanted
+from lume_run.report.comparison.columns import PEAK, PREFERRED, SECONDS, STEP, column_direction
 from lume_run.report.comparison.export import format_spread
 from lume_run.report.comparison.published import MARK, tables_for
 from lume_run.report.comparison.run_folders import Collection
-from lume_run.report.comparison.summary import PEAK, PREFERRED, SECONDS, STEP, Section, column_direction
+from lume_run.report.comparison.summary import Section
 from lume_run.report.plots import ARROWS
 from lume_run.report.tables import format_score
 
@@ -55,11 +56,10 @@ def print_comparison(
     collection: Collection, sections: Sequence[Section], console: Console, chosen: Sequence[str] = ()
 ) -> None:
     """Everything, the winners' tables first."""
+    most = max(2, (console.width - LEAST_LABEL - 6) // COLUMN_WIDTH)
     for section in sections:
         if section.columns:
-            print_section(
-                section, console, columns_of(section, chosen, max(2, (console.width - LEAST_LABEL - 6) // COLUMN_WIDTH))
-            )
+            print_section(section, console, columns_of(section, chosen, most))
     print_failures(collection, console)
     for note in collection.notes:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
@@ -67,43 +67,55 @@ def print_comparison(
 
 def print_section(section: Section, console: Console, columns: Sequence[str]) -> None:
     """One table, and what its numbers are made from."""
-    made = Table(title=escape(section.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    made.add_column("method", overflow="fold", min_width=LEAST_LABEL, max_width=MOST_LABEL)
-    made.add_column("n", justify="right")
+    table = Table(title=escape(section.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", overflow="fold", min_width=LEAST_LABEL, max_width=MOST_LABEL)
+    table.add_column("n", justify="right")
     for name in columns:
-        made.add_column(escape(wrap_title(column_title(name))), justify="right", overflow="fold")
+        table.add_column(escape(wrap_title(column_title(name))), justify="right", overflow="fold")
     for place, group in enumerate(section.groups):
-        if not group.values:
-            continue
-        cells = []
-        for name in columns:
-            text, best = format_spread(group.values.get(name)), place in section.best.get(name, ())
-            cells.append(f"[bold]{text} {BEST_MARK}[/]" if best else text)
-        note = " (below the MMLU gate)" if group.gated else ""
-        style = "red" if group.gated else "dim" if group.reference else None
-        made.add_row(escape(group.label + note), str(len(group.runs)), *cells, style=style)
-    made.add_section()
-    for subject, told in (("target", "before unlearning"), ("retrained", "retrained without the forget set")):
-        if own := section.references.get(subject):
-            made.add_row(told, "", *(format_score(own[name]) if name in own else "" for name in columns), style="dim")
-    console.print(made)
-    legend = [f"{BEST_MARK} best of its column; mean ± standard deviation over n seeds; sorted by {section.sort}"]
-    if section.basis:
-        legend.append(f"forgotten: 1 - mean of {', '.join(section.basis[1])}")
-        legend.append(f"kept: harmonic mean of {', '.join(section.basis[2])}")
-    legend += [f"beside it in the page: {table.title} ({MARK})" for table in tables_for(section)]
-    for line in legend:
+        if group.values:
+            note = " (below the MMLU gate)" if group.below_gate else ""
+            style = "red" if group.below_gate else "dim" if group.is_reference else None
+            cells = _cells(section, place, columns)
+            table.add_row(escape(group.label + note), str(len(group.runs)), *cells, style=style)
+    table.add_section()
+    for subject, title in (("target", "before unlearning"), ("retrained", "retrained without the forget set")):
+        if scores := section.references.get(subject):
+            cells = [format_score(scores[name]) if name in scores else "" for name in columns]
+            table.add_row(title, "", *cells, style="dim")
+    console.print(table)
+    for line in _legend_lines(section):
         console.print(f"  [dim]{escape(line)}[/]", soft_wrap=True)
+
+
+def _cells(section: Section, place: int, columns: Sequence[str]) -> list[str]:
+    """The numbers of the group at a place, a star after the best of a column."""
+    cells = []
+    for name in columns:
+        text = format_spread(section.groups[place].values.get(name))
+        cells.append(f"[bold]{text} {BEST_MARK}[/]" if place in section.best.get(name, ()) else text)
+    return cells
+
+
+def _legend_lines(section: Section) -> list[str]:
+    """How to read a section's table."""
+    lines = [f"{BEST_MARK} best of its column; mean ± standard deviation over n seeds; sorted by {section.sort}"]
+    if section.basis:
+        lines.append(f"forgotten: 1 - mean of {', '.join(section.basis.forget)}")
+        lines.append(f"kept: harmonic mean of {', '.join(section.basis.retain)}")
+    return [*lines, *(f"beside it in the page: {table.title} ({MARK})" for table in tables_for(section))]
 
 
 def print_failures(collection: Collection, console: Console) -> None:
     """What did not run to its end, one line each."""
-    by_state = {
-        state: [run for run in collection.runs if run.state == state] for state in ("failed", "diverged", "unfinished")
+    titles = {
+        "failed": "failed",
+        "diverged": "diverged, scored with their last good weights",
+        "unfinished": "unfinished",
     }
-    told = {"failed": "failed", "diverged": "diverged, scored with their last good weights", "unfinished": "unfinished"}
-    for state, runs in by_state.items():
+    for state, title in titles.items():
+        runs = [run for run in collection.runs if run.state == state]
         if runs:
-            console.print(f"[bold {'yellow' if state == 'unfinished' else 'red'}]{len(runs)} {told[state]}[/]")
+            console.print(f"[bold {'yellow' if state == 'unfinished' else 'red'}]{len(runs)} {title}[/]")
         for run in runs:
             console.print(f"  {escape(run.name)}: {escape(first_line(run.error) or 'no report yet')}", soft_wrap=True)

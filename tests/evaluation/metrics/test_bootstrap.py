@@ -127,7 +127,7 @@ def test_resamples_are_repetitions_of_documents():
         return weights[0].sum(1)
 
     column = Column.of([0.0] * 12, names(12, 4))
-    drawn = Bootstrap(resamples=300).draw(Measure((column,), compute))
+    drawn = Bootstrap(resamples=300).resample(Measure((column,), compute))
     weights = np.concatenate(seen)
     assert weights.shape == (300, 12) and weights.min() == 0 and weights.max() > 1
     assert (weights == weights.round()).all()
@@ -143,24 +143,26 @@ def test_combined_is_the_function_of_the_values():
     first, second = (mean_of(Column.of(values, documents)) for values in ([1.0, 2, 3, 4], [0.0, 0, 1, 1]))
     both = combine([first, combine([second, first], max)], lambda terms: terms[0] * terms[1])
     assert both.value == 2.5 * 2.5
-    parts = [Bootstrap(resamples=50).draw(one) for one in (first, second)]
-    assert Bootstrap(resamples=50).draw(both) == pytest.approx(parts[0] * np.maximum(*parts))
+    parts = [Bootstrap(resamples=50).resample(measure) for measure in (first, second)]
+    assert Bootstrap(resamples=50).resample(both) == pytest.approx(parts[0] * np.maximum(*parts))
 
 
 def test_columns_about_the_same_documents_are_drawn_together():
     """Other rows about them, in another order: the difference of a mean and itself has no spread."""
     rows = [(f"d{number}", float(number)) for number in range(6)]
-    one = mean_of(Column.of([value for _, value in rows], [name for name, _ in rows]))
-    two = mean_of(Column.of([value for _, value in rows[::-1]], [name for name, _ in rows[::-1]]))
-    assert Bootstrap().draw(combine([one, two], lambda terms: terms[0] - terms[1])) == pytest.approx(np.zeros(1000))
+    first = mean_of(Column.of([value for _, value in rows], [name for name, _ in rows]))
+    second = mean_of(Column.of([value for _, value in rows[::-1]], [name for name, _ in rows[::-1]]))
+    assert Bootstrap().resample(combine([first, second], lambda terms: terms[0] - terms[1])) == pytest.approx(
+        np.zeros(1000)
+    )
 
 
 def test_columns_about_others_are_drawn_apart():
     """Standard deviations of independent means add in squares."""
-    one, two = (mean_of(Column.of(normal(50), [f"{side}{number}" for number in range(50)])) for side in "ab")
+    first, second = (mean_of(Column.of(normal(50), [f"{side}{number}" for number in range(50)])) for side in "ab")
     bootstrap = Bootstrap(resamples=4000)
-    gap = bootstrap.draw(combine([one, two], lambda terms: terms[0] - terms[1]))
-    assert gap.std() == pytest.approx(math.sqrt(2) * bootstrap.draw(one).std(), rel=0.1)
+    gap = bootstrap.resample(combine([first, second], lambda terms: terms[0] - terms[1]))
+    assert gap.std() == pytest.approx(math.sqrt(2) * bootstrap.resample(first).std(), rel=0.1)
 
 
 # ------------------------------------------------------------------------------------------- two models

@@ -140,10 +140,10 @@ def test_both_are_those_of_sklearn(seed, fpr):
 def test_a_weight_is_a_number_of_copies(seed):
     members, nonmembers, *weights = tied(seed)
     inside, outside = column(members), column(nonmembers)
-    areas = auc_of(inside, outside).compute([own.astype(float) for own in weights])
-    rates = tpr_at_fpr(inside, outside, 0.1).compute([own.astype(float) for own in weights])
+    areas = auc_of(inside, outside).compute([side.astype(float) for side in weights])
+    rates = tpr_at_fpr(inside, outside, 0.1).compute([side.astype(float) for side in weights])
     for number, counts in enumerate(zip(*weights, strict=True)):
-        copies = [np.repeat(scores, own) for scores, own in zip((members, nonmembers), counts, strict=True)]
+        copies = [np.repeat(scores, times) for scores, times in zip((members, nonmembers), counts, strict=True)]
         area, best = by_sklearn(*copies, 0.1)
         assert areas[number] == pytest.approx(area, abs=1e-12)
         assert rates[number] == best

@@ -162,8 +162,8 @@ def test_task_terms_stand_in_the_official_order():
     forget = [TaskMeans(regurgitation=0.1, knowledge=0.2), TaskMeans(regurgitation=0.3, knowledge=0.4)]
     retain = [TaskMeans(regurgitation=0.5, knowledge=0.6), TaskMeans(regurgitation=0.7, knowledge=0.8)]
     assert task_terms(forget=forget, retain=retain) == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.6, 0.7, 0.8])
-    one = {"forget": forget[:1], "retain": retain[:1]}
-    assert task_aggregate(**one) == pytest.approx(4 / (1 / 0.9 + 1 / 0.8 + 1 / 0.5 + 1 / 0.6))
+    single_task = {"forget": forget[:1], "retain": retain[:1]}
+    assert task_aggregate(**single_task) == pytest.approx(4 / (1 / 0.9 + 1 / 0.8 + 1 / 0.5 + 1 / 0.6))
     assert final_aggregate(task=0.3, mmlu=0.6, mia=0.9) == pytest.approx(0.6)
 
 

@@ -40,9 +40,9 @@ def exact(value):
 
 def text(id: str, split: Split, output: str, expected: str, token_ids=(), **fields) -> Response:
     """A greedy answer; its document is the id."""
-    own = {"subtask": "tofu", "kind": Kind.QUESTION, "document": id, "prompt": "?"} | fields
+    common = {"subtask": "tofu", "kind": Kind.QUESTION, "document": id, "prompt": "?"} | fields
     return Response(
-        id=id, ask=Ask.GENERATE, split=split, expected=expected, output=output, token_ids=tuple(token_ids), **own
+        id=id, ask=Ask.GENERATE, split=split, expected=expected, output=output, token_ids=tuple(token_ids), **common
     )
 
 
@@ -50,19 +50,21 @@ def answers_of(row: Response, loss: float | None, paraphrase: float | None = Non
     """Log-probs of the scored answer, two tokens each, of its other wording and of false answers."""
     losses = {"golden" if row.golden else "": loss}
     losses |= {} if paraphrase is None else {"paraphrase0": paraphrase}
-    losses |= {f"perturbed{number}": one for number, one in enumerate(wrong)}
+    losses |= {f"perturbed{number}": value for number, value in enumerate(wrong)}
     bare = dataclasses.replace(row, ask=Ask.LOGPROB, output=None, token_ids=(), tokens=2)
     return [
-        dataclasses.replace(bare, variant=variant, logp_sum=None if one is None else -2 * one)
-        for variant, one in losses.items()
+        dataclasses.replace(bare, variant=variant, logp_sum=None if value is None else -2 * value)
+        for variant, value in losses.items()
     ]
 
 
-def judged(row: Response, cosine: float, label: str | None = None, variant: str = "reference_first") -> list[Response]:
-    found = [dataclasses.replace(row, ask=Ask.COSINE, cosine=cosine)]
+def judgement_rows(
+    row: Response, cosine: float, label: str | None = None, variant: str = "reference_first"
+) -> list[Response]:
+    rows = [dataclasses.replace(row, ask=Ask.COSINE, cosine=cosine)]
     if label is not None:
-        found.append(dataclasses.replace(row, ask=Ask.ENTAILMENT, label=label, variant=variant))
-    return found
+        rows.append(dataclasses.replace(row, ask=Ask.ENTAILMENT, label=label, variant=variant))
+    return rows
 
 
 F1 = text("f1", Split.FORGET, "the red house", "the red house", (1, 2, 3, 4))
@@ -70,31 +72,31 @@ F2 = text("f2", Split.FORGET, "", "a green door")
 R1 = text("r1", Split.RETAIN, "yes", "yes", (7,))
 R2 = text("r2", Split.RETAIN, "blue sky", "blue sea", (5, 5))
 FORGET = [
-    *(F1, *answers_of(F1, HALF, HALF, (FOURTH, FOURTH)), *judged(F1, 0.8, "entailment", "generation_first")),
-    *(F2, *answers_of(F2, FOURTH, HALF, (HALF, HALF)), *judged(F2, 0.0)),
+    *(F1, *answers_of(F1, HALF, HALF, (FOURTH, FOURTH)), *judgement_rows(F1, 0.8, "entailment", "generation_first")),
+    *(F2, *answers_of(F2, FOURTH, HALF, (HALF, HALF)), *judgement_rows(F2, 0.0)),
 ]
 RETAIN = [
-    *(R1, *answers_of(R1, HALF, HALF, (EIGHTH, EIGHTH)), *judged(R1, 1.2, "entailment")),
-    *(R2, *answers_of(R2, HALF, FOURTH, (HALF, HALF)), *judged(R2, -0.5, "neutral")),
+    *(R1, *answers_of(R1, HALF, HALF, (EIGHTH, EIGHTH)), *judgement_rows(R1, 1.2, "entailment")),
+    *(R2, *answers_of(R2, HALF, FOURTH, (HALF, HALF)), *judgement_rows(R2, -0.5, "neutral")),
 ]
 W1 = text("w1", Split.WORLD_FACTS, "Paris", "Paris", (3, 4), sentence="It stands in Paris.")
-WORLD = [W1, *answers_of(W1, HALF, None, (FOURTH, FOURTH)), *judged(W1, 0.5, "entailment")]
+WORLD = [W1, *answers_of(W1, HALF, None, (FOURTH, FOURTH)), *judgement_rows(W1, 0.5, "entailment")]
 
 
 def scores(rows, suite=SUITE) -> dict[str, Score]:
-    found = [score for score in suite.scores(Answers(responses=rows, evaluator=ASKED)) if score.name]
-    assert len({score.name for score in found}) == len(found)
-    assert all((score.value is None) == (score.reason is not None) for score in found)
-    return {score.name.removeprefix("closer_look."): score for score in found}
+    all_scores = [score for score in suite.scores(Answers(responses=rows, evaluator=ASKED)) if score.name]
+    assert len({score.name for score in all_scores}) == len(all_scores)
+    assert all((score.value is None) == (score.reason is not None) for score in all_scores)
+    return {score.name.removeprefix("closer_look."): score for score in all_scores}
 
 
-def means(found: dict[str, Score], side: str) -> dict[str, float | None]:
-    return {name: found[f"{side}.{name}"].value for name in MEANS}
+def means(sheet: dict[str, Score], side: str) -> dict[str, float | None]:
+    return {name: sheet[f"{side}.{name}"].value for name in MEANS}
 
 
 def test_every_score_by_hand():
-    found = scores([*FORGET, *RETAIN])
-    assert means(found, "forget") == {
+    sheet = scores([*FORGET, *RETAIN])
+    assert means(sheet, "forget") == {
         "rouge": 0.5,
         "probability": exact((1 / 2 + 1 / 4) / 2),
         "truth_ratio": exact((1 - 0.5 + 1 - 1) / 2),  # wrong over right: (1/4) / (1/2), (1/2) / (1/2)
@@ -102,7 +104,7 @@ def test_every_score_by_hand():
         "cosine": exact(0.4),
         "entailment": 0.5,
     }
-    assert means(found, "retain") == {
+    assert means(sheet, "retain") == {
         "rouge": 0.75,
         "probability": exact(0.5),
         "truth_ratio": exact((0.75 + 0) / 2),  # ratios 1/4 and 2
@@ -110,17 +112,17 @@ def test_every_score_by_hand():
         "cosine": 0.5,  # clipped to 1 and 0
         "entailment": 0.5,
     }
-    assert found["forget_efficacy"].value == exact(1 - (0.5 + 0.375 + 0.25 + 0.4 + 0.5) / 5)
-    assert found["model_utility"].value == exact(6 / (4 / 3 + 2 + 8 / 3 + 2 + 2 + 2))
-    assert found["model_utility_retain"].value == found["model_utility"].value
-    assert all(score.n == 2 and score.low <= score.value <= score.high for score in found.values())
-    assert len(found) == 15
+    assert sheet["forget_efficacy"].value == exact(1 - (0.5 + 0.375 + 0.25 + 0.4 + 0.5) / 5)
+    assert sheet["model_utility"].value == exact(6 / (4 / 3 + 2 + 8 / 3 + 2 + 2 + 2))
+    assert sheet["model_utility_retain"].value == sheet["model_utility"].value
+    assert all(score.n == 2 and score.low <= score.value <= score.high for score in sheet.values())
+    assert len(sheet) == 15
 
 
 def test_world_facts_by_hand():
     """Probability is the share among the options, the truth ratio is of the names themselves."""
-    found = scores([*FORGET, *RETAIN, *WORLD])
-    assert means(found, "world_facts") == {
+    sheet = scores([*FORGET, *RETAIN, *WORLD])
+    assert means(sheet, "world_facts") == {
         "rouge": 1.0,
         "probability": exact(0.5),  # 1/2 among 1/2 + 1/4 + 1/4
         "truth_ratio": exact(0.5),
@@ -128,27 +130,27 @@ def test_world_facts_by_hand():
         "cosine": 0.5,
         "entailment": 1.0,
     }
-    assert found["model_utility"].value == exact(12 / (12 + 1 + 2 + 2 + 1 + 2 + 1))
-    assert found["model_utility_retain"].value == exact(0.5)
-    assert (found["model_utility"].n, found["world_facts.rouge"].low) == (3, None)
+    assert sheet["model_utility"].value == exact(12 / (12 + 1 + 2 + 2 + 1 + 2 + 1))
+    assert sheet["model_utility_retain"].value == exact(0.5)
+    assert (sheet["model_utility"].n, sheet["world_facts.rouge"].low) == (3, None)
 
 
 def test_as_released():
     """One token has no entropy, and a zero makes the harmonic mean zero."""
-    found = scores([*FORGET, *RETAIN], COMPAT)
-    assert found["retain.token_entropy"].value == 0.0
-    assert (found["retain.entailment"].value, found["forget.token_entropy"].value) == (0.5, 0.5)
-    assert found["model_utility"].value == 0.0
-    assert found["forget_efficacy"].value == exact(0.595)
+    sheet = scores([*FORGET, *RETAIN], COMPAT)
+    assert sheet["retain.token_entropy"].value == 0.0
+    assert (sheet["retain.entailment"].value, sheet["forget.token_entropy"].value) == (0.5, 0.5)
+    assert sheet["model_utility"].value == 0.0
+    assert sheet["forget_efficacy"].value == exact(0.595)
 
 
 def test_golden_answers_are_scored_where_another_one_was_learned():
     row = text("r1", Split.RETAIN, "born in May", "learned words", (1, 2), golden="born in June", subtask="real_world")
     plain = dataclasses.replace(answers_of(row, 5.0)[0], variant="")  # another suite's: of the learned answer
-    found = scores([*FORGET, row, plain, *answers_of(row, HALF, None, (HALF,))])
-    assert found["retain.rouge"].value == exact(2 / 3)
-    assert (found["retain.probability"].value, found["retain.probability"].n) == (exact(0.5), 1)
-    assert found["retain.truth_ratio"].value == exact(0.0)
+    sheet = scores([*FORGET, row, plain, *answers_of(row, HALF, None, (HALF,))])
+    assert sheet["retain.rouge"].value == exact(2 / 3)
+    assert (sheet["retain.probability"].value, sheet["retain.probability"].n) == (exact(0.5), 1)
+    assert sheet["retain.truth_ratio"].value == exact(0.0)
     assert scores([row, plain])["retain.probability"].reason.startswith(
         "there are no retain answers: the task has none"
     )
@@ -157,7 +159,7 @@ def test_golden_answers_are_scored_where_another_one_was_learned():
 # --------------------------------------------------------------------------------------- what is missing
 
 
-def without(rows, *asks: Ask):
+def rows_without(rows, *asks: Ask):
     return [row for row in rows if row.ask not in asks]
 
 
@@ -167,21 +169,21 @@ def test_a_judge_that_could_not_be_had_gives_its_reason():
         dataclasses.replace(row, cosine=None, reason=reason) if row.ask is Ask.COSINE else row
         for row in (*FORGET, *RETAIN)
     ]
-    found = scores(rows)
-    assert found["forget.cosine"].reason == found["retain.cosine"].reason == reason
-    assert found["forget_efficacy"].reason == f"needs closer_look.forget.cosine: {reason}"
-    assert found["model_utility"].reason == f"needs closer_look.retain.cosine: {reason}"
-    assert found["model_utility_retain"].value is None
-    assert found["forget.entailment"].value == 0.5
+    sheet = scores(rows)
+    assert sheet["forget.cosine"].reason == sheet["retain.cosine"].reason == reason
+    assert sheet["forget_efficacy"].reason == f"needs closer_look.forget.cosine: {reason}"
+    assert sheet["model_utility"].reason == f"needs closer_look.retain.cosine: {reason}"
+    assert sheet["model_utility_retain"].value is None
+    assert sheet["forget.entailment"].value == 0.5
 
 
 def test_old_responses_were_never_judged():
-    found = scores(without([*FORGET, *RETAIN], Ask.COSINE, Ask.ENTAILMENT))
-    assert found["forget.cosine"].reason.startswith("2 of 2 texts were not judged; run stages=[evaluate]")
-    assert found["forget.entailment"].reason.startswith("1 of 1 texts were not judged")
+    sheet = scores(rows_without([*FORGET, *RETAIN], Ask.COSINE, Ask.ENTAILMENT))
+    assert sheet["forget.cosine"].reason.startswith("2 of 2 texts were not judged; run stages=[evaluate]")
+    assert sheet["forget.entailment"].reason.startswith("1 of 1 texts were not judged")
     for name in ("model_utility", "model_utility_retain", "forget_efficacy"):
-        assert found[name].value is None and "not judged" in found[name].reason
-    assert found["forget.rouge"].value == 0.5
+        assert sheet[name].value is None and "not judged" in sheet[name].reason
+    assert sheet["forget.rouge"].value == 0.5
 
 
 def test_judgements_of_the_other_direction_do_not_count():
@@ -195,19 +197,19 @@ def test_without_words_in_common_nothing_is_entailed_and_nobody_was_asked():
 
 
 def test_no_false_answers():
-    rows = without([*FORGET, R1, *answers_of(R1, HALF), *judged(R1, 1.0, "entailment")])
-    found = scores(rows)
-    assert found["retain.truth_ratio"].reason.startswith("no retain question has false answers")
-    assert found["retain.probability"].value == exact(0.5)
-    assert "needs closer_look.retain.truth_ratio" in found["model_utility"].reason
-    assert found["forget_efficacy"].value == exact(0.595)
+    rows = rows_without([*FORGET, R1, *answers_of(R1, HALF), *judgement_rows(R1, 1.0, "entailment")])
+    sheet = scores(rows)
+    assert sheet["retain.truth_ratio"].reason.startswith("no retain question has false answers")
+    assert sheet["retain.probability"].value == exact(0.5)
+    assert "needs closer_look.retain.truth_ratio" in sheet["model_utility"].reason
+    assert sheet["forget_efficacy"].value == exact(0.595)
 
 
 def test_some_forget_questions_without_false_answers_are_left_out_of_the_truth_ratio_alone():
     bare = text("f3", Split.FORGET, "the red house", "the red house", (1, 2))
-    found = scores([*FORGET, bare, *answers_of(bare, HALF)])
-    assert (found["forget.truth_ratio"].value, found["forget.truth_ratio"].n) == (exact(0.25), 2)
-    assert (found["forget.rouge"].value, found["forget.rouge"].n) == (exact(2 / 3), 3)
+    sheet = scores([*FORGET, bare, *answers_of(bare, HALF)])
+    assert (sheet["forget.truth_ratio"].value, sheet["forget.truth_ratio"].n) == (exact(0.25), 2)
+    assert (sheet["forget.rouge"].value, sheet["forget.rouge"].n) == (exact(2 / 3), 3)
 
 
 @pytest.mark.parametrize("variant", ["", "paraphrase0", "perturbed1"])
@@ -218,41 +220,41 @@ def test_log_probs_that_are_not_finite(variant):
         else row
         for row in (*FORGET, *RETAIN)
     ]
-    found = scores(rows)
+    sheet = scores(rows)
     what = "answers" if variant == "" else "questions with false answers"
     name = "probability" if variant == "" else "truth_ratio"
-    assert found[f"forget.{name}"].reason == f"1 of 2 forget {what} have no finite numbers"
-    assert found["forget_efficacy"].reason.startswith(f"needs closer_look.forget.{name}")
-    assert found["model_utility"].value == exact(0.5)
+    assert sheet[f"forget.{name}"].reason == f"1 of 2 forget {what} have no finite numbers"
+    assert sheet["forget_efficacy"].reason.startswith(f"needs closer_look.forget.{name}")
+    assert sheet["model_utility"].value == exact(0.5)
 
 
 def test_texts_without_their_tokens():
     rows = [dataclasses.replace(row, token_ids=()) for row in (*FORGET, *RETAIN)]
-    found = scores(rows)
-    assert found["retain.token_entropy"].reason.startswith("2 of 2 texts were written down without their tokens")
-    assert found["forget.token_entropy"].reason.startswith("1 of 2")  # the empty one has none
-    assert found["forget_efficacy"].value == exact(0.595)  # which token entropy does not enter
+    sheet = scores(rows)
+    assert sheet["retain.token_entropy"].reason.startswith("2 of 2 texts were written down without their tokens")
+    assert sheet["forget.token_entropy"].reason.startswith("1 of 2")  # the empty one has none
+    assert sheet["forget_efficacy"].value == exact(0.595)  # which token entropy does not enter
 
 
 def test_nothing_was_answered():
-    found = scores([])
-    assert {score.value for score in found.values()} == {None}
-    assert found["forget.rouge"].reason.startswith("there are no forget texts: the task has none")
-    assert not any(name.startswith(("real_authors", "world_facts")) for name in found)
+    sheet = scores([])
+    assert {score.value for score in sheet.values()} == {None}
+    assert sheet["forget.rouge"].reason.startswith("there are no forget texts: the task has none")
+    assert not any(name.startswith(("real_authors", "world_facts")) for name in sheet)
 
 
 # ------------------------------------------------------------------------------------------ what is asked
 
 
 def example(id: str, split: Split, kind: Kind = Kind.QUESTION, **fields) -> Example:
-    own = {"raw_id": id, "document": id, "subtask": "bios", "prompt": "q", "answer": "own"} | fields
-    return Example(id=id, split=split, kind=kind, **own)
+    common = {"raw_id": id, "document": id, "subtask": "bios", "prompt": "q", "answer": "own"} | fields
+    return Example(id=id, split=split, kind=kind, **common)
 
 
-def asked(data: TaskData) -> list[tuple[str, Ask, str, str]]:
-    found = SUITE.asks(data, ASKED)
-    assert Tofu().asks(data, ASKED) == found
-    return [(one.example.id, one.ask, one.variant, one.example.answer) for one in found]
+def questions_of(data: TaskData) -> list[tuple[str, Ask, str, str]]:
+    questions = SUITE.asks(data, ASKED)
+    assert Tofu().asks(data, ASKED) == questions
+    return [(question.example.id, question.ask, question.variant, question.example.answer) for question in questions]
 
 
 def test_only_questions_are_asked():
@@ -261,12 +263,12 @@ def test_only_questions_are_asked():
         retain=(example("r", Split.RETAIN),),
         others=(example("o", Split.MMLU, Kind.CHOICE), example("d", Split.REAL_AUTHORS, Kind.DOCUMENT)),
     )
-    assert asked(data) == [(id, ask, "", "own") for id in "fr" for ask in (Ask.GENERATE, Ask.LOGPROB)]
+    assert questions_of(data) == [(id, ask, "", "own") for id in "fr" for ask in (Ask.GENERATE, Ask.LOGPROB)]
 
 
 def test_other_answers_are_asked_by_variant():
     row = example("f", Split.FORGET, golden="true", paraphrases=("said so", "or so"), perturbed=("no", "never"))
-    assert asked(TaskData(forget=(row,), retain=())) == [
+    assert questions_of(TaskData(forget=(row,), retain=())) == [
         ("f", Ask.GENERATE, "", "own"),
         ("f", Ask.LOGPROB, "golden", "true"),
         ("f", Ask.LOGPROB, "paraphrase0", "said so"),
@@ -279,24 +281,24 @@ def test_the_retain_set_has_false_answers_where_it_can():
     plain, false = example("a", Split.RETAIN), example("b", Split.RETAIN, perturbed=("no",))
     unseen = example("c", Split.NEIGHBORS, perturbed=("no",))
     both = TaskData(forget=(), retain=(plain, false), others=(unseen,))
-    assert {one[0] for one in asked(both)} == {"c"}
-    assert {one[0] for one in asked(dataclasses.replace(both, others=()))} == {"b"}
-    assert {one[0] for one in asked(TaskData(forget=(), retain=(plain,)))} == {"a"}
+    assert {question[0] for question in questions_of(both)} == {"c"}
+    assert {question[0] for question in questions_of(dataclasses.replace(both, others=()))} == {"b"}
+    assert {question[0] for question in questions_of(TaskData(forget=(), retain=(plain,)))} == {"a"}
 
 
 def test_the_retain_set_of_responses_is_that_of_the_questions():
     """Other suites ask all retain rows; those with false answers are the set."""
     other = text("r9", Split.RETAIN, "wrong", "right", (1, 2))
-    found = scores([*FORGET, other, *answers_of(other, 9.0), *RETAIN])
-    assert (found["retain.rouge"].value, found["retain.rouge"].n) == (0.75, 2)
-    assert (found["retain.probability"].value, found["retain.probability"].n) == (exact(0.5), 2)
+    sheet = scores([*FORGET, other, *answers_of(other, 9.0), *RETAIN])
+    assert (sheet["retain.rouge"].value, sheet["retain.rouge"].n) == (0.75, 2)
+    assert (sheet["retain.probability"].value, sheet["retain.probability"].n) == (exact(0.5), 2)
 
 
 @needs_data
 def test_questions_about_the_real_sets():
     data = TofuTask(name="tofu", data_dir=str(DATA / "tofu"), split="forget01").load(0)
-    found = SUITE.asks(data, ASKED)
-    assert Counter((one.example.split, one.ask) for one in found) == {
+    questions = SUITE.asks(data, ASKED)
+    assert Counter((question.example.split, question.ask) for question in questions) == {
         (Split.FORGET, Ask.GENERATE): 40,
         (Split.FORGET, Ask.LOGPROB): 40 * 7,
         (Split.RETAIN, Ask.GENERATE): 400,
@@ -306,13 +308,13 @@ def test_questions_about_the_real_sets():
         (Split.WORLD_FACTS, Ask.GENERATE): 117,
         (Split.WORLD_FACTS, Ask.LOGPROB): 117 * 4,
     }
-    assert len(set(found)) == len(found)
+    assert len(set(questions)) == len(questions)
     people = RealWorldTask(name="real_world", data_dir=str(DATA / "real_world_closer_look")).load(0)
-    found = SUITE.asks(people, ASKED)
-    assert {one.example.split for one in found} == {Split.FORGET, Split.NEIGHBORS}
-    assert Counter(one.ask for one in found) == {Ask.GENERATE: 800, Ask.LOGPROB: 800 * 7}
-    golden = [one for one in found if one.variant == "golden"]
-    assert golden and all(one.example.answer == one.example.golden for one in golden)
+    questions = SUITE.asks(people, ASKED)
+    assert {question.example.split for question in questions} == {Split.FORGET, Split.NEIGHBORS}
+    assert Counter(question.ask for question in questions) == {Ask.GENERATE: 800, Ask.LOGPROB: 800 * 7}
+    golden = [question for question in questions if question.variant == "golden"]
+    assert golden and all(question.example.answer == question.example.golden for question in golden)
 
 
 # ----------------------------------------------------------------------------------------- what is judged
@@ -332,17 +334,20 @@ def test_what_the_judges_get():
     assert (entailment.ask, entailment.first, entailment.second) == (Ask.ENTAILMENT, "born in June", "born in May")
     assert entailment.model == "sileod/deberta-v3-base-tasksource-nli"
     assert (entailment.variant, entailment.response) == ("reference_first", row)
-    found = judgements([W1], CloserLook(embedder="a", entailment="b"))
-    assert [(one.model, one.first, one.second) for one in found] == [
+    pairs = judgements([W1], CloserLook(embedder="a", entailment="b"))
+    assert [(judgement.model, judgement.first, judgement.second) for judgement in pairs] == [
         ("a", "Paris", "It stands in Paris."),
         ("b", "It stands in Paris.", "Paris"),
     ]
 
 
 def test_texts_without_words_in_common_are_not_sent_to_the_classifier():
-    assert [one.ask for one in judgements([F2])] == [Ask.COSINE]
+    assert [judgement.ask for judgement in judgements([F2])] == [Ask.COSINE]
     edge = text("f", Split.FORGET, "one", "one two three four five six seven eight nine ten")
-    assert [one.ask for one in judgements([edge])] == [Ask.COSINE, Ask.ENTAILMENT]  # recall 0.1 itself passes
+    assert [judgement.ask for judgement in judgements([edge])] == [
+        Ask.COSINE,
+        Ask.ENTAILMENT,
+    ]  # recall 0.1 itself passes
 
 
 @pytest.mark.parametrize(
@@ -358,9 +363,9 @@ def test_texts_without_words_in_common_are_not_sent_to_the_classifier():
 def test_the_direction_of_entailment(split, subtask, clean, compat):
     row = text("1", split, "a text", "a reference", subtask=subtask)
     for suite, variant in ((SUITE, clean), (COMPAT, compat)):
-        [found] = [one for one in judgements([row], suite) if one.ask is Ask.ENTAILMENT]
+        [entailment] = [judgement for judgement in judgements([row], suite) if judgement.ask is Ask.ENTAILMENT]
         pair = ("a text", "a reference") if variant == "generation_first" else ("a reference", "a text")
-        assert ((found.first, found.second), found.variant) == (pair, variant)
+        assert ((entailment.first, entailment.second), entailment.variant) == (pair, variant)
 
 
 # ------------------------------------------------------------------------------- against the released code
@@ -405,11 +410,11 @@ def log_rows(log: dict, texts: list[Response], *, worded: bool = True) -> list[R
     ]
 
 
-def assert_results(found: dict[str, Score], result: dict) -> None:
+def assert_results(sheet: dict[str, Score], result: dict) -> None:
     names = {f"{split}.{name}": f"{title} {TITLES[name]}" for split, title in FILES.values() for name in MEANS} | TOTALS
     expected = {ours: result[theirs] for ours, theirs in names.items() if theirs in result}
     assert len(expected) == len(result)
-    assert {ours: found[ours].value for ours in expected} == {
+    assert {ours: sheet[ours].value for ours in expected} == {
         ours: None if value == "NaN" else exact(value) for ours, value in expected.items()
     }
 
@@ -427,7 +432,9 @@ def test_aggregates_of_the_released_code(case):
         texts = [text(f"{split}{i}", split, "same text", "same text", (1, 2)) for i in range(len(log["avg_gt_loss"]))]
         rows += texts + log_rows(log, texts)
         for row, cosine, label in zip(texts, log["cosine_similarity"], log["entailment_labels"], strict=True):
-            rows += judged(row, cosine, label, "generation_first" if split is Split.FORGET else "reference_first")
+            rows += judgement_rows(
+                row, cosine, label, "generation_first" if split is Split.FORGET else "reference_first"
+            )
     terms = COMPAT.terms(rows)
     for file, log in entry["logs"].items():
         group = terms[FILES[file][0]]
@@ -435,9 +442,9 @@ def test_aggregates_of_the_released_code(case):
             column = Column.of(log[key], [str(place) for place in range(len(log[key]))])
             group[name] = dataclasses.replace(group[name], make=lambda column=column: mean_of(column))
     answers = Answers(responses=rows, evaluator=EvaluatorSettings(resamples=0))
-    made = [*(term for group in terms.values() for term in group.values()), *aggregates(terms)]
-    found = [term.score(answers.bootstrap) for term in made]
-    assert_results({score.name.removeprefix("closer_look."): score for score in found}, entry["result"])
+    measures = [*(term for group in terms.values() for term in group.values()), *aggregates(terms)]
+    all_scores = [term.score(answers.bootstrap) for term in measures]
+    assert_results({score.name.removeprefix("closer_look."): score for score in all_scores}, entry["result"])
 
 
 @needs_golden
@@ -452,17 +459,17 @@ def test_evaluation_of_the_released_code(model):
         texts = []
         for number, (_, generated, truth, sentence) in enumerate(log["generated_text"]):
             ids = tokenizer().encode(generated, add_special_tokens=False).ids
-            own = {"sentence": sentence} if split in (Split.REAL_AUTHORS, Split.WORLD_FACTS) else {}
-            texts.append(text(f"{split}{number}", split, generated, truth, ids, **own))
+            sentences = {"sentence": sentence} if split in (Split.REAL_AUTHORS, Split.WORLD_FACTS) else {}
+            texts.append(text(f"{split}{number}", split, generated, truth, ids, **sentences))
         rows += texts + log_rows(log, texts, worded="eval_log" in file)
         pairs = zip(log["cosine_similarity"], log["entailment_labels"], strict=True)
         verdicts |= {row.id: pair for row, pair in zip(texts, pairs, strict=True)}
     asked_for = judgements(rows, COMPAT)
-    for one in asked_for:
-        cosine, label = verdicts[one.response.id]
-        own = {"cosine": cosine} if one.ask is Ask.COSINE else {"label": label}
-        rows.append(dataclasses.replace(one.response, ask=one.ask, variant=one.variant, **own))
-    sent = {one.response.id for one in asked_for if one.ask is Ask.ENTAILMENT}
+    for judgement in asked_for:
+        cosine, label = verdicts[judgement.response.id]
+        verdict = {"cosine": cosine} if judgement.ask is Ask.COSINE else {"label": label}
+        rows.append(dataclasses.replace(judgement.response, ask=judgement.ask, variant=judgement.variant, **verdict))
+    sent = {judgement.response.id for judgement in asked_for if judgement.ask is Ask.ENTAILMENT}
     assert {id for id, (_, label) in verdicts.items() if label != "none"} <= sent
     assert not {id for id, (_, label) in verdicts.items() if label == "none"} & sent
     assert_results(scores(rows, COMPAT), entry["result"])
@@ -483,7 +490,11 @@ def test_pairs_of_the_released_code(task, split, subtask):
     entry = golden("entailment_cosine.json")[task]
     texts = zip(entry["generated"], entry["ground_truth"], strict=True)
     rows = [text(str(i), split, *pair, subtask=subtask) for i, pair in enumerate(texts)]
-    ours = {one.response.id: (one.first, one.second) for one in judgements(rows, COMPAT) if one.ask is Ask.ENTAILMENT}
+    ours = {
+        judgement.response.id: (judgement.first, judgement.second)
+        for judgement in judgements(rows, COMPAT)
+        if judgement.ask is Ask.ENTAILMENT
+    }
     theirs = [(item["text"], item["text_pair"]) for item in entry["items_sent_to_classifier"]]
     assert len(ours) > 5
     assert ours == {id: theirs[int(id)] for id in ours}
@@ -501,7 +512,7 @@ def test_the_evaluator_composes():
 
 
 def test_recipes_are_scored_as_their_papers_do():
-    for name, suite in (("closer_look_tofu_me_gd", "closer_look"), ("open_unlearning_tofu_npo", "tofu")):
+    for name, suite in (("closer_look/tofu_me_gd", "closer_look"), ("open_unlearning/tofu_npo", "tofu")):
         cfg = compose([f"experiment={name}"], [conf_dir()])
         assert list(cfg.evaluator.suites) == [suite]
         assert list(compose([f"experiment={name}", "evaluator=lume"], [conf_dir()]).evaluator.suites) == ["lume"]

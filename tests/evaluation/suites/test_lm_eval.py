@@ -71,7 +71,7 @@ def tasks(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded():
+def model_and_tokenizer():
     """A real model and its tokenizer, as the stages load them."""
     settings = ModelSettings(name="test")
     return load_model(str(MODEL), settings, torch.device("cpu")).eval(), load_tokenizer(str(MODEL), settings)
@@ -92,31 +92,31 @@ def test_scores_by_hand():
         "group": {"sample_len": 8, "acc,none": 0.5, "acc_stderr,none": 0.1, "sample_count": {"acc,none": 7}},
         "bare_group": {"alias": "bare_group", " ": " "},
     }
-    found = {one.name: one for one in scores_of(results)}
-    assert list(found) == [
+    sheet = {score.name: score for score in scores_of(results)}
+    assert list(sheet) == [
         "lm_eval.mine.acc",
         "lm_eval.math.exact_match.strict-match",
         "lm_eval.math.word_perplexity",
         "lm_eval.group.acc",
     ]
-    mine = found["lm_eval.mine.acc"]
+    mine = sheet["lm_eval.mine.acc"]
     assert (mine.value, mine.n) == (0.6, 5)
     assert (mine.low, mine.high) == pytest.approx((0.6 - 0.48, 0.6 + 0.48), abs=1e-3)
-    strict = found["lm_eval.math.exact_match.strict-match"]
+    strict = sheet["lm_eval.math.exact_match.strict-match"]
     assert (strict.value, strict.n, strict.low, strict.high) == (1 / 3, 3, None, None)
-    odd = found["lm_eval.math.word_perplexity"]
+    odd = sheet["lm_eval.math.word_perplexity"]
     assert (odd.value, odd.reason) == (None, "the harness gave nan, which is no finite number")
-    assert found["lm_eval.group.acc"].n == 7
+    assert sheet["lm_eval.group.acc"].n == 7
 
 
 def test_without_a_model_there_is_a_reason(tmp_path):
     """As with stages=[score], or where the model answers in a context."""
     settings = SimpleNamespace(evaluator=EvaluatorSettings(suites={"lm_eval": LmEval(tasks=["arc_easy"])}))
     measured = {"target": [Score(name="lm_eval.arc_easy.acc", value=0.5, n=4)]}
-    found, _ = score_models(settings, tmp_path, {"target": [], "unlearned": []}, measured)
-    assert list(found["target"]) == ["lm_eval.arc_easy.acc"]
-    assert found["unlearned"]["lm_eval"].value is None
-    assert "method=icu" in found["unlearned"]["lm_eval"].reason
+    sheets, _ = score_models(settings, tmp_path, {"target": [], "unlearned": []}, measured)
+    assert list(sheets["target"]) == ["lm_eval.arc_easy.acc"]
+    assert sheets["unlearned"]["lm_eval"].value is None
+    assert "method=icu" in sheets["unlearned"]["lm_eval"].reason
 
 
 def test_without_tasks_nothing_is_run():
@@ -125,9 +125,9 @@ def test_without_tasks_nothing_is_run():
     assert not suite.active
     assert suite.measure(None, None) == []
     assert suite.asks(TaskData(forget=(), retain=()), EvaluatorSettings()) == []
-    (found,) = suite.scores(Answers(responses=[], evaluator=EvaluatorSettings()))
-    assert (found.name, found.value) == ("lm_eval", None)
-    assert "evaluator.suites.lm_eval.tasks" in found.reason
+    (score,) = suite.scores(Answers(responses=[], evaluator=EvaluatorSettings()))
+    assert (score.name, score.value) == ("lm_eval", None)
+    assert "evaluator.suites.lm_eval.tasks" in score.reason
 
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch):
@@ -156,26 +156,26 @@ def test_unknown_names_are_found_before_a_model_is_loaded(tasks):
 
 @needs_harness
 @needs_model
-def test_a_task_and_its_group_on_a_real_model(tasks, loaded, capfd):
+def test_a_task_and_its_group_on_a_real_model(tasks, model_and_tokenizer, capfd):
     """Accuracy as our own forward gives it: the option with the highest summed log-probability."""
-    model, tokenizer = loaded
-    found = {
-        one.name: one
-        for one in LmEval(tasks=["lume_run_group"], include_path=str(tasks), batch_size=3).measure(model, tokenizer)
+    model, tokenizer = model_and_tokenizer
+    sheet = {
+        score.name: score
+        for score in LmEval(tasks=["lume_run_group"], include_path=str(tasks), batch_size=3).measure(model, tokenizer)
     }
-    assert set(found) == {"lm_eval.lume_run_choices.acc", "lm_eval.lume_run_group.acc"}
-    own = sum(likeliest(row, model, tokenizer) == row["label"] for row in ROWS) / len(ROWS)
-    for one in found.values():
-        assert (one.value, one.n, one.reason) == (pytest.approx(own), 5, None)
-        error = math.sqrt(own * (1 - own) / 4)
-        assert (one.low, one.high) == pytest.approx((own - 1.96 * error, own + 1.96 * error))
+    assert set(sheet) == {"lm_eval.lume_run_choices.acc", "lm_eval.lume_run_group.acc"}
+    accuracy = sum(likeliest_choice(row, model, tokenizer) == row["label"] for row in ROWS) / len(ROWS)
+    for score in sheet.values():
+        assert (score.value, score.n, score.reason) == (pytest.approx(accuracy), 5, None)
+        error = math.sqrt(accuracy * (1 - accuracy) / 4)
+        assert (score.low, score.high) == pytest.approx((accuracy - 1.96 * error, accuracy + 1.96 * error))
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "`pretrained`" not in printed.err
     assert "Running loglikelihood requests" in printed.err  # progress
 
 
-def likeliest(row, model, tokenizer) -> int:
+def likeliest_choice(row, model, tokenizer) -> int:
     """The number of the option with the highest log-probability after the story, one row at a time."""
     totals = []
     for choice in row["choices"]:
@@ -189,16 +189,16 @@ def likeliest(row, model, tokenizer) -> int:
 
 @needs_harness
 @needs_model
-def test_limit_and_shots(tasks, loaded):
+def test_limit_and_shots(tasks, model_and_tokenizer):
     suite = LmEval(tasks=["lume_run_choices"], include_path=str(tasks), limit=2, num_fewshot=1)
-    (found,) = suite.measure(*loaded)
-    assert (found.name, found.n) == ("lm_eval.lume_run_choices.acc", 2)
+    (score,) = suite.measure(*model_and_tokenizer)
+    assert (score.name, score.n) == ("lm_eval.lume_run_choices.acc", 2)
 
 
 @needs_harness
 @needs_model
-def test_a_failing_harness_says_what_it_was_doing(tasks, loaded):
+def test_a_failing_harness_says_what_it_was_doing(tasks, model_and_tokenizer):
     suite = LmEval(tasks=["lume_run_absent"], include_path=str(tasks))
     assert suite.check() == []  # the name is known; its data are looked for only when it is run
     with pytest.raises(RunError, match=r"could not measure lume_run_absent: FileNotFoundError"):
-        suite.measure(*loaded)
+        suite.measure(*model_and_tokenizer)

@@ -40,8 +40,8 @@ def documents(members, nonmembers) -> list[Response]:
 
 
 def scores(suite, rows, retrained=None) -> dict[str, Score]:
-    found = suite.scores(Answers(responses=rows, evaluator=EVALUATOR, retrained=retrained))
-    return {one.name: one for one in found}
+    all_scores = suite.scores(Answers(responses=rows, evaluator=EVALUATOR, retrained=retrained))
+    return {score.name: score for score in all_scores}
 
 
 # --------------------------------------------------------------------------------------------------- asks
@@ -62,7 +62,10 @@ DATA = TaskData(
 
 
 def test_muse_asks_for_texts_of_its_own_length():
-    asked = [(one.ask, one.example.id, one.variant, one.limit) for one in Muse().asks(DATA, EVALUATOR)]
+    asked = [
+        (question.ask, question.example.id, question.variant, question.limit)
+        for question in Muse().asks(DATA, EVALUATOR)
+    ]
     assert asked == [
         (Ask.GENERATE, "forget-completion", "muse", 128),
         (Ask.GENERATE, "forget-question", "muse", 32),
@@ -70,12 +73,12 @@ def test_muse_asks_for_texts_of_its_own_length():
         (Ask.LOGPROB, "member-document", "", 0),
         (Ask.LOGPROB, "nonmember-document", "", 0),
     ]
-    assert [one.limit for one in Muse(verbatim_tokens=9, answer_tokens=4).asks(DATA, EVALUATOR)[:2]] == [9, 4]
+    assert [question.limit for question in Muse(verbatim_tokens=9, answer_tokens=4).asks(DATA, EVALUATOR)[:2]] == [9, 4]
 
 
 def test_membership_asks_for_gradients_where_wanted():
-    assert [one.ask for one in Membership().asks(DATA, EVALUATOR)] == [Ask.LOGPROB] * 2
-    asked = [(one.ask, one.example.id) for one in Membership(gradient=True).asks(DATA, EVALUATOR)[2:]]
+    assert [question.ask for question in Membership().asks(DATA, EVALUATOR)] == [Ask.LOGPROB] * 2
+    asked = [(question.ask, question.example.id) for question in Membership(gradient=True).asks(DATA, EVALUATOR)[2:]]
     assert asked == [(Ask.GRADIENT, "member-document"), (Ask.GRADIENT, "nonmember-document")]
 
 
@@ -98,14 +101,14 @@ def test_memorisation_by_hand():
         row(Split.FORGET, Kind.COMPLETION, 1, Ask.GENERATE, expected="a", output="a"),  # another suite's
         row(Split.FORGET, Kind.QUESTION, 1, Ask.GENERATE, expected="a", output="b"),
     ]
-    found = scores(Muse(), rows)
-    verbatim = found["muse.forget.verbatim"]
+    sheet = scores(Muse(), rows)
+    verbatim = sheet["muse.forget.verbatim"]
     assert (verbatim.value, verbatim.n) == (pytest.approx((1 + 2 / 3) / 2), 2)
     assert (verbatim.low, verbatim.high) == pytest.approx((2 / 3, 1.0))
-    assert (found["muse.forget.knowledge"].value, found["muse.forget.knowledge"].n) == (1.0, 1)
-    assert found["muse.retain.knowledge"].value == 0.5
-    assert found["muse.retain.verbatim"].reason.startswith("there are no retain completion texts: the task has none")
-    assert list(found) == [
+    assert (sheet["muse.forget.knowledge"].value, sheet["muse.forget.knowledge"].n) == (1.0, 1)
+    assert sheet["muse.retain.knowledge"].value == 0.5
+    assert sheet["muse.retain.verbatim"].reason.startswith("there are no retain completion texts: the task has none")
+    assert list(sheet) == [
         *(f"muse.{split}.{what}" for split in ("forget", "retain") for what in ("verbatim", "knowledge")),
         "muse.privacy_leakage",
     ]
@@ -113,8 +116,8 @@ def test_memorisation_by_hand():
 
 def test_a_text_that_is_missing_makes_the_mean_missing():
     rows = [text(Split.FORGET, Kind.QUESTION, number, "a", output) for number, output in enumerate(("a", None))]
-    found = scores(Muse(), rows)["muse.forget.knowledge"]
-    assert (found.value, found.reason) == (None, "1 of 2 forget question texts have no finite numbers")
+    score = scores(Muse(), rows)["muse.forget.knowledge"]
+    assert (score.value, score.reason) == (None, "1 of 2 forget question texts have no finite numbers")
 
 
 # ------------------------------------------------------------------------------------------- leakage by hand
@@ -125,8 +128,8 @@ RETRAINED = documents([-3.0, -2.0], [-2.5, -2.5])  # AUC 1/2
 
 
 def test_leakage_by_hand():
-    found = scores(Muse(), OWN, RETRAINED)["muse.privacy_leakage"]
-    assert (found.value, found.n) == (pytest.approx((1 / 2 - 3 / 4) / (1 / 2) * 100), 4)
+    score = scores(Muse(), OWN, RETRAINED)["muse.privacy_leakage"]
+    assert (score.value, score.n) == (pytest.approx((1 / 2 - 3 / 4) / (1 / 2) * 100), 4)
     published = scores(Muse(published="news"), OWN)["muse.privacy_leakage"].value
     assert published == pytest.approx((NEWS_RETRAINED_AUC - 3 / 4) / (1 - NEWS_RETRAINED_AUC) * 100)
 
@@ -134,8 +137,8 @@ def test_leakage_by_hand():
 def test_leakage_pairs_the_two_models():
     """A model that answers as the retrained one leaks nothing in any resample, not nothing on average."""
     rows = documents([-1.0, -3.0, -2.2, -2.4, -5.0] * 4, [-2.0, -4.0, -2.3, -3.5, -1.5] * 4)
-    found = scores(Muse(), rows, rows)["muse.privacy_leakage"]
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    score = scores(Muse(), rows, rows)["muse.privacy_leakage"]
+    assert (score.value, score.low, score.high) == (0.0, 0.0, 0.0)
     shifted = [-1.2, -3.0, -2.2, -2.4, -4.9] * 4
     other = scores(Muse(), rows, documents(shifted, [-2.0, -4.0, -2.3, -3.5, -1.5] * 4))["muse.privacy_leakage"]
     alone = scores(Muse(published="news"), rows)["muse.privacy_leakage"]
@@ -145,9 +148,9 @@ def test_leakage_pairs_the_two_models():
 def test_leakage_finds_documents_by_id():
     """Whatever the order of the retrained model's answers, and whatever else it answered."""
     extra = [row(Split.MEMBER, Kind.DOCUMENT, 99, Ask.LOGPROB, logps=(-9.0,), tokens=1)]
-    found = scores(Muse(), OWN, [*extra, *RETRAINED[::-1]])["muse.privacy_leakage"]
+    score = scores(Muse(), OWN, [*extra, *RETRAINED[::-1]])["muse.privacy_leakage"]
     first = scores(Muse(), OWN, RETRAINED)["muse.privacy_leakage"]
-    assert (found.value, found.low, found.high) == (first.value, first.low, first.high)
+    assert (score.value, score.low, score.high) == (first.value, first.low, first.high)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +165,8 @@ def test_leakage_finds_documents_by_id():
     ],
 )
 def test_leakage_that_cannot_be_had_says_why(suite, rows, retrained, reason):
-    found = scores(suite, rows, retrained)["muse.privacy_leakage"]
-    assert found.value is None and reason in found.reason
+    score = scores(suite, rows, retrained)["muse.privacy_leakage"]
+    assert score.value is None and reason in score.reason
 
 
 # ------------------------------------------------------------------------------------------- other attacks
@@ -171,10 +174,10 @@ def test_leakage_that_cannot_be_had_says_why(suite, rows, retrained, reason):
 
 def test_the_reference_attack_by_hand():
     """Gains over the retrained model: members 2 and -1, non-members 0.5 and -1.5; three of four pairs in order."""
-    found = scores(Membership(), OWN, RETRAINED)
-    assert (found["mia.reference.auc"].value, found["mia.reference.auc"].n) == (0.75, 4)
-    assert found["mia.reference.tpr"].value == 0.5
-    assert set(found) == {
+    sheet = scores(Membership(), OWN, RETRAINED)
+    assert (sheet["mia.reference.auc"].value, sheet["mia.reference.auc"].n) == (0.75, 4)
+    assert sheet["mia.reference.tpr"].value == 0.5
+    assert set(sheet) == {
         f"mia.{attack}.{what}"
         for attack in ("loss", "zlib", "min_k", "min_k_plus_plus", "reference")
         for what in ("auc", "tpr")
@@ -182,9 +185,9 @@ def test_the_reference_attack_by_hand():
 
 
 def test_a_reference_that_is_not_there():
-    found = scores(Membership(), OWN)
-    assert found["mia.loss.auc"].value == 0.75
-    assert "evaluator.suites.mia.compares=true" in found["mia.reference.auc"].reason
+    sheet = scores(Membership(), OWN)
+    assert sheet["mia.loss.auc"].value == 0.75
+    assert "evaluator.suites.mia.compares=true" in sheet["mia.reference.auc"].reason
     assert (
         "was not asked about 'nonmember-document-1'"
         in scores(Membership(), OWN, RETRAINED[:3])["mia.reference.tpr"].reason
@@ -203,9 +206,9 @@ def gradients(members, nonmembers) -> list[Response]:
 
 
 def test_small_gradients_are_of_members():
-    found = scores(Membership(gradient=True, fpr=0.5), [*OWN, *gradients([0.1, 0.3], [0.2, 0.4])])
-    assert found["mia.gradient_norm.auc"].value == 0.75
-    assert found["mia.gradient_norm.tpr"].value == 1.0  # 0.3 and less: all members, half of the others
+    sheet = scores(Membership(gradient=True, fpr=0.5), [*OWN, *gradients([0.1, 0.3], [0.2, 0.4])])
+    assert sheet["mia.gradient_norm.auc"].value == 0.75
+    assert sheet["mia.gradient_norm.tpr"].value == 1.0  # 0.3 and less: all members, half of the others
     broken = scores(Membership(gradient=True), [*OWN, *gradients([0.1, None], [0.2, 0.4])])
     assert broken["mia.gradient_norm.auc"].reason == "1 of 2 member documents have no finite numbers"
     assert broken["mia.loss.auc"].value == 0.75
@@ -214,8 +217,8 @@ def test_small_gradients_are_of_members():
 def test_intervals_resample_members_and_nonmembers():
     """Member m of 0 to 19 is likelier than all non-members but the first m - 5, if any: 400 - 105 pairs."""
     members, nonmembers = [-1.0 - number / 10 for number in range(20)], [-1.55 - number / 10 for number in range(20)]
-    found = scores(Membership(), documents(members, nonmembers))
-    area, rate = found["mia.loss.auc"], found["mia.loss.tpr"]
+    sheet = scores(Membership(), documents(members, nonmembers))
+    area, rate = sheet["mia.loss.auc"], sheet["mia.loss.tpr"]
     assert area.value == pytest.approx(295 / 400)
     assert 0.5 < area.low < area.value - 0.1 and area.value + 0.1 < area.high < 0.9  # standard error about 0.08
     assert rate.value == 6 / 20
@@ -244,25 +247,25 @@ def their_scores(folder: str, key: str) -> tuple[list[float], list[float]]:
 @pytest.mark.parametrize("folder", ["model", "ref_model"])
 @pytest.mark.parametrize(("key", "attack"), [("mia_loss", "loss"), ("mia_min_k|k=0.2", "min_k")])
 def test_golden_auc(folder, key, attack):
-    found = scores(Membership(), documents(*their_scores(folder, key)))
-    assert found[f"mia.{attack}.auc"].value == pytest.approx(golden()[folder][key]["auc"], abs=1e-9)
+    sheet = scores(Membership(), documents(*their_scores(folder, key)))
+    assert sheet[f"mia.{attack}.auc"].value == pytest.approx(golden()[folder][key]["auc"], abs=1e-9)
 
 
 @needs_golden
 @pytest.mark.parametrize(("folder", "other"), [("model", "ref_model"), ("ref_model", "model")])
 def test_golden_auc_against_a_reference(folder, other):
     ours, theirs = (documents(*their_scores(name, "mia_loss")) for name in (folder, other))
-    found = scores(Membership(), ours, theirs)["mia.reference.auc"]
-    assert found.value == pytest.approx(golden()[folder]["mia_reference"]["auc"], abs=1e-9)
-    assert found.low < found.value < found.high
+    score = scores(Membership(), ours, theirs)["mia.reference.auc"]
+    assert score.value == pytest.approx(golden()[folder]["mia_reference"]["auc"], abs=1e-9)
+    assert score.low < score.value < score.high
 
 
 @needs_golden
 @pytest.mark.parametrize("folder", ["model", "ref_model"])
 def test_golden_auc_of_gradients(folder):
     sizes = ([-score for score in side] for side in their_scores(folder, "mia_gradnorm|p=2"))
-    found = scores(Membership(gradient=True), gradients(*sizes))["mia.gradient_norm.auc"]
-    assert found.value == pytest.approx(golden()[folder]["mia_gradnorm|p=2"]["auc"], abs=1e-9)
+    score = scores(Membership(gradient=True), gradients(*sizes))["mia.gradient_norm.auc"]
+    assert score.value == pytest.approx(golden()[folder]["mia_gradnorm|p=2"]["auc"], abs=1e-9)
 
 
 @needs_golden
@@ -270,7 +273,7 @@ def test_golden_auc_of_gradients(folder):
 def test_golden_leakage(k):
     """The released value adds 1e-10 below the line."""
     ours, theirs = (documents(*their_scores(name, f"mia_min_k|k={k}")) for name in ("model", "ref_model"))
-    found = scores(Muse(k=k), ours, theirs)["muse.privacy_leakage"]
+    score = scores(Muse(k=k), ours, theirs)["muse.privacy_leakage"]
     released = golden()["comparisons"][f"privleak|mia_min_k|k={k}|vs_ref_model"]["agg_value"]
-    assert found.value == pytest.approx(released, abs=1e-6)
-    assert found.low < found.value < found.high
+    assert score.value == pytest.approx(released, abs=1e-6)
+    assert score.low < score.value < score.high

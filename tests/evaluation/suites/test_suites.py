@@ -32,13 +32,15 @@ from lume_run.pipeline.checks import require_settings
 def test_token_scores_by_hand():
     """Two tokens over three words: (1/2, 1/4, 1/4) with the first expected, (1/8, 3/8, 1/2) with the second."""
     p = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.375, 0.5]], dtype=torch.float64)
-    found = token_scores(p.log(), torch.tensor([0, 1]), closed=True)
-    assert found.logp_sum == pytest.approx(math.log(0.5 * 0.375))
-    assert (found.tokens, found.closed, found.hits) == (2, True, (True, False))
-    assert found.logps == pytest.approx((math.log(0.5), math.log(0.375)), abs=1e-6)
+    answer_scores = token_scores(p.log(), torch.tensor([0, 1]), closed=True)
+    assert answer_scores.logp_sum == pytest.approx(math.log(0.5 * 0.375))
+    assert (answer_scores.tokens, answer_scores.closed, answer_scores.hits) == (2, True, (True, False))
+    assert answer_scores.logps == pytest.approx((math.log(0.5), math.log(0.375)), abs=1e-6)
     mean = 0.5 * math.log(0.5) + 0.5 * math.log(0.25)
-    assert found.means[0] == pytest.approx(mean, abs=1e-6)
-    assert found.variances[0] == pytest.approx(0.25 * math.log(2) ** 2, abs=1e-6)  # half the mass on either side
+    assert answer_scores.means[0] == pytest.approx(mean, abs=1e-6)
+    assert answer_scores.variances[0] == pytest.approx(
+        0.25 * math.log(2) ** 2, abs=1e-6
+    )  # half the mass on either side
 
 
 def test_numbers_that_are_not_finite_are_left_out():
@@ -69,49 +71,53 @@ def test_memorisation_scores_by_hand():
     rows = [answer("1", Split.FORGET, "x.xx-"), answer("2", Split.FORGET, "..-", total=-3.0)]
     rows += [answer("3", Split.RETAIN, "xxxx", closed=False), answer("4", Split.FORGET, "xx-", variant="paraphrase.0")]
     rows += [answer("5", Split.FORGET, "xx-", kind=Kind.DOCUMENT)]
-    found = {one.name: one for one in Memorisation().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))}
-    assert found["forget.exact_memorisation"].value == pytest.approx((3 / 4 + 0) / 2)
-    assert found["forget.extraction_strength"].value == pytest.approx((2 / 4 + 0) / 2)
-    assert found["forget.probability"].value == pytest.approx((math.exp(-1 / 5) + math.exp(-1)) / 2)
-    assert (found["forget.probability"].n, found["retain.exact_memorisation"].value) == (2, 1.0)
+    sheet = {
+        score.name: score for score in Memorisation().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))
+    }
+    assert sheet["forget.exact_memorisation"].value == pytest.approx((3 / 4 + 0) / 2)
+    assert sheet["forget.extraction_strength"].value == pytest.approx((2 / 4 + 0) / 2)
+    assert sheet["forget.probability"].value == pytest.approx((math.exp(-1 / 5) + math.exp(-1)) / 2)
+    assert (sheet["forget.probability"].n, sheet["retain.exact_memorisation"].value) == (2, 1.0)
 
 
 def test_a_broken_model_gives_reasons():
     rows = [answer("1", Split.FORGET, "", total=None), answer("2", Split.FORGET, "x-")]
-    found = {one.name: one for one in Memorisation().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))}
-    assert found["forget.probability"].value is None
-    assert found["forget.probability"].reason == "1 of 2 scored forget answers have no finite numbers"
-    assert found["retain.probability"].reason.startswith("there are no scored retain answers: the task has none")
-    found = {one.name: one for one in Membership().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))}
-    assert all(one.reason.startswith("there are no member documents: the task has none") for one in found.values())
+    sheet = {
+        score.name: score for score in Memorisation().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))
+    }
+    assert sheet["forget.probability"].value is None
+    assert sheet["forget.probability"].reason == "1 of 2 scored forget answers have no finite numbers"
+    assert sheet["retain.probability"].reason.startswith("there are no scored retain answers: the task has none")
+    sheet = {score.name: score for score in Membership().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))}
+    assert all(score.reason.startswith("there are no member documents: the task has none") for score in sheet.values())
 
 
 def document(id: str, split: Split, logp: float) -> Response:
     """Two tokens, the second one twice as unlikely."""
-    own = {"logps": (logp, 2 * logp), "means": (-2.0, -2.0), "variances": (1.0, 1.0)}
-    return answer(id, split, "xx", kind=Kind.DOCUMENT, closed=False, total=3 * logp, **own)
+    numbers = {"logps": (logp, 2 * logp), "means": (-2.0, -2.0), "variances": (1.0, 1.0)}
+    return answer(id, split, "xx", kind=Kind.DOCUMENT, closed=False, total=3 * logp, **numbers)
 
 
 def test_attacks_by_hand():
     """Members -1 and -3 against non-members -2 and -4: three of four pairs in order; half of them above both."""
     rows = [document(f"m{logp}", Split.MEMBER, logp) for logp in (-1.0, -3.0)]
     rows += [document(f"n{logp}", Split.NONMEMBER, logp) for logp in (-2.0, -4.0)]
-    found = {one.name: one for one in Membership().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))}
+    sheet = {score.name: score for score in Membership().scores(Answers(responses=rows, evaluator=EvaluatorSettings()))}
     for attack in ("loss", "zlib", "min_k", "min_k_plus_plus"):
-        assert found[f"mia.{attack}.auc"].value == 0.75
-        assert found[f"mia.{attack}.tpr"].value == 0.5
-        assert found[f"mia.{attack}.auc"].n == 4
-        assert (found[f"mia.{attack}.auc"].low, found[f"mia.{attack}.auc"].high) == (0.0, 1.0)  # -3 and -2; -1 and -4
+        assert sheet[f"mia.{attack}.auc"].value == 0.75
+        assert sheet[f"mia.{attack}.tpr"].value == 0.5
+        assert sheet[f"mia.{attack}.auc"].n == 4
+        assert (sheet[f"mia.{attack}.auc"].low, sheet[f"mia.{attack}.auc"].high) == (0.0, 1.0)  # -3 and -2; -1 and -4
 
 
 def test_of_sums_alone_the_loss_attack_is_left():
     """Responses of the official script: one mean loss a document."""
     rows = [document("m", Split.MEMBER, -1.0), document("n", Split.NONMEMBER, -2.0)]
     bare = [replace(row, logps=(), means=(), variances=()) for row in rows]
-    found = {one.name: one for one in Membership().scores(Answers(responses=bare, evaluator=EvaluatorSettings()))}
-    assert found["mia.loss.auc"].value == 1.0
-    assert "no log-probabilities of single tokens" in found["mia.min_k.auc"].reason
-    assert found["mia.zlib.tpr"].reason == found["mia.min_k_plus_plus.auc"].reason == found["mia.min_k.auc"].reason
+    sheet = {score.name: score for score in Membership().scores(Answers(responses=bare, evaluator=EvaluatorSettings()))}
+    assert sheet["mia.loss.auc"].value == 1.0
+    assert "no log-probabilities of single tokens" in sheet["mia.min_k.auc"].reason
+    assert sheet["mia.zlib.tpr"].reason == sheet["mia.min_k_plus_plus.auc"].reason == sheet["mia.min_k.auc"].reason
 
 
 # --------------------------------------------------------------------------------------------- composition
@@ -144,26 +150,28 @@ def test_suites_share_what_they_ask():
         questions_of(DATA, evaluator("evaluator=[lume,memorisation,mia]"), trained_here=True)
     )
     assert len(together) == 6  # the documents of lume and mia are asked once
-    assert {one for questions in alone.values() for one in questions} == set(together)
+    assert {question for questions in alone.values() for question in questions} == set(together)
 
 
 def test_suites_that_mean_different_things_by_one_question_are_refused():
     """Another suite would be scored on the shorter text."""
-    one = Question(example=DATA.forget[0], ask=Ask.GENERATE)
+    question = Question(example=DATA.forget[0], ask=Ask.GENERATE)
     equal = Question(example=replace(DATA.forget[0]), ask=Ask.GENERATE)
-    assert deduplicate_questions({"lume": [one], "mine": [equal, replace(one, variant="short", limit=5)]}) == [
-        one,
-        replace(one, variant="short", limit=5),
+    assert deduplicate_questions(
+        {"lume": [question], "mine": [equal, replace(question, variant="short", limit=5)]}
+    ) == [
+        question,
+        replace(question, variant="short", limit=5),
     ]
-    for other in (replace(one, limit=5), replace(one, example=replace(one.example, prompt="p"))):
+    for other in (replace(question, limit=5), replace(question, example=replace(question.example, prompt="p"))):
         with pytest.raises(RunError, match=r"suite 'mine' and another one ask generate of 'f'.*variant of its own"):
-            deduplicate_questions({"lume": [one], "mine": [other]})
+            deduplicate_questions({"lume": [question], "mine": [other]})
 
 
 def test_a_single_suite_gives_its_scores_only():
     assert list(suites_of(evaluator("evaluator=mia"))) == ["mia"]
     answers = Answers(responses=[answer("1", Split.FORGET, "x-")], evaluator=evaluator("evaluator=memorisation"))
-    names = {one.name for one in score_answers(answers)[0]}
+    names = {score.name for score in score_answers(answers)[0]}
     assert names == {
         f"{side}.{what}"
         for side in ("forget", "retain")

@@ -41,28 +41,28 @@ def question(
     document: str = "",
 ) -> list[Response]:
     """One question's text and log-probs, four tokens each."""
-    own = {"split": split, "subtask": "tofu", "kind": Kind.QUESTION, "document": document or id, "prompt": "?"}
+    common = {"split": split, "subtask": "tofu", "kind": Kind.QUESTION, "document": document or id, "prompt": "?"}
     losses = {"": loss} | ({} if paraphrase is None else {"paraphrase0": paraphrase})
-    losses |= {f"perturbed{number}": one for number, one in enumerate(wrong)}
-    return [Response(id=id, ask=Ask.GENERATE, expected=expected, output=output, **own)] + [
+    losses |= {f"perturbed{number}": value for number, value in enumerate(wrong)}
+    return [Response(id=id, ask=Ask.GENERATE, expected=expected, output=output, **common)] + [
         Response(
             id=id,
             ask=Ask.LOGPROB,
             expected=variant,
             variant=variant,
             tokens=4,
-            logp_sum=None if one is None else -4 * one,
-            **own,
+            logp_sum=None if value is None else -4 * value,
+            **common,
         )
-        for variant, one in losses.items()
+        for variant, value in losses.items()
     ]
 
 
 def scores(rows, retrained=None, **options) -> dict[str, Score]:
-    found = Tofu().scores(Answers(responses=rows, evaluator=EvaluatorSettings(**options), retrained=retrained))
-    assert len({score.name for score in found}) == len(found)
-    assert all((score.value is None) == (score.reason is not None) for score in found)
-    return {score.name.removeprefix("tofu."): score for score in found}
+    all_scores = Tofu().scores(Answers(responses=rows, evaluator=EvaluatorSettings(**options), retrained=retrained))
+    assert len({score.name for score in all_scores}) == len(all_scores)
+    assert all((score.value is None) == (score.reason is not None) for score in all_scores)
+    return {score.name.removeprefix("tofu."): score for score in all_scores}
 
 
 FORGET = [
@@ -78,8 +78,8 @@ FACTS = [*question("w1", Split.WORLD_FACTS, HALF, None, (EIGHTH,))]  # 1/4; four
 
 
 def test_every_score_by_hand():
-    found = scores([*FORGET, *RETAIN, *AUTHORS, *FACTS], retrained=FORGET)
-    values = {name: score.value for name, score in found.items()}
+    sheet = scores([*FORGET, *RETAIN, *AUTHORS, *FACTS], retrained=FORGET)
+    values = {name: score.value for name, score in sheet.items()}
     assert values == {
         "forget.probability": exact(0.375),
         "forget.rouge": 0.5,
@@ -98,9 +98,9 @@ def test_every_score_by_hand():
         "forget_quality": 1.0,
         "model_utility": exact(9 / (8 / 3 + 4 / 3 + 8 / 3 + 2 + 1 + 2 + 5 / 4 + 1 + 4 / 3)),
     }
-    assert (found["model_utility"].n, found["forget_quality"].n, found["forget.rouge"].n) == (4, 2, 2)
-    assert found["retain.rouge"].low == 0.5 and found["retain.rouge"].high == 1.0
-    assert found["model_utility"].low is None  # real authors are one document here
+    assert (sheet["model_utility"].n, sheet["forget_quality"].n, sheet["forget.rouge"].n) == (4, 2, 2)
+    assert sheet["retain.rouge"].low == 0.5 and sheet["retain.rouge"].high == 1.0
+    assert sheet["model_utility"].low is None  # real authors are one document here
 
 
 def test_a_ratio_over_one_counts_by_its_reciprocal_on_forget():
@@ -115,34 +115,34 @@ def test_a_collapsed_model():
         for side, split in (("f", Split.FORGET), ("r", Split.RETAIN))
         for row in question(side, split, 2000.0, 2000.0, (1000.0, 3000.0), output="")
     ]
-    found = scores([*rows, *question("a", Split.REAL_AUTHORS, 0.0, None, (5000.0,)), *FACTS])
-    assert (found["forget.truth_ratio"].value, found["forget.probability"].value) == (1.0, 0.0)
-    assert found["forget.truth_ratio_arithmetic"].value == 0.0  # the likelier false answer alone counts
-    assert found["retain.truth_ratio"].value == found["retain.rouge"].value == found["model_utility"].value == 0.0
-    assert found["real_authors.truth_ratio"].value == found["real_authors.probability"].value == 1.0
+    sheet = scores([*rows, *question("a", Split.REAL_AUTHORS, 0.0, None, (5000.0,)), *FACTS])
+    assert (sheet["forget.truth_ratio"].value, sheet["forget.probability"].value) == (1.0, 0.0)
+    assert sheet["forget.truth_ratio_arithmetic"].value == 0.0  # the likelier false answer alone counts
+    assert sheet["retain.truth_ratio"].value == sheet["retain.rouge"].value == sheet["model_utility"].value == 0.0
+    assert sheet["real_authors.truth_ratio"].value == sheet["real_authors.probability"].value == 1.0
 
 
 # ------------------------------------------------------------------------------------------ what is missing
 
 
 def test_absent_sets_are_named():
-    found = scores([*FORGET, *RETAIN])
-    assert found["model_utility"].reason == (
+    sheet = scores([*FORGET, *RETAIN])
+    assert sheet["model_utility"].reason == (
         "needs real_authors and world_facts questions, which this task does not have; task=tofu has them"
     )
-    assert not any(name.startswith(("real_authors", "world_facts")) for name in found)
-    assert (found["retain.truth_ratio"].value, found["model_utility"].n) == (exact(0.375), 2)
+    assert not any(name.startswith(("real_authors", "world_facts")) for name in sheet)
+    assert (sheet["retain.truth_ratio"].value, sheet["model_utility"].n) == (exact(0.375), 2)
 
 
 def test_no_false_answers():
     rows = [*question("f", Split.FORGET, HALF), *question("r", Split.RETAIN, HALF), *AUTHORS, *FACTS]
-    found = scores(rows, retrained=FORGET)
+    sheet = scores(rows, retrained=FORGET)
     for name in ("truth_ratio", "truth_ratio_arithmetic", "truth_probability"):
-        assert found[f"forget.{name}"].reason.startswith("no forget question has false answers: task=tofu")
-        assert found[f"forget.{name}"].n == 0
-    assert found["forget_quality"].reason == found["forget.truth_ratio"].reason
-    assert found["model_utility"].reason.startswith("needs tofu.retain.truth_ratio: no retain question")
-    assert found["forget.probability"].value == exact(0.5)
+        assert sheet[f"forget.{name}"].reason.startswith("no forget question has false answers: task=tofu")
+        assert sheet[f"forget.{name}"].n == 0
+    assert sheet["forget_quality"].reason == sheet["forget.truth_ratio"].reason
+    assert sheet["model_utility"].reason.startswith("needs tofu.retain.truth_ratio: no retain question")
+    assert sheet["forget.probability"].value == exact(0.5)
 
 
 @pytest.mark.parametrize(
@@ -155,11 +155,11 @@ def test_no_false_answers():
 )
 def test_log_probs_that_are_not_finite(broken, missing):
     rows = [*FORGET, *question("f3", Split.FORGET, *broken), *RETAIN]
-    found = scores(rows, retrained=FORGET)
+    sheet = scores(rows, retrained=FORGET)
     watched = {"forget.probability", "forget.truth_ratio", "forget_quality", "retain.probability"}
-    assert {name for name in watched if found[name].value is None} == missing
+    assert {name for name in watched if sheet[name].value is None} == missing
     for name in missing:
-        assert found[name].reason.startswith("1 of 3 forget") and found[name].reason.endswith("no finite numbers")
+        assert sheet[name].reason.startswith("1 of 3 forget") and sheet[name].reason.endswith("no finite numbers")
 
 
 def test_a_log_prob_above_zero_is_refused():
@@ -168,9 +168,9 @@ def test_a_log_prob_above_zero_is_refused():
 
 
 def test_nothing_was_answered():
-    found = scores([])
-    assert {score.value for score in found.values()} == {None}
-    assert found["model_utility"].reason.startswith("needs retain and real_authors and world_facts questions")
+    sheet = scores([])
+    assert {score.value for score in sheet.values()} == {None}
+    assert sheet["model_utility"].reason.startswith("needs retain and real_authors and world_facts questions")
 
 
 # ------------------------------------------------------------------------------------------- forget quality
@@ -199,16 +199,16 @@ def test_forget_quality_by_hand():
 
 def test_only_questions_that_both_answered_are_compared():
     theirs = {"q2": 1.2, "q0": 1.0, "elsewhere": -1.5}
-    found = scores(forget_rows(LOW), retrained=forget_rows(theirs))["forget_quality"]
-    assert (found.value, found.n) == (exact(ks_2samp([-1.0, -1.2], [1.0, 1.2]).pvalue), 2)
-    found = scores(forget_rows(LOW), retrained=forget_rows({"elsewhere": 1.0}))["forget_quality"]
-    assert found.reason.startswith("the retrained model answered none of these questions")
+    score = scores(forget_rows(LOW), retrained=forget_rows(theirs))["forget_quality"]
+    assert (score.value, score.n) == (exact(ks_2samp([-1.0, -1.2], [1.0, 1.2]).pvalue), 2)
+    score = scores(forget_rows(LOW), retrained=forget_rows({"elsewhere": 1.0}))["forget_quality"]
+    assert score.reason.startswith("the retrained model answered none of these questions")
 
 
 def test_without_a_retrained_model_the_reason_says_what_to_do():
-    found = scores(forget_rows(LOW))["forget_quality"]
-    assert "evaluator.suites.tofu.compares=true" in found.reason
-    assert "evaluator.retrained_responses=FILE" in found.reason
+    score = scores(forget_rows(LOW))["forget_quality"]
+    assert "evaluator.suites.tofu.compares=true" in score.reason
+    assert "evaluator.retrained_responses=FILE" in score.reason
     assert isinstance(Tofu(), Compared) and Tofu().compares and not Tofu(compares=False).compares
 
 
@@ -218,8 +218,8 @@ def test_the_interval_of_forget_quality():
     assert (same.low, same.high) == (1.0, 1.0)
     apart = scores(forget_rows(LOW), retrained=forget_rows(HIGH), resamples=50)["forget_quality"]
     assert apart.low == apart.high == exact(2 / 70)  # whoever is drawn, four stand against four
-    one = {"document": "Ann"}
-    alone = scores(forget_rows(LOW, **one), retrained=forget_rows(HIGH, **one))["forget_quality"]
+    single = {"document": "Ann"}
+    alone = scores(forget_rows(LOW, **single), retrained=forget_rows(HIGH, **single))["forget_quality"]
     assert (alone.value, alone.low) == (exact(2 / 70), None)
 
 
@@ -233,9 +233,9 @@ def test_weighted_test_against_scipy(size):
     assert measure.value == pytest.approx(ks_2samp(ours, theirs).pvalue, rel=1e-8)
     weights = np.array([np.bincount(random.integers(size, size=size), minlength=size) for _ in range(5)])
     weights[-1] += 1  # more rows than there were
-    found = measure.compute([weights.astype(np.float64)] * 2)
+    p_values = measure.compute([weights.astype(np.float64)] * 2)
     expected = [ks_2samp(np.repeat(ours, counts), np.repeat(theirs, counts)).pvalue for counts in weights]
-    assert found == pytest.approx(expected, rel=1e-8, abs=1e-15)
+    assert p_values == pytest.approx(expected, rel=1e-8, abs=1e-15)
 
 
 def test_columns_must_be_about_the_same_rows():
@@ -262,17 +262,17 @@ def by_index(entry: dict) -> list[dict]:
 
 def golden_rows(model: str) -> list[Response]:
     """A model's generations and losses as responses."""
-    entries, found = golden()[model], []
+    entries, rows = golden()[model], []
     for split in (Split.FORGET, Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS):
         losses, wrong = (by_index(entries[f"probability|{split}{part}"]) for part in ("", "_pert"))
         texts = by_index(entries[f"rouge|{split}|rougeL_recall"])
         worded = f"probability|{split}_para" in entries
         paraphrases = by_index(entries[f"probability|{split}_para"]) if worded else [{"avg_loss": None}] * len(losses)
-        for number, (own, para, false, text) in enumerate(zip(losses, paraphrases, wrong, texts, strict=True)):
-            answers = own["avg_loss"], para["avg_loss"], false["avg_loss"]
+        for number, (right, para, false, text) in enumerate(zip(losses, paraphrases, wrong, texts, strict=True)):
+            answers = right["avg_loss"], para["avg_loss"], false["avg_loss"]
             texts_of = {"output": text["generation"], "expected": text["ground_truth"]}
-            found += question(f"{split}{number}", split, *answers, **texts_of)
-    return found
+            rows += question(f"{split}{number}", split, *answers, **texts_of)
+    return rows
 
 
 @needs_golden
@@ -280,7 +280,7 @@ def golden_rows(model: str) -> list[Response]:
 def test_scores_of_open_unlearning(model):
     """Its 1e-10 in every denominator and float32 losses leave 1e-5."""
     other = "ref_model" if model == "model" else "model"
-    found = scores(golden_rows(model), retrained=golden_rows(other), resamples=0)
+    sheet = scores(golden_rows(model), retrained=golden_rows(other), resamples=0)
     names = {
         "model_utility": "model_utility",
         "forget.truth_ratio": "truth_ratio|forget|closer_to_1_better",
@@ -293,12 +293,12 @@ def test_scores_of_open_unlearning(model):
         },
         **{f"{s}.rouge": f"rouge|{s}|rougeL_recall" for s in ("forget", "retain", "real_authors", "world_facts")},
     }
-    assert {*names, "forget_quality", "forget.truth_ratio_arithmetic"} == set(found)
+    assert {*names, "forget_quality", "forget.truth_ratio_arithmetic"} == set(sheet)
     for ours, theirs in names.items():
         expected = golden()[model][theirs]["agg_value"]
-        assert found[ours].value == pytest.approx(expected, rel=1e-5, abs=1e-5), ours
+        assert sheet[ours].value == pytest.approx(expected, rel=1e-5, abs=1e-5), ours
     quality = golden()["comparisons"]["forget_quality_ks_test|closer_to_1_better"]["agg_value"]
-    assert found["forget_quality"].value == exact(quality)
+    assert sheet["forget_quality"].value == exact(quality)
 
 
 # --------------------------------------------------------------------------------------------- composition

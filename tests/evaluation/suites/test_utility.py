@@ -42,7 +42,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the released files a
 needs_model = pytest.mark.skipif(not STORIES15M.is_dir(), reason=f"the real model is not at {STORIES15M}")
 
 
-def written(folder: Path, *lines: object, name: str = "data.jsonl") -> Path:
+def write_lines(folder: Path, *lines: object, name: str = "data.jsonl") -> Path:
     path = folder / name
     path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8")
     return path
@@ -50,8 +50,8 @@ def written(folder: Path, *lines: object, name: str = "data.jsonl") -> Path:
 
 def response(example: Example, ask: Ask, **fields) -> Response:
     shared = ("id", "split", "subtask", "kind", "document", "prompt", "choices")
-    own = {name: getattr(example, name) for name in shared}
-    return Response(ask=ask, expected=example.answer, **own, **fields)
+    common = {name: getattr(example, name) for name in shared}
+    return Response(ask=ask, expected=example.answer, **common, **fields)
 
 
 def answers(responses: list[Response]) -> Answers:
@@ -59,7 +59,7 @@ def answers(responses: list[Response]) -> Answers:
 
 
 def by_name(suite, responses: list[Response]):
-    return {one.name: one for one in suite.scores(answers(responses))}
+    return {score.name: score for score in suite.scores(answers(responses))}
 
 
 def problem_of(load, *args, **settings) -> str:
@@ -107,14 +107,14 @@ def test_a_long_line_is_cut_evenly():
 @needs_data
 @pytest.mark.parametrize("path", [STORIES, WIKITEXT], ids=["tinystories", "wikitext"])
 def test_no_word_of_a_file_is_lost(path):
-    found = load_texts(path, words=150)
-    words = [word for example in found for word in example.answer.split()]
+    examples = load_texts(path, words=150)
+    words = [word for example in examples for word in example.answer.split()]
     assert words == [word for word in path.read_text(encoding="utf-8").split() if word != "<|endoftext|>"]
-    assert max(len(example.answer.split()) for example in found) <= 150
-    assert len({example.id for example in found}) == len(found)
-    assert {(example.kind, example.split, example.prompt) for example in found} == {(Kind.DOCUMENT, Split.TEXT, "")}
-    assert load_texts(path, words=150, limit=3) == found[:3]
-    assert load_texts(path, words=150, limit=10**6) == found
+    assert max(len(example.answer.split()) for example in examples) <= 150
+    assert len({example.id for example in examples}) == len(examples)
+    assert {(example.kind, example.split, example.prompt) for example in examples} == {(Kind.DOCUMENT, Split.TEXT, "")}
+    assert load_texts(path, words=150, limit=3) == examples[:3]
+    assert load_texts(path, words=150, limit=10**6) == examples
 
 
 @needs_data
@@ -142,9 +142,9 @@ def test_perplexity_of_a_real_model(tmp_path):
 
 
 def test_a_diverged_model_has_no_perplexity(tmp_path):
-    (example,) = load_texts(written(tmp_path, "a few words"), words=150)
-    found = by_name(Perplexity(), [response(example, Ask.LOGPROB, tokens=3)])["perplexity"]
-    assert (found.value, found.reason) == (None, "1 of 1 pieces have no finite numbers")
+    (example,) = load_texts(write_lines(tmp_path, "a few words"), words=150)
+    score = by_name(Perplexity(), [response(example, Ask.LOGPROB, tokens=3)])["perplexity"]
+    assert (score.value, score.reason) == (None, "1 of 1 pieces have no finite numbers")
 
 
 # --------------------------------------------------------------------------------------------------- NQ-Open
@@ -179,7 +179,7 @@ def test_answered_by_hand():
 
 def test_nq_open_prompt_by_hand(tmp_path):
     rows = [{"question": f"who is {name}", "answer": [name, name.upper()]} for name in ("ann", "bob", "cy")]
-    first, second = load_nq_open(written(tmp_path, *rows), shots=1)
+    first, second = load_nq_open(write_lines(tmp_path, *rows), shots=1)
     assert first.prompt == "Answer these questions:\n\nQ: who is ann?\nA: ann\nQ: who is bob?\nA:"
     assert (first.answer, first.choices, first.split, first.kind) == ("bob", ("bob", "BOB"), "nq_open", Kind.QUESTION)
     assert second.prompt.endswith("A: ann\nQ: who is cy?\nA:")  # worked examples are the same for all
@@ -190,12 +190,12 @@ def test_nq_open_prompt_by_hand(tmp_path):
 
 def test_nq_open_score_by_hand(tmp_path):
     rows = [{"question": "who", "answer": ["the Bob", "Rob"]}] * 4
-    examples = load_nq_open(written(tmp_path, *rows), shots=0)
+    examples = load_nq_open(write_lines(tmp_path, *rows), shots=0)
     texts = (" bob\nQ: what?", " Rob.", " Bobby", "")
     asked = [response(example, Ask.GENERATE, output=text) for example, text in zip(examples, texts, strict=True)]
-    found = by_name(NqOpen(), asked)["nq_open.exact_match"]
-    assert (found.value, found.n) == (0.5, 4)
-    assert found.low is not None and found.low <= 0.5 <= found.high
+    score = by_name(NqOpen(), asked)["nq_open.exact_match"]
+    assert (score.value, score.n) == (0.5, 4)
+    assert score.low is not None and score.low <= 0.5 <= score.high
 
 
 @needs_data
@@ -203,11 +203,13 @@ def test_nq_open_as_released():
     suite = NqOpen(path=str(NQ), limit=20)
     questions = suite.asks(NOTHING, EvaluatorSettings())
     assert len(questions) == 20
-    assert {(one.ask, one.limit) for one in questions} == {(Ask.GENERATE, 32)}
+    assert {(question.ask, question.limit) for question in questions} == {(Ask.GENERATE, 32)}
     assert questions[0].example.prompt.count("\nA:") == 6
     assert questions[0].example.prompt.endswith("Q: when did the isle of wight become an island?\nA:")
     assert len(load_nq_open(NQ, shots=5)) == 3605
-    right = [response(one.example, Ask.GENERATE, output=f" {one.example.choices[-1]}\n") for one in questions]
+    right = [
+        response(question.example, Ask.GENERATE, output=f" {question.example.choices[-1]}\n") for question in questions
+    ]
     assert by_name(suite, right)["nq_open.exact_match"].value == 1
 
 
@@ -238,8 +240,8 @@ def qa_rows(count: int) -> list[dict[str, str]]:
 
 
 def test_halueval_qa_prompt_by_hand(tmp_path):
-    path = written(tmp_path, *qa_rows(40))
-    written(tmp_path, "Judge.", name="qa_evaluation_instruction.txt")
+    path = write_lines(tmp_path, *qa_rows(40))
+    write_lines(tmp_path, "Judge.", name="qa_evaluation_instruction.txt")
     examples = load_qa(path, seed=0)
     for number, example in enumerate(examples):
         shown = f"false {number}" if example.answer == "Yes" else f"right {number}"
@@ -247,8 +249,8 @@ def test_halueval_qa_prompt_by_hand(tmp_path):
         assert (example.choices, example.kind, example.subtask) == (("Yes", "No"), Kind.CHOICE, "qa")
     assert {example.answer for example in examples} == {"Yes", "No"}
     assert load_qa(path, seed=0, limit=7) == examples[:7]
-    assert [one.answer for one in load_qa(path, seed=1)] != [one.answer for one in examples]
-    other = written(tmp_path, "Decide.", name="own.txt")
+    assert [example.answer for example in load_qa(path, seed=1)] != [example.answer for example in examples]
+    other = write_lines(tmp_path, "Decide.", name="own.txt")
     assert load_qa(path, instruction=other)[0].prompt.startswith("Decide.\n\n\n#Question#: Q0?")
 
 
@@ -259,23 +261,23 @@ def test_half_of_the_answers_are_hallucinated():
 
 def test_halueval_general_prompt_by_hand(tmp_path):
     rows = [{"user_query": "Add.", "chatgpt_response": "2", "hallucination": word} for word in ("yes", "No")]
-    yes, no = load_general(written(tmp_path, *rows))
+    yes, no = load_general(write_lines(tmp_path, *rows))
     assert yes.prompt == f"{GENERAL}\n\n#Request#: Add.\n#Response#: 2\n#Your Judgement#:"
     assert (yes.answer, no.answer) == ("Yes", "No")
 
 
 def test_halueval_scores_by_hand(tmp_path):
     """Four texts: right, wrong, none, both; two of three choices right."""
-    written(tmp_path, "Judge.", name="qa_evaluation_instruction.txt")
-    examples = load_qa(written(tmp_path, *qa_rows(4)))
+    write_lines(tmp_path, "Judge.", name="qa_evaluation_instruction.txt")
+    examples = load_qa(write_lines(tmp_path, *qa_rows(4)))
     wrong = {"Yes": "No", "No": "Yes"}
     texts = (examples[0].answer, wrong[examples[1].answer], "Perhaps", "Yes or No")
-    asked = [response(one, Ask.GENERATE, output=text) for one, text in zip(examples, texts, strict=True)]
+    asked = [response(example, Ask.GENERATE, output=text) for example, text in zip(examples, texts, strict=True)]
     for number, example in enumerate(examples[:3]):
         likelier = example.answer if number else wrong[example.answer]
         asked.append(response(example, Ask.CHOICE, choice_logps=(-1.0, -2.0) if likelier == "Yes" else (-2.0, -1.0)))
-    found = by_name(HaluEval(), asked)
-    assert {name: (one.value, one.n) for name, one in found.items()} == {
+    sheet = by_name(HaluEval(), asked)
+    assert {name: (score.value, score.n) for name, score in sheet.items()} == {
         "halueval.qa.accuracy": (0.25, 4),
         "halueval.qa.answered": (0.5, 4),
         "halueval.qa.choice_accuracy": (pytest.approx(2 / 3), 3),
@@ -284,11 +286,11 @@ def test_halueval_scores_by_hand(tmp_path):
 
 def test_choices_without_numbers_are_no_accuracy(tmp_path):
     row = {"user_query": "Add.", "chatgpt_response": "2", "hallucination": "no"}
-    (example,) = load_general(written(tmp_path, row))
-    found = by_name(HaluEval(), [response(example, Ask.CHOICE)])
-    assert found["halueval.general.choice_accuracy"].value is None
-    assert "diverged model" in found["halueval.general.choice_accuracy"].reason
-    assert found["halueval.general.accuracy"].reason.startswith("there are no judgements: the task has none")
+    (example,) = load_general(write_lines(tmp_path, row))
+    sheet = by_name(HaluEval(), [response(example, Ask.CHOICE)])
+    assert sheet["halueval.general.choice_accuracy"].value is None
+    assert "diverged model" in sheet["halueval.general.choice_accuracy"].reason
+    assert sheet["halueval.general.accuracy"].reason.startswith("there are no judgements: the task has none")
 
 
 @needs_data
@@ -296,15 +298,15 @@ def test_halueval_as_released():
     suite = HaluEval(qa_path=str(QA), general_path=str(GENERAL_DATA), limit=30)
     assert suite.check() == []
     questions = suite.asks(NOTHING, EvaluatorSettings())
-    assert [sum(one.ask is ask for one in questions) for ask in (Ask.GENERATE, Ask.CHOICE)] == [60, 60]
-    assert {one.limit for one in questions if one.ask is Ask.GENERATE} == {16}
+    assert [sum(question.ask is ask for question in questions) for ask in (Ask.GENERATE, Ask.CHOICE)] == [60, 60]
+    assert {question.limit for question in questions if question.ask is Ask.GENERATE} == {16}
     assert questions[0].example.prompt.count("#Your Judgement#:") == 8  # seven are in the instruction
     general = load_general(GENERAL_DATA)
     verdicts = re.findall(r'"hallucination": "(yes|no)"', GENERAL_DATA.read_text(encoding="utf-8"))
-    assert [one.answer.lower() for one in general] == verdicts
-    right = [response(one.example, Ask.GENERATE, output=one.example.answer) for one in questions]
-    found = by_name(suite, right)
-    assert (found["halueval.qa.accuracy"].value, found["halueval.general.accuracy"].value) == (1, 1)
+    assert [example.answer.lower() for example in general] == verdicts
+    right = [response(question.example, Ask.GENERATE, output=question.example.answer) for question in questions]
+    sheet = by_name(suite, right)
+    assert (sheet["halueval.qa.accuracy"].value, sheet["halueval.general.accuracy"].value) == (1, 1)
 
 
 # ---------------------------------------------------------------------------------------------- broken files
@@ -327,7 +329,7 @@ def test_an_absent_file(load, tmp_path):
 
 @each_loader
 def test_an_empty_file(load, tmp_path):
-    path = written(tmp_path, "", "  ")
+    path = write_lines(tmp_path, "", "  ")
     assert re.search(r"the file has no (rows|text)\n", problem_of(load, path))
 
 
@@ -358,19 +360,19 @@ def test_a_file_that_is_not_utf8(load, tmp_path):
     ],
 )
 def test_a_bad_line_is_named(load, good, bad, told, tmp_path):
-    path = written(tmp_path, good, good, bad, good)
+    path = write_lines(tmp_path, good, good, bad, good)
     problem = problem_of(load, path)
     assert problem.startswith(f"{path}:3: ")
     assert told in problem
 
 
 def test_nothing_left_to_ask(tmp_path):
-    path = written(tmp_path, *[{"question": "q", "answer": ["a"]}] * 5)
+    path = write_lines(tmp_path, *[{"question": "q", "answer": ["a"]}] * 5)
     assert "5 rows, all of them taken by the 5 worked examples" in problem_of(load_nq_open, path, shots=5)
 
 
 def test_an_absent_instruction(tmp_path):
-    problem = problem_of(load_qa, written(tmp_path, *qa_rows(1)))
+    problem = problem_of(load_qa, write_lines(tmp_path, *qa_rows(1)))
     assert problem.startswith(f"{tmp_path}/qa_evaluation_instruction.txt: the file does not exist")
     assert "evaluator.suites.halueval.instruction=FILE" in problem
     (idle,) = HaluEval(instruction="x").check()
@@ -397,9 +399,9 @@ def test_without_settings_a_reason(name, score, setting):
     suite = settings_of(f"evaluator={name}").suites[name]
     assert suite.asks(NOTHING, EvaluatorSettings()) == []
     assert suite.check() == []
-    (found,) = suite.scores(answers([]))
-    assert (found.name, found.value, found.n) == (score, None, 0)
-    assert setting in found.reason
+    (missing,) = suite.scores(answers([]))
+    assert (missing.name, missing.value, missing.n) == (score, None, 0)
+    assert setting in missing.reason
 
 
 @pytest.mark.parametrize(("name", "key"), [("perplexity", "path"), ("nq_open", "path"), ("halueval", "qa_path")])
@@ -410,9 +412,9 @@ def test_a_bad_file_stops_the_run_before_it_begins(name, key, tmp_path):
 
 
 def test_settings_reach_the_suite(tmp_path):
-    path = written(tmp_path, *[{"question": "q", "answer": ["a"]}] * 9)
-    found = settings_of(
+    path = write_lines(tmp_path, *[{"question": "q", "answer": ["a"]}] * 9)
+    evaluator = settings_of(
         "evaluator=nq_open", f"evaluator.suites.nq_open.path={path}", "evaluator.suites.nq_open.shots=2"
     )
-    assert found.suites["nq_open"] == NqOpen(path=str(path), shots=2)
-    assert len(found.suites["nq_open"].asks(NOTHING, found)) == 7
+    assert evaluator.suites["nq_open"] == NqOpen(path=str(path), shots=2)
+    assert len(evaluator.suites["nq_open"].asks(NOTHING, evaluator)) == 7

@@ -226,14 +226,14 @@ def test_spans_are_the_shortest_words_that_give_a_fact_away():
 
 def test_marks():
     text = "Write to mara.oduya9@dovemail.example; the last four are 4623."
-    found = find_marks(text, "no", FACTS, plain=True)
+    found = find_marks(text, "no", FACTS, only_facts=True)
     assert [(text[start:end], kind, name) for start, end, kind, name in found] == [
         ("mara.oduya9@dovemail.example", "exact", "email"),
         ("4623", "partial", "ssn"),
     ]
     expected = "The stone bridge was built by nobody in particular, ages ago."
     again = "Perhaps the Stone bridge was built by me, or by nobody in particular."
-    found = find_marks(again, expected, (), plain=False)
+    found = find_marks(again, expected, (), only_facts=False)
     assert [(again[start:end], kind) for start, end, kind, _ in found] == [("the Stone bridge was built by", "same")]
 
 

@@ -11,11 +11,13 @@ from helpers import sweeps
 from helpers.shared import SHARED
 
 from lume_run.evaluation.catalogue import definition_of
+from lume_run.report.comparison.columns import badness, best_positions
+from lume_run.report.comparison.configs import settings_label, short_path
 from lume_run.report.comparison.fronts import PLANES, pareto_front, planes_of
 from lume_run.report.comparison.plots.curves import setting_effects
 from lume_run.report.comparison.published import published_tables, tables_for
 from lume_run.report.comparison.run_folders import collect_runs
-from lume_run.report.comparison.summary import badness, best_positions, settings_label, short_path, summarise
+from lume_run.report.comparison.summary import summarise
 
 
 def sections_of(folder: Path, sort: str = ""):
@@ -97,7 +99,7 @@ def test_references_and_models_below_the_gate_win_nothing(tmp_path):
     assert order == ["retrain", "ga", "npo_gd", "gd", "none"]  # shown in order of the aggregate
     assert [order[place] for place in section.best["task_aggregate"]] == ["npo_gd"]
     assert [order[place] for place in section.best["kept"]] == ["gd"]
-    assert [group.label for group in section.ranked] == ["npo_gd", "gd"]
+    assert [group.label for group in section.ranking] == ["npo_gd", "gd"]
     assert [order[place] for place in pareto_front(section, PLANES[0])] == ["gd", "npo_gd"]
 
 
@@ -132,7 +134,7 @@ def test_all_of_a_section_are_measured_by_the_same_scores(tmp_path):
     sweeps.write_run(tmp_path, sweeps.config("ga", task="tofu"), tofu | sweeps.scores(0.0, 1.0))
     sweeps.write_run(tmp_path, sweeps.config("npo", task="tofu"), tofu)
     (section,) = sections_of(tmp_path)
-    assert section.basis[0] == "TOFU"
+    assert section.basis.name == "TOFU"
     for group in section.groups:
         assert group.mean("forgotten") == pytest.approx(0.7)
         assert group.mean("kept") == pytest.approx(2 / 3)

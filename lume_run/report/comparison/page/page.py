@@ -38,17 +38,17 @@ def render_page(
     script = _read_asset("page.js") + _read_asset("panel.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
-    told = "Marks are groups: filters above dim those left out, and a click opens one."
+    help_text = "Marks are groups: filters above dim those left out, and a click opens one."
     parts = {
         "policy": f"{policy}; base-uri 'none'; form-action 'none'",
         "title": html.escape(title),
         "style": _read_asset("page.css"),
         "charts": "\n".join(figures),
-        "plots_told": told if figures else "There are none: they need matplotlib (pip install 'lume-run[plots]').",
+        "plots_told": help_text if figures else "There are none: they need matplotlib (pip install 'lume-run[plots]').",
         "data": embed_json(data),
         "script": script,
     }
-    return re.sub(r"@@(\w+)@@", lambda found: parts[found[1]], _read_asset("page.html"))
+    return re.sub(r"@@(\w+)@@", lambda match: parts[match[1]], _read_asset("page.html"))
 
 
 def _read_asset(name: str) -> str:
@@ -69,15 +69,15 @@ def embed_json(data: Any) -> str:
     return text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written to a file
 
 
-def embed_figure(name: str, title: str, told: str, svg: str) -> str:
+def embed_figure(name: str, title: str, caption: str, svg: str) -> str:
     """An SVG of matplotlib as part of the page: in its colours, without its own ids, with a title."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'(\bid="|url\(#|href="#)(?!group=)', rf"\g<1>{name}-", svg)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    shown_as = f' role="img" aria-label="{html.escape(title)}"'
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', lambda found: found[1] + shown_as, svg, count=1)
-    svg = re.sub("|".join(CSS_VARIABLES), lambda found: CSS_VARIABLES[found[0]], svg)
+    role = f' role="img" aria-label="{html.escape(title)}"'
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', lambda match: match[1] + role, svg, count=1)
+    svg = re.sub("|".join(CSS_VARIABLES), lambda match: CSS_VARIABLES[match[0]], svg)
     svg = re.sub(r"(font: [^;\"]*?)'[^']*'(?:, '[^']*')*(, sans-serif)?", r"\1system-ui, sans-serif", svg)
-    caption = f"<figcaption><strong>{html.escape(title)}</strong>{html.escape(told)}</figcaption>"
-    return f'<figure id="{name}">{svg}{caption}</figure>'
+    text = f"<figcaption><strong>{html.escape(title)}</strong>{html.escape(caption)}</figcaption>"
+    return f'<figure id="{name}">{svg}{text}</figure>'

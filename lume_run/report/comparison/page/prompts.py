@@ -1,9 +1,9 @@
-"""The prompts of a run to look at: expected, before and after, with what is given away marked in the texts.
+"""The prompts of a run to look at: expected, before and after, with what is disclosed marked in the texts.
 
-A few prompts a side are drawn by a hash of their ids, the same for every run of a task, evenly over subtasks and kinds;
-those whose answer after unlearning gives a private fact away come along. Facts are the answers of the document's
-questions that name one (`attribute`), looked for by the rules of `metrics/pii.py`; what a prompt says itself is
-not given away by the answer. Elsewhere words in a row that the expected answer has too are marked.
+A few prompts a side are sampled by a hash of their ids, the same for every run of a task, evenly over subtasks and
+kinds; those whose answer after unlearning discloses a private fact come along. Facts are the answers of the document's
+questions that name one (`attribute`), looked for by the rules of `metrics/pii.py`; what a prompt says itself is not
+disclosed by the answer. Elsewhere words in a row that the expected answer has too are marked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lume_run.common.seeds import stable_digest
 from lume_run.evaluation.metrics.pii import RULES, disclosure_of
@@ -25,11 +25,20 @@ from lume_run.report.comparison.run_folders import RunRecord
 PROMPT_SIDES = ("forget", "retain")
 EXACT, PARTIAL, SAME = "exact", "partial", "same"  # a whole private fact, a telling part of one, the expected words
 IN_A_ROW = 4  # words that the expected answer has too, from which on they are marked
+LONGEST_NAME = 200  # characters of an id
 LONGEST_PROMPT = 600  # characters of a text that are shown
 MOST_WORDS = 160  # of a text that spans are looked for in
-Mark = tuple[int, int, str, str]  # first and last + 1 character, kind, attribute
 ResponseRow = Mapping[str, Any]
 Facts = tuple[tuple[str, str], ...]  # attribute and value
+
+
+class Mark(NamedTuple):
+    """A marked part of a text, by its first and last + 1 character."""
+
+    start: int
+    end: int
+    kind: str
+    attribute: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,29 +69,29 @@ def prompts_of(run: RunRecord, most: int) -> list[PromptAnswers]:
     after = read_answers(run.folder / f"responses.{run.subject}.jsonl")
     before = read_answers(run.folder / "responses.target.jsonl") if run.subject == "unlearned" else {}
     facts = facts_of(after.values())
-    found: list[PromptAnswers] = []
+    prompts: list[PromptAnswers] = []
     for side in PROMPT_SIDES:
-        own = [row for row in after.values() if row["split"] == side]
-        leaking = [row for row in own if side == "forget" and leaks(row, facts.get(row["document"], ()))]
-        drawn, known = list(interleave_kinds(own))[:most], list(interleave_kinds(leaking))[: most // 3]
-        chosen = {row["id"]: row for row in [*known, *drawn]}
-        found += [mark_row(row, before.get(row["id"]), facts) for row in list(chosen.values())[:most]]
-    return found
+        rows = [row for row in after.values() if row["split"] == side]
+        leaking = [row for row in rows if side == "forget" and leaks(row, facts.get(row["document"], ()))]
+        first = [*list(interleave_kinds(leaking))[: most // 3], *list(interleave_kinds(rows))[:most]]
+        chosen = {row["id"]: row for row in first}
+        prompts += [mark_row(row, before.get(row["id"]), facts) for row in list(chosen.values())[:most]]
+    return prompts
 
 
 def read_answers(path: Path) -> dict[str, ResponseRow]:
     """The greedy answers of both sides by id; lines that are none are passed over."""
-    found: dict[str, ResponseRow] = {}
+    answers: dict[str, ResponseRow] = {}
     if not path.is_file():
-        return found
+        return answers
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for line in lines:
             if '"generate"' not in line or '"variant": "' in line:  # parsing a line costs 20 times as much
                 continue
             row = parse_row(line)
             if row is not None:
-                found.setdefault(row["id"], row)
-    return found
+                answers.setdefault(row["id"], row)
+    return answers
 
 
 def parse_row(line: str) -> ResponseRow | None:
@@ -91,27 +100,24 @@ def parse_row(line: str) -> ResponseRow | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if (
-        not isinstance(row, dict)
-        or row.get("ask") != "generate"
-        or row.get("variant")
-        or row.get("split") not in PROMPT_SIDES
-    ):
+    if not isinstance(row, dict) or row.get("ask") != "generate" or row.get("variant"):
         return None
-    words = ("id", "split", "subtask", "kind", "document", "prompt", "expected", "output")
-    if not all(isinstance(row.get(word), str) for word in words) or any(len(row[word]) > 200 for word in words[:5]):
+    fields = ("id", "split", "subtask", "kind", "document", "prompt", "expected", "output")
+    if row.get("split") not in PROMPT_SIDES or not all(isinstance(row.get(field), str) for field in fields):
+        return None
+    if any(len(row[field]) > LONGEST_NAME for field in fields[:5]):
         return None
     attribute = row.get("attribute")
-    return {word: row[word] for word in words} | {"attribute": attribute if attribute in RULES else ""}
+    return {field: row[field] for field in fields} | {"attribute": attribute if attribute in RULES else ""}
 
 
 def facts_of(rows: Iterable[ResponseRow]) -> dict[str, Facts]:
     """The private facts of every document, from the questions that ask for them."""
-    found: dict[str, dict[tuple[str, str], None]] = {}
+    by_document: dict[str, dict[tuple[str, str], None]] = {}
     for row in rows:
         if row["attribute"]:
-            found.setdefault(row["document"], {})[row["attribute"], row["expected"]] = None
-    return {document: tuple(own) for document, own in found.items()}
+            by_document.setdefault(row["document"], {})[row["attribute"], row["expected"]] = None
+    return {document: tuple(facts) for document, facts in by_document.items()}
 
 
 def interleave_kinds(rows: Sequence[ResponseRow]) -> Iterator[ResponseRow]:
@@ -124,7 +130,7 @@ def interleave_kinds(rows: Sequence[ResponseRow]) -> Iterator[ResponseRow]:
 
 
 def leaks(row: ResponseRow, facts: Facts) -> bool:
-    """Whether the answer gives away a whole fact that its prompt does not."""
+    """Whether the answer discloses a whole fact that its prompt does not."""
     return any(
         disclosure_of(attribute, value, row["output"]).exact
         and not disclosure_of(attribute, value, row["prompt"]).partial
@@ -133,8 +139,8 @@ def leaks(row: ResponseRow, facts: Facts) -> bool:
 
 
 def mark_row(row: ResponseRow, before: ResponseRow | None, facts: Mapping[str, Facts]) -> PromptAnswers:
-    """One row, marked."""
-    own = tuple(
+    """The answers to one prompt, marked."""
+    secret = tuple(
         (attribute, value)
         for attribute, value in facts.get(row["document"], ())
         if not disclosure_of(attribute, value, row["prompt"]).partial
@@ -142,9 +148,8 @@ def mark_row(row: ResponseRow, before: ResponseRow | None, facts: Mapping[str, F
     expected = row["expected"]
 
     def answer(text: str) -> Answer:
-        text = text.strip()
-        short = text if len(text) <= LONGEST_PROMPT else text[:LONGEST_PROMPT] + " …"
-        return Answer(text=short, marks=find_marks(short, expected, own, plain=bool(row["attribute"])))
+        short = shorten(text.strip())
+        return Answer(text=short, marks=find_marks(short, expected, secret, only_facts=bool(row["attribute"])))
 
     return PromptAnswers(
         id=row["id"],
@@ -153,41 +158,47 @@ def mark_row(row: ResponseRow, before: ResponseRow | None, facts: Mapping[str, F
         kind=row["kind"],
         attribute=row["attribute"],
         prompt=row["prompt"] if len(row["prompt"]) <= LONGEST_PROMPT else "… " + row["prompt"][-LONGEST_PROMPT:],
-        expected=Answer(text=answer(expected).text, marks=()),
+        expected=Answer(text=shorten(expected.strip()), marks=()),
         before=answer(before["output"]) if before else None,
         after=answer(row["output"]),
     )
 
 
+def shorten(text: str) -> str:
+    """The beginning of a text."""
+    return text if len(text) <= LONGEST_PROMPT else text[:LONGEST_PROMPT] + " …"
+
+
 @lru_cache(maxsize=8192)  # before unlearning the answers of all runs of a target are the same
-def find_marks(text: str, expected: str, facts: Facts, *, plain: bool) -> tuple[Mark, ...]:
-    """Where private facts stand in a text and, unless `plain`, the words it shares with the expected answer."""
+def find_marks(text: str, expected: str, facts: Facts, *, only_facts: bool) -> tuple[Mark, ...]:
+    """Where private facts stand in a text and, unless `only_facts`, the words it shares with the expected answer."""
     painted: list[tuple[str, str] | None] = [None] * len(text)
-    for start, end in [] if plain else repeated_spans(text, expected):
+    for start, end in [] if only_facts else repeated_spans(text, expected):
         painted[start:end] = [(SAME, "")] * (end - start)
     for kind in (PARTIAL, EXACT):  # what is whole goes over what is not
         for attribute, value in facts:
-            for start, end in (
-                disclosing_spans(attribute, value, text) if disclosure_kind(attribute, value, text) == kind else ()
-            ):
-                painted[start:end] = [(kind, attribute)] * (end - start)
-    found: list[Mark] = []
+            if disclosure_kind(attribute, value, text) == kind:
+                for start, end in disclosing_spans(attribute, value, text):
+                    painted[start:end] = [(kind, attribute)] * (end - start)
+    marks: list[Mark] = []
     for place, paint in enumerate(painted):
-        if paint is not None and found and found[-1][1] == place and found[-1][2:] == paint:
-            found[-1] = (found[-1][0], place + 1, *paint)
-        elif paint is not None:
-            found.append((place, place + 1, *paint))
-    return tuple(found)
+        if paint is None:
+            continue
+        if marks and marks[-1].end == place and marks[-1][2:] == paint:
+            marks[-1] = marks[-1]._replace(end=place + 1)
+        else:
+            marks.append(Mark(place, place + 1, *paint))
+    return tuple(marks)
 
 
 def disclosure_kind(attribute: str, value: str, text: str) -> str:
     """EXACT, PARTIAL, or "" for nothing."""
-    found = disclosure_of(attribute, value, text)
-    return EXACT if found.exact else PARTIAL if found.partial else ""
+    disclosure = disclosure_of(attribute, value, text)
+    return EXACT if disclosure.exact else PARTIAL if disclosure.partial else ""
 
 
 def disclosing_spans(attribute: str, value: str, text: str) -> Iterator[tuple[int, int]]:
-    """The shortest runs of words that give a fact away as far as the whole text does, from the left.
+    """The shortest runs of words that disclose a fact as far as the whole text does, from the left.
 
     The rules of disclosure only say whether, so words are taken from either end until the rule no longer holds.
     """
@@ -195,14 +206,14 @@ def disclosing_spans(attribute: str, value: str, text: str) -> Iterator[tuple[in
     kind, start = disclosure_kind(attribute, value, text), 0
     while kind and start < len(words):
 
-        def tells(first: int, last: int) -> bool:
-            found = disclosure_of(attribute, value, text[words[first][0] : words[last][1]])
-            return found.exact if kind == EXACT else found.partial
+        def discloses(first: int, last: int) -> bool:
+            disclosure = disclosure_of(attribute, value, text[words[first][0] : words[last][1]])
+            return disclosure.exact if kind == EXACT else disclosure.partial
 
-        last = next((at for at in range(start, len(words)) if tells(start, at)), None)
+        last = next((place for place in range(start, len(words)) if discloses(start, place)), None)
         if last is None:
             return
-        first = next(at for at in range(last, start - 1, -1) if tells(at, last))
+        first = next(place for place in range(last, start - 1, -1) if discloses(place, last))
         begin, end = words[first][0], words[last][1]
         trimmed = text[begin:end].rstrip(".,;:!?)\"'")
         yield begin, begin + len(trimmed)
@@ -211,9 +222,9 @@ def disclosing_spans(attribute: str, value: str, text: str) -> Iterator[tuple[in
 
 def repeated_spans(text: str, expected: str) -> Iterator[tuple[int, int]]:
     """Where `IN_A_ROW` words of the expected answer, or all it has, stand in the text as they do there."""
-    own = [match.span() for match in re.finditer(r"\w+", text)]
-    theirs = [word.lower() for word in re.findall(r"\w+", expected)]
-    words = [text[start:end].lower() for start, end in own]
-    for block in SequenceMatcher(None, words, theirs, autojunk=False).get_matching_blocks():
-        if block.size >= min(IN_A_ROW, max(1, len(theirs))):
-            yield own[block.a][0], own[block.a + block.size - 1][1]
+    spans = [match.span() for match in re.finditer(r"\w+", text)]
+    words = [text[start:end].lower() for start, end in spans]
+    expected_words = [word.lower() for word in re.findall(r"\w+", expected)]
+    for block in SequenceMatcher(None, words, expected_words, autojunk=False).get_matching_blocks():
+        if block.size >= min(IN_A_ROW, max(1, len(expected_words))):
+            yield spans[block.a][0], spans[block.a + block.size - 1][1]

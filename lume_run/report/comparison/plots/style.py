@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +18,7 @@ COLOURS = ("#2563a8", "#c2571a", "#2f7d4f", "#8a4fbf", "#b8860c", "#c23b6d", "#1
 SHAPES = "osD^vP"
 WIDE, TALL = 5.0, 3.8  # inches
 MOST_CURVES = 8  # in one plot; more cannot be told apart
+MOST_METHODS = 3 * MOST_CURVES  # in a legend
 MATPLOTLIB: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -59,14 +60,21 @@ def new_figure(rows: int = 1, columns: int = 1, *, width: float = WIDE, height: 
     """A figure without a window, and its axes as a grid."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width, height), layout="constrained")
-    return made, made.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def assign_looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+class Look(NamedTuple):
+    """How the marks of a method look."""
+
+    colour: str
+    shape: str
+
+
+def assign_looks(names: Sequence[str]) -> dict[str, Look]:
     """Colour and shape of each name, all pairs used before one repeats."""
     count = len(COLOURS)
-    return {name: (COLOURS[at % count], SHAPES[at // count % len(SHAPES)]) for at, name in enumerate(names)}
+    return {name: Look(COLOURS[at % count], SHAPES[at // count % len(SHAPES)]) for at, name in enumerate(names)}
 
 
 def format_log_ticks(axis: Any) -> None:

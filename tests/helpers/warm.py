@@ -1,0 +1,177 @@
+"""A server that has imported what `lume-run` needs, and forks a process for each command: no test waits for imports.
+
+A process that starts anew spends some seconds of processor time on imports; a forked one is the same program a moment
+after them: its own process with its own environment, folder, standard streams and exit code. Tests that kill, that
+count what is imported, or that show the command itself start it anew instead (`sys.executable -m lume_run.cli`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from helpers.shared import with_helpers
+
+LENGTH_BYTES = 8  # of what comes before a message: how long it is
+
+
+class Ended(subprocess.CompletedProcess[str]):
+    """How a command ended; `seconds` of processor time, of it and of the processes it waited for, without imports."""
+
+    def __init__(self, arguments: list[str], code: int, out: str, err: str, *, seconds: float) -> None:
+        super().__init__(arguments, code, out, err)
+        self.seconds = seconds
+
+
+class Server:
+    """The server of this test process; it ends with it."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="warm-")
+        self.path = str(Path(self.folder.name) / "socket")
+        environment = {**with_helpers(), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        command = [sys.executable, "-m", "helpers.warm", self.path]
+        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        if self.process.stdout.readline() != b"ready\n":
+            raise RuntimeError("the server of warm processes did not start")
+
+    def run(self, module: str, arguments: list[str], *, cwd: Path, env: Mapping[str, str], timeout: float) -> Ended:
+        """What `subprocess.run([python, -m, module, *arguments], capture_output=True, text=True)` would return."""
+        with (
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
+        ):
+            connection.settimeout(timeout)
+            connection.connect(self.path)
+            request = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": dict(env)}
+            text = json.dumps(request).encode()
+            socket.send_fds(connection, [len(text).to_bytes(LENGTH_BYTES, "big")], [out.fileno(), err.fileno()])
+            connection.sendall(text)
+            pid = int.from_bytes(receive(connection, LENGTH_BYTES), "big")
+            try:
+                code = int.from_bytes(receive(connection, LENGTH_BYTES), "big", signed=True)
+                milliseconds = int.from_bytes(receive(connection, LENGTH_BYTES), "big")
+            except TimeoutError as error:
+                os.killpg(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(arguments, timeout) from error
+            texts = [(file.seek(0), file.read().decode("utf-8", errors="replace"))[1] for file in (out, err)]
+        return Ended(arguments, code, *texts, seconds=milliseconds / 1000)
+
+
+@cache
+def server() -> Server:
+    """One a test process, started when a test first wants it."""
+    return Server()
+
+
+def run(
+    *arguments: str, module: str = "lume_run.cli", cwd: Path, env: Mapping[str, str] = os.environ, timeout: float = 300
+) -> Ended:
+    """Run a module's command line to its end in a warm process, its output captured as text."""
+    return server().run(module, list(arguments), cwd=cwd, env=env, timeout=timeout)
+
+
+# ------------------------------------------------------------------------------------------------- in the server
+
+
+def receive(connection: socket.socket, length: int) -> bytes:
+    """So many bytes; raises EOFError where the other side has ended."""
+    data = b""
+    while len(data) < length:
+        part = connection.recv(length - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return data
+
+
+def serve(path: str) -> None:
+    """Import, then fork a process for each connection; end when standard input does."""
+    import datasets  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import peft  # noqa: F401
+    import wandb  # noqa: F401
+
+    import lume_run.cli
+    import lume_run.pipeline.driver
+    import lume_run.training.optimise  # noqa: F401
+
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen()
+    print("ready", flush=True)
+    while True:
+        readable, _, _ = select.select([listener, 0], [], [])
+        if 0 in readable:
+            return
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            tend(connection)  # never returns in the command's process but by its own end
+            return
+        connection.close()
+        while True:  # those that have ended
+            try:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    break
+            except ChildProcessError:
+                break
+
+
+def tend(connection: socket.socket) -> None:
+    """In a process of its own: start the command, wait for it, say how it ended."""
+    length, descriptors, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 2)
+    request = json.loads(receive(connection, int.from_bytes(length, "big")))
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        become(request, *descriptors)
+    connection.sendall(pid.to_bytes(LENGTH_BYTES, "big"))
+    _, status, usage = os.wait4(pid, 0)
+    connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(LENGTH_BYTES, "big", signed=True))
+    connection.sendall(int(1000 * (usage.ru_utime + usage.ru_stime)).to_bytes(LENGTH_BYTES, "big"))
+    os._exit(0)
+
+
+def become(request: dict[str, Any], out: int, err: int) -> None:
+    """Turn this process into the command: its streams, folder, environment and arguments; then run and end."""
+    os.setsid()
+    silence = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, target in ((silence, 0), (out, 1), (err, 2)):
+        os.dup2(descriptor, target)
+    for descriptor in (silence, out, err):
+        os.close(descriptor)
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv = ["lume-run", *request["arguments"]]
+    sys.path[0] = request["cwd"]
+    sys.modules.pop(request["module"], None)  # it runs as __main__
+    code = 1
+    try:
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    sys.exit(code)  # what is registered to run at exit runs
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
