@@ -29,7 +29,7 @@ LINE, HEAD = 0.26, 0.42  # inches of a score and of a panel's frame
 
 
 def write_plot(report: Report, path: Path) -> bool:
-    """Draw it into `path`; False where matplotlib is not installed or there is no number to draw."""
+    """Write it to `path`; False where matplotlib is not installed or there is no number to draw."""
     panels = panels_of(report)
     if importlib.util.find_spec("matplotlib") is None or not panels:
         return False
@@ -49,13 +49,13 @@ def write_plot(report: Report, path: Path) -> bool:
 
 def panels_of(report: Report) -> list[Panel]:
     """Headline scores with a value by group; those on another scale than 0 to 1 each for itself."""
-    found: list[Panel] = []
+    panels: list[Panel] = []
     for group, names in names_by_group(report, most=0).items():
         known = [name for name in names if any(report.value(subject, name) is not None for subject in report.subjects)]
         shares = [name for name in known if _is_share(report, name)]
-        found += [(str(group), shares)] if shares else []
-        found += [(str(group), [name]) for name in known if name not in shares]
-    return found
+        panels += [(str(group), shares)] if shares else []
+        panels += [(str(group), [name]) for name in known if name not in shares]
+    return panels
 
 
 def _is_share(report: Report, name: str) -> bool:
@@ -99,7 +99,7 @@ def _draw_dumbbell(axes: Axes, report: Report, name: str, place: int) -> None:
 
 
 def color_of(report: Report, name: str) -> str:
-    """Whether a score went the way that is wanted: better, worse, or nothing that stands out of the noise."""
+    """The color of a score that got better or worse, or did not leave the noise."""
     change, after, ideal = report.change(name), report.value("unlearned", name), IDEALS.get(direction_of(name))
     if change is None or after is None or direction_of(name) is Wanted.NONE:
         return AFTER
@@ -118,10 +118,10 @@ def _legend_marks(report: Report) -> list[object]:
 
     marks: list[object] = [mark(BEFORE, SUBJECTS["target"], face="white")] if "target" in report.scores else []
     labels = {BETTER: "after: better", WORSE: "after: worse", WITHIN_NOISE: "after: inside the noise", AFTER: "after"}
-    drawn = [name for _, names in panels_of(report) for name in names if report.value("unlearned", name) is not None]
-    own = set(map(partial(color_of, report), drawn))
+    names = [name for _, names in panels_of(report) for name in names if report.value("unlearned", name) is not None]
+    colors = set(map(partial(color_of, report), names))
     if "unlearned" in report.scores:
-        marks += [mark(color, label) for color, label in labels.items() if color in own]
+        marks += [mark(color, label) for color, label in labels.items() if color in colors]
     elif report.judged == "model":
         marks.append(mark(AFTER, SUBJECTS["model"]))
     if "retrained" in report.scores:

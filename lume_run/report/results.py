@@ -1,4 +1,4 @@
-"""What one run found out, as data: the scores of each model, their changes, which of them to show, and report.json."""
+"""The results of one run as data: the scores of each model, their changes, which of them to show, and report.json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADLINE, PART_OF_PART = 0, 2  # details of scores: the one always stands, the o
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything one run found out. `scores` by subject (target, unlearned, ...), then by name.
+    """All results of one run. `scores` by subject (target, unlearned, ...), then by name.
 
     `costs` says by subject what the model was asked: runs, forward passes, generated tokens and seconds by ask, prompts
     by suite, prompts of all suites run `alone`, and those of them that another suite `shared`.
@@ -115,16 +115,18 @@ def names_by_group(report: Report, *, most: int | None = None) -> dict[ScoreGrou
         if most is None or len(names) <= most:
             break
         names = [name for name in names if detail(name) < deepest or deepest == HEADLINE]
-    found = {group: [name for name in names if group_of(name) is group] for group in ScoreGroup}
-    return {group: own for group, own in found.items() if own}
+    by_group = {group: [name for name in names if group_of(name) is group] for group in ScoreGroup}
+    return {group: members for group, members in by_group.items() if members}
 
 
 def report_json(report: Report) -> dict[str, Any]:
     """The report as strict JSON data; `scores` and `intervals` are flat: `<subject>.<score name>`, `change.<name>`."""
     flat = {f"{who}.{name}": score for who, scores in report.scores.items() for name, score in scores.items()}
     changes = {f"change.{name}": change for name in report.names if (change := report.change(name)) is not None}
-    own = {name: [score.low, score.high] for name, score in flat.items() if score.low is not None}
-    moved = {f"change.{name}": list(ends) for name in report.names if (ends := report.change_interval(name))}
+    intervals = {name: [score.low, score.high] for name, score in flat.items() if score.low is not None}
+    for name in report.names:
+        if interval := report.change_interval(name):
+            intervals[f"change.{name}"] = list(interval)
     return {
         "run": report.name,
         "config_hash": report.manifest["config_hash"],
@@ -132,7 +134,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "versions": report.manifest["versions"],
         "source": report.source,
         "scores": {name: score.value for name, score in flat.items()} | changes,
-        "intervals": own | moved,
+        "intervals": intervals,
         "inside_noise": [name for name in report.names if report.inside_noise(name)],
         "n": {name: score.n for name, score in flat.items()},
         "reasons": {name: score.reason for name, score in flat.items() if score.reason},

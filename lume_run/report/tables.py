@@ -23,8 +23,8 @@ INTERVALS_NOTE = "[low, high]: 95 % bootstrap interval over documents"
 
 def column_titles(report: Report) -> list[str]:
     """Column titles of both tables."""
-    moved = ["change"] if "unlearned" in report.scores else []
-    return ["score", "wanted", *(SUBJECTS[subject] for subject in report.subjects), *moved]
+    change = ["change"] if "unlearned" in report.scores else []
+    return ["score", "wanted", *(SUBJECTS[subject] for subject in report.subjects), *change]
 
 
 def format_score(value: float | None, sign: str = "") -> str:
@@ -40,16 +40,16 @@ def _append_interval(text: str, interval: Interval | None) -> str:
 
 def score_cells(report: Report, name: str, *, intervals: Iterable[str]) -> list[str]:
     """One line: name, wanted, a value a subject, change; intervals of the subjects named, and of the "change"."""
-    told = set(intervals)
+    bounded = set(intervals)
     line = [name, str(direction_of(name))]
     for subject in report.subjects:
-        interval = report.interval(subject, name) if subject in told else None
+        interval = report.interval(subject, name) if subject in bounded else None
         line.append(_append_interval(format_score(report.value(subject, name)), interval))
     if "unlearned" in report.scores:
         change = report.change(name)
-        moved = "" if change is None else format_score(change, "+")
-        moved = _append_interval(moved, report.change_interval(name)) if "change" in told else moved
-        line.append(f"{moved} {NOISE_MARK}" if report.inside_noise(name) else moved)
+        text = "" if change is None else format_score(change, "+")
+        text = _append_interval(text, report.change_interval(name)) if "change" in bounded else text
+        line.append(f"{text} {NOISE_MARK}" if report.inside_noise(name) else text)
     return line
 
 
@@ -82,10 +82,10 @@ def legend(report: Report, *, intervals: bool) -> list[str]:
 
 
 def terminal_table(report: Report, width: int) -> tuple[Table, list[str]]:
-    """(the table on a terminal of `width` columns, what to say below it)."""
-    most = names_by_group(report, most=MOST_SCORES)
-    told = [report.judged] if width >= WIDE_TERMINAL else []
-    made = Table(
+    """(the table on a terminal of `width` columns, what to print below it)."""
+    groups = names_by_group(report, most=MOST_SCORES)
+    intervals = [report.judged] if width >= WIDE_TERMINAL else []
+    table = Table(
         title=escape(report.name),
         title_justify="left",
         box=SIMPLE_HEAD,
@@ -93,18 +93,19 @@ def terminal_table(report: Report, width: int) -> tuple[Table, list[str]]:
         collapse_padding=width < WIDE_TERMINAL,
     )
     for place, title in enumerate(column_titles(report)):
-        made.add_column(title, justify="left" if place < 2 else "right", no_wrap=place > 0, overflow="fold")
-    for group, names in most.items():
-        made.add_section()
-        made.add_row(f"[bold]{group}[/]")
+        table.add_column(title, justify="left" if place < 2 else "right", no_wrap=place > 0, overflow="fold")
+    for group, names in groups.items():
+        table.add_section()
+        table.add_row(f"[bold]{group}[/]")
         for name in names:
-            line = [escape(cell) for cell in score_cells(report, name, intervals=told)]
+            line = [escape(cell) for cell in score_cells(report, name, intervals=intervals)]
             if report.inside_noise(name):
                 line[-1] = f"[dim]{line[-1]}[/]"
             failed = name.startswith("mmlu") and report.gate is False
-            made.add_row(*line, style="bold red" if failed else None)
-    left = sum(map(len, names_by_group(report).values())) - sum(map(len, most.values()))
-    return made, [*legend(report, intervals=bool(told)), *([f"{left} more scores in report.md"] if left else [])]
+            table.add_row(*line, style="bold red" if failed else None)
+    left = sum(map(len, names_by_group(report).values())) - sum(map(len, groups.values()))
+    rest = [f"{left} more scores in report.md"] if left else []
+    return table, [*legend(report, intervals=bool(intervals)), *rest]
 
 
 # -------------------------------------------------------------------------------------------------- notes
@@ -114,8 +115,8 @@ def notes(report: Report) -> list[str]:
     """What a table does not say: the gate, missing scores, what was asked, time."""
     verdict = {True: "PASS", False: "FAIL", None: "not judged"}[report.gate]
     lines = [*report.warnings, f"MMLU gate: {verdict} ({report.gate_rule})", *_missing_scores(report)]
-    lines += [told for name, own in report.manifest.get("training", {}).items() if (told := _speed_line(name, own))]
-    lines += [_cost_line(subject, own) for subject, own in report.costs.items()]
+    lines += filter(None, (_speed_line(name, run) for name, run in report.manifest.get("training", {}).items()))
+    lines += [_cost_line(subject, cost) for subject, cost in report.costs.items()]
     if report.seconds:
         lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in report.seconds.items()))
     return lines
@@ -129,11 +130,11 @@ def _missing_scores(report: Report) -> list[str]:
             if score.reason:
                 names.setdefault(score.reason, {})[score.name] = None
     lines = []
-    for reason, own in names.items():
-        told = reason
+    for reason, members in names.items():
+        addition = reason
         for other in names:
-            told = told.replace(f": {other}", "") if other != reason else told
-        lines.append(f"n/a: {_shorten_list(list(own))}: {told}")
+            addition = addition.replace(f": {other}", "") if other != reason else addition
+        lines.append(f"n/a: {_shorten_list(list(members))}: {addition}")
     return lines
 
 
@@ -161,19 +162,16 @@ def _prompt_count(suite: Mapping[str, int]) -> int:
 
 def _cost_line(subject: str, cost: Mapping[str, Any]) -> str:
     """What one model was asked, in a line."""
-    asks, suites = cost.get("asks", {}), cost.get("suites", {})
+    asks, suites = cost.get("asks", {}).values(), cost.get("suites", {})
     shared = cost.get("shared", {}).get("prompts", 0)
-    prompts = sum(map(_prompt_count, suites.values())) - shared
-    own = ", ".join(f"{name} {count:,}" for name, suite in suites.items() if (count := _prompt_count(suite)))
-    line = (
-        f"asked {SUBJECTS.get(subject, subject)}: {prompts:,} prompts ({own}{f'; {shared:,} shared' if shared else ''})"
-    )
+    counts = {name: _prompt_count(suite) for name, suite in suites.items()}
+    parts = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    parts += f"; {shared:,} shared" if shared else ""
+    line = f"asked {SUBJECTS.get(subject, subject)}: {sum(counts.values()) - shared:,} prompts ({parts})"
     if not asks:
         return line
-    passes, tokens = (sum(ask[what] for ask in asks.values()) for what in ("passes", "tokens"))
-    return (
-        f"{line}, {tokens:,} tokens generated, {passes:,} passes, {sum(ask['seconds'] for ask in asks.values()):.1f} s"
-    )
+    passes, tokens, seconds = (sum(ask[unit] for ask in asks) for unit in ("passes", "tokens", "seconds"))
+    return f"{line}, {tokens:,} tokens generated, {passes:,} passes, {seconds:.1f} s"
 
 
 def _cost_tables(report: Report) -> list[str]:

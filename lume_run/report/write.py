@@ -31,15 +31,15 @@ def print_report(report: Report, folder: Path, console: Console) -> None:
     """The closing table on the terminal, and where everything is."""
     below: list[str] = []
     if report.scores:
-        made, below = terminal_table(report, console.width)
-        console.print(made)
+        table, below = terminal_table(report, console.width)
+        console.print(table)
     for line in below:
         console.print(f"  [dim]{escape(line)}[/]", soft_wrap=True)
     console.print(f"  data: {escape(report.source)}", soft_wrap=True)
     for line in notes(report) if report.scores else ():
-        told = escape(line)
+        text = escape(line)
         alarming = "gate: FAIL" in line or " DIVERGED: " in line
-        console.print(f"  [bold red]{told}[/]" if alarming else f"  {told}", soft_wrap=True)
+        console.print(f"  [bold red]{text}[/]" if alarming else f"  {text}", soft_wrap=True)
     for name, path in report.manifest.get("artifacts", {}).items():
         if name in SUBJECTS:
             console.print(f"  {SUBJECTS[name]} model: {escape(path)}", soft_wrap=True)

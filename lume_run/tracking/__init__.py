@@ -1,1 +1,1 @@
-"""What others get to see of a run while it goes on and when it has ended: Weights & Biases, TensorBoard."""
+"""Logs a run to Weights & Biases or TensorBoard: its config, its curves while it trains, its scores at the end."""

@@ -1,7 +1,7 @@
 """Takes secrets out of what is written down or sent away: keys, tokens and passwords.
 
 What counts as one: the value of an environment variable named like a secret, a setting named like one, and the password
-in a URL. Prompts and answers are left alone otherwise: what they give away is what is studied.
+in a URL. Prompts and answers are left alone otherwise: what they disclose is what is studied.
 """
 
 from __future__ import annotations

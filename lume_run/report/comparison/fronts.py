@@ -1,6 +1,6 @@
 """Forgetting against retention: which pairs of scores are plotted, and the groups that no other group beats in both.
 
-Every benchmark has its own pair; published models can be drawn only where they were scored by the same two.
+Every benchmark has its own pair; published models appear only where they were scored by the same two.
 """
 
 from __future__ import annotations

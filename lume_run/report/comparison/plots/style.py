@@ -17,7 +17,7 @@ INK, FAINT, GRID, PAPER = "#1c2024", "#7d858d", "#dfe2e6", "#fffffe"
 COLOURS = ("#2563a8", "#c2571a", "#2f7d4f", "#8a4fbf", "#b8860c", "#c23b6d", "#1f8a8a", "#6b6f1d")
 SHAPES = "osD^vP"
 WIDE, TALL = 5.0, 3.8  # inches
-MOST_CURVES = 8  # in one plot; more cannot be told apart
+MOST_CURVES = 8  # in one plot; more are too alike
 MOST_METHODS = 3 * MOST_CURVES  # in a legend
 MATPLOTLIB: dict[Any, Any] = {
     "text.parse_math": False,
