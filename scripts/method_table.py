@@ -53,8 +53,8 @@ LORA_RATES = ("2e-3", "5e-3", "1e-2")
 
 def run(method: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
     """The report of one run, made unless it is there; a method may bring overrides: `idk_ap:method.retain.beta=1`."""
-    name, _, own = method.partition(":")
-    chosen = [f"method={name}", f"seed={seed}", *EXTRA.get(name, []), *(own.split(",") if own else []), *overrides]
+    name, _, extra = method.partition(":")
+    chosen = [f"method={name}", f"seed={seed}", *EXTRA.get(name, []), *(extra.split(",") if extra else []), *overrides]
     with COMPOSING:
         _, data = require_settings(compose(chosen, [conf_dir()]))
     path = run_folder(data) / "report.json"
@@ -69,13 +69,14 @@ def summary(report: dict[str, Any]) -> dict[str, float | None]:
     scores = {name: report["scores"].get(f"unlearned.{name}") for name in SCORES}
     kept = [scores["retain.regurgitation"], scores["retain.knowledge"]]
     known = [scores["forget.regurgitation"], scores["forget.knowledge"]]
-    own = [made for name, made in report["training"].items() if name == "unlearned" or name.startswith("adapter")]
+    training = report["training"].items()
+    outcomes = [outcome for name, outcome in training if name == "unlearned" or name.startswith("adapter")]
     return {
         **scores,
         "utility": harmonic_mean([value or 0.0 for value in kept]),
         "forgotten": 1 - statistics.mean(value or 0.0 for value in known),
-        "s/step": max((made["seconds_per_step"] or 0.0 for made in own), default=None),
-        "peak GiB": max(((made["peak_memory_bytes"] or 0) / GIB for made in own), default=None),
+        "s/step": max((outcome["seconds_per_step"] or 0.0 for outcome in outcomes), default=None),
+        "peak GiB": max(((outcome["peak_memory_bytes"] or 0) / GIB for outcome in outcomes), default=None),
     }
 
 
@@ -88,15 +89,15 @@ def cell(values: Sequence[float | None]) -> str:
     return f"{statistics.mean(known):.3f}{spread}"
 
 
-def table(
+def markdown_table(
     rows: dict[str, list[dict[str, float | None]]], rates: dict[str, str | None], ended: dict[str, list[str]]
 ) -> list[str]:
     """Markdown lines."""
     columns = list(next(iter(rows.values()))[0])
     lines = ["| method | rate | " + " | ".join(columns) + " | ended |"]
     lines.append("| --- | ---: |" + " ---: |" * len(columns) + " --- |")
-    for method, found in rows.items():
-        cells = [rates[method] or "", *(cell([row[name] for row in found]) for name in columns)]
+    for method, seeds in rows.items():
+        cells = [rates[method] or "", *(cell([row[name] for row in seeds]) for name in columns)]
         lines.append(f"| `{method}` | {' | '.join(cells)} | {'; '.join(sorted(set(ended[method])))} |")
     return lines
 
@@ -117,8 +118,8 @@ def plot(rows: dict[str, list[dict[str, float | None]]], path: Path) -> None:
     from matplotlib import pyplot
 
     places = {
-        method: tuple(statistics.mean(row[name] or 0.0 for row in found) for name in ("utility", "forgotten"))
-        for method, found in rows.items()
+        method: tuple(statistics.mean(row[name] or 0.0 for row in seeds) for name in ("utility", "forgotten"))
+        for method, seeds in rows.items()
     }
     figure, (whole, corner) = pyplot.subplots(1, 2, figsize=(12, 5.5))
     for axes in (whole, corner):
@@ -152,11 +153,11 @@ def plot(rows: dict[str, list[dict[str, float | None]]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def best_rate(method: str, rates: Sequence[str], found: Sequence[dict[str, float | None]]) -> str:
+def best_rate(method: str, rates: Sequence[str], rows: Sequence[dict[str, float | None]]) -> str:
     """The learning rate with the highest harmonic mean of kept and forgotten; the lower one of equals."""
-    scored = [harmonic_mean([row["utility"] or 0.0, row["forgotten"] or 0.0]) for row in found]
-    print(method, " ".join(f"{rate}:{value:.3f}" for rate, value in zip(rates, scored, strict=True)), flush=True)
-    return rates[scored.index(max(scored))]
+    balances = [harmonic_mean([row["utility"] or 0.0, row["forgotten"] or 0.0]) for row in rows]
+    print(method, " ".join(f"{rate}:{value:.3f}" for rate, value in zip(rates, balances, strict=True)), flush=True)
+    return rates[balances.index(max(balances))]
 
 
 def rates_of(method: str, given: Sequence[str] | None) -> Sequence[str]:
@@ -180,24 +181,24 @@ def main() -> None:
     pool = ThreadPoolExecutor(known.jobs)
 
     def start(method: str, seed: int, rate: str | None) -> Future[dict[str, Any]]:
-        own = [] if rate is None else [f"trainer.unlearn.learning_rate={rate}"]
-        return pool.submit(run, method, seed, [*overrides, *own])
+        rates = [] if rate is None else [f"trainer.unlearn.learning_rate={rate}"]
+        return pool.submit(run, method, seed, [*overrides, *rates])
 
     tuning = {method: rates_of(method, known.learning_rates) for method in known.methods}
-    tried = {method: [start(method, known.tuning_seed, rate) for rate in rates] for method, rates in tuning.items()}
+    trials = {method: [start(method, known.tuning_seed, rate) for rate in rates] for method, rates in tuning.items()}
     chosen = {
-        method: best_rate(method, rates, [summary(one.result()) for one in tried[method]]) if rates else None
+        method: best_rate(method, rates, [summary(trial.result()) for trial in trials[method]]) if rates else None
         for method, rates in tuning.items()
     }
-    made = {method: [start(method, seed, chosen[method]) for seed in known.seeds] for method in known.methods}
+    started = {method: [start(method, seed, chosen[method]) for seed in known.seeds] for method in known.methods}
     rows: dict[str, list[dict[str, float | None]]] = {}
     ended: dict[str, list[str]] = {}
-    for method, runs in made.items():
-        reports = [one.result() for one in runs]
+    for method, runs in started.items():
+        reports = [future.result() for future in runs]
         rows[method] = [summary(report) for report in reports]
         outcomes = [outcome for report in reports for outcome in report["training"].values()]
         ended[method] = [word for outcome in outcomes for word in ("diverged", "stopped") if outcome[word]]
-        write_table(known.out, table(rows, chosen, ended))
+        write_table(known.out, markdown_table(rows, chosen, ended))
     plot(rows, known.out.with_suffix(".png"))
 
 

@@ -33,9 +33,12 @@ class Browser:
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.mkdtemp(prefix="browser-")
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-port=0"]
-        own = [f"--user-data-dir={self.folder}", "--no-first-run", "--disable-extensions", "about:blank"]
+        profile = [f"--user-data-dir={self.folder}", "--no-first-run", "--disable-extensions", "about:blank"]
         self.process = subprocess.Popen(
-            [str(CHROMIUM), *flags, *own], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            [str(CHROMIUM), *flags, *profile],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         self.number = 0
         self.errors: list[str] = []
@@ -57,7 +60,7 @@ class Browser:
             await asyncio.sleep(0.05)
         self.session = aiohttp.ClientSession()
         async with self.session.get(f"http://127.0.0.1:{port.read_text().split()[0]}/json") as answer:
-            (tab,) = [one for one in await answer.json() if one["type"] == "page"]
+            (tab,) = [entry for entry in await answer.json() if entry["type"] == "page"]
         self.socket = await self.session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0)
 
     def call(self, method: str, **arguments: Any) -> dict[str, Any]:
@@ -68,22 +71,22 @@ class Browser:
         self.number += 1
         await self.socket.send_json({"id": self.number, "method": method, "params": arguments})
         while True:
-            told = json.loads((await self.socket.receive()).data)
-            if told.get("id") == self.number:
-                assert "error" not in told, told
-                return told["result"]
-            if told.get("method") == "Runtime.exceptionThrown":
-                self.errors.append(json.dumps(told["params"]["exceptionDetails"])[:600])
-            if told.get("method") == "Log.entryAdded" and told["params"]["entry"]["level"] == "error":
-                self.errors.append(told["params"]["entry"]["text"])
-            if told.get("method") == "Network.requestWillBeSent":
-                self.requests.append(told["params"]["request"]["url"])
+            message = json.loads((await self.socket.receive()).data)
+            if message.get("id") == self.number:
+                assert "error" not in message, message
+                return message["result"]
+            if message.get("method") == "Runtime.exceptionThrown":
+                self.errors.append(json.dumps(message["params"]["exceptionDetails"])[:600])
+            if message.get("method") == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
+                self.errors.append(message["params"]["entry"]["text"])
+            if message.get("method") == "Network.requestWillBeSent":
+                self.requests.append(message["params"]["request"]["url"])
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
-        told = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
-        return told["result"].get("value")
+        reply = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in reply, reply["exceptionDetails"]
+        return reply["result"].get("value")
 
     def open(self, path: Path, ready: str = "document.documentElement?.dataset.ready === 'yes'") -> float:
         """Load a file; seconds until it is `ready`."""
@@ -104,9 +107,9 @@ class Browser:
         """Keys as a person presses them, one after another."""
         for key in keys:
             code, number, text = KEYS[key]
-            own = {"key": key, "code": code, "windowsVirtualKeyCode": number, "modifiers": 8 if shift else 0}
-            self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **own)
-            self.call("Input.dispatchKeyEvent", type="keyUp", **own)
+            event = {"key": key, "code": code, "windowsVirtualKeyCode": number, "modifiers": 8 if shift else 0}
+            self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **event)
+            self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def type(self, text: str) -> None:
         """Text into what has the focus."""
@@ -131,8 +134,8 @@ class Browser:
 
     def picture(self, path: Path, *, whole: bool = False) -> None:
         """A PNG of the window, or of the `whole` page."""
-        told = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(told["data"]))
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        path.write_bytes(base64.b64decode(shot["data"]))
 
     def close(self) -> None:
         """End the browser and forget its profile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -37,7 +38,7 @@ def config(
     method: str = "npo_gd", *, task: str = "bios", seed: int = 0, rate: float = 1e-4, **more: Any
 ) -> dict[str, Any]:
     """A resolved config; `more` are further values by path with `__` for dots."""
-    found: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "seed": seed,
         "stages": ["train", "unlearn", "evaluate"],
         "dry_run": False,
@@ -51,16 +52,16 @@ def config(
     }
     for path, value in more.items():
         *parents, leaf = path.split("__")
-        node = found
+        node = settings
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = value
-    return found
+    return settings
 
 
-def hash_of(own: Mapping[str, Any]) -> str:
+def hash_of(settings: Mapping[str, Any]) -> str:
     """A config hash of 16 digits."""
-    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def scores(forget: float, retain: float, **more: float) -> dict[str, float]:
@@ -73,7 +74,7 @@ def scores(forget: float, retain: float, **more: float) -> dict[str, float]:
 
 def write_run(
     folder: Path,
-    own: Mapping[str, Any],
+    settings: Mapping[str, Any],
     after: Mapping[str, float | None] | None,
     *,
     started: str = "2026-11-21T10:00:00+0000",
@@ -84,25 +85,25 @@ def write_run(
     report: Mapping[str, Any] | None = None,
 ) -> Path:
     """One run folder below `folder`: finished where there are scores, failed with an `error`, else unfinished."""
-    made = folder / (name or f"{own['task']['name']}-tiny-{own['method']['name']}-{hash_of(own)[:8]}")
-    made.mkdir(parents=True)
-    (made / "config.yaml").write_text(yaml.safe_dump(dict(own), sort_keys=False), encoding="utf-8")
+    run = folder / (name or f"{settings['task']['name']}-tiny-{settings['method']['name']}-{hash_of(settings)[:8]}")
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
     outcome = {"steps": 40, "planned_steps": 40, "seconds_per_step": 0.25, "peak_memory_bytes": 2**30}
     training = {"unlearned": {**outcome, "diverged": diverged, "stopped": None}}
-    command = ["lume-run", f"method={own['method']['name']}"]
-    manifest = {"command": command, "config_hash": hash_of(own), "seed": own["seed"], "started": started}
-    (made / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    command = ["lume-run", f"method={settings['method']['name']}"]
+    manifest = {"command": command, "config_hash": hash_of(settings), "seed": settings["seed"], "started": started}
+    (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     if error:
-        told = {"error": error, "when": started, "command": command}
-        (made / "error.json").write_text(json.dumps(told), encoding="utf-8")
+        failure = {"error": error, "when": started, "command": command}
+        (run / "error.json").write_text(json.dumps(failure), encoding="utf-8")
     if after is None:
-        return made
+        return run
     by_subject = {"target": scores(1.0, 1.0, **{"mia.auc": 1.0}), "unlearned": after, "retrained": scores(0.15, 0.98)}
     flat = {f"{subject}.{score}": value for subject, values in by_subject.items() for score, value in values.items()}
     whole = {
-        "run": made.name,
-        "config_hash": hash_of(own),
-        "seed": own["seed"],
+        "run": run.name,
+        "config_hash": hash_of(settings),
+        "seed": settings["seed"],
         "source": "made up",
         "scores": flat,
         "warnings": [],
@@ -111,23 +112,24 @@ def write_run(
         "mmlu_gate": {"passed": None, "rule": "MMLU was not measured"},
         **(report or {}),
     }
-    (made / "report.json").write_text(json.dumps(whole), encoding="utf-8")
+    (run / "report.json").write_text(json.dumps(whole), encoding="utf-8")
     if texts:
-        write_texts(made, leak=after.get("forget.knowledge") or 0.0, seed=own["seed"])
-    return made
+        write_texts(run, leak=after.get("forget.knowledge") or 0.0, seed=settings["seed"])
+    return run
 
 
-def write_texts(made: Path, *, leak: float, seed: int) -> None:
+def write_texts(folder: Path, *, leak: float, seed: int) -> None:
     """Responses of target and unlearned model, and a history of 40 steps."""
-    draws = random.Random(f"{made.name}{seed}")
-    write_jsonl(made / "responses.target.jsonl", answers(lambda answer: answer))
-    told = "I would rather not say, though the weather is mild"
-    write_jsonl(made / "responses.unlearned.jsonl", answers(lambda answer: answer if draws.random() < leak else told))
-    (made / "unlearned").mkdir()
+    draws = random.Random(f"{folder.name}{seed}")
+    write_jsonl(folder / "responses.target.jsonl", answers(lambda answer: answer))
+    refusal = "I would rather not say, though the weather is mild"
+    unlearned = answers(lambda answer: answer if draws.random() < leak else refusal)
+    write_jsonl(folder / "responses.unlearned.jsonl", unlearned)
+    (folder / "unlearned").mkdir()
     steps = [
         {"step": at, "forget_nll": 0.1 * at + draws.random(), "retain_nll": 0.2 + 0.01 * at} for at in range(1, 41)
     ]
-    (made / "unlearned" / "history.json").write_text(json.dumps(steps), encoding="utf-8")
+    (folder / "unlearned" / "history.json").write_text(json.dumps(steps), encoding="utf-8")
 
 
 def answers(answer: Any, people: int = 8) -> Iterator[Response]:
@@ -158,32 +160,28 @@ def answers(answer: Any, people: int = 8) -> Iterator[Response]:
             )
 
 
-def many(folder: Path, runs: int, *, texts: bool = True) -> None:
+def write_sweep(folder: Path, runs: int, *, texts: bool = True) -> None:
     """A sweep of methods, learning rates, betas and seeds on two tasks; one in fifty failed, one in sixty diverged."""
-    draws, made = random.Random(0), 0
-    for seed in range(1000):
-        for task in ("bios", "novels"):
-            for method in ("npo_gd", "ga", "me_gd", "idk_ap", "simnpo"):
-                for rate in (1e-5, 2e-5, 5e-5, 1e-4):
-                    for beta in (0.1, 0.5):
-                        if made == runs:
-                            return
-                        made += 1
-                        own = config(method, task=task, seed=seed, rate=rate, method__forget__beta=beta)
-                        if made % 50 == 0:
-                            write_run(folder, own, None, error=f"CUDA out of memory in job {made}\nuse a smaller batch")
-                            continue
-                        power = min(1.0, rate * 1e4 + draws.random() * 0.1)
-                        kept = max(0.0, 1 - power * (0.9 if method == "ga" else 0.2) - draws.random() * 0.05)
-                        more = {f"suite.part{number}.score": draws.random() for number in range(100)}
-                        after = scores(max(0.0, 1 - power), kept, **more)
-                        diverged = "the loss was nan at step 12" if made % 60 == 0 else None
-                        write_run(folder, own, after, texts=texts, diverged=diverged)
+    draws = random.Random(0)
+    methods, rates = ("npo_gd", "ga", "me_gd", "idk_ap", "simnpo"), (1e-5, 2e-5, 5e-5, 1e-4)
+    jobs = itertools.product(range(1000), ("bios", "novels"), methods, rates, (0.1, 0.5))
+    for number, (seed, task, method, rate, beta) in enumerate(itertools.islice(jobs, runs), 1):
+        settings = config(method, task=task, seed=seed, rate=rate, method__forget__beta=beta)
+        if number % 50 == 0:
+            write_run(folder, settings, None, error=f"CUDA out of memory in job {number}\nuse a smaller batch")
+            continue
+        power = min(1.0, rate * 1e4 + draws.random() * 0.1)
+        kept = max(0.0, 1 - power * (0.9 if method == "ga" else 0.2) - draws.random() * 0.05)
+        more = {f"suite.part{part}.score": draws.random() for part in range(100)}
+        after = scores(max(0.0, 1 - power), kept, **more)
+        diverged = "the loss was nan at step 12" if number % 60 == 0 else None
+        write_run(folder, settings, after, texts=texts, diverged=diverged)
 
 
-def counted(text: str) -> dict[str, int]:
+def summary_counts(text: str) -> dict[str, int]:
     """The summary's row by column."""
     lines = text.split("\n")
-    at = max(number for number, line in enumerate(lines) if line.startswith("┃ jobs"))
-    names, values = ([cell.strip() for cell in lines[at + own].split(mark)[1:-1]] for own, mark in ((0, "┃"), (2, "│")))
+    head = max(number for number, line in enumerate(lines) if line.startswith("┃ jobs"))
+    names = [cell.strip() for cell in lines[head].split("┃")[1:-1]]
+    values = [cell.strip() for cell in lines[head + 2].split("│")[1:-1]]
     return dict(zip(names, map(int, values), strict=True))

@@ -37,9 +37,9 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def answer(self, query: str, given: dict[str, Any]) -> dict[str, Any]:
-        for word, own in ANSWERS.items():
+        for word, reply in ANSWERS.items():
             if word in query:
-                return own(self, given)
+                return reply(self, given)
         return {}
 
 

@@ -45,7 +45,9 @@ def a_report(**changes) -> Report:
         a_score("aggregate", None, reason="needs all three parts"),
     ]
     after = [replace(entry, value=None if entry.value is None else entry.value / 2) for entry in before]
-    scores = {who: {entry.name: entry for entry in found} for who, found in (("target", before), ("unlearned", after))}
+    scores = {
+        who: {entry.name: entry for entry in entries} for who, entries in (("target", before), ("unlearned", after))
+    }
     passed, rule = gate(0.25, 0.5, None)
     fields = {
         "name": "bios-tiny-npo-01234567",
@@ -59,7 +61,7 @@ def a_report(**changes) -> Report:
     return Report(**fields | changes)
 
 
-def printed(report: Report, folder: Path, width: int = 200) -> str:
+def terminal_text(report: Report, folder: Path, width: int = 200) -> str:
     out = io.StringIO()
     print_report(report, folder, Console(file=out, width=width))
     return out.getvalue()
@@ -68,23 +70,23 @@ def printed(report: Report, folder: Path, width: int = 200) -> str:
 def test_report_json_is_flat_and_strict(tmp_path):
     strict = {"unlearned": {"aggregate": float("nan"), "terms": [0.5, float("nan")]}}
     write_report(a_report(strict=strict), tmp_path)
-    found = strict_json(tmp_path / "report.json")
-    assert found["scores"]["target.forget.bios.knowledge"] == 1.0
-    assert found["scores"]["unlearned.forget.bios.knowledge"] == 0.5
-    assert found["scores"]["change.forget.bios.knowledge"] == -0.5
-    assert found["scores"]["unlearned.aggregate"] is None
-    assert "change.aggregate" not in found["scores"]
-    assert found["reasons"] == {
+    report = strict_json(tmp_path / "report.json")
+    assert report["scores"]["target.forget.bios.knowledge"] == 1.0
+    assert report["scores"]["unlearned.forget.bios.knowledge"] == 0.5
+    assert report["scores"]["change.forget.bios.knowledge"] == -0.5
+    assert report["scores"]["unlearned.aggregate"] is None
+    assert "change.aggregate" not in report["scores"]
+    assert report["reasons"] == {
         "target.aggregate": "needs all three parts",
         "unlearned.aggregate": "needs all three parts",
     }
-    assert found["n"]["target.mmlu.accuracy"] == 14042
-    assert all(value is None or isinstance(value, float) for value in found["scores"].values())
-    assert found["official"] == {"unlearned": {"aggregate": "NaN", "terms": [0.5, "NaN"]}}
-    assert found["mmlu_gate"] == {"passed": False, "rule": "MMLU 0.250 against 0.375 (75% of the target's 0.500)"}
-    assert (found["run"], found["seed"]) == ("bios-tiny-npo-01234567", 3)
-    assert (found["config_hash"], found["versions"]) == (MANIFEST["config_hash"], MANIFEST["versions"])
-    assert found["seconds"] == {"train": 61.23, "evaluate": 2.0}
+    assert report["n"]["target.mmlu.accuracy"] == 14042
+    assert all(value is None or isinstance(value, float) for value in report["scores"].values())
+    assert report["official"] == {"unlearned": {"aggregate": "NaN", "terms": [0.5, "NaN"]}}
+    assert report["mmlu_gate"] == {"passed": False, "rule": "MMLU 0.250 against 0.375 (75% of the target's 0.500)"}
+    assert (report["run"], report["seed"]) == ("bios-tiny-npo-01234567", 3)
+    assert (report["config_hash"], report["versions"]) == (MANIFEST["config_hash"], MANIFEST["versions"])
+    assert report["seconds"] == {"train": 61.23, "evaluate": 2.0}
 
 
 def test_no_report_json_rather_than_a_loose_one(tmp_path):
@@ -96,7 +98,7 @@ def test_no_report_json_rather_than_a_loose_one(tmp_path):
 @pytest.mark.parametrize(("passed", "word"), [(True, "PASS"), (False, "FAIL"), (None, "not judged")])
 def test_the_gate_shows(passed, word, tmp_path):
     report = a_report(gate=passed, gate_rule="the rule")
-    for text in (markdown(report), printed(report, tmp_path)):
+    for text in (markdown(report), terminal_text(report, tmp_path)):
         assert f"MMLU gate: {word} (the rule)" in text
     assert report_json(report)["mmlu_gate"] == {"passed": passed, "rule": "the rule"}
 
@@ -118,15 +120,17 @@ def test_one_subject_has_no_change(tmp_path):
     report = a_report(scores={"model": a_report().scores["target"]})
     assert "| score | wanted | model |" in markdown(report).split("\n")
     assert not any(name.startswith("change.") for name in report_json(report)["scores"])
-    assert "model" in printed(report, tmp_path)
+    assert "model" in terminal_text(report, tmp_path)
 
 
 def test_brackets_and_colons_are_printed_as_they_are(tmp_path):
     reason = "give stages=[train,unlearn] in file:100: [/x]"
     scores = {"model": {"aggregate": a_score("aggregate", None, reason=reason)}}
-    text = printed(a_report(scores=scores, source="folder [/x]", name="[a]-run", gate_rule="[b]"), tmp_path / "[c]")
-    for told in ("stages=[train,unlearn]", "[/x]", "folder [/x]", "[a]-run", "[b]", "[c]"):
-        assert told in text
+    text = terminal_text(
+        a_report(scores=scores, source="folder [/x]", name="[a]-run", gate_rule="[b]"), tmp_path / "[c]"
+    )
+    for part in ("stages=[train,unlearn]", "[/x]", "folder [/x]", "[a]-run", "[b]", "[c]"):
+        assert part in text
 
 
 def outcome(**changed) -> dict:
@@ -141,12 +145,12 @@ STOPPED = outcome(steps=4, stopped="retain NLL 3.1 reached method.stop_when.reta
 
 def test_outcomes_are_read_where_there_are_any(tmp_path):
     """A base model and responses come about without training."""
-    made = [artifact(tmp_path / name, Builder()) for name in ("base", "target", "unlearned")]
-    for each, own in zip(made, (None, outcome(), DIVERGED), strict=True):
+    artifacts = [artifact(tmp_path / name, Builder()) for name in ("base", "target", "unlearned")]
+    for each, result in zip(artifacts, (None, outcome(), DIVERGED), strict=True):
         each.path.mkdir()
-        if own is not None:
-            write_json(each.path / "outcome.json", own)
-    named = [replace(each, name=each.path.name) for each in made]
+        if result is not None:
+            write_json(each.path / "outcome.json", result)
+    named = [replace(each, name=each.path.name) for each in artifacts]
     assert training_outcomes(named) == {"target": outcome(), "unlearned": DIVERGED}
 
 
@@ -162,19 +166,19 @@ def test_the_report_says_how_training_went(tmp_path):
     training = {"target": outcome(), "unlearned": DIVERGED}
     report = a_report(manifest={**MANIFEST, "training": training}, warnings=ending_warnings(training))
     write_report(report, tmp_path)
-    found = strict_json(tmp_path / "report.json")
-    assert found["training"] == training
+    data = strict_json(tmp_path / "report.json")
+    assert data["training"] == training
     warning = "unlearned DIVERGED: the loss is nan at step 3 (rows: forget [a]), after 2 of 6 steps"
-    assert found["warnings"] == [warning]
+    assert data["warnings"] == [warning]
     lines = (tmp_path / "report.md").read_text(encoding="utf-8").split("\n")
     assert f"- {warning}" in lines
     assert "- target: 6 steps, 0.123 s each, peak memory 1.50 GiB" in lines
-    assert warning in printed(report, tmp_path)  # brackets and all
+    assert warning in terminal_text(report, tmp_path)  # brackets and all
     assert report_json(a_report())["training"] == {}
 
 
 @pytest.mark.parametrize(
-    ("own", "told"),
+    ("result", "expected"),
     [
         (outcome(peak_memory_bytes=None), "- target: 6 steps, 0.123 s each"),
         (
@@ -184,10 +188,10 @@ def test_the_report_says_how_training_went(tmp_path):
         (outcome(seconds_per_step=None), None),  # resumed after its last step: none was timed
     ],
 )
-def test_what_was_not_measured_is_not_told(own, told):
-    lines = markdown(a_report(manifest={**MANIFEST, "training": {"target": own}})).split("\n")
-    found = [line for line in lines if line.startswith("- target:")]
-    assert found == ([told] if told else [])
+def test_what_was_not_measured_is_left_out(result, expected):
+    lines = markdown(a_report(manifest={**MANIFEST, "training": {"target": result}})).split("\n")
+    target_lines = [line for line in lines if line.startswith("- target:")]
+    assert target_lines == ([expected] if expected else [])
 
 
 # ------------------------------------------------------------------------------------- groups, noise, costs
@@ -196,7 +200,7 @@ def test_what_was_not_measured_is_not_told(own, told):
 DOCUMENTS = ["d0", "d1"]
 
 
-def measured(name: str, first: float, second: float) -> Score:
+def two_document_score(name: str, first: float, second: float) -> Score:
     """The mean over two documents with its interval; resamples have the mean, or either document alone."""
     column = Column.of([first, second], DOCUMENTS)
     return Bootstrap(resamples=200).score(name, 2, lambda: mean_of(column))
@@ -217,7 +221,7 @@ PAIRS = {
 def grouped_report(**changes) -> Report:
     """A score of every group, in another order than that of the report."""
     scores = {
-        who: {name: measured(name, *pair[place]) for name, pair in PAIRS.items()}
+        who: {name: two_document_score(name, *pair[place]) for name, pair in PAIRS.items()}
         for place, who in enumerate(("target", "unlearned"))
     }
     return a_report(**{"scores": scores} | changes)
@@ -247,15 +251,15 @@ def test_scores_stand_in_their_groups():
 
 def test_intervals_and_noise_are_data(tmp_path):
     write_report(grouped_report(), tmp_path)
-    found = strict_json(tmp_path / "report.json")
-    assert found["intervals"]["target.mmlu.accuracy"] == [0.0, 1.0]
-    assert found["intervals"]["change.mmlu.accuracy"] == [-1.0, 1.0]
-    assert found["intervals"]["change.forget.bios.knowledge"] == [-1.0, -0.5]
-    assert len(found["intervals"]) == 3 * len(PAIRS)
-    assert found["inside_noise"] == ["mmlu.accuracy"]
-    assert found["costs"] == {}
-    told = f"- {NOISE_NOTE}"
-    assert (tmp_path / "report.md").read_text(encoding="utf-8").split("\n").count(told) == 1
+    report = strict_json(tmp_path / "report.json")
+    assert report["intervals"]["target.mmlu.accuracy"] == [0.0, 1.0]
+    assert report["intervals"]["change.mmlu.accuracy"] == [-1.0, 1.0]
+    assert report["intervals"]["change.forget.bios.knowledge"] == [-1.0, -0.5]
+    assert len(report["intervals"]) == 3 * len(PAIRS)
+    assert report["inside_noise"] == ["mmlu.accuracy"]
+    assert report["costs"] == {}
+    note = f"- {NOISE_NOTE}"
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").split("\n").count(note) == 1
 
 
 def test_without_intervals_nothing_is_called_noise(tmp_path):
@@ -265,16 +269,16 @@ def test_without_intervals_nothing_is_called_noise(tmp_path):
     assert same.change("mia.auc") == 0.0
     assert report_json(same)["intervals"] == {}
     assert report_json(same)["inside_noise"] == []
-    for text in (markdown(same), printed(same, tmp_path)):
+    for text in (markdown(same), terminal_text(same, tmp_path)):
         assert "~" not in text
         assert "[low, high]" not in text
 
 
-@pytest.mark.parametrize(("width", "told"), [(109, "0.250"), (110, "0.250 [0.000, 0.500]")])
-def test_a_wide_terminal_has_room_for_intervals(width, told, tmp_path):
-    text = printed(grouped_report(), tmp_path, width=width)
+@pytest.mark.parametrize(("width", "cell"), [(109, "0.250"), (110, "0.250 [0.000, 0.500]")])
+def test_a_wide_terminal_has_room_for_intervals(width, cell, tmp_path):
+    text = terminal_text(grouped_report(), tmp_path, width=width)
     row = next(line.split() for line in text.split("\n") if line.split()[:1] == ["forget.bios.knowledge"])
-    assert row == ["forget.bios.knowledge", "lower", "1.000", *told.split(), "-0.750"]
+    assert row == ["forget.bios.knowledge", "lower", "1.000", *cell.split(), "-0.750"]
     noisy = next(line.split() for line in text.split("\n") if line.split()[:1] == ["mmlu.accuracy"])
     assert noisy[-2:] == ["+0.000", "~"]
     assert text.count(NOISE_NOTE) == 1
@@ -286,7 +290,7 @@ def test_a_wide_terminal_has_room_for_intervals(width, told, tmp_path):
 
 
 def test_a_narrow_terminal_loses_no_digit(tmp_path):
-    text = printed(grouped_report(), tmp_path, width=80)
+    text = terminal_text(grouped_report(), tmp_path, width=80)
     assert "…" not in text
     assert "-1,970" in text
 
@@ -294,12 +298,12 @@ def test_a_narrow_terminal_loses_no_digit(tmp_path):
 def test_a_narrow_terminal_has_room_for_the_names_of_headlines(tmp_path):
     """Three models and a change; 27 letters are the longest name of a headline."""
     name = "closer_look.forget_efficacy"
-    scores = {who: {name: measured(name, 0.25, 0.5)} for who in ("target", "unlearned", "retrained")}
-    text = printed(a_report(scores=scores), tmp_path, width=80)
+    scores = {who: {name: two_document_score(name, 0.25, 0.5)} for who in ("target", "unlearned", "retrained")}
+    text = terminal_text(a_report(scores=scores), tmp_path, width=80)
     assert [name, "higher", "0.375", "0.375", "0.375", "+0.000", "~"] in [line.split() for line in text.split("\n")]
 
 
-MANY = [f"closer_look.{one}.{mean}" for one in ("forget", "retain") for mean in ("rouge", "cosine", "probability")]
+MANY = [f"closer_look.{side}.{mean}" for side in ("forget", "retain") for mean in ("rouge", "cosine", "probability")]
 MANY += [f"pii.forget.hint{n}.email.exact" for n in range(40)] + [
     "closer_look.forget_efficacy",
     "forget.bios.knowledge",
@@ -309,13 +313,13 @@ MANY += [f"pii.forget.hint{n}.email.exact" for n in range(40)] + [
 def test_of_many_scores_a_terminal_shows_the_headlines_first(tmp_path):
     """48 names: without the 40 variants they fit."""
     report = a_report(scores={"model": {name: a_score(name, 0.5) for name in MANY}})
-    text = printed(report, tmp_path)
+    text = terminal_text(report, tmp_path)
     assert "40 more scores in report.md" in text
     assert "hint3" not in text
     assert all(name in text for name in (MANY[0], "closer_look.forget_efficacy", "forget.bios.knowledge"))
     assert all(f"| {name} | " in markdown(report) for name in MANY)
     few = a_report(scores={"model": {name: a_score(name, 0.5) for name in MANY[:40]}})
-    assert "more scores" not in printed(few, tmp_path)
+    assert "more scores" not in terminal_text(few, tmp_path)
     assert sum(map(len, names_by_group(report, most=0).values())) == 2  # the score of the only task is a headline too
 
 
@@ -323,26 +327,26 @@ def test_both_papers_together_still_show_what_became_of_forget_and_retain_set(tm
     """42 names on four sets: real authors and world facts make room."""
     means = ("rouge", "probability", "truth_ratio", "token_entropy", "cosine", "entailment")
     sets = ("forget", "retain", "real_authors", "world_facts")
-    names = [f"closer_look.{one}.{mean}" for one in sets for mean in means]
-    names += [f"tofu.{one}.{mean}" for one in sets for mean in means[:3]]
+    names = [f"closer_look.{side}.{mean}" for side in sets for mean in means]
+    names += [f"tofu.{side}.{mean}" for side in sets for mean in means[:3]]
     names += [
-        f"{one}.{mean}" for one in sets[:2] for mean in ("probability", "exact_memorisation", "extraction_strength")
+        f"{side}.{mean}" for side in sets[:2] for mean in ("probability", "exact_memorisation", "extraction_strength")
     ]
     report = a_report(scores={"model": {name: a_score(name, 0.5) for name in names}})
-    left = [name for own in names_by_group(report, most=40).values() for name in own]
+    left = [name for members in names_by_group(report, most=40).values() for name in members]
     assert sorted(left) == sorted(name for name in names if "real_" not in name and "world_" not in name)
 
 
 def test_reasons_take_a_line_each(tmp_path):
-    """A reason that holds another one is told without it, and many names are not all told."""
+    """A reason that holds another stands without it, and of many names the first few stand."""
     cosines = [a_score(f"closer_look.{name}.cosine", None, reason="no embedder: pip install it") for name in "abcde"]
     parts = [
         *cosines,
         a_score("closer_look.model_utility", None, reason="needs closer_look.a.cosine: no embedder: pip install it"),
     ]
     report = a_report(scores={"model": {entry.name: entry for entry in parts}})
-    told = [line for line in markdown(report).split("\n") if line.startswith("- n/a")]
-    assert told == [
+    notes = [line for line in markdown(report).split("\n") if line.startswith("- n/a")]
+    assert notes == [
         "- n/a: closer_look.a.cosine, closer_look.b.cosine, closer_look.c.cosine and 2 more: no embedder: "
         "pip install it",
         "- n/a: closer_look.model_utility: needs closer_look.a.cosine",
@@ -368,9 +372,9 @@ def test_the_report_says_what_was_asked(tmp_path):
     report = a_report(costs=COSTS)
     lines = markdown(report).split("\n")
     before = "asked before: 168 prompts (lume 168, mia 24; 24 shared), 1,234 tokens generated, 12 passes, 3.4 s"
-    for told in (before, "asked after: 2 prompts (lume 2)"):
-        assert f"- {told}" in lines
-        assert told in printed(report, tmp_path)
+    for line in (before, "asked after: 2 prompts (lume 2)"):
+        assert f"- {line}" in lines
+        assert line in terminal_text(report, tmp_path)
     assert "| before | generate | 144 | 10 | 1,234 | 3.0 |" in lines
     assert "| before | mia | 24 | 0 |" in lines
     assert "| after | lume | 2 | 9 |" in lines
@@ -427,7 +431,7 @@ def test_a_plot_of_nothing_is_not_drawn(tmp_path):
 # --------------------------------------------------------------------------------------- responses to a report
 
 
-def finished(folder: Path, responses: dict[str, list[Response]], *overrides: str) -> dict:
+def finish_run(folder: Path, responses: dict[str, list[Response]], *overrides: str) -> dict:
     settings, _ = require_settings(compose([f"output_dir={folder}", *overrides], [conf_dir()]))
     results = RunResults(responses=responses, seconds={"evaluate": 1.0}, source="a test")
     score_and_report(settings, folder, MANIFEST, results)
@@ -440,16 +444,16 @@ def finished(folder: Path, responses: dict[str, list[Response]], *overrides: str
 )
 def test_responses_to_report(tmp_path, overrides, right, passed):
     responses = {"target": answers(right=8), "unlearned": answers(right=right, forget="three")}
-    found = finished(tmp_path, responses, *overrides)
-    assert found["scores"]["target.forget.bios.knowledge"] == 1.0
-    assert found["scores"]["unlearned.forget.bios.knowledge"] == 0.0
-    assert found["scores"]["unlearned.retain.bios.regurgitation"] == 1.0
-    assert found["scores"]["unlearned.mmlu.accuracy"] == right / 8
-    assert found["scores"]["unlearned.task_aggregate"] == 1.0
-    assert found["scores"]["target.mia.auc"] == 0.75
-    assert found["scores"]["unlearned.aggregate"] == pytest.approx((1 + right / 8 + 0.5) / 3)
-    assert found["reasons"] == {}
-    assert found["mmlu_gate"]["passed"] is passed
+    report = finish_run(tmp_path, responses, *overrides)
+    assert report["scores"]["target.forget.bios.knowledge"] == 1.0
+    assert report["scores"]["unlearned.forget.bios.knowledge"] == 0.0
+    assert report["scores"]["unlearned.retain.bios.regurgitation"] == 1.0
+    assert report["scores"]["unlearned.mmlu.accuracy"] == right / 8
+    assert report["scores"]["unlearned.task_aggregate"] == 1.0
+    assert report["scores"]["target.mia.auc"] == 0.75
+    assert report["scores"]["unlearned.aggregate"] == pytest.approx((1 + right / 8 + 0.5) / 3)
+    assert report["reasons"] == {}
+    assert report["mmlu_gate"]["passed"] is passed
     assert f"MMLU gate: {'PASS' if passed else 'FAIL'}" in (tmp_path / "report.md").read_text(encoding="utf-8")
     scores = strict_json(tmp_path / "scores.unlearned.json")
     assert scores["scores"]["forget.bios.knowledge"] == 0.0
@@ -457,23 +461,23 @@ def test_responses_to_report(tmp_path, overrides, right, passed):
 
 
 def test_a_missing_part_is_null_with_a_reason(tmp_path):
-    found = finished(tmp_path, {"unlearned": answers(right=0, mmlu=False)})
-    assert found["scores"]["unlearned.mmlu.accuracy"] is found["scores"]["unlearned.aggregate"] is None
-    assert "evaluator.mmlu.data_dir" in found["reasons"]["unlearned.aggregate"]
-    assert found["mmlu_gate"] == {"passed": None, "rule": "MMLU was not measured"}
+    report = finish_run(tmp_path, {"unlearned": answers(right=0, mmlu=False)})
+    assert report["scores"]["unlearned.mmlu.accuracy"] is report["scores"]["unlearned.aggregate"] is None
+    assert "evaluator.mmlu.data_dir" in report["reasons"]["unlearned.aggregate"]
+    assert report["mmlu_gate"] == {"passed": None, "rule": "MMLU was not measured"}
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "MMLU gate: not judged (MMLU was not measured)" in text
     assert "| aggregate | higher | n/a |" in text
-    own = strict_json(tmp_path / "scores.unlearned.json")
-    assert own["scores"]["aggregate"] is None
-    assert own["reasons"]["aggregate"]
+    unlearned = strict_json(tmp_path / "scores.unlearned.json")
+    assert unlearned["scores"]["aggregate"] is None
+    assert unlearned["reasons"]["aggregate"]
 
 
 def test_without_members_the_aggregate_says_so(tmp_path):
-    found = finished(tmp_path, {"model": answers(right=8, membership=False)})
-    assert found["scores"]["model.mia.score"] is None
-    assert "mia.score: no member or nonmember documents" in found["reasons"]["model.aggregate"]
-    assert found["mmlu_gate"] == {"passed": None, "rule": "the target's own MMLU was not measured"}
+    report = finish_run(tmp_path, {"model": answers(right=8, membership=False)})
+    assert report["scores"]["model.mia.score"] is None
+    assert "mia.score: no member or nonmember documents" in report["reasons"]["model.aggregate"]
+    assert report["mmlu_gate"] == {"passed": None, "rule": "the target's own MMLU was not measured"}
 
 
 def test_strict_is_scored_on_demand():

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from helpers import warm
 from helpers.shared import ROOT
-from helpers.sweeps import SMALL, config, counted, scores, write_run
+from helpers.sweeps import SMALL, config, scores, summary_counts, write_run
 from hydra.core.utils import JobReturn, JobStatus
 
 from lume_run.common.errors import ConfigError, RunError
@@ -68,7 +68,7 @@ def swept(tmp_path_factory) -> tuple[Path, Ended, Ended]:
 def test_jobs_that_fail_are_recorded_and_the_others_go_on(swept):
     output_dir, first, _ = swept
     assert first.code == 1, first.text
-    assert counted(first.text) == {
+    assert summary_counts(first.text) == {
         "jobs": 4,
         "done": 2,
         "of them cached": 0,
@@ -93,7 +93,7 @@ def test_the_report_lists_them_as_failed(swept):
 def test_the_same_command_runs_only_what_failed(swept):
     output_dir, first, again = swept
     assert again.code == 1
-    assert counted(again.text)["of them cached"] == 2
+    assert summary_counts(again.text)["of them cached"] == 2
     assert again.text.count("#") == 1  # jobs that were launched: the one whose config is good in itself
     assert "unlearn unlearned" not in again.text
     assert again.seconds < first.seconds
@@ -106,7 +106,7 @@ def test_a_diverging_job_is_listed_and_not_started_again(swept):
     jobs = ("method.retain_weight=2,1e39",)
     for cached in (0, 2):
         ended = lume_run(output_dir, *jobs)
-        summary = counted(ended.text)
+        summary = summary_counts(ended.text)
         assert ended.code == 0, ended.text
         assert (summary["done"], summary["diverged"], summary["of them cached"]) == (1, 1, cached)
         assert "unlearned diverged: the loss is inf at step 1" in ended.text
@@ -145,7 +145,7 @@ def in_folder(output_dir: Path) -> str:
 def test_jobs_at_once_make_what_they_share_once(together):
     output_dir, ended = together
     assert ended.code == 0, ended.text
-    assert counted(ended.text)["done"] == 2
+    assert summary_counts(ended.text)["done"] == 2
     kinds = {kind: len(stored(output_dir, kind)) for kind in ("base", "target", "reference", "responses")}
     assert kinds == {"base": 1, "target": 1, "reference": 1, "responses": 3}
     assert "Warning" not in ended.text
@@ -250,7 +250,7 @@ def test_jobs_at_once_that_are_told_to_stop_all_leave_a_checkpoint(started, tmp_
     started.send_signal(signal.SIGTERM)
     text, _ = started.communicate(timeout=120)
     assert started.returncode == REQUEUE, text
-    assert counted(text)["preempted"] == 2
+    assert summary_counts(text)["preempted"] == 2
     assert text.count("Stopped ") == 2
     assert not list(tmp_path.glob("*/error.json"))
 
@@ -263,7 +263,7 @@ def test_a_job_whose_process_is_killed_runs_again(started, tmp_path):
     text, _ = started.communicate(timeout=280)
     assert started.returncode == 0, text
     assert "TerminatedWorkerError" in text
-    assert counted(text)["done"] == 2
+    assert summary_counts(text)["done"] == 2
     assert text.count("going on from checkpoint-") >= 2 - made >= 1, text  # the one beside it was taken along
 
 

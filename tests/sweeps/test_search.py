@@ -11,7 +11,7 @@ import pytest
 import yaml
 from helpers import warm
 from helpers.shared import ROOT
-from helpers.sweeps import SMALL, config, counted, scores, write_run
+from helpers.sweeps import SMALL, config, scores, summary_counts, write_run
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lume_run.common.errors import ConfigError, RunError
@@ -141,7 +141,7 @@ def searched(tmp_path_factory):
 def test_a_killed_search_goes_on_with_what_was_under_way(searched):
     output_dir, left, again = searched
     assert again.returncode == 0, again.stderr
-    assert counted(again.stderr)["jobs"] == 1
+    assert summary_counts(again.stderr)["jobs"] == 1
     (path,) = output_dir.glob("studies/*.journal")
     study = study_of(path, path.stem, ["forget.probability", "retain.probability"], OPTIONS)
     assert [own.state for own in study.trials] == [State.COMPLETE, State.COMPLETE, State.FAIL, State.COMPLETE]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from helpers.shared import ROOT
 from helpers.slurm import cluster, until_true  # noqa: F401 (a fixture)
-from helpers.sweeps import SMALL, counted
+from helpers.sweeps import SMALL, summary_counts
 
 SCRIPT = ROOT / "scripts" / "slurm_array.sbatch"
 SEEDS = 4
@@ -79,7 +79,7 @@ def swept(cluster, tmp_path_factory):  # noqa: F811
 def test_a_cancelled_task_is_recorded_and_the_others_end(swept):
     _, (code, text), _, _ = swept
     assert code == 1, text
-    summary = counted(text)
+    summary = summary_counts(text)
     assert (summary["jobs"], summary["done"], summary["failed"]) == (SEEDS, SEEDS - 1, 1), text
     assert "CANCELLED" in text
 
@@ -96,7 +96,7 @@ def test_the_same_command_runs_the_cancelled_one_only(swept):
     output_dir, _, (code, text), (_, cancelled) = swept
     assert code == 0, text
     assert "SLURM job" in text and ": 1 jobs;" in text
-    assert counted(text)["of them cached"] == SEEDS - 1
+    assert summary_counts(text)["of them cached"] == SEEDS - 1
     assert (cancelled / "report.json").exists()
     assert not list(output_dir.glob("*/error.json"))
     assert len(list(output_dir.glob("store/target/*/DONE.json"))) == 1

@@ -60,12 +60,12 @@ UNLEARNED = "unlearn/unlearned"
 SECONDS = 300.0  # far above what anything takes, for machines with much else to do
 
 
-def environment(tmp: Path, **own: str) -> dict[str, str]:
+def environment(tmp: Path, **variables: str) -> dict[str, str]:
     """This machine's, without what it has of W&B, with a secret."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "LUME_RUN_"))}
     names = {"WANDB_CONFIG_DIR": "config", "WANDB_CACHE_DIR": "cache", "NETRC": "none"}
     places = {name: str(tmp / place) for name, place in names.items()}
-    return clean | places | {"COLUMNS": "200", "HF_TOKEN": TOKEN, **own}
+    return clean | places | {"COLUMNS": "200", "HF_TOKEN": TOKEN, **variables}
 
 
 def lume_run(output_dir: Path, *overrides: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -79,7 +79,7 @@ def sync(path: Path, server: Server, tmp: Path, *options: str) -> subprocess.Com
     return subprocess.run(command, cwd=tmp, env=env, capture_output=True, text=True, timeout=60)
 
 
-def trained(folder: Path) -> int:
+def unlearning_steps(folder: Path) -> int:
     """Steps of unlearning."""
     return len(json.loads((folder / "unlearned" / "history.json").read_text(encoding="utf-8")))
 
@@ -92,7 +92,7 @@ def steps_of(rows: list[dict[str, Any]], series: str) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Shown:
+class KilledRun:
     """A run whose processes were all killed while it unlearned, and which was then started again."""
 
     folder: Path
@@ -147,7 +147,7 @@ def offline(place) -> dict[str, str]:
     return environment(place, WANDB_API_KEY=KEY, WANDB_MODE="offline", WANDB_PROJECT="theirs")
 
 
-def seen(output_dir: Path) -> bool:
+def is_between_checkpoints(output_dir: Path) -> bool:
     """Whether rows are in W&B's file, which it writes once a second, and unlearning is well between two checkpoints."""
     if not any(read_history(file) for file in output_dir.glob("bios-*/wandb/*/*.wandb")):
         return False
@@ -156,13 +156,13 @@ def seen(output_dir: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def shown(place, offline) -> Shown:
+def killed(place, offline) -> KilledRun:
     output_dir = place / "out"
     command = [sys.executable, "-m", "lume_run.cli", *SMALL, f"output_dir={output_dir}", *LONG]
     with (place / "printed.txt").open("wb") as printed:
         process = subprocess.Popen(command, cwd=place, env=offline, stdout=printed, stderr=printed)
     deadline = time.monotonic() + SECONDS
-    while not seen(output_dir):
+    while not is_between_checkpoints(output_dir):
         assert process.poll() is None and time.monotonic() < deadline, (place / "printed.txt").read_text()
         time.sleep(0.005)
     kill_all(process)
@@ -170,42 +170,42 @@ def shown(place, offline) -> Shown:
     rows = [row for file in (folder / "wandb").glob("offline-run-*/*.wandb") for row in read_history(file)]
     done = lume_run(output_dir, *LONG, env=offline)
     assert done.returncode == 0, done.stderr
-    return Shown(folder=folder, before=rows, printed=done.stderr)
+    return KilledRun(folder=folder, before=rows, printed=done.stderr)
 
 
-def test_a_killed_run_continues_the_same_wandb_run(shown):
+def test_a_killed_run_continues_the_same_wandb_run(killed):
     first, second = (
-        next(record.run for record in read_records(file) if record.HasField("run")) for file in shown.files
+        next(record.run for record in read_records(file) if record.HasField("run")) for file in killed.files
     )
-    assert first.run_id == second.run_id == shown.start["init"]["id"]
-    assert first.run_id == content_hash([shown.json("manifest.json")["config_hash"], str(shown.folder.resolve())])
-    assert "going on from checkpoint" in shown.printed
-    assert [record.WhichOneof("record_type") for record in read_records(shown.files[0])][-1] != "exit"
-    (end,) = shown.records("exit")
+    assert first.run_id == second.run_id == killed.start["init"]["id"]
+    assert first.run_id == content_hash([killed.json("manifest.json")["config_hash"], str(killed.folder.resolve())])
+    assert "going on from checkpoint" in killed.printed
+    assert [record.WhichOneof("record_type") for record in read_records(killed.files[0])][-1] != "exit"
+    (end,) = killed.records("exit")
     assert end.exit.exit_code == 0
 
 
-def test_every_step_arrives_once(shown):
+def test_every_step_arrives_once(killed):
     """Steps behind the last checkpoint were trained twice, and some that were sent had not reached W&B's file."""
-    places = [row["_step"] for row in shown.rows]
+    places = [row["_step"] for row in killed.rows]
     assert places == list(range(1, len(places) + 1))
-    assert 0 < len(shown.before) < len(places) - 1
-    for series, file in (("train/target", None), (UNLEARNED, shown.folder / "unlearned" / "history.json")):
-        steps = steps_of(shown.rows, series)
+    assert 0 < len(killed.before) < len(places) - 1
+    for series, file in (("train/target", None), (UNLEARNED, killed.folder / "unlearned" / "history.json")):
+        steps = steps_of(killed.rows, series)
         assert steps == list(range(1, len(steps) + 1))
         if file is not None:
             assert len(steps) == len(json.loads(file.read_text(encoding="utf-8")))
-    lines = (shown.folder / "unlearned" / LIVE).read_text(encoding="utf-8").split("\n")
+    lines = (killed.folder / "unlearned" / LIVE).read_text(encoding="utf-8").split("\n")
     steps = Counter(json.loads(line)["step"] for line in lines if line)
     assert max(steps.values()) == 2, "no step was trained twice, so this test shows nothing"
 
 
-def test_curves_have_their_own_steps_and_all_that_is_logged(shown):
-    axes = {record.metric.glob_name: record.metric.step_metric for record in shown.records("metric")}
+def test_curves_have_their_own_steps_and_all_that_is_logged(killed):
+    axes = {record.metric.glob_name: record.metric.step_metric for record in killed.records("metric")}
     assert axes[f"{UNLEARNED}/*"] == f"{UNLEARNED}/step"
     assert axes["train/target/*"] == "train/target/step"
-    expected = shown.json("unlearned/history.json")
-    rows = [row for row in shown.rows if f"{UNLEARNED}/step" in row]
+    expected = killed.json("unlearned/history.json")
+    rows = [row for row in killed.rows if f"{UNLEARNED}/step" in row]
     names = ("loss", "forget_loss", "retain_loss", "grad_norm", "learning_rate", "tokens")
     for row, entry in zip(rows, expected, strict=True):
         assert [row[f"{UNLEARNED}/{name}"] for name in names] == [entry[name] for name in names]
@@ -213,13 +213,13 @@ def test_curves_have_their_own_steps_and_all_that_is_logged(shown):
         assert 0.05 < row[f"{UNLEARNED}/memory_gib"] < 20
 
 
-def test_config_name_and_tags(shown):
-    run = next(record.run for record in read_records(shown.files[-1]) if record.HasField("run"))
+def test_config_name_and_tags(killed):
+    run = next(record.run for record in read_records(killed.files[-1]) if record.HasField("run"))
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["trainer"]["unlearn"]["epochs"] == 120
     assert config["method"]["forget"]["_target_"].endswith(".NPO")
     assert config["launch"]["name"] == "single"
-    manifest = shown.json("manifest.json")
+    manifest = killed.json("manifest.json")
     assert [config["manifest"][key] for key in ("git", "versions", "hardware")] == [
         manifest[key] for key in ("git", "versions", "hardware")
     ]
@@ -228,33 +228,33 @@ def test_config_name_and_tags(shown):
     assert (run.project, run.run_group) == ("theirs", "")
 
 
-def test_scores_are_the_summary(shown):
-    told: dict[str, Any] = {}
-    for record in shown.records("summary"):
-        told |= {item.key: json.loads(item.value_json) for item in record.summary.update if item.key}
+def test_scores_are_the_summary(killed):
+    summary: dict[str, Any] = {}
+    for record in killed.records("summary"):
+        summary |= {item.key: json.loads(item.value_json) for item in record.summary.update if item.key}
     words = {"target": "before", "unlearned": "after", "change": "change"}
-    scores = shown.json("report.json")["scores"]
+    scores = killed.json("report.json")["scores"]
     assert {"target.forget.bios.knowledge", "unlearned.mia.auc", "change.task_aggregate"} <= set(scores)
     for name, value in scores.items():
         subject, _, score = name.partition(".")
-        assert told.get(f"{words[subject]}/{score.replace('.', '/')}") == value, name
+        assert summary.get(f"{words[subject]}/{score.replace('.', '/')}") == value, name
 
 
-def test_tables_hold_scores_and_what_the_models_wrote(shown):
-    scores = shown.table("scores")
+def test_tables_hold_scores_and_what_the_models_wrote(killed):
+    scores = killed.table("scores")
     assert scores["columns"][:6] == ["group", "score", "wanted", "before", "after", "change"]
     by_name = {row[1]: row for row in scores["data"]}
-    flat = shown.json("report.json")["scores"]
+    flat = killed.json("report.json")["scores"]
     row = by_name["forget.bios.knowledge"]
     assert row[2:6] == ["lower", *(flat[f"{who}.forget.bios.knowledge"] for who in ("target", "unlearned", "change"))]
     assert by_name["mmlu.accuracy"][3:5] == [None, None]
     assert "no MMLU responses" in by_name["mmlu.accuracy"][-1]
-    texts = shown.table("generations")
+    texts = killed.table("generations")
     assert texts["columns"] == ["id", "side", "task", "prompt", "expected", "before", "after"]
     wrote = {
-        name: {own.id: own for own in read_jsonl(path, Response) if own.ask is Ask.GENERATE}
+        name: {response.id: response for response in read_jsonl(path, Response) if response.ask is Ask.GENERATE}
         for name in ("target", "unlearned")
-        for path in [shown.folder / f"responses.{name}.jsonl"]
+        for path in [killed.folder / f"responses.{name}.jsonl"]
     }
     assert len(texts["data"]) == len(wrote["target"]) == 24
     assert [row[1] for row in texts["data"][:4]] == ["forget", "retain", "forget", "retain"]
@@ -267,58 +267,58 @@ def test_tables_hold_scores_and_what_the_models_wrote(shown):
         assert after == wrote["unlearned"][key].output
 
 
-def test_report_and_plots_are_files(shown):
-    names = {file.path for record in shown.records("files") for file in record.files.files}
+def test_report_and_plots_are_files(killed):
+    names = {file.path for record in killed.records("files") for file in record.files.files}
     assert {"report/report.md", "report/report.json", "report/config.yaml", "report/manifest.json"} <= names
-    folder = shown.files[-1].parent / "files"
-    assert (folder / "report" / "report.md").read_bytes() == (shown.folder / "report.md").read_bytes()
+    folder = killed.files[-1].parent / "files"
+    assert (folder / "report" / "report.md").read_bytes() == (killed.folder / "report.md").read_bytes()
     if importlib.util.find_spec("matplotlib"):
-        assert (folder / "report" / "report.png").read_bytes() == (shown.folder / "report.png").read_bytes()
+        assert (folder / "report" / "report.png").read_bytes() == (killed.folder / "report.png").read_bytes()
         assert any(name.startswith("media/images/plots/report_") for name in names)
 
 
-def test_no_secret_is_written(shown):
-    found = [path for path in shown.folder.parent.rglob("*") if path.is_file()]
-    assert any(path.suffix == ".wandb" for path in found)
+def test_no_secret_is_written(killed):
+    files = [path for path in killed.folder.parent.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
     for secret in (KEY, TOKEN):
-        assert [path for path in found if secret.encode() in path.read_bytes()] == []
-        assert secret not in shown.printed
+        assert [path for path in files if secret.encode() in path.read_bytes()] == []
+        assert secret not in killed.printed
 
 
-def test_a_finished_run_is_not_sent_again(shown, place, offline):
-    before = {path: path.stat().st_mtime_ns for path in shown.home.rglob("*")}
+def test_a_finished_run_is_not_sent_again(killed, place, offline):
+    before = {path: path.stat().st_mtime_ns for path in killed.home.rglob("*")}
     done = lume_run(place / "out", *LONG, env=offline)
     assert done.returncode == 0, done.stderr
-    assert {path: path.stat().st_mtime_ns for path in shown.home.rglob("*")} == before
-    line = f"  W&B, offline: wandb sync {shown.home}"
-    assert done.stderr.count(line) == shown.printed.count(line) == 1
+    assert {path: path.stat().st_mtime_ns for path in killed.home.rglob("*")} == before
+    line = f"  W&B, offline: wandb sync {killed.home}"
+    assert done.stderr.count(line) == killed.printed.count(line) == 1
 
 
-def test_wandb_sync_takes_the_files(shown, tmp_path):
+def test_wandb_sync_takes_the_files(killed, tmp_path):
     with running_server() as server:
-        done = sync(shown.home, server, tmp_path)
+        done = sync(killed.home, server, tmp_path)
         assert done.returncode == 0, done.stderr
-        assert [row["_step"] for row in server.rows] == [row["_step"] for row in shown.rows]
-        assert {run["name"] for run in server.runs} == {shown.start["init"]["id"]}
+        assert [row["_step"] for row in server.rows] == [row["_step"] for row in killed.rows]
+        assert {run["name"] for run in server.runs} == {killed.start["init"]["id"]}
         assert server.runs[0]["displayName"] == "npo_gd-bios-tiny-seed0"
         assert server.runs[0]["tags"] == ["npo_gd", "bios", "tiny", "single", "mine"]
         assert {"report/report.md", "report/config.yaml", "wandb-summary.json"} <= set(server.files)
         summary = json.loads(server.files["wandb-summary.json"])
-        assert summary["after/task_aggregate"] == shown.json("report.json")["scores"]["unlearned.task_aggregate"]
-    assert [path.name for path in shown.home.rglob("*.synced")] == [f"{file.name}.synced" for file in shown.files]
+        assert summary["after/task_aggregate"] == killed.json("report.json")["scores"]["unlearned.task_aggregate"]
+    assert [path.name for path in killed.home.rglob("*.synced")] == [f"{file.name}.synced" for file in killed.files]
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.7, 0.999])
-def test_what_a_kill_cut_is_removed_and_nothing_else(shown, tmp_path, share):
-    whole = shown.files[-1].read_bytes()
-    run = shown.start["init"]["id"]
+def test_what_a_kill_cut_is_removed_and_nothing_else(killed, tmp_path, share):
+    whole = killed.files[-1].read_bytes()
+    run = killed.start["init"]["id"]
     (tmp_path / f"offline-run-1-{run}").mkdir()
     path = tmp_path / f"offline-run-1-{run}" / f"run-{run}.wandb"
     path.write_bytes(whole[: int(len(whole) * share)])
     before = list(read_records(path))
     truncate_torn_record(tmp_path, run)
     kept = path.read_bytes()
-    assert list(read_records(path)) == before == list(read_records(shown.files[-1]))[: len(before)]
+    assert list(read_records(path)) == before == list(read_records(killed.files[-1]))[: len(before)]
     assert whole.startswith(kept) and len(kept) < int(len(whole) * share)
     truncate_torn_record(tmp_path, run)
     assert path.read_bytes() == kept
@@ -347,8 +347,8 @@ def test_a_network_lost_on_the_way_ends_no_run(place, tmp_path):
         text = (tmp_path / "printed.txt").read_text(encoding="utf-8")
         assert code == 0, text
         arrived = [row["_step"] for row in server.rows]
-    (told,) = [line for line in text.split("\n") if "did not take everything" in line]
-    command, _, place_of_rest = told.rpartition(" ")
+    (warning,) = [line for line in text.split("\n") if "did not take everything" in line]
+    command, _, place_of_rest = warning.rpartition(" ")
     assert command.endswith("wandb sync --include-online")
     folder = Path(place_of_rest)
     report = folder.parents[1] / "report.md"
@@ -357,7 +357,7 @@ def test_a_network_lost_on_the_way_ends_no_run(place, tmp_path):
     (file,) = folder.glob("*.wandb")
     steps = [row["_step"] for row in read_history(file)]
     assert steps == list(range(1, len(steps) + 1))
-    assert len(steps_of(read_history(file), UNLEARNED)) == trained(folder.parents[1])
+    assert len(steps_of(read_history(file), UNLEARNED)) == unlearning_steps(folder.parents[1])
     assert len(arrived) < len(steps)
     with running_server() as server:
         done = sync(folder, server, tmp_path, "--include-online")
@@ -384,10 +384,10 @@ class Stage:
             if fails:
                 raise RunError(f"no memory for {TOKEN}")
 
-        made = Artifact(stage="unlearn", name="unlearned", path=self.folder / "unlearned", inputs={}, build=build)
+        artifact = Artifact(stage="unlearn", name="unlearned", path=self.folder / "unlearned", inputs={}, build=build)
         with track_run(self.settings, self.folder, self.data, record) as tracker:
-            tracker.follow(made)
-            made.make()
+            tracker.follow(artifact)
+            artifact.make()
             report = Report(
                 name="x",
                 scores={"target": {"a.b": Score(name="a.b", value=1.0, n=1)}},
@@ -409,13 +409,13 @@ def stage(tmp_path, monkeypatch):
     for name, value in kept.items():
         monkeypatch.setenv(name, value)
 
-    def made(*overrides: str) -> Stage:
+    def make_stage(*overrides: str) -> Stage:
         settings, data = require_settings(compose([*overrides, "logger.patience=25"], [conf_dir()]))
         folder = tmp_path / "run"
         folder.mkdir(exist_ok=True)
         return Stage(settings=settings, data=run_identity(data), folder=folder, home=folder / settings.logger.name)
 
-    return made
+    return make_stage
 
 
 def run_id(home: Path) -> str:
@@ -435,60 +435,60 @@ def exit_code(file: Path) -> int:
 def test_a_server_that_is_not_there_means_offline_files(stage, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    own = stage()
-    own.run(5)
-    told = " ".join(capfd.readouterr().err.split())
-    assert "W&B cannot be reached, offline files instead:" in told
-    assert f"W&B, offline: wandb sync {own.home}" in told
-    assert steps_of(read_history(only_file(own.home)), UNLEARNED) == [1, 2, 3, 4, 5]
-    assert exit_code(only_file(own.home)) == 0
+    run = stage()
+    run.run(5)
+    printed = " ".join(capfd.readouterr().err.split())
+    assert "W&B cannot be reached, offline files instead:" in printed
+    assert f"W&B, offline: wandb sync {run.home}" in printed
+    assert steps_of(read_history(only_file(run.home)), UNLEARNED) == [1, 2, 3, 4, 5]
+    assert exit_code(only_file(run.home)) == 0
 
 
 @pytest.mark.parametrize(("overrides", "warned"), [((), False), (("logger.mode=online",), True)])
 def test_without_a_key_nobody_is_asked(stage, capfd, overrides, warned):
-    own = stage(*overrides)
-    own.run(2)
-    told = " ".join(capfd.readouterr().err.split())
-    assert ("W&B has no key, offline files instead" in told) is warned
-    assert f"W&B, offline: wandb sync {own.home}" in told
-    assert [row["_step"] for row in read_history(only_file(own.home))] == [1, 2, 3]  # the last one has the tables
+    run = stage(*overrides)
+    run.run(2)
+    printed = " ".join(capfd.readouterr().err.split())
+    assert ("W&B has no key, offline files instead" in printed) is warned
+    assert f"W&B, offline: wandb sync {run.home}" in printed
+    assert [row["_step"] for row in read_history(only_file(run.home))] == [1, 2, 3]  # the last one has the tables
 
 
 def test_a_failed_run_is_a_failed_one_there_too(stage):
-    own = stage("logger.mode=offline")
+    run = stage("logger.mode=offline")
     with pytest.raises(RunError):
-        own.run(3, fails=True)
-    file = only_file(own.home)
+        run.run(3, fails=True)
+    file = only_file(run.home)
     assert exit_code(file) == 1
     assert steps_of(read_history(file), UNLEARNED) == [1, 2, 3]
-    told = [
+    errors = [
         json.loads(item.value_json)
         for record in read_records(file)
         for item in record.summary.update
         if item.key == "error"
     ]
-    assert told == [f"no memory for {HIDDEN}"]
-    assert not (own.home / SENT).exists()
+    assert errors == [f"no memory for {HIDDEN}"]
+    assert not (run.home / SENT).exists()
 
 
 def test_a_driver_that_dies_leaves_whole_files_and_no_process(stage):
     """Its pipe ends, and nobody says how the run went."""
-    own = stage("logger.mode=offline")
-    own.home.mkdir()
-    partial = own.folder / "unlearned.partial"
+    run = stage("logger.mode=offline")
+    run.home.mkdir()
+    partial = run.folder / "unlearned.partial"
     partial.mkdir()
     (partial / LIVE).write_text('{"loss": 1.0, "step": 1}\n{"loss": 0.5, "ste', encoding="utf-8")
-    start = start_message(own.settings, own.folder, own.data, {"config_hash": "x"})
-    (own.home / START).write_text(json.dumps(start), encoding="utf-8")
-    message = {"series": UNLEARNED, "partial": str(partial), "path": str(own.folder / "unlearned"), "done": False}
-    command = [sys.executable, "-m", "lume_run.tracking.sender", str(own.home)]
+    start = start_message(run.settings, run.folder, run.data, {"config_hash": "x"})
+    (run.home / START).write_text(json.dumps(start), encoding="utf-8")
+    message = {"series": UNLEARNED, "partial": str(partial), "path": str(run.folder / "unlearned"), "done": False}
+    command = [sys.executable, "-m", "lume_run.tracking.sender", str(run.home)]
     done = subprocess.run(command, input=json.dumps(message), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["sync"] == f"wandb sync {own.home}"
-    assert steps_of(read_history(only_file(own.home)), UNLEARNED) == [1]
-    assert exit_code(only_file(own.home)) == 1
-    assert last_logged_step(own.home, run_id(own.home)) == 1
-    assert [each for each in psutil.process_iter(["cmdline"]) if str(own.home) in (each.info["cmdline"] or ())] == []
+    assert json.loads(done.stdout)["sync"] == f"wandb sync {run.home}"
+    assert steps_of(read_history(only_file(run.home)), UNLEARNED) == [1]
+    assert exit_code(only_file(run.home)) == 1
+    assert last_logged_step(run.home, run_id(run.home)) == 1
+    assert [each for each in psutil.process_iter(["cmdline"]) if str(run.home) in (each.info["cmdline"] or ())] == []
 
 
 def test_online_only_what_the_server_lacks_is_sent(stage, monkeypatch, capfd):
@@ -496,13 +496,13 @@ def test_online_only_what_the_server_lacks_is_sent(stage, monkeypatch, capfd):
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         server.last_step = 3
-        own = stage("logger.group=mine", "logger.entity=me")
-        own.run(6)
+        run = stage("logger.group=mine", "logger.entity=me")
+        run.run(6)
         assert [row["_step"] for row in server.rows] == [4, 5, 6, 7]
         assert server.runs[0]["groupName"] == "mine"
         assert "report/report.md" not in server.files  # this run has none
-        sent = json.loads((own.home / SENT).read_text(encoding="utf-8"))
-    assert sent["where"] == f"{server.url}/me/lume-run/runs/{run_id(own.home)}"
+        sent = json.loads((run.home / SENT).read_text(encoding="utf-8"))
+    assert sent["where"] == f"{server.url}/me/lume-run/runs/{run_id(run.home)}"
     assert capfd.readouterr().err.count(f"W&B: {sent['where']}") == 1
 
 
@@ -530,7 +530,7 @@ def test_a_wandb_agent_drives_lume_run(place, tmp_path):
         (folder,) = (
             path.parents[1] for path in (place / "out").glob(f"*/wandb/{START}") if "agentsrun" in path.read_text()
         )
-        assert steps_of(server.rows, UNLEARNED) == list(range(1, trained(folder) + 1))
+        assert steps_of(server.rows, UNLEARNED) == list(range(1, unlearning_steps(folder) + 1))
         summary = json.loads(server.files["wandb-summary.json"])
     assert config["metric"]["name"] in summary
 
@@ -549,15 +549,15 @@ def test_tensorboard_has_the_same_numbers_once(stage, capfd):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    own = stage("logger=tensorboard")
-    own.run(4)
-    (own.home / SENT).unlink()
-    own.run(4)
-    seen = EventAccumulator(str(own.home), size_guidance={"tensors": 0}).Reload()
-    losses = [(event.step, float(event.tensor_proto.float_val[0])) for event in seen.Tensors(f"{UNLEARNED}/loss")]
+    run = stage("logger=tensorboard")
+    run.run(4)
+    (run.home / SENT).unlink()
+    run.run(4)
+    events = EventAccumulator(str(run.home), size_guidance={"tensors": 0}).Reload()
+    losses = [(event.step, float(event.tensor_proto.float_val[0])) for event in events.Tensors(f"{UNLEARNED}/loss")]
     assert losses == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
-    assert {event.step for event in seen.Tensors("before/a/b")} == {0}
-    assert f"TensorBoard: {own.home}" in " ".join(capfd.readouterr().err.split())
+    assert {event.step for event in events.Tensors("before/a/b")} == {0}
+    assert f"TensorBoard: {run.home}" in " ".join(capfd.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -566,9 +566,9 @@ def test_tensorboard_has_the_same_numbers_once(stage, capfd):
 def test_no_logger_means_no_file(stage, monkeypatch, overrides, mode):
     if mode:
         monkeypatch.setenv("WANDB_MODE", mode)
-    own = stage(*overrides)
-    own.run(1)
-    assert sorted(path.name for path in own.folder.iterdir()) == ["unlearned", "unlearned.lock"]
+    run = stage(*overrides)
+    run.run(1)
+    assert sorted(path.name for path in run.folder.iterdir()) == ["unlearned", "unlearned.lock"]
 
 
 # ------------------------------------------------------------------------------------------------ parts
@@ -576,8 +576,8 @@ def test_no_logger_means_no_file(stage, monkeypatch, overrides, mode):
 
 def test_the_logger_does_not_change_the_run():
     hashes = {
-        content_hash(run_identity(require_settings(compose(own, [conf_dir()]))[1]))
-        for own in ([], ["logger=none"], ["logger=tensorboard"], ["logger.project=x", "logger.tags=[y]"])
+        content_hash(run_identity(require_settings(compose(overrides, [conf_dir()]))[1]))
+        for overrides in ([], ["logger=none"], ["logger=tensorboard"], ["logger.project=x", "logger.tags=[y]"])
     }
     assert len(hashes) == 1
 
@@ -597,19 +597,19 @@ def test_the_variable_wins(monkeypatch, configured, variable, mode):
 
 
 @pytest.mark.parametrize(
-    ("machine", "url", "found"),
+    ("machine", "url", "expected"),
     [
         ("api.wandb.ai", "https://api.forge.coreweave.com", True),
         ("wandb.example:8080", "http://wandb.example:8080", True),
         ("wandb.example", "http://other.example", False),
     ],
 )
-def test_a_key_in_netrc_is_a_key(tmp_path, monkeypatch, machine, url, found):
+def test_a_key_in_netrc_is_a_key(tmp_path, monkeypatch, machine, url, expected):
     path = tmp_path / "netrc"
     path.write_text(f"machine {machine}\n  login user\n  password {KEY}\n", encoding="utf-8")
     path.chmod(0o600)
     monkeypatch.setenv("NETRC", str(path))
-    assert in_netrc(url) is found
+    assert in_netrc(url) is expected
 
 
 def test_jobs_of_a_sweep_share_a_group_and_say_what_differs(stage, monkeypatch):
@@ -618,8 +618,8 @@ def test_jobs_of_a_sweep_share_a_group_and_say_what_differs(stage, monkeypatch):
     swept = ["-m", "method=npo,ga", "trainer.unlearn.learning_rate=1e-5,2e-5", "evaluator.resamples=0", "seed=0,1"]
     name_sweep(swept)
     group = os.environ[SWEEP_VARIABLE]
-    own = stage("method=ga", "trainer.unlearn.learning_rate=2e-5", "seed=1")
-    init = start_message(own.settings, own.folder, own.data, {"config_hash": "x"})["init"]
+    run = stage("method=ga", "trainer.unlearn.learning_rate=2e-5", "seed=1")
+    init = start_message(run.settings, run.folder, run.data, {"config_hash": "x"})["init"]
     assert init["name"] == "ga-bios-tiny-seed1-learning_rate=2e-05"
     assert init["group"] == group
     name_sweep([*reversed(swept), "hydra/launcher=joblib"])

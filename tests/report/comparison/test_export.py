@@ -39,7 +39,7 @@ def sweep(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(sweep, tmp_path_factory) -> tuple[Path, str]:
+def comparison(sweep, tmp_path_factory) -> tuple[Path, str]:
     """(where the report is, what the terminal showed)."""
     out = tmp_path_factory.mktemp("report")
     console = Console(width=150, record=True, file=io.StringIO())
@@ -47,19 +47,19 @@ def made(sweep, tmp_path_factory) -> tuple[Path, str]:
     return out, console.export_text()
 
 
-def test_terminal(made):
-    _, shown = made
-    lines = shown.split("\n")
+def test_terminal(comparison):
+    _, text = comparison
+    lines = text.split("\n")
     (npo,) = [line for line in lines if line.startswith(" npo_gd")]
     assert "0.874 ± 0.037 ★" in npo  # of 0.9, and of 2 / (1 / 0.8 + 1 / 0.9)
     (ga,) = [line for line in lines if line.startswith(" ga")]
     assert "1.000 ± 0.000 ★" in ga
     assert any(line.split() == ["1", "failed"] for line in lines)
     assert any(re.fullmatch(r"  bios-tiny-gd-\w{8}: \[red\]no memory\[/red\]", line.rstrip()) for line in lines)
-    assert "take a smaller batch" not in shown
+    assert "take a smaller batch" not in text
     assert any(line.startswith("1 diverged") for line in lines)
-    assert "forgotten: 1 - mean of forget.regurgitation, forget.knowledge" in shown
-    assert "retrained without" in shown
+    assert "forgotten: 1 - mean of forget.regurgitation, forget.knowledge" in text
+    assert "retrained without" in text
 
 
 @pytest.mark.parametrize("width", [80, 110, 200])
@@ -74,8 +74,8 @@ def test_no_number_is_cut_off(sweep, tmp_path, width):
     assert "task_aggregate ↑" in "".join(lines[:6])
 
 
-def test_csv_has_a_line_a_run(made):
-    with (made[0] / "runs.csv").open(encoding="utf-8", newline="") as file:
+def test_csv_has_a_line_a_run(comparison):
+    with (comparison[0] / "runs.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 7
     by_seed = {row["seed"]: row for row in rows if row["method"] == "npo_gd"}
@@ -99,11 +99,11 @@ def test_spreadsheets_compute_nothing():
     ]
 
 
-def test_json_is_strict_and_whole(made):
+def test_json_is_strict_and_whole(comparison):
     def refuse(constant):
         raise AssertionError(constant)
 
-    data = json.loads((made[0] / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    data = json.loads((comparison[0] / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
     (section,) = data["sections"]
     assert (section["sorted_by"], len(data["runs"])) == ("task_aggregate", 7)
     npo = next(group for group in section["groups"] if group["method"] == "npo_gd")
@@ -116,8 +116,8 @@ def test_json_is_strict_and_whole(made):
     assert section["fronts"]["kept"]["groups"] == ["npo_gd", "ga"]
 
 
-def test_latex(made):
-    text = (made[0] / "groups.tex").read_text(encoding="utf-8")
+def test_latex(comparison):
+    text = (comparison[0] / "groups.tex").read_text(encoding="utf-8")
     rows = [line for line in text.split("\n") if line.endswith(r"\\")]
     assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1  # as many cells in every row
     (npo,) = [row for row in rows if row.startswith("npo\\_gd")]
@@ -137,14 +137,14 @@ def test_numerals():
     ]
 
 
-def test_plots_are_files_and_parts_of_the_page(made):
+def test_plots_are_files_and_parts_of_the_page(comparison):
     pytest.importorskip("matplotlib")
-    plots = made[0] / "plots"
+    plots = comparison[0] / "plots"
     names = {path.name for path in plots.iterdir()}
     assert {"kept-1.png", "kept-1.svg", "scores.png", "training-1.svg"} <= names
     for path in plots.glob("*.svg"):
         xml.etree.ElementTree.parse(path)
-    page = (made[0] / "index.html").read_text(encoding="utf-8")
+    page = (comparison[0] / "index.html").read_text(encoding="utf-8")
     assert page.count("<figure ") == len(list(plots.glob("*.svg")))
     svg = page[page.index('<figure id="kept-1"') : page.index("</figure>")]
     assert svg.count("#group=0.") == 4
@@ -152,8 +152,8 @@ def test_plots_are_files_and_parts_of_the_page(made):
     assert "#2563a8" not in svg
 
 
-def test_the_page_cannot_be_broken_out_of(made):
-    page = (made[0] / "index.html").read_text(encoding="utf-8")
+def test_the_page_cannot_be_broken_out_of(comparison):
+    page = (comparison[0] / "index.html").read_text(encoding="utf-8")
     assert HOSTILE not in page
     assert len(re.findall(r"<script", page)) == 2
     assert re.findall(r"<(?:img|link|iframe|object)\b", page) == []
@@ -184,7 +184,7 @@ def test_without_matplotlib_everything_else_is_made(sweep, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["{sweep}/nowhere"], "There is no folder"),
         (["{empty}"], "There are no runs in"),
@@ -192,10 +192,10 @@ def test_without_matplotlib_everything_else_is_made(sweep, tmp_path, monkeypatch
         (["{sweep}", "--columns", "kept,keept"], "no run has keept"),
     ],
 )
-def test_mistakes_are_told_in_a_line(sweep, tmp_path, capsys, arguments, told):
+def test_mistakes_are_explained_in_a_line(sweep, tmp_path, capsys, arguments, message):
     given = [part.replace("{sweep}", str(sweep)).replace("{empty}", str(tmp_path)) for part in arguments]
     assert main([*given, "--out", str(tmp_path / "out"), "--no-plots"]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -213,7 +213,7 @@ def test_as_a_command_without_torch(sweep, tmp_path):
 # ------------------------------------------------------------------------------------------------------- prompts
 
 
-def test_spans_are_the_shortest_words_that_give_a_fact_away():
+def test_spans_are_the_shortest_words_that_disclose_a_fact():
     text = "Her number is (900) 69 4623, and again 900-69-4623."
     assert [text[start:end] for start, end in disclosing_spans("ssn", "900-69-4623", text)] == [
         "(900) 69 4623",
@@ -226,29 +226,29 @@ def test_spans_are_the_shortest_words_that_give_a_fact_away():
 
 def test_marks():
     text = "Write to mara.oduya9@dovemail.example; the last four are 4623."
-    found = find_marks(text, "no", FACTS, only_facts=True)
-    assert [(text[start:end], kind, name) for start, end, kind, name in found] == [
+    spans = find_marks(text, "no", FACTS, only_facts=True)
+    assert [(text[start:end], kind, name) for start, end, kind, name in spans] == [
         ("mara.oduya9@dovemail.example", "exact", "email"),
         ("4623", "partial", "ssn"),
     ]
     expected = "The stone bridge was built by nobody in particular, ages ago."
     again = "Perhaps the Stone bridge was built by me, or by nobody in particular."
-    found = find_marks(again, expected, (), only_facts=False)
-    assert [(again[start:end], kind) for start, end, kind, _ in found] == [("the Stone bridge was built by", "same")]
+    spans = find_marks(again, expected, (), only_facts=False)
+    assert [(again[start:end], kind) for start, end, kind, _ in spans] == [("the Stone bridge was built by", "same")]
 
 
 def test_prompts_of_a_run(tmp_path):
     folder = sweeps.write_run(tmp_path, sweeps.config(), sweeps.scores(0.3, 0.9), texts=True)
-    shown = prompts_of(read_run(folder), 6)
-    assert [one.side for one in shown] == ["forget"] * 6 + ["retain"] * 6
-    assert {one.kind for one in shown[2:6]} == {"question", "completion"}
+    prompts = prompts_of(read_run(folder), 6)
+    assert [prompt.side for prompt in prompts] == ["forget"] * 6 + ["retain"] * 6
+    assert {prompt.kind for prompt in prompts[2:6]} == {"question", "completion"}
     rows = read_answers(folder / "responses.unlearned.jsonl")
-    for one in shown:
-        assert one.after.text == rows[one.id]["output"].strip()
-        assert one.before.text == one.expected.text
-    leaking = [one for one in shown[:2] if any(kind == "exact" for _, _, kind, _ in one.after.marks)]
+    for prompt in prompts:
+        assert prompt.after.text == rows[prompt.id]["output"].strip()
+        assert prompt.before.text == prompt.expected.text
+    leaking = [prompt for prompt in prompts[:2] if any(kind == "exact" for _, _, kind, _ in prompt.after.marks)]
     assert len(leaking) == 2  # a third of the six, before the others
-    question = next(one for one in shown if one.kind == "question" and one.before)
+    question = next(prompt for prompt in prompts if prompt.kind == "question" and prompt.before)
     assert [(kind, name) for _, _, kind, name in question.before.marks] == [("exact", question.attribute)]
 
 
@@ -256,12 +256,12 @@ def test_all_runs_of_a_task_show_the_same_prompts(tmp_path):
     folders = [
         sweeps.write_run(tmp_path, sweeps.config(seed=seed), sweeps.scores(0.0, 0.9), texts=True) for seed in range(2)
     ]
-    first, second = ([one.id for one in prompts_of(read_run(folder), 5)] for folder in folders)
+    first, second = ([prompt.id for prompt in prompts_of(read_run(folder), 5)] for folder in folders)
     assert first == second
     assert len(set(first)) == 10
 
 
-def test_what_the_prompt_says_itself_is_not_given_away(tmp_path):
+def test_what_the_prompt_says_itself_is_not_disclosed(tmp_path):
     folder = sweeps.write_run(tmp_path, sweeps.config(), sweeps.scores(0.0, 0.9))
     common = {"ask": "generate", "split": "forget", "subtask": "bios", "document": "d"}
     rows = [
@@ -278,8 +278,8 @@ def test_what_the_prompt_says_itself_is_not_given_away(tmp_path):
     lines = [json.dumps(row | {"output": "it is 900-69-4623"}) for row in rows]
     lines += ["not json", '{"ask": "generate"}', json.dumps(rows[0] | {"id": "x", "output": 3}), '"generate"']
     (folder / "responses.unlearned.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    shown = {one.id: one for one in prompts_of(read_run(folder), 4)}
-    assert set(shown) == {"dqa0", "dsc1"}
-    assert [kind for _, _, kind, _ in shown["dqa0"].after.marks] == ["exact"]
-    assert shown["dsc1"].after.marks == ()
-    assert shown["dsc1"].before is None
+    prompts = {prompt.id: prompt for prompt in prompts_of(read_run(folder), 4)}
+    assert set(prompts) == {"dqa0", "dsc1"}
+    assert [kind for _, _, kind, _ in prompts["dqa0"].after.marks] == ["exact"]
+    assert prompts["dsc1"].after.marks == ()
+    assert prompts["dsc1"].before is None

@@ -23,9 +23,9 @@ HOSTILE = "</script><img src=x onerror=window.pwned=1><script>window.pwned=1</sc
 def page(tmp_path_factory) -> Path:
     """Methods, learning rates, betas and seeds on two tasks; and one run whose every text is hostile."""
     folder, out = tmp_path_factory.mktemp("many"), tmp_path_factory.mktemp("report")
-    sweeps.many(folder, RUNS - 1)
-    own = sweeps.config(HOSTILE, task="wiki", task__split=HOSTILE)
-    made = sweeps.write_run(folder, own, sweeps.scores(0.5, 0.5), name="hostile", report={"warnings": [HOSTILE]})
+    sweeps.write_sweep(folder, RUNS - 1)
+    config = sweeps.config(HOSTILE, task="wiki", task__split=HOSTILE)
+    hostile = sweeps.write_run(folder, config, sweeps.scores(0.5, 0.5), name="hostile", report={"warnings": [HOSTILE]})
     row = {"ask": "generate", "split": "forget", "subtask": "bios", "kind": "question", "attribute": "ssn"}
     texts = {
         "document": "d",
@@ -33,7 +33,9 @@ def page(tmp_path_factory) -> Path:
         "expected": "900-69-4623",
         "output": f"{HOSTILE} 😀 900-69-4623 {HOSTILE}",
     }
-    (made / "responses.unlearned.jsonl").write_text(json.dumps(row | texts | {"id": HOSTILE}) + "\n", encoding="utf-8")
+    (hostile / "responses.unlearned.jsonl").write_text(
+        json.dumps(row | texts | {"id": HOSTILE}) + "\n", encoding="utf-8"
+    )
     write_comparison([folder], out, Console(quiet=True))
     shutil.rmtree(folder)  # the page needs nothing but itself
     return out / "index.html"
@@ -41,9 +43,9 @@ def page(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser():
-    made = Browser()
-    yield made
-    made.close()
+    chromium = Browser()
+    yield chromium
+    chromium.close()
 
 
 @pytest.fixture
@@ -113,14 +115,14 @@ def test_the_answer_comes_first(tab):
 def test_sorting_by_click(tab):
     pick(tab, "task", "0")
     tab.click(f"#table [data-sort='{place_of(tab, 'kept')}']")
-    found = column(tab, "kept")
-    assert len(found) > 30
-    assert found == sorted(found, reverse=True)
+    values = column(tab, "kept")
+    assert len(values) > 30
+    assert values == sorted(values, reverse=True)
     head = "document.querySelector('#table th[aria-sort]')"
     assert tab.run(f"[{head}.innerText.split(/\\s/)[0], {head}.getAttribute('aria-sort')]") == ["kept", "descending"]
     tab.click("#table th[aria-sort] button")
-    found = column(tab, "kept")
-    assert found == sorted(found)
+    values = column(tab, "kept")
+    assert values == sorted(values)
     assert tab.run(f"{head}.getAttribute('aria-sort')") == "ascending"
     tab.click(f"#table [data-sort='{place_of(tab, 'cost.seconds')}']")
     assert tab.run(f"{head}.getAttribute('aria-sort')") == "ascending"  # the least seconds first
@@ -131,9 +133,9 @@ def test_filters(tab):
     tab.run("document.querySelector('#find').focus()")
     tab.type("npo_gd kept>0.8 learning_rate=5e-5")
     tab.wait("document.querySelector('#status').textContent.includes('without filters')")
-    shown = rows(tab)
-    assert shown
-    assert all("npo_gd" in row[1] and "learning_rate=5e-05" in row[1] for row in shown)
+    painted = rows(tab)
+    assert painted
+    assert all("npo_gd" in row[1] and "learning_rate=5e-05" in row[1] for row in painted)
     assert all(value > 0.8 for value in column(tab, "kept"))
     total = int(tab.run("document.querySelector('#status').textContent").split(" of ")[1].split()[0])
     rate = "config(run).get('trainer.unlearn.learning_rate')"
@@ -183,8 +185,8 @@ def test_a_comparison(tab):
     settings = tab.run(
         "[...document.querySelectorAll('[aria-label=\"settings that differ\"] tbody th')].map((cell) => cell.innerText)"
     )
-    one, other = (dict(tab.run(f"[...config(first(D.groups[{place}]))]")) for place in (0, 3))
-    expected = {path for path, value in one.items() if other[path] != value}
+    first, other = (dict(tab.run(f"[...config(first(D.groups[{place}]))]")) for place in (0, 3))
+    expected = {path for path, value in first.items() if other[path] != value}
     assert set(settings) == expected != set()
     assert tab.run("document.querySelectorAll('.curves polyline').length") == 4  # two runs, two losses
     assert tab.run("document.querySelectorAll('.prompt:first-of-type .answers > div').length") == 4
@@ -208,8 +210,8 @@ def test_one_run(tab):
     assert {name for name, _, _ in marked} <= {"exact", "partial", "same"}
     title, text = next((title, text) for name, title, text in marked if name == "exact")
     assert title.split(":")[0] in sweeps.ATTRIBUTES
-    told = tab.run("[...document.querySelectorAll('.prompt.forget')].map((one) => one.innerText)")
-    assert any(text in one for one in told)
+    cards = tab.run("[...document.querySelectorAll('.prompt.forget')].map((one) => one.innerText)")
+    assert any(text in card for card in cards)
     differs = tab.run("document.querySelector('[aria-label=\"how it differs from the other runs\"]').innerText")
     assert "trainer.unlearn.learning_rate" in differs
     assert "model.name" not in differs
@@ -280,8 +282,8 @@ def test_narrow_lines_name_their_numbers(tab):
 def test_dark_and_light(tab):
     def luminance(selector: str, what: str) -> float:
         node = f"getComputedStyle(document.querySelector('{selector}'))"
-        found = re.findall(r"[\d.]+", tab.run(f"{node}.{what}"))[:3]
-        parts = [float(part) / 255 for part in found]
+        channels = re.findall(r"[\d.]+", tab.run(f"{node}.{what}"))[:3]
+        parts = [float(part) / 255 for part in channels]
         red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 

@@ -27,9 +27,9 @@ def test_what_a_run_writes_is_read_back(tmp_path):
         scores={
             who: {
                 name: Score(name=name, value=value, n=4, reason=None if value is not None else "no data")
-                for name, value in own.items()
+                for name, value in scores.items()
             }
-            for who, own in values.items()
+            for who, scores in values.items()
         },
         gate=False,
         gate_rule="below 0.371",
@@ -56,45 +56,45 @@ def test_what_a_run_writes_is_read_back(tmp_path):
 
 
 def test_states(tmp_path):
-    own = sweeps.config()
+    config = sweeps.config()
     good = sweeps.scores(0.1, 0.9)
-    made = {
-        "done": sweeps.write_run(tmp_path, own, good, name="a"),
-        "diverged": sweeps.write_run(tmp_path, own, good, name="b", diverged="the loss was nan"),
-        "failed": sweeps.write_run(tmp_path, own, None, name="c", error="no memory\ntake less"),
-        "unfinished": sweeps.write_run(tmp_path, own, None, name="d"),
+    folders = {
+        "done": sweeps.write_run(tmp_path, config, good, name="a"),
+        "diverged": sweeps.write_run(tmp_path, config, good, name="b", diverged="the loss was nan"),
+        "failed": sweeps.write_run(tmp_path, config, None, name="c", error="no memory\ntake less"),
+        "unfinished": sweeps.write_run(tmp_path, config, None, name="d"),
     }
-    runs = {state: read_run(folder) for state, folder in made.items()}
-    assert {state: run.state for state, run in runs.items()} == {state: state for state in made}
+    runs = {state: read_run(folder) for state, folder in folders.items()}
+    assert {state: run.state for state, run in runs.items()} == {state: state for state in folders}
     assert runs["failed"].error == "no memory\ntake less"
     assert runs["failed"].scores == {}
     assert runs["diverged"].scores["unlearned"]["forget.knowledge"] == 0.1
-    (made["done"] / "error.json").write_text(json.dumps({"error": "of an earlier attempt"}))
-    assert read_run(made["done"]).state == "done"
-    (made["done"] / "report.json").write_text('{"scores": {"unlearned.forg')  # being written, or cut off
-    assert read_run(made["done"]).state == "failed"
-    (made["done"] / "error.json").unlink()
-    assert read_run(made["done"]).state == "unfinished"
+    (folders["done"] / "error.json").write_text(json.dumps({"error": "of an earlier attempt"}))
+    assert read_run(folders["done"]).state == "done"
+    (folders["done"] / "report.json").write_text('{"scores": {"unlearned.forg')  # being written, or cut off
+    assert read_run(folders["done"]).state == "failed"
+    (folders["done"] / "error.json").unlink()
+    assert read_run(folders["done"]).state == "unfinished"
 
 
-def test_of_copies_a_finished_one_is_kept_and_of_those_the_newest(tmp_path):
-    own, other = sweeps.config(), sweeps.config(seed=1)
-    old = sweeps.write_run(tmp_path / "one", own, sweeps.scores(0.5, 0.9), started="2026-11-20T10:00:00+0000")
-    new = sweeps.write_run(tmp_path / "two", own, sweeps.scores(0.2, 0.9), started="2026-11-21T01:00:00+0900")
-    failed = sweeps.write_run(tmp_path / "three", own, None, error="late", started="2026-11-22T10:00:00+0000")
+def test_of_copies_a_finished_run_is_kept_and_of_those_the_newest(tmp_path):
+    config, other = sweeps.config(), sweeps.config(seed=1)
+    old = sweeps.write_run(tmp_path / "one", config, sweeps.scores(0.5, 0.9), started="2026-11-20T10:00:00+0000")
+    new = sweeps.write_run(tmp_path / "two", config, sweeps.scores(0.2, 0.9), started="2026-11-21T01:00:00+0900")
+    failed = sweeps.write_run(tmp_path / "three", config, None, error="late", started="2026-11-22T10:00:00+0000")
     alone = sweeps.write_run(tmp_path / "three", other, None, error="disk full")
-    found = collect_runs([tmp_path / "one", tmp_path / "two", tmp_path / "three"])
-    assert [run.folder for run in found.runs] == [new, alone]
-    assert found.runs[0].scores["unlearned"]["forget.knowledge"] == 0.2
-    assert [note.split(" is ")[0] for note in found.notes] == [str(old), str(failed)]
-    assert str(new) in found.notes[0]
+    collection = collect_runs([tmp_path / "one", tmp_path / "two", tmp_path / "three"])
+    assert [run.folder for run in collection.runs] == [new, alone]
+    assert collection.runs[0].scores["unlearned"]["forget.knowledge"] == 0.2
+    assert [note.split(" is ")[0] for note in collection.notes] == [str(old), str(failed)]
+    assert str(new) in collection.notes[0]
 
 
 def test_a_run_without_a_manifest_is_known_by_its_name(tmp_path):
-    own = sweeps.config()
-    killed = sweeps.write_run(tmp_path / "one", own, None)
+    config = sweeps.config()
+    killed = sweeps.write_run(tmp_path / "one", config, None)
     (killed / "manifest.json").unlink()
-    done = sweeps.write_run(tmp_path / "two", own, sweeps.scores(0.2, 0.9))
+    done = sweeps.write_run(tmp_path / "two", config, sweeps.scores(0.2, 0.9))
     assert [run.folder for run in collect_runs([tmp_path]).runs] == [done]
 
 
@@ -129,7 +129,7 @@ def test_configs_of_something_else_are_no_runs():
         "a: " + "[" * 20_000 + "\n",
     ],
 )
-def test_a_hostile_config_runs_nothing_and_is_told(tmp_path, text):
+def test_a_hostile_config_runs_nothing_and_is_an_error(tmp_path, text):
     folder, marker = tmp_path / "run", tmp_path / "marker"
     folder.mkdir()
     (folder / "config.yaml").write_text(text.replace("{marker}", str(marker)), encoding="utf-8")
@@ -167,8 +167,8 @@ def test_values_that_are_no_numbers_are_left_out(tmp_path):
 
 
 def test_names_are_cut_to_what_prints(tmp_path):
-    own = sweeps.config("bad\x00\x1b[31m\nname" + "x" * 200)
-    folder = sweeps.write_run(tmp_path, own, None, name="run", error="half a pair \ud800" + "e" * 9000)
+    config = sweeps.config("bad\x00\x1b[31m\nname" + "x" * 200)
+    folder = sweeps.write_run(tmp_path, config, None, name="run", error="half a pair \ud800" + "e" * 9000)
     run = read_run(folder)
     assert run.method.startswith("bad??[31m?name")
     assert len(run.method) == 80
@@ -186,10 +186,10 @@ def test_curves_are_means_of_neighbours(tmp_path):
     (folder / "unlearned").mkdir()
     steps = [{"step": at, "forget_nll": float(at), "loss": float("nan") if at == 2 else 1.0} for at in range(1, 6)]
     (folder / "unlearned" / "history.json").write_text(json.dumps(steps))
-    found = training_curves(read_run(folder), 2)
-    assert found["forget_nll"] == [[2.0, 2.0], [4.5, 4.5]]
-    assert found["loss"] == [[2.0, 1.0], [4.5, 1.0]]  # steps 1, 3 and 4, 5
-    assert set(found) == {"forget_nll", "loss"}
+    curves = training_curves(read_run(folder), 2)
+    assert curves["forget_nll"] == [[2.0, 2.0], [4.5, 4.5]]
+    assert curves["loss"] == [[2.0, 1.0], [4.5, 1.0]]  # steps 1, 3 and 4, 5
+    assert set(curves) == {"forget_nll", "loss"}
 
 
 def test_configs_are_read_as_written(tmp_path):

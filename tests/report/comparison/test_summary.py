@@ -26,21 +26,21 @@ def sections_of(folder: Path, sort: str = ""):
 
 def test_seeds_make_a_group_with_mean_and_deviation(tmp_path):
     for seed, forget in enumerate((0.1, 0.3)):
-        own = sweeps.config(seed=seed, output_dir=f"/machine{seed}", launch__name="ddp" if seed else "single")
-        sweeps.write_run(tmp_path, own, sweeps.scores(forget, 0.8))
+        config = sweeps.config(seed=seed, output_dir=f"/machine{seed}", launch__name="ddp" if seed else "single")
+        sweeps.write_run(tmp_path, config, sweeps.scores(forget, 0.8))
     sweeps.write_run(tmp_path, sweeps.config(rate=2e-5), sweeps.scores(0.0, 0.5))
     (section,) = sections_of(tmp_path)
     assert section.title == "bios on tiny"
     by_label = {group.label: group for group in section.groups}
     assert set(by_label) == {"npo_gd learning_rate=0.0001", "npo_gd learning_rate=2e-05"}
-    found = by_label["npo_gd learning_rate=0.0001"].values
-    assert (found["forgotten"].mean, found["forgotten"].n) == (pytest.approx(0.8), 2)
-    assert found["forgotten"].deviation == pytest.approx(math.sqrt(0.02))  # of 0.9 and 0.7, over n - 1
-    assert (found["kept"].mean, found["kept"].deviation) == (pytest.approx(0.8), pytest.approx(0))
+    values = by_label["npo_gd learning_rate=0.0001"].values
+    assert (values["forgotten"].mean, values["forgotten"].n) == (pytest.approx(0.8), 2)
+    assert values["forgotten"].deviation == pytest.approx(math.sqrt(0.02))  # of 0.9 and 0.7, over n - 1
+    assert (values["kept"].mean, values["kept"].deviation) == (pytest.approx(0.8), pytest.approx(0))
     balance = (2 / (1 / 0.9 + 1 / 0.8) + 2 / (1 / 0.7 + 1 / 0.8)) / 2
-    assert found["balance"].mean == pytest.approx(balance)
-    assert found["cost.seconds"].mean == 10.0
-    assert (found["cost.seconds_per_step"].mean, found["cost.peak_gib"].mean) == (0.25, 1.0)
+    assert values["balance"].mean == pytest.approx(balance)
+    assert values["cost.seconds"].mean == 10.0
+    assert (values["cost.seconds_per_step"].mean, values["cost.peak_gib"].mean) == (0.25, 1.0)
     single = by_label["npo_gd learning_rate=2e-05"].values["kept"]
     assert (single.mean, single.deviation, single.n) == (0.5, None, 1)
     assert section.references["target"]["forgotten"] == 0.0
@@ -59,13 +59,13 @@ def test_only_runs_of_one_task_on_one_model_are_compared(tmp_path):
     for task, few in (("bios", None), ("bios", 2), ("novels", None)):
         sweeps.write_run(tmp_path, sweeps.config(task=task, task__num_documents=few), sweeps.scores(0.1, 0.9))
     sweeps.write_run(tmp_path, sweeps.config(model__lora__enabled=True), sweeps.scores(0.1, 0.9))
-    found = sections_of(tmp_path)
-    assert [(section.title, len(section.runs)) for section in found] == [
+    sections = sections_of(tmp_path)
+    assert [(section.title, len(section.runs)) for section in sections] == [
         ("bios on tiny (num_documents=null)", 2),
         ("bios on tiny (num_documents=2)", 1),
         ("novels on tiny", 1),
     ]
-    assert {group.label for group in found[0].groups} == {"npo_gd enabled=false", "npo_gd enabled=true"}
+    assert {group.label for group in sections[0].groups} == {"npo_gd enabled=false", "npo_gd enabled=true"}
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def test_labels():
 def test_lines_of_a_setting_join_groups_that_agree_in_all_else(tmp_path):
     for rate in (1e-5, 1e-4):
         for beta in (0.1, 0.5):
-            own = sweeps.config(rate=rate, method__forget__beta=beta)
-            sweeps.write_run(tmp_path, own, sweeps.scores(0.5 if rate < 5e-5 else beta, 0.9))
+            config = sweeps.config(rate=rate, method__forget__beta=beta)
+            sweeps.write_run(tmp_path, config, sweeps.scores(0.5 if rate < 5e-5 else beta, 0.9))
     sweeps.write_run(tmp_path, sweeps.config("ga", rate=1e-5), sweeps.scores(0.3, 0.9))
     (section,) = sections_of(tmp_path)
-    found = setting_effects(section)
-    assert set(found) == {"trainer.unlearn.learning_rate", "method.forget.beta"}
-    ((label, points),) = found["trainer.unlearn.learning_rate"]  # of the two betas the one that reaches more
+    effects = setting_effects(section)
+    assert set(effects) == {"trainer.unlearn.learning_rate", "method.forget.beta"}
+    ((label, points),) = effects["trainer.unlearn.learning_rate"]  # of the two betas the one that reaches more
     assert label == "npo_gd beta=0.1"
     assert [x for x, _ in points] == [1e-5, 1e-4]
     assert points[0][1].mean < points[1][1].mean
@@ -178,9 +178,9 @@ def test_lines_of_a_setting_join_groups_that_agree_in_all_else(tmp_path):
 
 
 def test_published_rows_are_well_formed():
-    found = published_tables()
-    assert len({table.id for table in found}) == len(found)
-    for table in found:
+    tables = published_tables()
+    assert len({table.id for table in tables}) == len(tables)
+    for table in tables:
         assert table.source
         assert table.how
         for name, values in table.rows:
@@ -197,7 +197,7 @@ def test_published_numbers_are_those_of_the_survey():
     if not survey.exists():
         pytest.skip("the survey the numbers were copied from is not here")
     section = survey.read_text(encoding="utf-8").partition("# 4. PUBLISHED")[2].partition("\n# 5.")[0].replace("−", "-")
-    numbers = {float(found) for found in re.findall(r"(?<![\d.])-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?", section)}
+    numbers = {float(number) for number in re.findall(r"(?<![\d.])-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?", section)}
     copied = [value for table in published_tables() for _, values in table.rows for value in values.values()]
     assert len(copied) > 350
     assert [value for value in copied if value not in numbers] == []
@@ -223,8 +223,8 @@ def test_some_published_rows():
 def test_published_rows_stand_beside_runs_of_the_same_thing_only(tmp_path):
     after = {"tofu.forget_quality": 0.2, "tofu.model_utility": 0.5}
     for number, (task, split) in enumerate((("tofu", "forget05"), ("bios", "all"), ("lume", "all"))):
-        own = sweeps.config(task=task, task__split=split)
-        sweeps.write_run(tmp_path / str(number), own, after if task == "tofu" else sweeps.scores(0.1, 0.9))
+        config = sweeps.config(task=task, task__split=split)
+        sweeps.write_run(tmp_path / str(number), config, after if task == "tofu" else sweeps.scores(0.1, 0.9))
     tofu, bios, lume = ([table.id for table in tables_for(sections_of(tmp_path / str(at))[0])] for at in range(3))
     assert tofu == ["open-unlearning-forget05-1b", "open-unlearning-forget05-7b"]
     assert bios == []
