@@ -122,7 +122,7 @@ def _legend_marks(report: Report) -> list[object]:
     colors = set(map(partial(color_of, report), names))
     if "unlearned" in report.scores:
         marks += [mark(color, label) for color, label in labels.items() if color in colors]
-    elif report.judged == "model":
+    elif report.main_subject == "model":
         marks.append(mark(AFTER, SUBJECTS["model"]))
     if "retrained" in report.scores:
         marks.append(mark(RETRAINED, SUBJECTS["retrained"], marker="D", face="none"))

@@ -48,7 +48,7 @@ class Report:
         return [subject for subject in SUBJECTS if subject in self.scores]
 
     @property
-    def judged(self) -> str:
+    def main_subject(self) -> str:
         """The model that the run is about: the unlearned one where there is one."""
         return "unlearned" if "unlearned" in self.scores else next(iter(self.subjects), "")
 

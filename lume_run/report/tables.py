@@ -84,7 +84,7 @@ def legend(report: Report, *, intervals: bool) -> list[str]:
 def terminal_table(report: Report, width: int) -> tuple[Table, list[str]]:
     """(the table on a terminal of `width` columns, what to print below it)."""
     groups = names_by_group(report, most=MOST_SCORES)
-    intervals = [report.judged] if width >= WIDE_TERMINAL else []
+    intervals = [report.main_subject] if width >= WIDE_TERMINAL else []
     table = Table(
         title=escape(report.name),
         title_justify="left",

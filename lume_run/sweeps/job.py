@@ -78,7 +78,7 @@ def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
             raise
         console.print(escape(traceback.format_exc()), soft_wrap=True)
         return None
-    return objective_value(settings.objective, report.judged, lambda subject, name: report.value(subject, name))
+    return objective_value(settings.objective, report.main_subject, lambda subject, name: report.value(subject, name))
 
 
 def in_sweep() -> bool:

@@ -34,7 +34,7 @@ RunState = Literal["done", "diverged", "failed", "unfinished"]
 RUN_STATES: tuple[RunState, ...] = ("done", "diverged", "failed", "unfinished")  # of copies the first is kept
 ERROR_FILE = "error.json"
 DEEPEST = 5  # folders below a given one that are looked into
-LONGEST_NAME = 200  # characters of a score's name
+LONGEST_SCORE_NAME = 200  # characters of a score's name
 CURVE_NAMES = ("loss", "forget_nll", "retain_nll", "forget_loss", "retain_loss")
 
 
@@ -185,7 +185,7 @@ def _scores_by_subject(flat: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """`<subject>.<name>` keys by subject; what could not be computed is left out."""
     scores: dict[str, dict[str, float]] = {}
     for key, value in flat.items():
-        subject, _, name = clean_name(key, LONGEST_NAME).partition(".")
+        subject, _, name = clean_name(key, LONGEST_SCORE_NAME).partition(".")
         number = finite_number(value)
         if subject in SUBJECTS and name and number is not None:
             scores.setdefault(subject, {})[name] = number

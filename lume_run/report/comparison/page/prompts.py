@@ -25,7 +25,7 @@ from lume_run.report.comparison.run_folders import RunRecord
 PROMPT_SIDES = ("forget", "retain")
 EXACT, PARTIAL, SAME = "exact", "partial", "same"  # a whole private fact, a telling part of one, the expected words
 IN_A_ROW = 4  # words that the expected answer has too, from which on they are marked
-LONGEST_NAME = 200  # characters of an id
+LONGEST_ID = 200  # characters of an id
 LONGEST_PROMPT = 600  # characters of a text that are shown
 MOST_WORDS = 160  # of a text that spans are looked for in
 ResponseRow = Mapping[str, Any]
@@ -105,7 +105,7 @@ def parse_row(line: str) -> ResponseRow | None:
     fields = ("id", "split", "subtask", "kind", "document", "prompt", "expected", "output")
     if row.get("split") not in PROMPT_SIDES or not all(isinstance(row.get(field), str) for field in fields):
         return None
-    if any(len(row[field]) > LONGEST_NAME for field in fields[:5]):
+    if any(len(row[field]) > LONGEST_ID for field in fields[:5]):
         return None
     attribute = row.get("attribute")
     return {field: row[field] for field in fields} | {"attribute": attribute if attribute in RULES else ""}
