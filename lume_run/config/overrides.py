@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lume_run.config.renamed import renamed_key_problem
+from lume_run.config.suggest import key_paths, suggest_key, suggest_nearest
+
 FAMILIES = "experiment"  # the group whose options stand in folders by family: experiment=semeval/npo
 TAKE_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging", "hydra/output")
@@ -81,8 +84,6 @@ def explain_override_error(override: str, error: str, folders: Sequence[Path], b
     from omegaconf import OmegaConf
 
     from lume_run.common.errors import Problem
-    from lume_run.config.build import suggest_nearest
-    from lume_run.config.renamed import renamed_key_problem
 
     key, _, value = override.lstrip("+~").partition("=")
     groups = group_options(folders)
@@ -101,27 +102,15 @@ def explain_override_error(override: str, error: str, folders: Sequence[Path], b
         remedy = f"drop it, or choose a {parent} that has one"
         return Problem(where=key, what=f"the chosen {parent} has no {leaf} part", remedy=remedy)
     hydra = key.startswith("hydra.")
-    chosen = [own for own in beside if hydra and own.startswith("hydra/") and own != override]
+    chosen = [other for other in beside if other != override and (hydra or not other.startswith("hydra/"))]
     data: Any = OmegaConf.to_container(compose(chosen, folders, whole=hydra), resolve=False)
-    known = [*groups, *_keys(data), *(HYDRA_GROUPS if key.startswith("hydra/") else ())]
+    known = [*groups, *key_paths(data), *(HYDRA_GROUPS if key.startswith("hydra/") else ())]
     if key not in known and (renamed := renamed_key_problem(key, override)):
         return renamed
     if key not in known and "=" in override:
-        close = suggest_nearest(key, known)
-        remedy = (
-            close
-            if close.startswith("did")
-            else f"top level: {', '.join(map(str, data))}; lume-run --cfg job shows all"
-        )
-        return Problem(where=key, what="unknown key", remedy=remedy)
+        top_level = f"top level: {', '.join(map(str, data))}; lume-run --cfg job shows all"
+        return Problem(where=key, what="unknown key", remedy=suggest_key(key, known) or top_level)
     return Problem(where=override, what=error.strip().split("\n")[0], remedy=REMEDY)
-
-
-def _keys(node: Any, path: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return [path]
-    below = [key for name, item in node.items() for key in _keys(item, f"{path}.{name}" if path else str(name))]
-    return [*([path] if path else []), *below]
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lume_run.common.errors import ConfigError, Problem
-from lume_run.config.build import PACKAGE_NAME, TARGET
+from lume_run.config.targets import TARGET, class_name
 
 FILES = ("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses", "method.idk_file")
 PATHS = (  # suites look into theirs themselves
@@ -97,11 +97,6 @@ def _resolve_source(data: dict[str, Any]) -> None:
 def run_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the config that decides what a run computes."""
     return {key: without_modules(value) for key, value in data.items() if key not in NOT_IDENTITY}
-
-
-def class_name(path: str) -> str:
-    """What a `_target_` counts as in hashes: the class's own name for lume_run's, the whole path for others'."""
-    return path.rpartition(".")[2] if path.startswith(PACKAGE_NAME + ".") else path
 
 
 def without_modules(node: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from lume_run.common.files import content_hash
 from lume_run.common.records import Question
 from lume_run.common.store import Artifact
-from lume_run.config.resolve import class_name
+from lume_run.config.targets import class_name
 from lume_run.methods.baselines import with_context
 from lume_run.pipeline.run import Run
 

@@ -39,8 +39,8 @@ def check_config(cfg: Composed) -> CheckedConfig:
         return CheckedConfig(None, list(error.problems), {})
     external = data.get("allow_external")
     builder = Builder([entry for entry in external if isinstance(entry, str)] if isinstance(external, list) else [])
-    fields = builder.fields(Settings, data, "")  # each alone, so that one group's mistake does not hide another's
-    settings = builder.instance(Settings, fields, "") if not builder.problems else None
+    fields = builder.build_fields(Settings, data, "")  # each alone, so that one group's mistake does not hide another's
+    settings = builder.build_instance(Settings, fields, "") if not builder.problems else None
     groups = {name: fields.get(name) for name in GROUPS}
     problems = [
         *builder.problems,

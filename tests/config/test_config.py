@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.config.overrides import compose, conf_dir, group_options, override_problems
-from lume_run.config.resolve import as_data, class_name, run_identity
+from lume_run.config.resolve import as_data, run_identity
 from lume_run.config.settings import LoraSettings, Settings
+from lume_run.config.targets import class_name
 from lume_run.methods.base import MIDDLE, Needs, Role
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientAscent, GradientDescent

@@ -1,0 +1,37 @@
+"""The name nearest to a mistyped one: a choice, an option, or a config key, compared by its last part too."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MOST_KEYS = 3  # more keys of one name are no suggestion
+
+
+def suggest_nearest(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?`, or the choices."""
+    names = [str(name) for name in known]
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(names)}"
+
+
+def suggest_key(key: str, known: Iterable[str]) -> str:
+    """`did you mean 'method.forget.beta'?` for `method.beta` or `beta`, else the nearest key; empty: none."""
+    keys = list(known)
+    group, last = key.partition(".")[0], key.rpartition(".")[2]
+    same_last = [name for name in keys if name.rpartition(".")[2] == last]
+    deeper = [name for name in same_last if name.count(".") > key.count(".")]
+    if group != last:
+        deeper = [name for name in deeper if name.partition(".")[0] == group]
+    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    names = deeper if 0 < len(deeper) <= MOST_KEYS else nearest or same_last[:MOST_KEYS]
+    return f"did you mean {' or '.join(map(repr, names))}?" if names else ""
+
+
+def key_paths(node: Any, path: str = "") -> list[str]:
+    """Dotted paths of a mapping's keys, and of all keys below them."""
+    if not isinstance(node, Mapping):
+        return [path]
+    below = [key for name, child in node.items() for key in key_paths(child, f"{path}.{name}" if path else str(name))]
+    return [*([path] if path else []), *below]
