@@ -17,17 +17,17 @@ from lume_run.common.files import content_hash, fingerprint, write_json
 
 def test_an_artifact_is_built_once(tmp_path):
     build = Builder()
-    made = artifact(tmp_path / "store" / "x", build, model="m", seed=0)
-    assert not made.is_done
+    built = artifact(tmp_path / "store" / "x", build, model="m", seed=0)
+    assert not built.is_done
     for _ in range(3):
-        assert made.make() == tmp_path / "store" / "x"
-    assert made.is_done
-    assert build.found == [["MADE_FROM.json"]]
-    assert sorted(path.name for path in made.path.iterdir()) == ["DONE.json", "made.txt"]
-    record = strict_json(made.path / "DONE.json")
-    assert (record["key"], record["made_from"]) == (made.key, {"model": "m", "seed": 0})
-    assert made.seconds == record["seconds"] >= 0
-    again = artifact(made.path, Builder(), seed=0, model="m")  # the order of the keys does not matter
+        assert built.make() == tmp_path / "store" / "x"
+    assert built.is_done
+    assert build.contents == [["MADE_FROM.json"]]
+    assert sorted(path.name for path in built.path.iterdir()) == ["DONE.json", "made.txt"]
+    record = strict_json(built.path / "DONE.json")
+    assert (record["key"], record["made_from"]) == (built.key, {"model": "m", "seed": 0})
+    assert built.seconds == record["seconds"] >= 0
+    again = artifact(built.path, Builder(), seed=0, model="m")  # the order of the keys does not matter
     assert again.is_done
 
 
@@ -52,11 +52,11 @@ def test_an_interrupted_artifact_goes_on_where_it_stopped(tmp_path):
     left = strict_json(path.with_name("x.partial") / "MADE_FROM.json")
     left["seconds"] = 100.0
     write_json(path.with_name("x.partial") / "MADE_FROM.json", left)
-    made = artifact(path, second, seed=0)
-    made.make()
-    assert second.found == [["MADE_FROM.json", "first.txt"]]
+    built = artifact(path, second, seed=0)
+    built.make()
+    assert second.contents == [["MADE_FROM.json", "first.txt"]]
     assert sorted(file.name for file in path.iterdir()) == ["DONE.json", "first.txt", "second.txt"]
-    assert 100 <= made.seconds < 160  # the time of all attempts
+    assert 100 <= built.seconds < 160  # the time of all attempts
 
 
 @pytest.mark.parametrize("left", ['{"key": "other"}', "not json", "[]", None])
@@ -67,14 +67,14 @@ def test_what_another_key_left_is_discarded(tmp_path, left):
     marker = path.with_name("x.partial") / "MADE_FROM.json"
     marker.unlink() if left is None else marker.write_text(left, encoding="utf-8")
     artifact(path, build, seed=1).make()
-    assert build.found == [["MADE_FROM.json"]]
+    assert build.contents == [["MADE_FROM.json"]]
     assert not (path / "old.txt").exists()
 
 
 def test_killed_before_the_renaming_nothing_is_built_again(tmp_path):
     """The partial folder was whole, its record written; only the rename was missing."""
-    made = artifact(tmp_path / "x", lambda folder: (folder / "weights").write_text("1"), seed=0)
-    made.make()
+    built = artifact(tmp_path / "x", lambda folder: (folder / "weights").write_text("1"), seed=0)
+    built.make()
     (tmp_path / "x").rename(tmp_path / "x.partial")
 
     def build(folder: Path) -> None:
@@ -97,12 +97,12 @@ def test_changed_inputs_rebuild(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"key": 3}'])
 def test_a_damaged_record_means_build_again(tmp_path, text):
-    made = artifact(tmp_path / "x", Builder())
-    made.make()
-    (made.path / "DONE.json").write_text(text, encoding="utf-8")
-    assert not made.is_done
-    made.make()
-    assert made.is_done
+    built = artifact(tmp_path / "x", Builder())
+    built.make()
+    (built.path / "DONE.json").write_text(text, encoding="utf-8")
+    assert not built.is_done
+    built.make()
+    assert built.is_done
 
 
 def test_a_failed_rebuild_keeps_what_is_there(tmp_path):
@@ -147,7 +147,7 @@ def test_two_processes_build_once(tmp_path):
 
 
 def first_line(processes: list[subprocess.Popen]) -> str:
-    """What the one that has to wait says; the builder says nothing until it may go on."""
+    """The output of the process that has to wait; the builder prints nothing until it may continue."""
     with selectors.DefaultSelector() as selector:
         for process in processes:
             selector.register(process.stderr, selectors.EVENT_READ)

@@ -20,19 +20,19 @@ def strict_json(path: Path):
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-def artifact(path: Path, build, **made_from) -> Artifact:
-    return Artifact(stage="train", name="target", path=path, inputs=made_from, build=build)
+def artifact(path: Path, build, **inputs) -> Artifact:
+    return Artifact(stage="train", name="target", path=path, inputs=inputs, build=build)
 
 
 class Builder:
-    """Writes one file, and remembers what it found each time."""
+    """Writes one file, and remembers what was in the folder each time."""
 
     def __init__(self, text: str = "made", fail: bool = False) -> None:
         self.text, self.fail = text, fail
-        self.found: list[list[str]] = []
+        self.contents: list[list[str]] = []
 
     def __call__(self, folder: Path) -> None:
-        self.found.append(sorted(path.name for path in folder.iterdir()))
+        self.contents.append(sorted(path.name for path in folder.iterdir()))
         (folder / f"{self.text}.txt").write_text(self.text, encoding="utf-8")
         if self.fail:
             raise RunError("stopped in the middle")

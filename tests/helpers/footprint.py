@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from helpers.training import configured, phase, rows_for, set_up
+from helpers.training import compose_method, phase, rows_for, set_up
 from lume_run.common.devices import rank, world_size
 from lume_run.launch.world import World
 from lume_run.pipeline.rank import end_process
@@ -83,7 +83,7 @@ def main(mode: str, model: Path, out: Path) -> None:
     world = World(mode=mode, processes=world_size())
     if world.stage:
         import deepspeed  # noqa: F401  before memory is looked at
-    method, before = configured(METHOD), own_memory()
+    method, before = compose_method(METHOD), own_memory()
     settings = phase(micro_batch_size=16, epochs=8 / 9, learning_rate=0.1, max_grad_norm=1.0, schedule="constant")
     loading = Peak()
     setup = set_up(model, rows_for(method, model), out / mode, method, settings, world=world, remember=False)

@@ -56,29 +56,29 @@ def run_step(method: Objective, model: nn.Module, signals: Iterable[Signals]) ->
         loss += losses.total.item()
         for name, value in losses.parts.items():
             parts[name] = parts.get(name, 0.0) + value.item()
-    found = {
+    gradients = {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
         for name, parameter in model.named_parameters()
     }
-    return Outcome(loss=loss, parts=parts, gradients=found)
+    return Outcome(loss=loss, parts=parts, gradients=gradients)
 
 
 def cached_reference(frozen: nn.Module, rows: Sequence[TokenRow]) -> ReferenceCache:
     """What `ReferenceCache.compute` would write, all rows in one forward."""
     logps = row_logps(frozen, rows, pad_id=PAD)
-    return ReferenceCache({row.key: own for row, own in zip(rows, logps, strict=True)})
+    return ReferenceCache({row.key: values for row, values in zip(rows, logps, strict=True)})
 
 
 def parts_of(method: Objective) -> set[type]:
     """The classes of parts that a method is made of."""
-    found: set[type] = set()
+    parts: set[type] = set()
     waiting: list[Any] = [method.forget, method.retain]
     while waiting:
         part = waiting.pop()
         if part is not None:
-            found.add(type(part))
+            parts.add(type(part))
             waiting += [term.part for term in part.terms] if isinstance(part, Sum) else []
-    return found
+    return parts
 
 
 def all_parts() -> set[type]:

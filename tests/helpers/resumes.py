@@ -16,7 +16,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from helpers.shared import tokenizer_at
-from helpers.training import Setup, configured, phase, rows_for, set_up
+from helpers.training import Setup, compose_method, phase, rows_for, set_up
 from lume_run.common.devices import rank, world_size
 from lume_run.config.settings import LoraSettings
 from lume_run.launch.preemption import signal_handlers
@@ -46,7 +46,7 @@ class Told(TrainerCallback):
 
 def made(case: str, world: World, model: Path, folder: Path, *callbacks: TrainerCallback) -> Setup:
     """AdamW over a schedule with warm-up, two micro-batches a step on each of two ranks."""
-    method = configured(METHOD)
+    method = compose_method(METHOD)
     settings = phase(optimizer="adamw_torch", learning_rate=1e-3, epochs=2, max_grad_norm=1.0, warmup=0.2)
     cached = folder.parent / "reference"
     rows = rows_for(method, model)

@@ -47,7 +47,7 @@ LORA = LoraSettings(enabled=True, rank=4)
 
 
 @cache
-def configured(name: str) -> Any:
+def compose_method(name: str) -> Any:
     """The method that `method=NAME` builds; `ties 2` is the second member of ties."""
     group, _, member = name.partition(" ")
     extra = ["model.lora=true"] if group == "ties" else []
@@ -76,8 +76,8 @@ def rows_for(method: Method, model: Path, *, forget: int = 9, retain: int = 5) -
         [example(number, Split.FORGET) for number in range(forget)],
         [example(number, Split.RETAIN) for number in range(forget, forget + retain)],
     )
-    found = examples_of(method.needs.rows, *sides, refusals=REFUSALS, seed=0)
-    return token_rows(found, tokenizer_at(model), needs=method.needs, max_tokens=64)
+    examples = examples_of(method.needs.rows, *sides, refusals=REFUSALS, seed=0)
+    return token_rows(examples, tokenizer_at(model), needs=method.needs, max_tokens=64)
 
 
 def phase(**changed: Any) -> OptimizationSettings:
@@ -154,7 +154,7 @@ def set_up(
         world_size=world.size,
         rank=rank(),
     )
-    own = ModelSettings(name="test", path=str(path), dtype="float32", lora=lora or LoraSettings(), **model)
+    model_settings = ModelSettings(name="test", path=str(path), dtype="float32", lora=lora or LoraSettings(), **model)
     phases = TrainerSettings(train=settings, unlearn=settings, checkpoint_every=checkpoint_every)
     pad_id = int(tokenizer_at(path).pad_token_id)
     job = TrainingJob(
@@ -162,15 +162,15 @@ def set_up(
         start=str(path),
         phase=settings,
         method=method,
-        adapters=own.lora.enabled,
+        adapters=model_settings.lora.enabled,
         examples=[],
-        model=own,
+        model=model_settings,
         trainer=phases,
         seed=0,
         device=CPU,
         world=world,
         cache=cache_of(path, rows, method, pad_id, cached or folder / "reference"),
-        trainable=own.trainable,
+        trainable=model_settings.trainable,
     )
     trainer = build_trainer(job, list(rows), schedule, pad_id, folder)
     for callback in callbacks:
@@ -211,12 +211,12 @@ def random_llama(tiny: Path, folder: Path, dtype: torch.dtype = torch.float32, *
 def build_llama(tiny: Path, folder: Path) -> Path:
     """A Llama of 2 layers, with the tokenizer of `tiny`, that half knows its rows: no probability is near 0 or 1."""
     random_llama(tiny, folder, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
-    rows = [replace(row, role=Role.RETAIN) for row in rows_for(configured("gd"), folder)]
+    rows = [replace(row, role=Role.RETAIN) for row in rows_for(compose_method("gd"), folder)]
     settings = phase(epochs=16, optimizer="adamw_torch", learning_rate=1e-2, micro_batch_size=16, schedule="constant")
-    made = set_up(folder, rows, folder / "training", FineTune(), settings)
-    made.trainer.train()
-    assert 0.5 < made.history[-1]["loss"] < 1.0  # [nats/token]
-    made.trainer.model.save_pretrained(folder)
+    setup = set_up(folder, rows, folder / "training", FineTune(), settings)
+    setup.trainer.train()
+    assert 0.5 < setup.history[-1]["loss"] < 1.0  # [nats/token]
+    setup.trainer.model.save_pretrained(folder)
     return folder
 
 

@@ -29,7 +29,7 @@ import torch
 from helpers import ranks
 from helpers.ranks import FRUGAL, PLAIN, STEPS, Case, cases_of
 from helpers.shared import ROOT, shape, tokenizer_at, with_helpers
-from helpers.training import build_llama, cache_of, configured, random_llama, rows_for
+from helpers.training import build_llama, cache_of, compose_method, random_llama, rows_for
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
@@ -81,7 +81,7 @@ def trained(llama, tmp_path_factory) -> Callable[[str], Path]:
     """What all trainings of a mode wrote; a mode that fails is not started again."""
     prepared, out = tmp_path_factory.mktemp("prepared"), tmp_path_factory.mktemp("trained")
     for name in ranks.METHODS:
-        method = configured(name)
+        method = compose_method(name)
         (prepared / name).mkdir()
         (prepared / name / "method.pickle").write_bytes(pickle.dumps(method))
         pad_id = int(tokenizer_at(llama).pad_token_id)
@@ -134,7 +134,7 @@ def test_every_objective_is_in_the_matrix():
         assert {(case.method, case.lora) for case in cases_of(mode)} == {(case.method, case.lora) for case in PLAIN}
         for lora in (False, True):
             frugal = {case.method for case in cases_of(mode) if case.lora == lora and case in FRUGAL}
-            assert frugal >= {name for name in ranks.METHODS if configured(name).needs.live_reference}
+            assert frugal >= {name for name in ranks.METHODS if compose_method(name).needs.live_reference}
         for name, lora in product(ranks.ALL_WAYS, (False, True)):
             ways = {
                 (case.micro, case.checkpointing) for case in cases_of(mode) if (case.method, case.lora) == (name, lora)

@@ -20,7 +20,7 @@ from helpers import resumes
 from helpers.interrupting import Disk, End, Runs, gone, kill, ranks, tell
 from helpers.resumes import CASES, STEPS, STOPPED_AT
 from helpers.shared import tokenizer_at, with_helpers
-from helpers.training import cache_of, configured, rows_for
+from helpers.training import cache_of, compose_method, rows_for
 from safetensors.torch import load_file
 
 from lume_run.common.errors import RunError
@@ -243,7 +243,7 @@ def zero(request, tiny, tmp_path_factory) -> tuple[str, Path]:
     pytest.importorskip("deepspeed")
     mode = request.param
     out = tmp_path_factory.mktemp(mode)
-    method = configured("npo_gd")
+    method = compose_method("npo_gd")
     for case in CASES:
         (out / case).mkdir()
         cache_of(tiny, rows_for(method, tiny), method, tokenizer_at(tiny).pad_token_id, out / case / "reference")

@@ -147,7 +147,7 @@ def uneven_rows(needs: Needs) -> list[TokenRow]:
     """
     generator = torch.Generator().manual_seed(3)
     rows = []
-    for role in Role:  # drawn for all roles, so that a row is the same whatever is needed beside it
+    for role in Role:  # sampled for all roles, so that a row is the same whatever is needed beside it
         for number in range(EXAMPLES):
             words = torch.randint(3, VOCABULARY, (16,), generator=generator).tolist()
             prompt = 2 + number * 5 % 8
@@ -168,10 +168,10 @@ def uneven_rows(needs: Needs) -> list[TokenRow]:
 def exact_reference(frozen, rows: list[TokenRow]) -> ReferenceCache:
     """The cache is float32 and so are its sums; in steps of 1/1024 [nats] they are exact, however rows are padded."""
     logps = cached_reference(frozen, rows).logps
-    return ReferenceCache({key: (own * 1024).round() / 1024 for key, own in logps.items()})
+    return ReferenceCache({key: (values * 1024).round() / 1024 for key, values in logps.items()})
 
 
-def scheduled(method: Objective, rows: list[TokenRow], micro_batch_size: int) -> Schedule:
+def schedule_of(method: Objective, rows: list[TokenRow], micro_batch_size: int) -> Schedule:
     """One optimizer step over all rows."""
     schedule = build_schedule(
         rows,
@@ -205,16 +205,16 @@ def one_step(
         batch = cache.attach(batch, needs.reference_logps) if needs.reference_logps else batch
         return replace(batch, role=torch.full_like(batch.role, IDLE_ROLE)) if micro.idle else batch
 
-    batches = map(batch_of, scheduled(method, rows, micro_batch_size).micro_batches)
+    batches = map(batch_of, schedule_of(method, rows, micro_batch_size).micro_batches)
     return run_step(method, model, signals_of(method, model, frozen, batches, LAST))
 
 
-def assert_same(one: Outcome, other: Outcome) -> None:
-    assert one.loss == pytest.approx(other.loss, abs=EXACT, rel=EXACT)
-    assert one.parts == pytest.approx(other.parts, abs=EXACT, rel=EXACT)
-    assert any(gradient.abs().max() > 1e-3 for gradient in other.gradients.values())
-    for name, gradient in one.gradients.items():
-        torch.testing.assert_close(gradient, other.gradients[name], atol=EXACT, rtol=EXACT)
+def assert_same(outcome: Outcome, expected: Outcome) -> None:
+    assert outcome.loss == pytest.approx(expected.loss, abs=EXACT, rel=EXACT)
+    assert outcome.parts == pytest.approx(expected.parts, abs=EXACT, rel=EXACT)
+    assert any(gradient.abs().max() > 1e-3 for gradient in expected.gradients.values())
+    for name, gradient in outcome.gradients.items():
+        torch.testing.assert_close(gradient, expected.gradients[name], atol=EXACT, rtol=EXACT)
 
 
 # --------------------------------------------------------------------------------------------- micro-batches
@@ -223,10 +223,10 @@ def assert_same(one: Outcome, other: Outcome) -> None:
 @pytest.mark.parametrize("method", [*METHODS, *RELEASED], ids=name_of)
 def test_micro_batches_add_up_to_the_whole_step(method, pair):
     rows = uneven_rows(method.needs)
-    assert len(scheduled(method, rows, len(rows)).micro_batches) == 1
+    assert len(schedule_of(method, rows, len(rows)).micro_batches) == 1
     whole = one_step(method, pair, rows, len(rows))
     for micro_batch_size in (1, 2, 3, 5):
-        assert len(scheduled(method, rows, micro_batch_size).micro_batches) > 1
+        assert len(schedule_of(method, rows, micro_batch_size).micro_batches) > 1
         assert_same(one_step(method, pair, rows, micro_batch_size), whole)
 
 
@@ -234,7 +234,7 @@ def test_some_of_those_micro_batches_are_idle_or_hold_one_side_only():
     """DPO on forget rows is 8 units of 2 rows: one row a forward makes 24 forwards, of which 16 have a unit."""
     method = next(method for method in METHODS if method.name == "dpo+kl")
     rows = uneven_rows(method.needs)
-    micro_batches = scheduled(method, rows, 1).micro_batches
+    micro_batches = schedule_of(method, rows, 1).micro_batches
     assert [micro.idle for micro in micro_batches] == [False] * 16 + [True] * 8
     roles = [sorted({rows[number].role for number in micro.rows}) for micro in micro_batches[:16]]
     assert roles.count([Role.FORGET, Role.FORGET_IDK]) == roles.count([Role.RETAIN]) == 8
@@ -252,8 +252,8 @@ def test_some_of_those_micro_batches_are_idle_or_hold_one_side_only():
 )
 def test_released_means_depend_on_micro_batches_as_documented(method, pair):
     rows = [row for row in uneven_rows(method.needs) if row.answers]
-    one, other = (one_step(method, pair, rows, size) for size in (len(rows), 1))
-    assert one.loss != pytest.approx(other.loss, rel=1e-3)
+    whole, row_by_row = (one_step(method, pair, rows, size) for size in (len(rows), 1))
+    assert whole.loss != pytest.approx(row_by_row.loss, rel=1e-3)
 
 
 @pytest.mark.parametrize("part", PARTS, ids=repr)

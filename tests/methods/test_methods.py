@@ -55,7 +55,7 @@ class Row:
     prompt: int = 0  # labels that belong to the prompt
 
 
-def told(role: Role, *logps: float, frozen: Sequence[float] | None = None) -> Row:
+def row_of_logps(role: Role, *logps: float, frozen: Sequence[float] | None = None) -> Row:
     """A row whose answer tokens have these log-probabilities (under the frozen target those of `frozen`)."""
 
     def pairs(values: Sequence[float]) -> list[tuple[float, float]]:
@@ -104,7 +104,7 @@ def signals_of(*rows: Row, **changed: Any) -> Signals:
     return Signals(**(fields | changed))
 
 
-def taken(s: Signals, numbers: Sequence[int]) -> Signals:
+def take_rows(s: Signals, numbers: Sequence[int]) -> Signals:
     """A micro-batch of some rows; the totals stay those of the whole step."""
     changed: dict[str, Any] = {}
     for name in Signals.__slots__:
@@ -125,10 +125,10 @@ def with_gradient(s: Signals) -> tuple[Signals, Tensor]:
 
 # Two forget answers of 2 and 1 tokens, two retain answers of 1 and 3.
 FOUR = (
-    told(FORGET, -1.0, -2.0),
-    told(FORGET, -3.0),
-    told(RETAIN, -0.5),
-    told(RETAIN, -1.0, -1.5, -2.0),
+    row_of_logps(FORGET, -1.0, -2.0),
+    row_of_logps(FORGET, -3.0),
+    row_of_logps(RETAIN, -0.5),
+    row_of_logps(RETAIN, -1.0, -1.5, -2.0),
 )
 
 
@@ -144,7 +144,7 @@ def test_a_share_of_nothing_is_nothing():
     """Counts are at least 1, so that an absent role divides 0 by 1."""
     none = Totals().of(FORGET)
     assert (none.rows, none.tokens, none.labels, none.positions, none.lengths) == (1, 1, 1, 1, ())
-    assert GradientAscent()(signals_of(told(RETAIN, -1.0))).item() == 0
+    assert GradientAscent()(signals_of(row_of_logps(RETAIN, -1.0))).item() == 0
 
 
 def test_signals_are_sums_and_lengths_of_answers():
@@ -164,10 +164,10 @@ def test_a_signal_that_was_not_asked_for_is_a_mistake_in_the_code():
 
 
 def test_needs_are_united():
-    one = Needs(rows={FORGET}, reference_logps={FORGET}, whole_rows={FORGET}, pad_to=300)
+    needs = Needs(rows={FORGET}, reference_logps={FORGET}, whole_rows={FORGET}, pad_to=300)
     other = Needs(rows={RETAIN}, reference_logits={RETAIN}, every_position=True, pad_to=500, logits=False)
-    both = one | other
-    assert both == other | one
+    both = needs | other
+    assert both == other | needs
     assert both == Needs(
         rows={FORGET, RETAIN},
         reference_logps={FORGET},
@@ -182,12 +182,12 @@ def test_needs_are_united():
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "both"),
+    ("layer", "other", "both"),
     [(None, None, None), (None, 3, 3), (MIDDLE, None, MIDDLE), (MIDDLE, 0, 0), (4, MIDDLE, 4), (4, 4, 4)],
 )
-def test_the_middle_layer_gives_way_to_a_number(one, other, both):
-    assert (Needs(hidden_layer=one) | Needs(hidden_layer=other)).hidden_layer == both
-    assert (Needs(hidden_layer=other) | Needs(hidden_layer=one)).hidden_layer == both
+def test_the_middle_layer_gives_way_to_a_number(layer, other, both):
+    assert (Needs(hidden_layer=layer) | Needs(hidden_layer=other)).hidden_layer == both
+    assert (Needs(hidden_layer=other) | Needs(hidden_layer=layer)).hidden_layer == both
 
 
 def test_two_layers_cannot_be_read_at_once():
@@ -217,14 +217,16 @@ def test_means_run_over_tokens_not_rows():
 
 def test_refusal_is_the_mean_nll_of_refusals_on_forget_prompts():
     """Refusals of 1 and 2 tokens: (0.5 + 1 + 3) / 3; the retain prompt's refusal and the answers do not count."""
-    s = signals_of(*FOUR, told(FORGET_IDK, -0.5), told(FORGET_IDK, -1.0, -3.0), told(RETAIN_IDK, -9.0))
+    s = signals_of(
+        *FOUR, row_of_logps(FORGET_IDK, -0.5), row_of_logps(FORGET_IDK, -1.0, -3.0), row_of_logps(RETAIN_IDK, -9.0)
+    )
     assert Refusal()(s).item() == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(("weight", "expected"), [(1.0, -2 + 2.5), (0.2, -2 + 0.5), (0.0, -2.0)])
 def test_mismatched_ascent_adds_the_nll_of_anothers_answer(weight, expected):
     """Forget answers: -2 a token. Mismatched answers of 1 and 3 tokens: (1 + 2 + 3 + 4) / 4 = 2.5 a token."""
-    s = signals_of(*FOUR, told(MISMATCH, -1.0), told(MISMATCH, -2.0, -3.0, -4.0))
+    s = signals_of(*FOUR, row_of_logps(MISMATCH, -1.0), row_of_logps(MISMATCH, -2.0, -3.0, -4.0))
     assert MismatchedAscent(mismatch_weight=weight)(s).item() == pytest.approx(expected)
 
 
@@ -253,21 +255,21 @@ def test_first_npo_step_is_two_over_beta_log_two(beta):
 def test_npo_by_hand():
     """log pi = -1 - 2 = -3, log ref = -0.5 - 0.5 = -1, so log pi/ref = -2. With beta 0.5 the loss is
     -(2 / 0.5) log sigmoid(-0.5 x -2) = 4 log(1 + e^-1) = 1.2530467."""
-    s = signals_of(told(FORGET, -1.0, -2.0, frozen=(-0.5, -0.5)))
+    s = signals_of(row_of_logps(FORGET, -1.0, -2.0, frozen=(-0.5, -0.5)))
     assert NPO(beta=0.5)(s).item() == pytest.approx(4 * math.log(1 + math.exp(-1)))
     assert NPO(beta=0.5)(s).item() == pytest.approx(1.2530467)
 
 
 def test_npo_is_a_mean_over_rows():
     """Ratios -2 and 0 at beta 0.5: (1.2530467 + 4 log 2) / 2."""
-    s = signals_of(told(FORGET, -1.0, -2.0, frozen=(-0.5, -0.5)), told(FORGET, -3.0), *FOUR[2:])
+    s = signals_of(row_of_logps(FORGET, -1.0, -2.0, frozen=(-0.5, -0.5)), row_of_logps(FORGET, -3.0), *FOUR[2:])
     assert NPO(beta=0.5)(s).item() == pytest.approx((4 * math.log(1 + math.exp(-1)) + 4 * LOG2) / 2)
 
 
 def test_npo_gradient_fades_where_the_answer_is_forgotten():
     """d loss / d log pi = 2 sigmoid(beta log pi/ref) per row: 1 at the start, 2 sigmoid(-50) far below it."""
     for ratio, slope in ((0.0, 1.0), (-100.0, 2 / (1 + math.exp(50))), (2.0, 2 / (1 + math.exp(-1)))):
-        s = signals_of(told(FORGET, -1.0))
+        s = signals_of(row_of_logps(FORGET, -1.0))
         logps = (s.ref_logps + ratio * s.is_answer).requires_grad_()
         NPO(beta=0.5)(replace(s, logps=logps)).backward()
         assert logps.grad[s.is_answer].item() == pytest.approx(slope, rel=1e-5)
@@ -285,7 +287,7 @@ def test_small_beta_npo_has_the_gradient_of_summed_gradient_ascent():
 @pytest.mark.parametrize(("beta", "delta"), [(4.5, 1.5), (2.5, 1.5), (1.0, 1.5)])
 def test_simnpo_at_its_margin_is_two_over_beta_log_two(beta, delta):
     """NLL / length = (1 + 2) / 2 = 1.5 = delta."""
-    s = signals_of(told(FORGET, -1.0, -2.0))
+    s = signals_of(row_of_logps(FORGET, -1.0, -2.0))
     assert SimNPO(beta=beta, delta=delta)(s).item() == pytest.approx(2 / beta * LOG2)
 
 
@@ -298,7 +300,7 @@ def test_simnpo_by_hand():
 
 
 def test_simnpo_takes_a_row_without_answer_as_nll_zero():
-    s = signals_of(told(FORGET), told(RETAIN, -1.0))
+    s = signals_of(row_of_logps(FORGET), row_of_logps(RETAIN, -1.0))
     assert SimNPO(beta=2.0, delta=0.5)(s).item() == pytest.approx(math.log(1 + math.exp(1)))
 
 
@@ -307,14 +309,16 @@ def test_simnpo_takes_a_row_without_answer_as_nll_zero():
 
 @pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
 def test_first_dpo_step_is_two_over_beta_log_two(beta):
-    s = signals_of(told(FORGET, -1.0, -2.0), told(FORGET_IDK, -4.0), *FOUR[2:])
+    s = signals_of(row_of_logps(FORGET, -1.0, -2.0), row_of_logps(FORGET_IDK, -4.0), *FOUR[2:])
     assert DPO(beta=beta)(s).item() == pytest.approx(2 / beta * LOG2)
 
 
 def test_dpo_by_hand():
     """log pi/ref of the refusal is -1 + 2 = 1, of the answer -3 + 1 = -2; with beta 0.5 the loss is
     -(2 / 0.5) log sigmoid(0.5 x 3) = 4 log(1 + e^-1.5) = 0.8056531."""
-    s = signals_of(told(FORGET, -1.0, -2.0, frozen=(-0.5, -0.5)), told(FORGET_IDK, -1.0, frozen=(-2.0,)))
+    s = signals_of(
+        row_of_logps(FORGET, -1.0, -2.0, frozen=(-0.5, -0.5)), row_of_logps(FORGET_IDK, -1.0, frozen=(-2.0,))
+    )
     assert DPO(beta=0.5)(s).item() == pytest.approx(4 * math.log(1 + math.exp(-1.5)))
     assert DPO(beta=0.5)(s).item() == pytest.approx(0.8056531, abs=1e-7)
 
@@ -322,10 +326,10 @@ def test_dpo_by_hand():
 def test_dpo_is_a_mean_over_examples_and_pairs_them_in_order():
     """Margins 3 and -1 (the second: refusal 0, answer -1 + 2 = 1)."""
     s = signals_of(
-        told(FORGET, -1.0, -2.0, frozen=(-0.5, -0.5)),
-        told(FORGET, -1.0, frozen=(-2.0,)),
-        told(FORGET_IDK, -1.0, frozen=(-2.0,)),
-        told(FORGET_IDK, -1.0, -1.0),
+        row_of_logps(FORGET, -1.0, -2.0, frozen=(-0.5, -0.5)),
+        row_of_logps(FORGET, -1.0, frozen=(-2.0,)),
+        row_of_logps(FORGET_IDK, -1.0, frozen=(-2.0,)),
+        row_of_logps(FORGET_IDK, -1.0, -1.0),
     )
     expected = 4 * (math.log(1 + math.exp(-1.5)) + math.log(1 + math.exp(0.5))) / 2
     assert DPO(beta=0.5)(s).item() == pytest.approx(expected)
@@ -333,7 +337,7 @@ def test_dpo_is_a_mean_over_examples_and_pairs_them_in_order():
 
 def test_dpo_prefers_the_refusal():
     """At the start d loss / d log pi is -1 for the refusal and +1 for the answer, at every token."""
-    s = signals_of(told(FORGET, -1.0, -2.0), told(FORGET_IDK, -4.0))
+    s = signals_of(row_of_logps(FORGET, -1.0, -2.0), row_of_logps(FORGET_IDK, -4.0))
     logps = s.logps.clone().requires_grad_()
     DPO(beta=0.1)(replace(s, logps=logps)).backward()
     assert logps.grad[s.answers(FORGET)].tolist() == pytest.approx([1.0, 1.0])
@@ -342,14 +346,18 @@ def test_dpo_prefers_the_refusal():
 
 @pytest.mark.parametrize("beta", [0.1, 0.5, 2.0])
 def test_answer_preservation_at_equal_likelihood_is_log_two_over_beta(beta):
-    s = signals_of(told(RETAIN, -1.0, -2.0), told(RETAIN_IDK, -3.0))
+    s = signals_of(row_of_logps(RETAIN, -1.0, -2.0), row_of_logps(RETAIN_IDK, -3.0))
     assert AnswerPreservation(beta=beta)(s).item() == pytest.approx(LOG2 / beta)
 
 
 def test_answer_preservation_by_hand():
     """Margins 2 and -1 at beta 0.5: (2 log(1 + e^-1) + 2 log(1 + e^0.5)) / 2; no factor 2, no reference."""
     s = signals_of(
-        told(RETAIN, -0.5, -0.5), told(RETAIN, -3.0), told(RETAIN_IDK, -3.0), told(RETAIN_IDK, -2.0), ref_logps=None
+        row_of_logps(RETAIN, -0.5, -0.5),
+        row_of_logps(RETAIN, -3.0),
+        row_of_logps(RETAIN_IDK, -3.0),
+        row_of_logps(RETAIN_IDK, -2.0),
+        ref_logps=None,
     )
     expected = math.log(1 + math.exp(-1)) + math.log(1 + math.exp(0.5))
     assert AnswerPreservation(beta=0.5)(s).item() == pytest.approx(expected)
@@ -366,8 +374,8 @@ def test_entropy_by_hand():
     logits = torch.tensor([HALVES, THIRDS], dtype=torch.float64).log() + SHIFT
     assert kl_to_uniform(logits).tolist() == pytest.approx([TO_UNIFORM, 0.0], abs=1e-12)
     assert kl_from_uniform(logits).tolist() == pytest.approx([FROM_UNIFORM, 0.0], abs=1e-12)
-    found = [kl_to_uniform(logits)[0].item(), kl_from_uniform(logits)[0].item()]
-    assert found == pytest.approx([0.0588915, 0.0566330], abs=1e-7)
+    divergences = [kl_to_uniform(logits)[0].item(), kl_from_uniform(logits)[0].item()]
+    assert divergences == pytest.approx([0.0588915, 0.0566330], abs=1e-7)
 
 
 def test_a_certain_prediction_is_log_v_from_uniform():
@@ -377,15 +385,15 @@ def test_a_certain_prediction_is_log_v_from_uniform():
     assert kl_from_uniform(certain).item() == pytest.approx(300 * 4 / 5 - math.log(5))
 
 
-@pytest.mark.parametrize(("direction", "one"), [("to_uniform", TO_UNIFORM), ("from_uniform", FROM_UNIFORM)])
-def test_maximum_entropy_is_a_mean_over_rows_of_means_over_tokens(direction, one):
+@pytest.mark.parametrize(("direction", "divergence"), [("to_uniform", TO_UNIFORM), ("from_uniform", FROM_UNIFORM)])
+def test_maximum_entropy_is_a_mean_over_rows_of_means_over_tokens(direction, divergence):
     """Two tokens of HALVES in one row, one uniform token in the other: (k + 0) / 2; a token mean would be 2 k / 3."""
     s = signals_of(
         Row(role=FORGET, probs=[HALVES, HALVES], labels=[0, 1]),
         Row(role=FORGET, probs=[THIRDS], labels=[2]),
         Row(role=RETAIN, probs=[(0.8, 0.1, 0.1)], labels=[0]),
     )
-    assert MaximumEntropy(direction=direction)(s).item() == pytest.approx(one / 2)
+    assert MaximumEntropy(direction=direction)(s).item() == pytest.approx(divergence / 2)
 
 
 @pytest.mark.parametrize(("prompts", "expected"), [(True, TO_UNIFORM * 2 / 3), (False, TO_UNIFORM / 2)])
@@ -473,10 +481,10 @@ def test_undial_by_hand():
 def test_undial_distils_the_frozen_target_not_the_model():
     """Student uniform, teacher HALVES: log 3 whatever the goal. Student HALVES, teacher uniform, true token 1 lowered
     by log 2: goal (2/5, 1/5, 2/5), so 2/5 log 2 + 3/5 log 4 = 8/5 log 2."""
-    one = signals_of(Row(role=FORGET, probs=[THIRDS], labels=[0], frozen=[HALVES]))
-    assert UNDIAL(beta=LOG2)(one).item() == pytest.approx(LOG3)
-    other = signals_of(Row(role=FORGET, probs=[HALVES], labels=[1], frozen=[THIRDS]))
-    assert UNDIAL(beta=LOG2)(other).item() == pytest.approx(8 / 5 * LOG2)
+    uniform_model = signals_of(Row(role=FORGET, probs=[THIRDS], labels=[0], frozen=[HALVES]))
+    assert UNDIAL(beta=LOG2)(uniform_model).item() == pytest.approx(LOG3)
+    uniform_target = signals_of(Row(role=FORGET, probs=[HALVES], labels=[1], frozen=[THIRDS]))
+    assert UNDIAL(beta=LOG2)(uniform_target).item() == pytest.approx(8 / 5 * LOG2)
 
 
 def test_released_undial_lowers_token_v_minus_100_where_nothing_is_labelled():
@@ -536,7 +544,7 @@ def test_ceu_takes_its_goal_as_constant():
 
 def test_weighted_ascent_by_hand():
     """p = 1/2 and 1/4, beta 2: (1/4 log 1/2 + 1/16 log 1/4) / 2; beta 0 is gradient ascent."""
-    s = signals_of(told(FORGET, -LOG2, -2 * LOG2), told(RETAIN, -1.0))
+    s = signals_of(row_of_logps(FORGET, -LOG2, -2 * LOG2), row_of_logps(RETAIN, -1.0))
     assert WeightedAscent(beta=2.0)(s).item() == pytest.approx(-(LOG2 / 4 + 2 * LOG2 / 16) / 2)
     assert WeightedAscent(beta=1.0)(s).item() == pytest.approx(-(LOG2 / 2 + 2 * LOG2 / 4) / 2)
     assert WeightedAscent(beta=0.0)(s).item() == pytest.approx(GradientAscent()(s).item())
@@ -545,7 +553,7 @@ def test_weighted_ascent_by_hand():
 def test_saturation_importance_by_hand():
     """p = 1/2 and 1/4, beta1 1, beta2 2: (1/2 x 1/4 x log 1/2 + 1/4 x 9/16 x log 1/4) / 2; with beta2 0 it is the
     weighted ascent."""
-    s = signals_of(told(FORGET, -LOG2), told(FORGET, -2 * LOG2), told(RETAIN, -1.0))
+    s = signals_of(row_of_logps(FORGET, -LOG2), row_of_logps(FORGET, -2 * LOG2), row_of_logps(RETAIN, -1.0))
     expected = -(LOG2 / 8 + 2 * LOG2 * 9 / 64) / 2
     assert SaturationImportance(beta1=1.0, beta2=2.0)(s).item() == pytest.approx(expected)
     assert SaturationImportance(beta1=3.0, beta2=0.0)(s).item() == pytest.approx(WeightedAscent(beta=3.0)(s).item())
@@ -561,7 +569,7 @@ def test_saturation_importance_by_hand():
 )
 def test_weights_are_constant_to_the_gradient(part, slopes):
     """d loss / d log p is the weight over the two tokens; a weight p that moved would add p log p."""
-    s = signals_of(told(FORGET, -LOG2, -2 * LOG2))
+    s = signals_of(row_of_logps(FORGET, -LOG2, -2 * LOG2))
     logps = s.logps.clone().requires_grad_()
     part(replace(s, logps=logps)).backward()
     assert logps.grad[s.is_answer].tolist() == pytest.approx(slopes)
@@ -726,7 +734,9 @@ def test_kl_by_hand_over_two_tokens():
 
 def test_released_kl_is_a_mean_over_all_positions():
     """B x T = 2 x 3 retain positions, prompt, padding and last ones too, of which four differ: 4 k / 6."""
-    reference = torch.stack([torch.stack([log(*own) for own in row]) for row in ((DOWN, DOWN, UP), (EVEN, DOWN, EVEN))])
+    reference = torch.stack(
+        [torch.stack([log(*probabilities) for probabilities in row]) for row in ((DOWN, DOWN, UP), (EVEN, DOWN, EVEN))]
+    )
     s = signals_of(flat(RETAIN, UP), flat(RETAIN, UP, UP))
     counts = {RETAIN: Count(rows=2, tokens=3, labels=3, positions=6, lengths=(1, 2))}
     s = replace(s, logits=log(0.5, 0.5).repeat(2, 3, 1), ref_logits=reference, totals=Totals(counts=counts))
@@ -739,11 +749,11 @@ def test_released_kl_is_a_mean_over_all_positions():
 @pytest.mark.parametrize("part", [RetainKL(), RetainKLCompat()])
 def test_kl_of_identical_models_is_zero_with_zero_gradient(part):
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(4, 3, 5, generator=generator, dtype=torch.float64)
-    s = replace(signals_of(*FOUR), logits=drawn.clone().requires_grad_())
+    logits = torch.randn(4, 3, 5, generator=generator, dtype=torch.float64)
+    s = replace(signals_of(*FOUR), logits=logits.clone().requires_grad_())
     mask = s.mask[:, 1:]
     s = replace(s, mask=mask, is_answer=mask, targets=s.targets[:, 1:], logps=s.logps[:, 1:])
-    s = replace(s, ref_logits=drawn, in_reference=torch.tensor([True] * 4))
+    s = replace(s, ref_logits=logits, in_reference=torch.tensor([True] * 4))
     loss = part(s)
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-12)
@@ -755,7 +765,7 @@ def test_kl_on_answers_is_the_same_when_every_position_was_computed():
     torch.manual_seed(0)
     logits, reference = torch.randn(2, 5, 7), torch.randn(2, 5, 7)
     mask = torch.tensor([[False, True, True, False], [False, False, False, True]])
-    own = {
+    fields = {
         "logps": torch.zeros(2, 4),
         "mask": mask,
         "is_answer": mask,
@@ -764,8 +774,8 @@ def test_kl_on_answers_is_the_same_when_every_position_was_computed():
         "totals": Totals(counts={RETAIN: Count(rows=2, tokens=3, labels=3, lengths=(2, 1))}),
         "in_reference": torch.tensor([True, True]),
     }
-    wide = RetainKL()(Signals(logits=logits, ref_logits=reference, **own))
-    narrow = RetainKL()(Signals(logits=logits[:, :-1], ref_logits=reference[:, :-1], **own))
+    wide = RetainKL()(Signals(logits=logits, ref_logits=reference, **fields))
+    narrow = RetainKL()(Signals(logits=logits[:, :-1], ref_logits=reference[:, :-1], **fields))
     assert wide.item() == narrow.item() > 0
 
 
@@ -792,19 +802,19 @@ def test_objective_without_retain_part():
 
 
 def test_the_log_tells_the_nll_of_answers_whatever_is_optimised():
-    """Refusals are optimised, at NLL 0.5; the forget answers (2 nats a token) stand in no row, so only retain is told;
-    where answers stand in rows (DPO), they are told too."""
+    """Refusals are optimised, at NLL 0.5; the forget answers (2 nats a token) are in no row, so only retain is logged;
+    where answers are in rows (DPO), they are logged too."""
     refuse = Objective(name="x", forget=Refusal(), retain=GradientDescent())
-    parts = refuse(signals_of(told(FORGET_IDK, -0.5), *FOUR[2:])).parts
+    parts = refuse(signals_of(row_of_logps(FORGET_IDK, -0.5), *FOUR[2:])).parts
     assert {name: value.item() for name, value in parts.items()} == pytest.approx(
         {"forget_loss": 0.5, "retain_loss": 1.25, "retain_nll": 1.25}
     )
     prefer = Objective(name="x", forget=DPO(beta=1.0))
-    parts = prefer(signals_of(*FOUR[:2], told(FORGET_IDK, -0.5), told(FORGET_IDK, -0.5))).parts
+    parts = prefer(signals_of(*FOUR[:2], row_of_logps(FORGET_IDK, -0.5), row_of_logps(FORGET_IDK, -0.5))).parts
     assert parts["forget_nll"].item() == pytest.approx(2.0)
 
 
-def test_without_logits_no_nll_is_told():
+def test_without_logits_no_nll_is_logged():
     s = replace(states(FORGET, torch.zeros(2, 3, 2, dtype=torch.float64)), logits=None)
     assert list(Objective(name="x", forget=RMU())(s).parts) == ["forget_loss"]
 
@@ -816,7 +826,7 @@ def test_a_step_of_one_side_tells_nothing_of_the_other():
     assert logged.keys() == {"retain_loss", "retain_nll"}
     assert method.stop_when.stop_reason(logged) is None
     assert method(signals_of(*FOUR[:2])).parts.keys() == {"forget_loss", "forget_nll"}
-    shares = [method(taken(signals_of(*FOUR), rows)).parts for rows in ([0, 1], [2, 3])]
+    shares = [method(take_rows(signals_of(*FOUR), rows)).parts for rows in ([0, 1], [2, 3])]
     assert all(parts.keys() == {"forget_loss", "retain_loss", "forget_nll", "retain_nll"} for parts in shares)
 
 
@@ -863,7 +873,7 @@ def test_a_sum_of_nothing_or_of_two_layers_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("bounds", "step", "told"),
+    ("bounds", "step", "reason"),
     [
         (StopWhen(), {"forget_loss": -99.0, "retain_nll": 99.0}, None),
         (StopWhen(forget_loss=-8.0), {"forget_loss": -7.9}, None),
@@ -891,8 +901,8 @@ def test_a_sum_of_nothing_or_of_two_layers_is_refused():
         (StopWhen(forget_loss=1.0, retain_nll=2.0), {"loss": 0.0}, None),
     ],
 )
-def test_bounds_say_which_was_reached(bounds, step, told):
-    assert bounds.stop_reason(step) == told
+def test_bounds_say_which_was_reached(bounds, step, reason):
+    assert bounds.stop_reason(step) == reason
 
 
 # ---------------------------------------------------------------------------------------------- primal-dual
@@ -935,7 +945,7 @@ def test_an_objective_bounds_its_retain_loss():
     second = method(replace(s, last=logged))
     assert second.parts["retain_weight"].item() == pytest.approx(1.75)
     assert second.total.item() == pytest.approx(-2 + 1.75 * 0.75)
-    shares = [method(replace(taken(s, rows), last=logged)) for rows in ([0, 2], [1], [3])]
+    shares = [method(replace(take_rows(s, rows), last=logged)) for rows in ([0, 2], [1], [3])]
     assert sum(share.total for share in shares).item() == pytest.approx(second.total.item())
     assert sum(share.parts["retain_weight"] for share in shares).item() == pytest.approx(1.75)
 
@@ -986,7 +996,7 @@ def test_every_part_that_can_be_chosen_is_in_these_tests():
 
 
 def random_signals(*, size: int = 120, every: bool = False) -> Signals:
-    """Two examples a side in all roles, T = 7, logits, references and states drawn at random."""
+    """Two examples a side in all roles, T = 7, logits, references and states at random."""
     generator = torch.Generator().manual_seed(1)
     roles = [role for role in Role for _ in range(2)]
     lengths = [(3, 1), (2, 4), (1, 2), (2, 1), (4, 3)]
@@ -999,10 +1009,10 @@ def random_signals(*, size: int = 120, every: bool = False) -> Signals:
         is_answer = places >= 6 - answers[:, None]
         mask = places >= 5 - answers[:, None]  # one prompt token labelled too
 
-    def drawn(*shape: int) -> Tensor:
+    def random(*shape: int) -> Tensor:
         return 3 * torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    logits, frozen = (drawn(len(roles), 7 if every else 6, size) for _ in range(2))
+    logits, frozen = (random(len(roles), 7 if every else 6, size) for _ in range(2))
     targets = torch.randint(0, size, (len(roles), 6), generator=generator)
     labels = mask.sum(1)
     counts = {
@@ -1023,10 +1033,10 @@ def random_signals(*, size: int = 120, every: bool = False) -> Signals:
         role=torch.tensor([role.value for role in roles]),
         totals=Totals(counts=counts),
         logits=logits,
-        hidden=drawn(len(roles), 7, 16),
+        hidden=random(len(roles), 7, 16),
         ref_logps=token_logps(frozen[:, :6], targets).masked_fill(~mask, 0.0),
         ref_logits=frozen,
-        ref_hidden=drawn(len(roles), 7, 16),
+        ref_hidden=random(len(roles), 7, 16),
         in_reference=torch.ones(len(roles), dtype=torch.bool),
     )
 
@@ -1052,30 +1062,30 @@ OBJECTIVES = [
 def test_shares_of_micro_batches_sum_to_the_step(method, groups):
     """Also where a micro-batch holds forget rows only, or retain rows only."""
     s = random_signals()
-    whole, shares = method(s), [method(taken(s, group)) for group in groups]
+    whole, shares = method(s), [method(take_rows(s, group)) for group in groups]
     assert sum(share.total for share in shares).item() == pytest.approx(whole.total.item(), rel=1e-9)
     for name, value in whole.parts.items():
         assert sum(share.parts[name] for share in shares).item() == pytest.approx(value.item(), rel=1e-9)
 
 
-def halved(s: Signals) -> tuple[Signals, Signals]:
+def half_and_wide(s: Signals) -> tuple[Signals, Signals]:
     """(signals of a bf16 model, the same numbers in float64)."""
     names = ("logits", "ref_logits", "hidden", "ref_hidden")
     half = {name: getattr(s, name).bfloat16() for name in names}
     wide = {name: value.double() for name, value in half.items()}
-    found = []
+    signals = []
     for values in (half, wide):
         logps, ref = (token_logps(values[name][:, :6], s.targets) for name in ("logits", "ref_logits"))
         logps, ref = (value.masked_fill(~s.mask, 0.0) for value in (logps, ref))
-        found.append(replace(s, logps=logps, ref_logps=ref, **values))
-    return found[0], found[1]
+        signals.append(replace(s, logps=logps, ref_logps=ref, **values))
+    return signals[0], signals[1]
 
 
 @pytest.mark.parametrize("name", [*CLEAN_PARTS, *COMPAT_PARTS])
 def test_half_precision_logits_give_float32_losses(name):
     """Against float64 arithmetic on the very same bf16 numbers: a log-softmax in bf16 would lose three digits."""
     part = (CLEAN_PARTS | COMPAT_PARTS)[name]
-    half, wide = halved(random_signals(every=name in COMPAT_PARTS))
+    half, wide = half_and_wide(random_signals(every=name in COMPAT_PARTS))
     loss = part(half)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(part(wide).item(), rel=1e-4)
@@ -1084,7 +1094,7 @@ def test_half_precision_logits_give_float32_losses(name):
 
 def test_a_bf16_softmax_would_be_noticed():
     """What the test above guards against: log-probabilities of a log-softmax in bf16 are off by more than 1e-3."""
-    half, wide = halved(random_signals())
+    half, wide = half_and_wide(random_signals())
     careless = half.logits.log_softmax(-1).gather(-1, half.targets[..., None])[..., 0]
     worst = ((careless.double() - wide.logps) / wide.logps)[wide.mask].abs().max()
     assert worst.item() > 1e-3
@@ -1110,7 +1120,7 @@ def test_half_precision_is_widened_before_the_softmax():
 
 
 @pytest.mark.parametrize(
-    ("members", "weights", "told"),
+    ("members", "weights", "message"),
     [
         (0, (), "at least two members"),
         (1, (1.0,), "at least two members"),
@@ -1118,10 +1128,10 @@ def test_half_precision_is_widened_before_the_softmax():
         (2, (1.0, 1.0, 1.0), "2 members need as many weights, not 3"),
     ],
 )
-def test_merging_takes_two_adapters_and_a_weight_for_each(members, weights, told):
-    own = tuple(Member(method=Objective(name="x", forget=NPO())) for _ in range(members))
-    with pytest.raises(ValueError, match=told):
-        MergeAdapters(name="ties", members=own, weights=weights)
+def test_merging_takes_two_adapters_and_a_weight_for_each(members, weights, message):
+    adapters = tuple(Member(method=Objective(name="x", forget=NPO())) for _ in range(members))
+    with pytest.raises(ValueError, match=message):
+        MergeAdapters(name="ties", members=adapters, weights=weights)
 
 
 # ---------------------------------------------------------------------------------------- a method of one's own

@@ -43,7 +43,7 @@ def problem_of(path: Path) -> tuple[str, str, str]:
     return problem.where, problem.what, problem.remedy
 
 
-def written(folder: Path, content: bytes) -> Path:
+def write_refusals(folder: Path, content: bytes) -> Path:
     path = folder / "refusals.txt"
     path.write_bytes(content)
     return path
@@ -127,21 +127,21 @@ def test_a_single_choice_is_always_taken():
 
 
 def test_a_file_is_read_in_order_without_blank_lines(tmp_path):
-    path = written(tmp_path, "  Zero is é.\t\n\n   \nNo.\r\nI pass.".encode())
+    path = write_refusals(tmp_path, "  Zero is é.\t\n\n   \nNo.\r\nI pass.".encode())
     assert read_refusals(path) == ("Zero is é.", "No.", "I pass.")
 
 
 def test_lines_end_at_newlines_only(tmp_path):
     lines = ("One\u2028more.", "Two\x85more.", "Three\x0cmore.", "Four\rmore.")
-    assert read_refusals(written(tmp_path, "\n".join(lines).encode())) == lines
+    assert read_refusals(write_refusals(tmp_path, "\n".join(lines).encode())) == lines
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_refusal(tmp_path):
-    assert read_refusals(written(tmp_path, b"\xef\xbb\xbfI pass.\n")) == ("I pass.",)
+    assert read_refusals(write_refusals(tmp_path, b"\xef\xbb\xbfI pass.\n")) == ("I pass.",)
 
 
 def test_our_own_list_survives_a_file(tmp_path):
-    assert read_refusals(written(tmp_path, "".join(f"{refusal}\n" for refusal in REFUSALS).encode())) == REFUSALS
+    assert read_refusals(write_refusals(tmp_path, "".join(f"{refusal}\n" for refusal in REFUSALS).encode())) == REFUSALS
 
 
 def test_an_absent_file_is_refused(tmp_path):
@@ -160,11 +160,11 @@ def test_a_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path, mark):
-    path = written(tmp_path, mark + "I pass.\nJe passe, désolé.\n".encode("latin-1"))
+    path = write_refusals(tmp_path, mark + "I pass.\nJe passe, désolé.\n".encode("latin-1"))
     assert problem_of(path) == (f"{path}:2", "byte 12 of the line, 0xe9, is not UTF-8", "save the file as UTF-8")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n\t\n", b"\xef\xbb\xbf"])
 def test_a_file_without_refusals_is_refused(tmp_path, content):
-    path = written(tmp_path, content)
+    path = write_refusals(tmp_path, content)
     assert problem_of(path) == (str(path), "holds no refusals", "give a UTF-8 text file with one refusal a line")

@@ -52,7 +52,7 @@ def example(prompt: str, answer: str, kind: Kind = Kind.QUESTION) -> Example:
     )
 
 
-def decoded(ids, tokenizer) -> str:
+def decode(ids, tokenizer) -> str:
     return tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
@@ -79,15 +79,15 @@ def test_the_answer_is_labelled_whole_and_nothing_else(tokenizer, prompt, answer
     assert labels[-1] == tokenizer.eos_token_id
     assert labels.count(tokenizer.eos_token_id) == 1
     # the labels alone give back the answer, so its first token is among them
-    own = decoded(labels, tokenizer).strip()
-    assert own == answer.strip()
+    text = decode(labels, tokenizer).strip()
+    assert text == answer.strip()
     assert row.truncated == 0
 
 
 @pytest.mark.parametrize(("prompt", "answer"), PAIRS)
 def test_round_trip(tokenizer, prompt, answer):
     row = encode(example(prompt, answer), tokenizer, max_tokens=PLENTY)
-    assert decoded(row.ids, tokenizer) == prompt + with_separator(prompt, answer)
+    assert decode(row.ids, tokenizer) == prompt + with_separator(prompt, answer)
 
 
 def test_a_merged_boundary_is_really_among_the_pairs(tokenizer):
@@ -249,25 +249,25 @@ def examples(count: int, split: Split) -> list[Example]:
 
 def test_every_example_in_every_role():
     forget, retain = examples(4, Split.FORGET), examples(6, Split.RETAIN)
-    found = examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=3)
-    assert [role for role, _ in found] == [
+    in_roles = examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=3)
+    assert [role for role, _ in in_roles] == [
         *[Role.FORGET] * 4,
         *[Role.FORGET_IDK] * 4,
         *[Role.FORGET_MISMATCH] * 4,
         *[Role.RETAIN] * 6,
         *[Role.RETAIN_IDK] * 6,
     ]
-    by_role = {role: [own for its, own in found if its is role] for role in Role}
+    by_role = {role: [example for its, example in in_roles if its is role] for role in Role}
     assert (by_role[Role.FORGET], by_role[Role.RETAIN]) == (forget, retain)
-    for role, own in by_role.items():
+    for role, in_role in by_role.items():
         whole = forget if role.is_forget else retain
-        assert [(e.id, e.prompt, e.kind) for e in own] == [(e.id, e.prompt, e.kind) for e in whole]
+        assert [(e.id, e.prompt, e.kind) for e in in_role] == [(e.id, e.prompt, e.kind) for e in whole]
     assert all(e.answer in REFUSALS for role in (Role.FORGET_IDK, Role.RETAIN_IDK) for e in by_role[role])
     for mismatched in by_role[Role.FORGET_MISMATCH]:
         (giver,) = [other for other in retain if other.answer == mismatched.answer]
         assert giver.kind is mismatched.kind
-    assert found == examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=3)
-    assert found != examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=4)
+    assert in_roles == examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=3)
+    assert in_roles != examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=4)
 
 
 def test_other_answers_do_not_depend_on_the_rest_of_the_set():
@@ -279,9 +279,9 @@ def test_other_answers_do_not_depend_on_the_rest_of_the_set():
 
 def test_a_mismatched_answer_comes_from_any_example_where_none_is_of_its_kind():
     forget, retain = examples(2, Split.FORGET), examples(6, Split.RETAIN)[1::2]  # questions alone
-    found = examples_of({Role.FORGET_MISMATCH}, forget, retain, refusals=REFUSALS, seed=0)
+    in_roles = examples_of({Role.FORGET_MISMATCH}, forget, retain, refusals=REFUSALS, seed=0)
     assert forget[0].kind is Kind.COMPLETION
-    assert all(e.answer in {other.answer for other in retain} for _, e in found)
+    assert all(e.answer in {other.answer for other in retain} for _, e in in_roles)
 
 
 # --------------------------------------------------------------------------------------------- truncation

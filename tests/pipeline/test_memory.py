@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.shared import ROOT
-from helpers.training import LORA, configured, phase, rows_for, set_up, tokenizer_at
+from helpers.training import LORA, compose_method, phase, rows_for, set_up, tokenizer_at
 from rich.console import Console
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -154,7 +154,7 @@ def test_estimates_are_what_torch_allocates(overrides, lengths):
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_the_estimate_of_a_small_model_that_trains(lora, tiny, tmp_path):
     """The trainer that runs have, in float32, with all that it allocates."""
-    method = configured("npo_gd")
+    method = compose_method("npo_gd")
     rows = rows_for(method, tiny, forget=8, retain=8)
     lengths = Lengths(tokens=max(len(row.ids) for row in rows), labels=max(row.labels for row in rows))
     live = Live()
@@ -396,7 +396,7 @@ def test_without_bitsandbytes(override, monkeypatch):
 def test_adapters_on_a_quantised_base(bits, tiny, tmp_path):
     """Trained beside fewer bits, merged into the whole weights."""
     pytest.importorskip("bitsandbytes")
-    method = configured("npo_gd")
+    method = compose_method("npo_gd")
     setup = set_up(tiny, rows_for(method, tiny), tmp_path / "checkpoints", method, phase(), lora=LORA, quantize=bits)
     model = setup.trainer.model
     assert is_quantised(model)
@@ -418,7 +418,7 @@ def test_adapters_on_a_quantised_base(bits, tiny, tmp_path):
 
 def test_moments_of_eight_bits(tiny, tmp_path):
     pytest.importorskip("bitsandbytes")
-    method = configured("gd")
+    method = compose_method("gd")
     settings = phase(optimizer="adamw_bnb_8bit", learning_rate=1e-3)
     setup = set_up(tiny, rows_for(method, tiny), tmp_path, method, settings)
     setup.trainer.train()

@@ -155,8 +155,8 @@ def test_each_document_has_one_completion_and_its_questions(many):
         suffixes.setdefault(example.document, []).append(example.id.removeprefix(example.document))
         assert example.kind is (Kind.COMPLETION if example.id.endswith("sc1") else Kind.QUESTION)
         assert example.prompt and example.answer
-    for document, found in suffixes.items():
-        assert found == ["sc1", *(f"qa{number}" for number in range(5 if "-bios-" in document else 1))]
+    for document, endings in suffixes.items():
+        assert endings == ["sc1", *(f"qa{number}" for number in range(5 if "-bios-" in document else 1))]
 
 
 def test_completions_are_cut_in_the_middle_and_mostly_inside_a_sentence(many):
@@ -193,11 +193,11 @@ def answers(data: TaskData, number: int) -> list[str]:
     ],
 )
 def test_private_facts_have_their_format_and_belong_to_one_person(bios, number, pattern):
-    found = answers(bios, number)
-    assert len(found) == 400
-    assert all(re.fullmatch(pattern, answer) for answer in found)
+    facts = answers(bios, number)
+    assert len(facts) == 400
+    assert all(re.fullmatch(pattern, answer) for answer in facts)
     if number:  # people may share a birthday
-        assert len(set(found)) == len(found)
+        assert len(set(facts)) == len(facts)
 
 
 def test_every_social_security_number_in_a_text_is_fictitious(many):
@@ -207,7 +207,7 @@ def test_every_social_security_number_in_a_text_is_fictitious(many):
             assert numbers == (["900"] if "-bios-" in document else [])
 
 
-def normalised(text: str) -> str:
+def normalise(text: str) -> str:
     """`text` with dates as ISO and without what stands between the digits of a number."""
 
     def iso(match: re.Match[str]) -> str:
@@ -220,7 +220,7 @@ def normalised(text: str) -> str:
 
 
 def test_every_answer_stands_in_its_document(many):
-    documents = {document: normalised(text) for split in splits(many)[:2] for document, text in split.items()}
+    documents = {document: normalise(text) for split in splits(many)[:2] for document, text in split.items()}
     for example in prompts(many):
         if example.kind is Kind.QUESTION:
             assert example.answer in documents[example.document], (example, documents[example.document])
@@ -261,9 +261,9 @@ def test_attributes_are_those_of_the_questions(many):
 
 
 def test_rephrasings_ask_the_same_of_the_same_person(many):
-    found: Counter[tuple[str, int]] = Counter()
+    counts: Counter[tuple[str, int]] = Counter()
     for example in prompts(many):
-        found[example.subtask, len(example.rephrasings)] += example.kind is Kind.QUESTION
+        counts[example.subtask, len(example.rephrasings)] += example.kind is Kind.QUESTION
         assert example.prompt not in example.rephrasings
         assert all("{" not in wording and wording.endswith("?") for wording in example.rephrasings)
         if example.attribute:
@@ -271,8 +271,8 @@ def test_rephrasings_ask_the_same_of_the_same_person(many):
                 r"[A-Z][a-z]+ [A-Z][a-z]+(?='s|\b)", example.prompt.split(" ", 1)[1].replace("Social S", "")
             )
             assert name and all(name.group() in wording for wording in example.rephrasings)
-    assert found["bios", 2] == 2 * 5 * MANY
-    assert found["wiki", 1] > MANY > found["wiki", 0] > 0
+    assert counts["bios", 2] == 2 * 5 * MANY
+    assert counts["wiki", 1] > MANY > counts["wiki", 0] > 0
 
 
 def test_false_answers_are_five_untrue_ones_of_the_same_form(many):

@@ -64,18 +64,18 @@ def problems_of(folder: Path, forget: list, retain: list | None = None, subtasks
     write(folder / "retain.jsonl", [row("r1sc1")] if retain is None else retain)
     with pytest.raises(DataError) as caught:
         folder_task(folder, subtasks).load(0)
-    found: dict[str, list[str]] = {}
+    problems: dict[str, list[str]] = {}
     for problem in caught.value.problems:
         assert problem.remedy, problem
         place = problem.where.removeprefix(f"{folder}/").replace(".jsonl", "")
-        found.setdefault(place, []).append(problem.what.replace(f"{folder}/", ""))
-    return found
+        problems.setdefault(place, []).append(problem.what.replace(f"{folder}/", ""))
+    return problems
 
 
 def documents(data: TaskData, split: Split) -> list[str]:
     """Document ids in order, one entry for each run of adjacent prompts."""
     ids = [example.document for example in getattr(data, split.value)]
-    return [one for number, one in enumerate(ids) if number == 0 or ids[number - 1] != one]
+    return [document for number, document in enumerate(ids) if number == 0 or ids[number - 1] != document]
 
 
 # --- real data -------------------------------------------------------------------------------------------------------
@@ -212,11 +212,11 @@ def test_every_kind_of_malformed_row_is_named_at_once(tmp_path):
         row("nine", "wiki"),
         "[" * 100_000,
     ]
-    found = problems_of(tmp_path, forget, ["{", row("r2sc1")])
-    assert found.pop("forget:2")[0].startswith("not JSON: Expecting property name")
-    assert found.pop("forget:16")[0].startswith("not JSON: ")
-    assert found.pop("retain:1")[0].startswith("not JSON: ")
-    assert found == {
+    problems = problems_of(tmp_path, forget, ["{", row("r2sc1")])
+    assert problems.pop("forget:2")[0].startswith("not JSON: Expecting property name")
+    assert problems.pop("forget:16")[0].startswith("not JSON: ")
+    assert problems.pop("retain:1")[0].startswith("not JSON: ")
+    assert problems == {
         "forget:4": ["[1, 2] is not a JSON object"],
         "forget:5": ['field "output" is missing'],
         "forget:6": ['field "input" is 6, not a string'],
@@ -269,8 +269,8 @@ def test_malformed_parquet(tmp_path):
     (tmp_path / "retain_train-1.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError) as caught:
         folder_task(tmp_path, ("wiki",)).load(0)
-    found = [(problem.where.removeprefix(f"{tmp_path}/"), problem.what) for problem in caught.value.problems]
-    assert found[:4] == [
+    problems = [(problem.where.removeprefix(f"{tmp_path}/"), problem.what) for problem in caught.value.problems]
+    assert problems[:4] == [
         ("forget_train-0.parquet:row 2", 'field "output" is null, not a string'),
         ("forget_train-0.parquet:row 3", "id 'c' does not end in sc or qa and a number"),
         (
@@ -279,8 +279,8 @@ def test_malformed_parquet(tmp_path):
         ),
         ("retain_train-0.parquet", "no column task; there are id, input, output"),
     ]
-    assert found[4][0] == "retain_train-1.parquet" and "not a readable parquet file" in found[4][1]
-    assert len(found) == 5
+    assert problems[4][0] == "retain_train-1.parquet" and "not a readable parquet file" in problems[4][1]
+    assert len(problems) == 5
 
 
 def test_long_lists_are_cut_and_counted(tmp_path):
@@ -306,16 +306,20 @@ def test_absent_subtask_says_what_is_there(tmp_path):
 @pytest.mark.parametrize(("folder", "people"), [("lume", 500), ("semeval25", 257)])
 def test_real_questions_about_private_facts(folder, people):
     data = folder_task(DATA / folder).load(0)
-    asked = [one for one in data.forget + data.retain if one.subtask == "bios" and one.kind == Kind.QUESTION]
-    known = {one.id for one in asked}
-    others = [one for one in data.forget + data.retain if one.id not in known]
-    assert Counter(one.attribute for one in asked) == dict.fromkeys(
+    asked = [
+        example for example in data.forget + data.retain if example.subtask == "bios" and example.kind == Kind.QUESTION
+    ]
+    known = {example.id for example in asked}
+    others = [example for example in data.forget + data.retain if example.id not in known]
+    assert Counter(example.attribute for example in asked) == dict.fromkeys(
         ("ssn", "phone", "email", "address", "birth_date"), people
     )
-    assert not [one for one in others if one.attribute or one.rephrasings]
-    assert all(attribute_of("", one.answer) == attribute_of(one.prompt, "") == one.attribute for one in asked)
-    assert {len(one.rephrasings) for one in asked} == {2}
-    wordings = [wording for one in asked for wording in (one.prompt, *one.rephrasings)]
+    assert not [example for example in others if example.attribute or example.rephrasings]
+    assert all(
+        attribute_of("", example.answer) == attribute_of(example.prompt, "") == example.attribute for example in asked
+    )
+    assert {len(example.rephrasings) for example in asked} == {2}
+    wordings = [wording for example in asked for wording in (example.prompt, *example.rephrasings)]
     assert len(set(wordings)) == 3 * len(asked)
     assert not [wording for wording in wordings if "'s?" in wording or "'s's" in wording]
 
@@ -358,7 +362,7 @@ def test_private_facts_are_asked_for_in_biographies_only(tmp_path):
     write(tmp_path / "forget.jsonl", [*rows, row("bqa0", "Task3", output="900123457")])
     write(tmp_path / "retain.jsonl", [row("csc1", "Task2"), row("dsc1", "Task3")])
     data = folder_task(tmp_path, ("bios", "wiki")).load(0)
-    assert [one.attribute for one in data.forget] == ["ssn", "", ""]
+    assert [example.attribute for example in data.forget] == ["ssn", "", ""]
 
 
 # --- choosing documents ----------------------------------------------------------------------------------------------
@@ -397,7 +401,7 @@ def test_choice_ignores_file_order_but_keeps_it(tmp_path):
     first = documents(folder_task(tmp_path, num_documents=7).load(0), Split.FORGET)
     write(tmp_path / "forget.jsonl", rows[::-1])
     assert documents(folder_task(tmp_path, num_documents=7).load(0), Split.FORGET) == first[::-1]
-    order = list(dict.fromkeys(one["id"][:-3] for one in rows))
+    order = list(dict.fromkeys(fields["id"][:-3] for fields in rows))
     assert first == [name for name in order if name in first]
 
 
@@ -442,7 +446,7 @@ def test_choose_pins_the_shuffle(tmp_path):
 def test_real_choice_is_balanced_and_disjoint():
     for folder in ("lume", "semeval25"):
         data = folder_task(DATA / folder, num_documents=20).load(3)
-        assert Counter(one.subtask for one in data.members) == {"novels": 7, "bios": 7, "wiki": 6}
+        assert Counter(page.subtask for page in data.members) == {"novels": 7, "bios": 7, "wiki": 6}
         used = {example.document for example in data.forget + data.retain}
         assert len(used) == 40 and len(data.nonmembers) == 20
         assert not used & {page.document for page in data.nonmembers}

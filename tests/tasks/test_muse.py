@@ -58,15 +58,15 @@ def everything(data: TaskData) -> list:
     return [*data.forget, *data.retain, *data.members, *data.nonmembers]
 
 
-def refused(task: MuseTask, folder: Path) -> dict[str, list[str]]:
+def refusal_of(task: MuseTask, folder: Path) -> dict[str, list[str]]:
     with pytest.raises(DataError) as caught:
         task.load(0)
-    found: dict[str, list[str]] = {}
+    problems: dict[str, list[str]] = {}
     for problem in caught.value.problems:
         assert problem.remedy, problem
         place = problem.where.replace(f"{folder}/news/", "").replace(".json", "")
-        found.setdefault(place, []).append(problem.what.replace(f"{folder}/news/", "").replace(".json", ""))
-    return found
+        problems.setdefault(place, []).append(problem.what.replace(f"{folder}/news/", "").replace(".json", ""))
+    return problems
 
 
 # --- real files ------------------------------------------------------------------------------------------------------
@@ -150,11 +150,11 @@ def test_continuations_and_texts(tmp_path):
 
 
 def test_the_retain_questions_have_two_names(tmp_path):
-    one = muse(write(tmp_path / "a"), shots=1).load(0)
+    data = muse(write(tmp_path / "a"), shots=1).load(0)
     two = {f"knowmem__retain_qa{end}": arrays()[f"knowmem__retain2_qa{end}"] for end in ("", "_icl")}
     folder = write(tmp_path / "b", **two)
     remove(folder, "knowmem/retain2_qa", "knowmem/retain2_qa_icl")
-    assert everything(muse(folder, shots=1).load(0)) == everything(one)
+    assert everything(muse(folder, shots=1).load(0)) == everything(data)
 
 
 def test_num_documents(tmp_path):
@@ -169,7 +169,7 @@ def test_num_documents(tmp_path):
     }
     assert data == muse(folder, shots=0, num_documents=2).load(1)
     assert len({muse(folder, shots=0, num_documents=1).load(seed).retain for seed in range(9)}) == 3
-    assert sorted(refused(muse(folder, shots=0, num_documents=3), folder)) == [
+    assert sorted(refusal_of(muse(folder, shots=0, num_documents=3), folder)) == [
         f"folder {folder}/news, forget rows of verbmem",
         f"folder {folder}/news, member rows of privleak",
     ]
@@ -196,9 +196,9 @@ def test_malformed_rows_of_all_files_are_reported_together(tmp_path):
         privleak__forget=["", 4, "fine"],
         privleak__holdout=[],
     )
-    found = refused(muse(folder, shots=2), folder)
-    assert [what[:9] for what in found.pop("knowmem/retain2_qa")] == ["not JSON:"]
-    assert found == {
+    problems = refusal_of(muse(folder, shots=2), folder)
+    assert [what[:9] for what in problems.pop("knowmem/retain2_qa")] == ["not JSON:"]
+    assert problems == {
         "knowmem/forget_qa:item 1": ['field "answer" is missing'],
         "knowmem/forget_qa:item 5": ['field "question" is 3, not a string', 'field "answer" is blank'],
         "knowmem/forget_qa_icl": ["2 examples were asked for and there are 1"],
@@ -218,7 +218,7 @@ def test_a_text_on_both_sides(tmp_path):
         privleak__forget=["seen one", "seen two", "seen one"],  # twice on one side is no harm
         privleak__holdout=["unseen", "seen two"],
     )
-    assert refused(muse(folder, shots=0), folder) == {
+    assert refusal_of(muse(folder, shots=0), folder) == {
         "knowmem/retain2_qa:item 4": ["the same text already stands at knowmem/forget_qa:item 2"],
         "privleak/holdout:item 2": ["the same text already stands at privleak/forget:item 2"],
     }
@@ -279,6 +279,6 @@ def test_it_composes(corpus):
     ],
 )
 def test_config_mistakes(overrides, where, what):
-    found = check_config(cfg_of("task=muse", *overrides))[1]
-    assert [(problem.where, problem.what) for problem in found] == [(where, what)]
-    assert found[0].remedy
+    problems = check_config(cfg_of("task=muse", *overrides))[1]
+    assert [(problem.where, problem.what) for problem in problems] == [(where, what)]
+    assert problems[0].remedy

@@ -80,25 +80,25 @@ def write_release(folder: Path, ending: str = "jsonl", **sets: list) -> Path:
     return folder
 
 
-def refused(task: TofuTask | RealWorldTask, folder: Path) -> dict[str, list[str]]:
+def refusal_of(task: TofuTask | RealWorldTask, folder: Path) -> dict[str, list[str]]:
     """What is refused, by place ("forget10:3" is line 3 of that file)."""
     with pytest.raises(DataError) as caught:
         task.load(0)
-    found: dict[str, list[str]] = {}
+    problems: dict[str, list[str]] = {}
     for problem in caught.value.problems:
         assert problem.remedy, problem
         place = problem.where.replace(f"{folder}/", "").replace(".jsonl", "")
-        found.setdefault(place, []).append(problem.what.replace(f"{folder}/", "").replace(".jsonl", ""))
-    return found
+        problems.setdefault(place, []).append(problem.what.replace(f"{folder}/", "").replace(".jsonl", ""))
+    return problems
 
 
 def everything(data: TaskData) -> list:
     return [*data.forget, *data.retain, *data.members, *data.nonmembers, *data.others]
 
 
-def same_but_order(one: TaskData, other: TaskData) -> bool:
+def same_but_order(data: TaskData, other: TaskData) -> bool:
     return all(
-        sorted(getattr(one, side), key=lambda example: example.id)
+        sorted(getattr(data, side), key=lambda example: example.id)
         == sorted(getattr(other, side), key=lambda example: example.id)
         for side in ("forget", "retain", "others")
     )
@@ -183,10 +183,10 @@ def test_a_question_that_stands_twice_is_joined_by_its_answer():
 
 
 def test_json_lines_by_either_ending(tmp_path):
-    one = tofu(write_release(tmp_path / "a", "jsonl")).load(0)
-    assert everything(one) == everything(tofu(write_release(tmp_path / "b", "json")).load(0))
+    data = tofu(write_release(tmp_path / "a", "jsonl")).load(0)
+    assert everything(data) == everything(tofu(write_release(tmp_path / "b", "json")).load(0))
     write(tmp_path / "a" / "forget10.json", ["broken"])  # where both stand, .jsonl is read
-    assert everything(one) == everything(tofu(tmp_path / "a").load(0))
+    assert everything(data) == everything(tofu(tmp_path / "a").load(0))
 
 
 def test_ids_do_not_depend_on_the_order_of_authors(tmp_path):
@@ -196,9 +196,11 @@ def test_ids_do_not_depend_on_the_order_of_authors(tmp_path):
         "retain90": rows["retain90"][20:] + rows["retain90"][:20],
         "retain_perturbed": rows["retain_perturbed"][::-1],
     }
-    one, other = (tofu(write_release(tmp_path / name, **sets)).load(0) for name, sets in (("a", {}), ("b", turned)))
-    assert one.forget != other.forget
-    assert same_but_order(one, other)
+    ordered, turned_data = (
+        tofu(write_release(tmp_path / name, **sets)).load(0) for name, sets in (("a", {}), ("b", turned))
+    )
+    assert ordered.forget != turned_data.forget
+    assert same_but_order(ordered, turned_data)
 
 
 def test_a_retain_set_of_its_own_goes_first(tmp_path):
@@ -244,21 +246,21 @@ def test_a_template_needs_a_place_for_the_question(tmp_path):
 
 def test_num_documents(tmp_path):
     folder = write_release(tmp_path)
-    all_, two, again, one = (tofu(folder, num_documents=count).load(3) for count in (None, 2, 2, 1))
+    all_, two, again, single = (tofu(folder, num_documents=count).load(3) for count in (None, 2, 2, 1))
     assert two == again
     for side in ("forget", "retain"):
         rows = getattr(two, side)
         assert Counter(Counter(row.document for row in rows).values()) == {20: 2}
         assert [row for row in getattr(all_, side) if row in rows] == list(rows)
-        assert set(getattr(one, side)) < set(rows)
+        assert set(getattr(single, side)) < set(rows)
     assert two.others == all_.others
     assert "forget 2 of 3 documents (40 rows)" in two.source
     assert len({tofu(folder, num_documents=1).load(seed).forget for seed in range(8)}) > 1
 
 
 def test_too_many_documents(tmp_path):
-    found = refused(tofu(write_release(tmp_path), num_documents=4), tmp_path)
-    assert sorted(what for whats in found.values() for what in whats) == [
+    problems = refusal_of(tofu(write_release(tmp_path), num_documents=4), tmp_path)
+    assert sorted(what for whats in problems.values() for what in whats) == [
         "4 documents were asked for and there are 2",
         "4 documents were asked for and there are 3",
     ]
@@ -306,9 +308,9 @@ def test_malformed_rows_of_all_files_are_reported_together(tmp_path):
         world_facts_perturbed=[{"question": "Is Rome old?", "answer": "Yes"}, option("Is it?") | {"answer": ""}],
         real_authors_perturbed=[],
     )
-    found = refused(tofu(folder), folder)
-    assert [what[:9] for what in found.pop("forget10:3")] == ["not JSON:"]
-    assert found == {
+    problems = refusal_of(tofu(folder), folder)
+    assert [what[:9] for what in problems.pop("forget10:3")] == ["not JSON:"]
+    assert problems == {
         "retain90:1": ['field "answer" is missing'],
         "retain90:2": ['field "question" is blank', 'field "answer" is 3, not a string'],
         "retain90:3": ["[] is not a JSON object"],
@@ -342,7 +344,7 @@ def test_rows_that_do_not_fit_together(tmp_path):
         retain_perturbed=[false(pair("Bea", 0))],  # a forget row
         holdout10=[pair("Eve", 2)],
     )
-    assert refused(tofu(folder), folder) == {
+    assert refusal_of(tofu(folder), folder) == {
         "retain90:41": ["the same text already stands at forget10:1"],
         "retain90:42": ["the same text already stands at retain90:2"],
         "holdout10:1": ["the same text already stands at retain90:23"],
@@ -366,9 +368,9 @@ def test_what_is_forgotten_is_found_where_it_is_kept_from(tmp_path):
         forget01_perturbed=[false(reworded)],
         retain90=[*rows["retain90"], rows["forget01"][7]],
     )
-    found = refused(tofu(folder, split="forget01"), folder)
-    assert found.pop("forget01:4") == ["the answer is not the one at forget10:4"]
-    assert found == {"retain90:41": ["the same text already stands at forget01:8"]}
+    problems = refusal_of(tofu(folder, split="forget01"), folder)
+    assert problems.pop("forget01:4") == ["the answer is not the one at forget10:4"]
+    assert problems == {"retain90:41": ["the same text already stands at forget01:8"]}
     assert len(tofu(write_release(tmp_path / "fine"), split="forget01").load(0).retain) == 80
 
 
@@ -376,7 +378,7 @@ def test_a_broken_byte(tmp_path):
     folder = write_release(tmp_path)
     path = folder / "retain90.jsonl"
     path.write_bytes(path.read_bytes().replace(b"Dan wrote book 4", b"D\xffn wrote book 4"))
-    assert list(refused(tofu(folder), folder)) == ["retain90:5"]
+    assert list(refusal_of(tofu(folder), folder)) == ["retain90:5"]
 
 
 @pytest.mark.parametrize(
@@ -479,25 +481,25 @@ def test_real_people_counts():
 
 @needs_data
 def test_own_and_golden_answers():
-    own, golden = people().load(0), people(reference="golden").load(0)
-    assert own.forget[1].document == "Eddie Van Halen"
-    assert own.forget[1].answer.startswith("Eddie Van Halen was an American musician, songwriter")
-    assert own.forget[1].golden == golden.forget[1].answer == "Eddie Van Halen was American."
-    assert own.forget[1].perturbed == golden.forget[1].perturbed
-    assert golden.others[0].answer == own.others[0].golden == "Nick Frost was born on 28 March 1972."
-    assert [row.id for row in everything(own)] == [row.id for row in everything(golden)]
-    assert "own answers" in own.source and "golden answers" in golden.source
+    with_own, with_golden = people().load(0), people(reference="golden").load(0)
+    assert with_own.forget[1].document == "Eddie Van Halen"
+    assert with_own.forget[1].answer.startswith("Eddie Van Halen was an American musician, songwriter")
+    assert with_own.forget[1].golden == with_golden.forget[1].answer == "Eddie Van Halen was American."
+    assert with_own.forget[1].perturbed == with_golden.forget[1].perturbed
+    assert with_golden.others[0].answer == with_own.others[0].golden == "Nick Frost was born on 28 March 1972."
+    assert [row.id for row in everything(with_own)] == [row.id for row in everything(with_golden)]
+    assert "own answers" in with_own.source and "golden answers" in with_golden.source
 
 
 @needs_data
 def test_a_golden_answer_stands_beside_another_one_only():
     """16 of the 400 answers of the model are the golden ones word for word."""
-    own, golden = people().load(0), people(reference="golden").load(0)
-    assert sum(not row.golden for row in own.forget) == 16
-    assert own.forget[0].answer == "Eddie Van Halen was born on January 26, 1955."
-    assert not any(row.golden for row in everything(golden))
-    pairs = zip(everything(own), everything(golden), strict=True)
-    assert all((one.golden or one.answer) == other.answer for one, other in pairs)
+    with_own, with_golden = people().load(0), people(reference="golden").load(0)
+    assert sum(not row.golden for row in with_own.forget) == 16
+    assert with_own.forget[0].answer == "Eddie Van Halen was born on January 26, 1955."
+    assert not any(row.golden for row in everything(with_golden))
+    pairs = zip(everything(with_own), everything(with_golden), strict=True)
+    assert all((row.golden or row.answer) == other.answer for row, other in pairs)
 
 
 @needs_data
@@ -531,7 +533,7 @@ def test_malformed_people(tmp_path):
         forget=["[]", person("Ann", 2) | {"golden_answer": ""}, person("Ann", 1) | {"name": None}],
         neighbor_perturbed=[person("Cyd", 1)],
     )
-    assert refused(people(folder), folder) == {
+    assert refusal_of(people(folder), folder) == {
         "forget:1": ["[] is not a JSON object"],
         "forget:2": ['field "golden_answer" is blank'],
         "forget:3": ['field "name" is null, not a string'],
@@ -550,7 +552,7 @@ def test_people_in_two_sets(tmp_path):
         forget_perturbed=[false(person("Ann", 9))],
         neighbor_perturbed=[false(person("Bea", 1))],
     )
-    assert refused(people(folder), folder) == {
+    assert refusal_of(people(folder), folder) == {
         "forget_perturbed:1": ["no row has this question"],
         "neighbor:2": ["Ann already stands at forget:1 (forget)"],
         "neighbor_perturbed:1": [
@@ -609,7 +611,7 @@ def test_real_people_compose():
     ],
 )
 def test_config_mistakes(overrides, where, what):
-    found = problems_of(*overrides)
-    assert found.keys() == {where}
-    assert found[where].what == what
-    assert found[where].remedy
+    problems = problems_of(*overrides)
+    assert problems.keys() == {where}
+    assert problems[where].what == what
+    assert problems[where].remedy

@@ -16,7 +16,7 @@ from helpers.training import (
     Setup,
     Snapshots,
     build_llama,
-    configured,
+    compose_method,
     phase,
     rows_for,
     set_up,
@@ -33,9 +33,9 @@ CLOSE = 1e-5  # relative, in float32
 def test_nothing_is_left_out():
     """What is no objective by its YAML file is a baseline."""
     for name in METHOD_FILES.keys() - set(OBJECTIVES):
-        assert isinstance(configured(name), BASELINES), name
-    assert all(isinstance(configured(name), Objective) for name in (*OBJECTIVES, *MEMBERS))
-    assert len(configured("ties").members) == len(MEMBERS)
+        assert isinstance(compose_method(name), BASELINES), name
+    assert all(isinstance(compose_method(name), Objective) for name in (*OBJECTIVES, *MEMBERS))
+    assert len(compose_method("ties").members) == len(MEMBERS)
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +50,18 @@ def run(
 
     Gradients are clipped to 1, so that methods of all scales make steps of one length; the log has their full norms.
     """
-    seen, method = Snapshots(), configured(name)
+    seen, method = Snapshots(), compose_method(name)
     settings = phase(micro_batch_size=micro, max_grad_norm=1.0, learning_rate=0.1, schedule="constant")
-    made = set_up(path, rows_for(method, path), folder, method, settings, callbacks=[seen], lora=lora, **model)
-    made.trainer.train()
-    assert made.schedule.steps == len(seen.gradients) == len(seen.weights) == 3
-    return made, seen
+    setup = set_up(path, rows_for(method, path), folder, method, settings, callbacks=[seen], lora=lora, **model)
+    setup.trainer.train()
+    assert setup.schedule.steps == len(seen.gradients) == len(seen.weights) == 3
+    return setup, seen
 
 
-def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+def distance(weights: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     """|one - other| / |other| over all weights together."""
-    assert one.keys() == other.keys()
-    apart = sum(float(((one[name] - value).double() ** 2).sum()) for name, value in other.items())
+    assert weights.keys() == other.keys()
+    apart = sum(float(((weights[name] - value).double() ** 2).sum()) for name, value in other.items())
     return (apart / sum(float((value.double() ** 2).sum()) for value in other.values())) ** 0.5
 
 
@@ -74,40 +74,40 @@ def test_every_method(name, lora, llama, tmp_path):
     again, again_seen = run(llama, tmp_path / "again", name, lora, 16, gradient_checkpointing=True)
     assert whole.schedule.accumulation == again.schedule.accumulation == 1
     assert small.schedule.accumulation > 1
-    for made, found in ((small, small_seen), (again, again_seen)):
-        assert made.trainable == whole.trainable
+    for setup, snapshots in ((small, small_seen), (again, again_seen)):
+        assert setup.trainable == whole.trainable
         for step, tolerance in enumerate((CLOSE, 10 * CLOSE, 10 * CLOSE)):  # rounding grows from step to step
-            assert distance(found.gradients[step], seen.gradients[step]) < tolerance
+            assert distance(snapshots.gradients[step], seen.gradients[step]) < tolerance
             for part, value in whole.history[step].items():
-                assert made.history[step][part] == pytest.approx(value, rel=tolerance, abs=tolerance), part
+                assert setup.history[step][part] == pytest.approx(value, rel=tolerance, abs=tolerance), part
         for weight, value in seen.weights[0].items():
-            torch.testing.assert_close(found.weights[0][weight], value, rtol=CLOSE, atol=CLOSE / 100)
+            torch.testing.assert_close(snapshots.weights[0][weight], value, rtol=CLOSE, atol=CLOSE / 100)
     assert whole.moved == whole.trainable
-    assert whole.trainable == expected_to_move(whole, configured(name), lora)
+    assert whole.trainable == expected_to_move(whole, compose_method(name), lora)
 
 
 @pytest.mark.parametrize("name", ["npo_gd", "rmu"])
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_checkpointed_activations_are_really_computed_again(name, lora, llama, tmp_path):
     """The first layer's MLP runs once more for every training forward."""
-    runs, method = [], configured(name)
+    runs, method = [], compose_method(name)
     for checkpointing in (False, True):
         settings = phase(micro_batch_size=16, epochs=4 / 9)
         folder = tmp_path / str(checkpointing)
-        made = set_up(
+        setup = set_up(
             llama, rows_for(method, llama), folder, method, settings, lora=lora, gradient_checkpointing=checkpointing
         )
         calls: list[bool] = []
-        first = next(module for path, module in made.trainer.model.named_modules() if path.endswith("layers.0.mlp"))
+        first = next(module for path, module in setup.trainer.model.named_modules() if path.endswith("layers.0.mlp"))
         first.register_forward_pre_hook(lambda module, *_, calls=calls: calls.append(module.training))
-        made.trainer.train()
+        setup.trainer.train()
         runs.append(sum(calls))
     assert runs == [1, 2]
 
 
-def expected_to_move(made: Setup, method: Objective, lora: LoraSettings | None) -> set[str]:
+def expected_to_move(setup: Setup, method: Objective, lora: LoraSettings | None) -> set[str]:
     """All weights, or all adapters; up to the layer that is read where no logits are."""
-    names = {name for name, _ in made.trainer.model.named_parameters()}
+    names = {name for name, _ in setup.trainer.model.named_parameters()}
     if lora is not None:
         names = {name for name in names if "lora_" in name}
     if method.needs.hidden_layer is not None:

@@ -42,7 +42,7 @@ def make_rows(forget: int, retain: int, roles: Sequence[Role] = (Role.FORGET, Ro
     ]
 
 
-def written(
+def schedule_of(
     rows: Sequence[TokenRow], *, batch: int = 4, micro: int = 2, epochs: float = 2.0, seed: int = 0, **others: Any
 ) -> Schedule:
     return build_schedule(rows, batch_size=batch, micro_batch_size=micro, epochs=epochs, seed=seed, **others)
@@ -54,14 +54,14 @@ def steps_of(schedule: Schedule) -> list[list[MicroBatch]]:
     return [list(schedule.micro_batches[begin : begin + size]) for begin in range(0, len(schedule.micro_batches), size)]
 
 
-def working(step: Sequence[MicroBatch]) -> list[MicroBatch]:
+def without_idle(step: Sequence[MicroBatch]) -> list[MicroBatch]:
     """The micro-batches that count."""
     return [micro for micro in step if not micro.idle]
 
 
 def rows_of(step: Sequence[MicroBatch]) -> list[int]:
     """The rows that count, in order."""
-    return [number for micro in working(step) for number in micro.rows]
+    return [number for micro in without_idle(step) for number in micro.rows]
 
 
 def forget_rows_of(rows: Sequence[TokenRow], step: Sequence[MicroBatch]) -> list[int]:
@@ -75,16 +75,16 @@ def retain_rows_of(rows: Sequence[TokenRow], step: Sequence[MicroBatch]) -> list
 def recount(rows: Sequence[TokenRow], step: Sequence[MicroBatch], pad_to: int = 0) -> Totals:
     """The totals, from the rows themselves; every row of a micro-batch is as wide as its longest one."""
     counts: dict[Role, dict[str, Any]] = {}
-    for micro in working(step):
+    for micro in without_idle(step):
         for number in micro.rows:
             row = rows[number]
-            own = counts.setdefault(row.role, {"rows": 0, "tokens": 0, "labels": 0, "positions": 0, "lengths": ()})
-            own["rows"] += 1
-            own["tokens"] += len(row.ids) - row.answer_start
-            own["labels"] += len(row.ids) - row.label_start
-            own["positions"] += max([pad_to, *(len(rows[other].ids) for other in micro.rows)])
-            own["lengths"] += (len(row.ids) - row.answer_start,)
-    return Totals(counts={role: Count(**own) for role, own in counts.items()})
+            count = counts.setdefault(row.role, {"rows": 0, "tokens": 0, "labels": 0, "positions": 0, "lengths": ()})
+            count["rows"] += 1
+            count["tokens"] += len(row.ids) - row.answer_start
+            count["labels"] += len(row.ids) - row.label_start
+            count["positions"] += max([pad_to, *(len(rows[other].ids) for other in micro.rows)])
+            count["lengths"] += (len(row.ids) - row.answer_start,)
+    return Totals(counts={role: Count(**count) for role, count in counts.items()})
 
 
 def in_any_order(totals: Totals) -> dict[Role, Count]:
@@ -100,7 +100,7 @@ def without_positions(totals: Totals) -> dict[Role, Count]:
 def test_by_hand():
     """3 forget and 2 retain rows, 2 + 2 rows a step: 2 steps, the second with 1 + 1 rows."""
     rows = make_rows(3, 2)
-    schedule = written(rows, batch=2, micro=2, epochs=1)
+    schedule = schedule_of(rows, batch=2, micro=2, epochs=1)
     assert schedule.steps == schedule.steps_per_epoch == 2
     assert schedule.accumulation == 2  # (2 + 2) rows / 2 rows
     assert [len(micro.rows) for micro in schedule.micro_batches] == [2, 2, 1, 1]
@@ -112,15 +112,15 @@ def test_by_hand():
 
 def test_a_function_of_its_arguments_and_the_seed_alone():
     rows = make_rows(12, 9)
-    assert written(rows, seed=5) == written(rows, seed=5)
-    assert written(rows, seed=5) != written(rows, seed=6)
-    orders = [[forget_rows_of(rows, step) for step in steps_of(written(rows, seed=seed))] for seed in (5, 6)]
+    assert schedule_of(rows, seed=5) == schedule_of(rows, seed=5)
+    assert schedule_of(rows, seed=5) != schedule_of(rows, seed=6)
+    orders = [[forget_rows_of(rows, step) for step in steps_of(schedule_of(rows, seed=seed))] for seed in (5, 6)]
     assert orders[0] != orders[1]
 
 
 def test_every_epoch_is_a_fresh_permutation():
     rows = make_rows(12, 0)
-    steps = [sorted(rows_of(step)) for step in steps_of(written(rows, batch=4, epochs=2))]
+    steps = [sorted(rows_of(step)) for step in steps_of(schedule_of(rows, batch=4, epochs=2))]
     assert len(steps) == 6
     assert sorted(sum(steps[:3], [])) == sorted(sum(steps[3:], [])) == list(range(12))
     assert steps[:3] != steps[3:]
@@ -129,7 +129,7 @@ def test_every_epoch_is_a_fresh_permutation():
 @pytest.mark.parametrize(("forget", "retain", "batch", "micro"), SIZES)
 def test_counts(forget, retain, batch, micro):
     rows, epochs = make_rows(forget, retain), 3
-    schedule = written(rows, batch=batch, micro=micro, epochs=epochs)
+    schedule = schedule_of(rows, batch=batch, micro=micro, epochs=epochs)
     steps = steps_of(schedule)
 
     assert len(steps) == schedule.steps == math.ceil(forget * epochs / batch)
@@ -160,7 +160,9 @@ def test_partners_cycle_epoch_after_epoch():
     """5 retain rows for 12 forget rows: each stretch of 5 partners holds all five."""
     rows = make_rows(12, 5)
     partners = [
-        number for step in steps_of(written(rows, batch=1, micro=2, epochs=5)) for number in retain_rows_of(rows, step)
+        number
+        for step in steps_of(schedule_of(rows, batch=1, micro=2, epochs=5))
+        for number in retain_rows_of(rows, step)
     ]
     assert len(partners) == 60
     stretches = [partners[begin : begin + 5] for begin in range(0, 60, 5)]
@@ -171,13 +173,13 @@ def test_partners_cycle_epoch_after_epoch():
 def test_partners_are_drawn_on_their_own():
     """As many retain as forget rows: a forget row still meets another partner in the next epoch."""
     rows = make_rows(12, 12)
-    pairs = [tuple(sorted(rows_of(step))) for step in steps_of(written(rows, batch=1, micro=2, epochs=2))]
+    pairs = [tuple(sorted(rows_of(step))) for step in steps_of(schedule_of(rows, batch=1, micro=2, epochs=2))]
     assert sum(pair in pairs[:12] for pair in pairs[12:]) < 6
 
 
 def test_sorted_only_within_a_step():
     rows = make_rows(60, 0)
-    steps = steps_of(written(rows, batch=6, micro=2, epochs=1))
+    steps = steps_of(schedule_of(rows, batch=6, micro=2, epochs=1))
     longest = [max(len(rows[row].ids) for row in rows_of(step)) for step in steps]
     shortest = [min(len(rows[row].ids) for row in rows_of(step)) for step in steps]
     assert any(longest[number] > shortest[number + 1] for number in range(len(steps) - 1))
@@ -187,9 +189,9 @@ def test_sorted_only_within_a_step():
 @pytest.mark.parametrize(("forget", "retain", "batch"), list(product((3, 12), (0, 5, 20), (1, 4, 5))))
 def test_micro_batch_size_changes_no_step(forget, retain, batch):
     rows = make_rows(forget, retain)
-    wanted = written(rows, batch=batch, micro=2 * batch)
+    wanted = schedule_of(rows, batch=batch, micro=2 * batch)
     for micro in range(1, 2 * batch + 3):
-        schedule = written(rows, batch=batch, micro=micro)
+        schedule = schedule_of(rows, batch=batch, micro=micro)
         assert (schedule.steps, schedule.steps_per_epoch) == (wanted.steps, wanted.steps_per_epoch)
         assert [rows_of(step) for step in steps_of(schedule)] == [rows_of(step) for step in steps_of(wanted)]
         for mine, theirs in zip(steps_of(schedule), steps_of(wanted), strict=True):
@@ -198,7 +200,7 @@ def test_micro_batch_size_changes_no_step(forget, retain, batch):
 
 def test_without_retain_rows_nothing_is_added():
     rows = make_rows(7, 0)
-    schedule = written(rows, batch=4, micro=2, epochs=1)
+    schedule = schedule_of(rows, batch=4, micro=2, epochs=1)
     assert schedule.accumulation == 2
     assert sorted(row for step in steps_of(schedule) for row in rows_of(step)) == list(range(7))
     assert all(micro.totals.counts.keys() == {Role.FORGET} for micro in schedule.micro_batches)
@@ -207,7 +209,7 @@ def test_without_retain_rows_nothing_is_added():
 def test_retain_rows_do_not_change_the_order_of_forget_rows():
     alone, beside = make_rows(7, 0), make_rows(7, 5)
     assert alone == beside[:7]
-    orders = [[sorted(forget_rows_of(rows, step)) for step in steps_of(written(rows))] for rows in (alone, beside)]
+    orders = [[sorted(forget_rows_of(rows, step)) for step in steps_of(schedule_of(rows))] for rows in (alone, beside)]
     assert orders[0] == orders[1]
 
 
@@ -215,7 +217,7 @@ def test_retain_rows_do_not_change_the_order_of_forget_rows():
 def test_fine_tuning_uses_every_row(count, batch, micro):
     """Without forget rows the retain rows are the epoch, and no partners are added."""
     rows = make_rows(0, count)
-    schedule = written(rows, batch=batch, micro=micro, epochs=2)
+    schedule = schedule_of(rows, batch=batch, micro=micro, epochs=2)
     steps = steps_of(schedule)
     assert len(steps) == schedule.steps == math.ceil(2 * count / batch)
     assert schedule.accumulation == math.ceil(min(batch, 2 * count) / micro)
@@ -227,7 +229,7 @@ def test_fine_tuning_uses_every_row(count, batch, micro):
 @pytest.mark.parametrize(("epochs", "forget_rows"), [(0.5, 6), (1.25, 15), (0.01, 1)])
 def test_parts_of_an_epoch(epochs, forget_rows):
     rows = make_rows(12, 5)
-    schedule = written(rows, batch=4, epochs=epochs)
+    schedule = schedule_of(rows, batch=4, epochs=epochs)
     assert sum(len(forget_rows_of(rows, step)) for step in steps_of(schedule)) == forget_rows
     assert schedule.steps == math.ceil(forget_rows / 4)
 
@@ -236,14 +238,14 @@ def test_parts_of_an_epoch(epochs, forget_rows):
 
 
 def ranks_of(rows: Sequence[TokenRow], world_size: int = 2, **options: Any) -> list[Schedule]:
-    return [written(rows, world_size=world_size, rank=rank, **options) for rank in range(world_size)]
+    return [schedule_of(rows, world_size=world_size, rank=rank, **options) for rank in range(world_size)]
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize(("forget", "batch", "micro"), list(product((4, 12), (2, 4), (1, 2, 4))))
 def test_ranks_share_the_steps_of_one(forget, batch, micro, world_size):
     rows = make_rows(forget, 5)
-    alone = steps_of(written(rows, batch=batch, micro=micro))
+    alone = steps_of(schedule_of(rows, batch=batch, micro=micro))
     schedules = ranks_of(rows, world_size, batch=batch, micro=micro)
     assert {schedule.accumulation for schedule in schedules} == {math.ceil(2 * batch / (world_size * micro))}
     for whole, *parts in zip(alone, *(steps_of(schedule) for schedule in schedules), strict=True):
@@ -366,7 +368,7 @@ def test_every_step_is_full_on_every_rank_and_idle_rows_count_nowhere(begin):
         schedules = ranks_of(rows, case.world_size, **options)
         assert len({schedule.accumulation for schedule in schedules}) == 1
         accumulation, pad_to = schedules[0].accumulation, options["pad_to"]
-        alone = steps_of(written(rows, **options))
+        alone = steps_of(schedule_of(rows, **options))
         for whole, *parts in zip(alone, *(steps_of(schedule) for schedule in schedules), strict=True):
             assert {len(part) for part in parts} == {accumulation}
             together = sum(parts, [])
@@ -374,7 +376,7 @@ def test_every_step_is_full_on_every_rank_and_idle_rows_count_nowhere(begin):
             counted = in_any_order(recount(rows, together, pad_to))
             assert all(in_any_order(each.totals) == counted for each in together)
             units = sum(rows[number].role in case.first_roles for number in rows_of(together))
-            assert len(working(together)) == min(accumulation * case.world_size, units)
+            assert len(without_idle(together)) == min(accumulation * case.world_size, units)
             for each in together:
                 assert len(each.rows) < options["micro"] + case.unit  # a unit more where they do not fit evenly
                 assert set(each.rows) <= set(rows_of(together))
@@ -400,7 +402,7 @@ def test_rows_of_one_example_never_part_and_roles_line_up(begin):
 @pytest.mark.parametrize("begin", range(0, len(CASES), 60))
 def test_steps_are_counted_before_they_are_written(begin):
     for case in CASES[begin : begin + 60]:
-        options, schedule = case.options, written(case.rows, **case.options)
+        options, schedule = case.options, schedule_of(case.rows, **case.options)
         expected = count_steps(
             len(case.main),
             batch_size=options["batch"],
@@ -417,7 +419,7 @@ def test_every_example_of_the_epoch_comes_equally_often():
     whole = [case for case in CASES if float(case.options["epochs"]).is_integer()]
     assert len(whole) > 100
     for case in whole:
-        steps = steps_of(written(case.rows, **case.options))
+        steps = steps_of(schedule_of(case.rows, **case.options))
         used = Counter(number for step in steps for number in rows_of(step))
         main = [n for n, row in enumerate(case.rows) if row.example_id in case.main]
         assert {used[number] for number in main} == {case.options["epochs"]}
@@ -434,28 +436,28 @@ def test_answers_of_one_example_share_a_micro_batch():
     """3 forget examples with 2 answers, 2 retain ones with 2: 6 + 6 rows in one step, 4 rows a forward."""
     roles = (Role.FORGET, Role.FORGET_IDK, Role.RETAIN, Role.RETAIN_IDK)
     rows = make_rows(3, 2, roles)
-    schedule = written(rows, batch=3, micro=4, epochs=1)
+    schedule = schedule_of(rows, batch=3, micro=4, epochs=1)
     assert (schedule.steps, schedule.accumulation) == (1, 3)
     assert [len(micro.rows) for micro in schedule.micro_batches] == [4, 4, 4]
     for micro in schedule.micro_batches:
         keys = [rows[number].key for number in micro.rows]
         pairs = [(keys[place], keys[place + 1]) for place in (0, 2)]
-        for own, refusal in pairs:
-            side, name = own.split(" ")
+        for key, refusal in pairs:
+            side, name = key.split(" ")
             assert refusal == f"{side}_idk {name}"
     totals = schedule.micro_batches[0].totals
     assert totals.counts.keys() == set(roles)
     for role in roles:
-        own = [row.answers for row in rows if row.role is role]
+        key = [row.answers for row in rows if row.role is role]
         assert totals.of(role).rows == 3
         if role.is_forget:  # each once; of two retain examples one comes twice
-            assert sorted(totals.of(role).lengths) == sorted(own)
-            assert totals.of(role).tokens == sum(own)
+            assert sorted(totals.of(role).lengths) == sorted(key)
+            assert totals.of(role).tokens == sum(key)
 
 
 def test_labelled_prompts_count_as_labels_and_not_as_answers():
     rows = [replace(row, label_start=1) for row in make_rows(4, 0)]
-    totals = written(rows, batch=4, micro=2, epochs=1).micro_batches[0].totals.of(Role.FORGET)
+    totals = schedule_of(rows, batch=4, micro=2, epochs=1).micro_batches[0].totals.of(Role.FORGET)
     assert totals.labels == sum(len(row.ids) - 1 for row in rows)
     assert totals.tokens == sum(totals.lengths) == sum(len(row.ids) - row.answer_start for row in rows)
     assert totals.labels > totals.tokens
@@ -463,7 +465,7 @@ def test_labelled_prompts_count_as_labels_and_not_as_answers():
 
 def test_padded_positions_are_at_least_as_wide_as_asked():
     """4 rows of at most 13 tokens, padded to 20 each."""
-    schedule = written(make_rows(4, 0), batch=4, micro=2, epochs=1, pad_to=20)
+    schedule = schedule_of(make_rows(4, 0), batch=4, micro=2, epochs=1, pad_to=20)
     assert schedule.micro_batches[0].totals.of(Role.FORGET).positions == 80
 
 
@@ -473,7 +475,7 @@ def test_padded_positions_are_at_least_as_wide_as_asked():
 def test_retain_ratio_by_hand():
     """3 retain rows beside each of 2 forget rows in a step of 8; 5 of them take turns."""
     rows = make_rows(4, 5)
-    schedule = written(rows, batch=2, micro=4, epochs=5, retain_ratio=3)
+    schedule = schedule_of(rows, batch=2, micro=4, epochs=5, retain_ratio=3)
     steps = steps_of(schedule)
     assert (schedule.steps, schedule.accumulation) == (10, 2)
     assert {(len(forget_rows_of(rows, step)), len(retain_rows_of(rows, step))) for step in steps} == {(2, 6)}
@@ -484,7 +486,8 @@ def test_retain_ratio_by_hand():
 def test_retain_ratio_leaves_the_forget_steps_alone():
     rows = make_rows(7, 5)
     orders = [
-        [sorted(forget_rows_of(rows, step)) for step in steps_of(written(rows, retain_ratio=ratio))] for ratio in (1, 3)
+        [sorted(forget_rows_of(rows, step)) for step in steps_of(schedule_of(rows, retain_ratio=ratio))]
+        for ratio in (1, 3)
     ]
     assert orders[0] == orders[1]
 
@@ -492,7 +495,7 @@ def test_retain_ratio_leaves_the_forget_steps_alone():
 def test_chunks_follow_one_another():
     """8 forget rows in chunks of 3: both epochs over the first three, then over the next, the last two at the end."""
     rows = make_rows(8, 5)
-    schedule = written(rows, batch=2, micro=4, epochs=2, chunk_size=3)
+    schedule = schedule_of(rows, batch=2, micro=4, epochs=2, chunk_size=3)
     order = [sorted(forget_rows_of(rows, step)) for step in steps_of(schedule)]
     assert schedule.steps == 3 + 3 + 2  # 6, 6 and 4 rows, two a step
     assert Counter(sum(order[:3], [])) == dict.fromkeys((0, 1, 2), 2)
@@ -503,21 +506,23 @@ def test_chunks_follow_one_another():
 
 def test_chunks_are_shuffled_on_their_own():
     """Three chunks of 8 rows, one row a step: each in another order."""
-    order = [rows_of(step)[0] for step in steps_of(written(make_rows(24, 0), batch=1, micro=1, epochs=1, chunk_size=8))]
+    order = [
+        rows_of(step)[0] for step in steps_of(schedule_of(make_rows(24, 0), batch=1, micro=1, epochs=1, chunk_size=8))
+    ]
     assert len({tuple(number - begin for number in order[begin : begin + 8]) for begin in (0, 8, 16)}) == 3
 
 
 def test_a_chunk_as_large_as_the_set_is_no_chunk():
     rows = make_rows(8, 5)
-    assert written(rows, chunk_size=8) == written(rows, chunk_size=100) == written(rows)
+    assert schedule_of(rows, chunk_size=8) == schedule_of(rows, chunk_size=100) == schedule_of(rows)
 
 
 @pytest.mark.parametrize("ratio", [1, 2])
 def test_alternate_takes_the_sides_in_turn(ratio):
     """The same rows as without, the forget rows of a step first, then `ratio` steps of retain rows."""
     rows = make_rows(6, 5)
-    schedule = written(rows, batch=4, micro=2, epochs=2, retain_ratio=ratio, alternate=True)
-    together = written(rows, batch=4, micro=2, epochs=2, retain_ratio=ratio)
+    schedule = schedule_of(rows, batch=4, micro=2, epochs=2, retain_ratio=ratio, alternate=True)
+    together = schedule_of(rows, batch=4, micro=2, epochs=2, retain_ratio=ratio)
     steps, mixed = steps_of(schedule), steps_of(together)
     assert schedule.steps == len(steps) == (1 + ratio) * together.steps
     assert schedule.accumulation == 2  # 4 rows a step, whichever side
@@ -532,4 +537,4 @@ def test_alternate_takes_the_sides_in_turn(ratio):
 
 def test_alternate_needs_two_sides():
     rows = make_rows(6, 0)
-    assert written(rows, alternate=True) == written(rows)
+    assert schedule_of(rows, alternate=True) == schedule_of(rows)

@@ -64,20 +64,20 @@ def test_accumulation_changes_neither_losses_nor_weights(method, optimizer, tiny
             learning_rate=0.05 if optimizer == "sgd" else 1e-4,
             epochs=1,
         )
-        made = set_up(tiny, rows, tmp_path / str(micro_batch_size), method, settings)
-        made.trainer.train()
-        runs.append(made)
-    assert [made.schedule.accumulation for made in runs] == [1, 4, 3]
+        setup = set_up(tiny, rows, tmp_path / str(micro_batch_size), method, settings)
+        setup.trainer.train()
+        runs.append(setup)
+    assert [setup.schedule.accumulation for setup in runs] == [1, 4, 3]
     whole, *others = runs
     assert len(whole.history) == whole.schedule.steps == 3
-    for made in others:
-        assert made.trainer.state.global_step == 3
-        for mine, theirs in zip(made.history, whole.history, strict=True):
+    for setup in others:
+        assert setup.trainer.state.global_step == 3
+        for mine, theirs in zip(setup.history, whole.history, strict=True):
             assert set(mine) == set(theirs) >= {"loss", "grad_norm", "forget_loss", "retain_loss", "step"}
             for name in mine:
                 if name != "epoch":  # the library's epoch counts micro-batches
                     assert mine[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-5), name
-        for name, value in made.weights.items():
+        for name, value in setup.weights.items():
             torch.testing.assert_close(value, whole.weights[name], atol=1e-5, rtol=0)
     moved = max((whole.weights[name] - value).abs().max() for name, value in whole.start.items())
     assert moved > 1e-4
@@ -85,10 +85,10 @@ def test_accumulation_changes_neither_losses_nor_weights(method, optimizer, tiny
 
 def test_logged_loss_is_the_step_loss_by_hand(tiny, rows, tmp_path):
     """First NPO step: 2/beta log 2; the logged total is the sum of its logged parts in every step."""
-    made = set_up(tiny, rows, tmp_path, NPO_GD, phase())
-    made.trainer.train()
-    assert made.history[0]["forget_loss"] == pytest.approx(2 / 0.5 * math.log(2), rel=1e-5)
-    for entry in made.history:
+    setup = set_up(tiny, rows, tmp_path, NPO_GD, phase())
+    setup.trainer.train()
+    assert setup.history[0]["forget_loss"] == pytest.approx(2 / 0.5 * math.log(2), rel=1e-5)
+    for entry in setup.history:
         assert entry["loss"] == pytest.approx(entry["forget_loss"] + entry["retain_loss"], rel=1e-5)
 
 
@@ -96,11 +96,11 @@ def test_one_sgd_step_by_hand(tiny, rows, tmp_path):
     """new weights = old weights - learning rate x gradient of the whole step's loss, summed over 4 micro-batches."""
     method = Objective(name="gd", forget=GradientAscent(), retain=GradientDescent(), forget_weight=0.0)
     settings = phase(epochs=4 / 9, learning_rate=0.05, schedule="constant", max_grad_norm=0.0)
-    made = set_up(tiny, rows, tmp_path, method, settings)
-    assert made.schedule.steps == 1
-    assert made.schedule.accumulation == 4
+    setup = set_up(tiny, rows, tmp_path, method, settings)
+    assert setup.schedule.steps == 1
+    assert setup.schedule.accumulation == 4
     model = AutoModelForCausalLM.from_pretrained(tiny)
-    chosen = [rows[number] for micro in made.schedule.micro_batches for number in micro.rows]
+    chosen = [rows[number] for micro in setup.schedule.micro_batches for number in micro.rows]
     labels = 0
     total = torch.zeros(())
     for row in chosen:
@@ -110,10 +110,10 @@ def test_one_sgd_step_by_hand(tiny, rows, tmp_path):
                 total = total - logps[place - 1, row.ids[place]]
                 labels += 1
     (total / labels).backward()
-    made.trainer.train()
+    setup.trainer.train()
     for name, parameter in model.named_parameters():
         expected = parameter.detach() - 0.05 * parameter.grad
-        torch.testing.assert_close(made.weights[name], expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(setup.weights[name], expected, atol=1e-6, rtol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------- resuming
@@ -131,11 +131,11 @@ def test_resuming_ends_where_an_uninterrupted_run_does(tiny, rows, tmp_path):
     killed = set_up(tiny, rows, folder, NPO_GD, settings, checkpoint_every=2, callbacks=[KillAt(killed_at)])
     with pytest.raises(Killed):
         killed.trainer.train()
-    found = last_checkpoint(folder)
-    assert found == folder / f"checkpoint-{killed_at - 1}"
+    checkpoint = last_checkpoint(folder)
+    assert checkpoint == folder / f"checkpoint-{killed_at - 1}"
 
     resumed = set_up(tiny, rows, folder, NPO_GD, settings, checkpoint_every=2)
-    resumed.trainer.train(resume_from_checkpoint=str(found))
+    resumed.trainer.train(resume_from_checkpoint=str(checkpoint))
     assert resumed.history == whole.history
     assert [entry["step"] for entry in resumed.history] == list(range(1, 8))
     for name, value in whole.weights.items():
@@ -157,10 +157,10 @@ def test_resuming_with_other_answers_and_with_a_weight_that_follows_the_loss(met
     killed = set_up(tiny, rows, folder, method, settings, checkpoint_every=2, callbacks=[KillAt(killed_at)])
     with pytest.raises(Killed):
         killed.trainer.train()
-    found = last_checkpoint(folder)
-    assert found == (folder / "checkpoint-4" if killed_at == 5 else None)
+    checkpoint = last_checkpoint(folder)
+    assert checkpoint == (folder / "checkpoint-4" if killed_at == 5 else None)
     resumed = set_up(tiny, rows, folder, method, settings, checkpoint_every=2)
-    resumed.trainer.train(resume_from_checkpoint=str(found) if found else None)
+    resumed.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     assert resumed.history == whole.history
     for name, value in whole.weights.items():
         assert torch.equal(resumed.weights[name], value), name
@@ -187,15 +187,15 @@ def test_only_whole_checkpoints_count(tmp_path):
 
 
 def test_a_checkpoint_is_marked_after_everything_was_written(tiny, rows, tmp_path):
-    made = set_up(tiny, rows, tmp_path, GRAD_DIFF, phase(), checkpoint_every=2)
-    made.trainer.train()
-    found = last_checkpoint(tmp_path)
-    assert found is not None
-    assert found.name == "checkpoint-3"  # the library also saves at the end
-    mark = (found / COMPLETE).stat().st_mtime_ns
-    names = {path.name for path in found.iterdir()}
+    setup = set_up(tiny, rows, tmp_path, GRAD_DIFF, phase(), checkpoint_every=2)
+    setup.trainer.train()
+    checkpoint = last_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-3"  # the library also saves at the end
+    mark = (checkpoint / COMPLETE).stat().st_mtime_ns
+    names = {path.name for path in checkpoint.iterdir()}
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= names
-    assert all(path.stat().st_mtime_ns <= mark for path in found.iterdir())
+    assert all(path.stat().st_mtime_ns <= mark for path in checkpoint.iterdir())
 
 
 # ------------------------------------------------------------------------------------------- a diverged loss
@@ -228,7 +228,7 @@ class Steep(Diverging):
 
 
 @pytest.mark.parametrize(
-    ("method", "told"),
+    ("method", "reason"),
     [
         (Diverging(value=math.nan, call=6), "the loss is nan"),
         (Diverging(value=math.inf, call=6), "the loss is -inf"),
@@ -237,51 +237,51 @@ class Steep(Diverging):
     ],
     ids=["nan", "-inf", "inf", "gradient"],
 )
-def test_a_non_finite_step_is_not_made_and_says_where(method, told, tiny, rows, tmp_path):
+def test_a_non_finite_step_is_not_made_and_says_where(method, reason, tiny, rows, tmp_path):
     """8 rows a step, 2 a micro-batch: the sixth forward is the second of step 2."""
     seen = Snapshots()
-    made = set_up(tiny, rows, tmp_path, method, phase(), callbacks=[seen])
+    setup = set_up(tiny, rows, tmp_path, method, phase(), callbacks=[seen])
     with pytest.raises(Diverged) as caught:
-        made.trainer.train()
-    guilty = [rows[number].key for number in made.schedule.micro_batches[5].rows]
-    assert caught.value.reason.startswith(told)
+        setup.trainer.train()
+    guilty = [rows[number].key for number in setup.schedule.micro_batches[5].rows]
+    assert caught.value.reason.startswith(reason)
     assert caught.value.reason.endswith(f" at step 2 (rows: {', '.join(guilty)})")
     remedy = "Lower the learning rate or the number of epochs."
     assert str(caught.value) == f"Method 'diverging' diverged: {caught.value.reason}. {remedy}"
     assert isinstance(caught.value, RunError)
-    assert made.trainer.state.global_step == len(seen.weights) == 1
+    assert setup.trainer.state.global_step == len(seen.weights) == 1
     assert method.calls == 6
-    assert any(not torch.equal(value, made.start[name]) for name, value in seen.weights[0].items())
-    for name, value in made.weights.items():
+    assert any(not torch.equal(value, setup.start[name]) for name, value in seen.weights[0].items())
+    for name, value in setup.weights.items():
         assert torch.equal(value, seen.weights[0][name]), name  # those of the last good step
 
 
 def test_an_infinite_gradient_is_infinite_or_no_number(tiny, rows, tmp_path):
-    made = set_up(tiny, rows, tmp_path, Steep(value=1.0, call=1), phase())
+    setup = set_up(tiny, rows, tmp_path, Steep(value=1.0, call=1), phase())
     with pytest.raises(Diverged, match=r"the gradient norm is (inf|nan) at step 1 "):
-        made.trainer.train()
-    assert made.moved == set()
+        setup.trainer.train()
+    assert setup.moved == set()
 
 
 def test_a_long_list_of_rows_is_shortened(tiny, rows, tmp_path):
-    made = set_up(tiny, rows, tmp_path, Diverging(value=math.nan, call=1), phase(batch_size=9, micro_batch_size=18))
+    setup = set_up(tiny, rows, tmp_path, Diverging(value=math.nan, call=1), phase(batch_size=9, micro_batch_size=18))
     with pytest.raises(RunError, match=r"at step 1 \(rows: ((forget|retain) row-\d+, ){7}\w+ row-\d+ and 10 more\)"):
-        made.trainer.train()
+        setup.trainer.train()
 
 
 def test_only_the_rows_without_numbers_are_named(tiny, rows, tmp_path):
     """A token whose embedding is NaN spoils the rows it stands in, and no others of the micro-batch."""
-    made = set_up(tiny, rows, tmp_path, GRAD_DIFF, phase(batch_size=9, micro_batch_size=18))
-    (micro,) = made.schedule.micro_batches
+    setup = set_up(tiny, rows, tmp_path, GRAD_DIFF, phase(batch_size=9, micro_batch_size=18))
+    (micro,) = setup.schedule.micro_batches
     shortest = min((rows[number] for number in micro.rows), key=lambda row: len(row.ids))
     common = set.intersection(*(set(rows[number].ids) for number in micro.rows))
     token = next(token for row in rows for token in row.ids if token not in common and token not in shortest.ids)
     spoilt = [rows[number].key for number in micro.rows if token in rows[number].ids]
     assert 0 < len(spoilt) < len(micro.rows)
     with torch.no_grad():
-        made.trainer.model.get_input_embeddings().weight[token] = math.nan
+        setup.trainer.model.get_input_embeddings().weight[token] = math.nan
     with pytest.raises(Diverged) as caught:
-        made.trainer.train()
+        setup.trainer.train()
     listed = ", ".join(spoilt[:8]) + (f" and {len(spoilt) - 8} more" if len(spoilt) > 8 else "")
     assert caught.value.reason == f"the loss is nan at step 1 (rows: {listed})"
 
@@ -289,7 +289,7 @@ def test_only_the_rows_without_numbers_are_named(tiny, rows, tmp_path):
 # ---------------------------------------------------------------------------------------------------- bounds
 
 
-def bounded(method: Objective, **bounds: float) -> tuple[Objective, StopAtBound]:
+def with_bounds(method: Objective, **bounds: float) -> tuple[Objective, StopAtBound]:
     """The method with bounds, and the callback that `optimise` adds for them."""
     stops = replace(method, stop_when=StopWhen(**bounds))
     return stops, StopAtBound(stops.stop_when)
@@ -309,11 +309,11 @@ def test_a_bound_ends_the_run_after_the_step_that_reached_it(name, tiny, rows, t
         reached = [
             step for step, value in enumerate(logged, 1) if (value >= bound if name == "retain_nll" else value <= bound)
         ]
-        method, stop = bounded(ascent, **{name: bound})
-        made = set_up(tiny, rows, tmp_path / f"bounded-{bound}", method, settings, callbacks=[stop])
-        made.trainer.train()
-        assert made.trainer.state.global_step == reached[0]
-        assert made.history == whole.history[: reached[0]]
+        method, stop = with_bounds(ascent, **{name: bound})
+        setup = set_up(tiny, rows, tmp_path / f"bounded-{bound}", method, settings, callbacks=[stop])
+        setup.trainer.train()
+        assert setup.trainer.state.global_step == reached[0]
+        assert setup.history == whole.history[: reached[0]]
         assert stop.reason is not None
         assert f"reached method.stop_when.{name}={bound:g}" in stop.reason
         assert stop.reason.endswith(f" at step {reached[0]}")
@@ -324,40 +324,40 @@ def test_a_bound_ends_the_run_after_the_step_that_reached_it(name, tiny, rows, t
 def test_a_run_killed_right_after_its_bound_was_reached_stops_there_again(tiny, rows, tmp_path):
     """Every step is a checkpoint but the one that reached the bound: resuming from that would make one more."""
     settings = phase(optimizer="adamw_torch", learning_rate=1e-2, epochs=3, schedule="constant")
-    runs, found = [], None
+    runs, checkpoint = [], None
     for _ in range(2):
-        method, stop = bounded(GRAD_DIFF, forget_loss=-6.5)
-        made = set_up(tiny, rows, tmp_path, method, settings, checkpoint_every=1, callbacks=[stop])
-        made.trainer.train(resume_from_checkpoint=found)
-        assert 1 < made.trainer.state.global_step < made.schedule.steps
-        runs.append((stop.reason, made.history))
-        found = str(last_checkpoint(tmp_path))
-        assert found == str(tmp_path / f"checkpoint-{made.trainer.state.global_step - 1}")
+        method, stop = with_bounds(GRAD_DIFF, forget_loss=-6.5)
+        setup = set_up(tiny, rows, tmp_path, method, settings, checkpoint_every=1, callbacks=[stop])
+        setup.trainer.train(resume_from_checkpoint=checkpoint)
+        assert 1 < setup.trainer.state.global_step < setup.schedule.steps
+        runs.append((stop.reason, setup.history))
+        checkpoint = str(last_checkpoint(tmp_path))
+        assert checkpoint == str(tmp_path / f"checkpoint-{setup.trainer.state.global_step - 1}")
     assert runs[0] == runs[1]
 
 
 def test_an_unreached_bound_changes_nothing(tiny, rows, tmp_path):
-    method, stop = bounded(GRAD_DIFF, forget_loss=-1e9, retain_nll=1e9)
-    made = set_up(tiny, rows, tmp_path / "bounded", method, phase(), callbacks=[stop])
+    method, stop = with_bounds(GRAD_DIFF, forget_loss=-1e9, retain_nll=1e9)
+    setup = set_up(tiny, rows, tmp_path / "bounded", method, phase(), callbacks=[stop])
     whole = set_up(tiny, rows, tmp_path / "whole", GRAD_DIFF, phase())
-    for each in (made, whole):
+    for each in (setup, whole):
         each.trainer.train()
     assert stop.reason is None
-    assert made.history == whole.history
-    assert all(torch.equal(value, whole.weights[name]) for name, value in made.weights.items())
+    assert setup.history == whole.history
+    assert all(torch.equal(value, whole.weights[name]) for name, value in setup.weights.items())
 
 
 def test_a_watched_retain_nll_makes_retain_rows_be_read(tiny, tmp_path):
     """Gradient ascent alone reads none; watching them changes no gradient."""
     ascent = Objective(name="ga", forget=GradientAscent())
-    watching, _ = bounded(ascent, retain_nll=1e9)
+    watching, _ = with_bounds(ascent, retain_nll=1e9)
     assert ascent.needs.rows == {Role.FORGET}
     assert watching.needs.rows == {Role.FORGET, Role.RETAIN}
     runs = []
     for method in (ascent, watching):
-        made = set_up(tiny, rows_for(method, tiny), tmp_path / str(len(runs)), method, phase())
-        made.trainer.train()
-        runs.append(made)
+        setup = set_up(tiny, rows_for(method, tiny), tmp_path / str(len(runs)), method, phase())
+        setup.trainer.train()
+        runs.append(setup)
     alone, watched = runs
     assert all("retain_nll" not in entry for entry in alone.history)
     assert all(entry["retain_nll"] > 1 for entry in watched.history)
@@ -371,10 +371,10 @@ def test_a_watched_retain_nll_makes_retain_rows_be_read(tiny, tmp_path):
 def test_a_method_without_logits_can_be_watched(tiny, tmp_path):
     """RMU stops its forward in the middle; a bound on the retain NLL makes it run through."""
     rmu = Objective(name="rmu", forget=RMU(), retain=EmbeddingDistance())
-    watching, stop = bounded(rmu, retain_nll=1e9)
-    made = set_up(tiny, rows_for(watching, tiny), tmp_path, watching, phase(), callbacks=[stop])
-    made.trainer.train()
-    assert all(entry["retain_nll"] > 1 for entry in made.history)
+    watching, stop = with_bounds(rmu, retain_nll=1e9)
+    setup = set_up(tiny, rows_for(watching, tiny), tmp_path, watching, phase(), callbacks=[stop])
+    setup.trainer.train()
+    assert all(entry["retain_nll"] > 1 for entry in setup.history)
 
 
 # -------------------------------------------------------------------------------------------------- adapters
@@ -386,7 +386,7 @@ def test_a_method_without_logits_can_be_watched(tiny, tmp_path):
     ids=lambda method: method.name,
 )
 def test_only_adapters_move(method, tiny, rows, tmp_path):
-    made = set_up(
+    setup = set_up(
         tiny,
         rows,
         tmp_path,
@@ -394,12 +394,12 @@ def test_only_adapters_move(method, tiny, rows, tmp_path):
         phase(optimizer="adamw_torch", learning_rate=1e-2),
         lora=LoraSettings(enabled=True, rank=4),
     )
-    trainable = made.trainable
+    trainable = setup.trainable
     assert trainable
     assert all("lora_" in name for name in trainable)
-    made.trainer.train()
-    assert made.moved == trainable
-    assert made.history[-1]["loss"] != pytest.approx(made.history[0]["loss"], rel=1e-3)
+    setup.trainer.train()
+    assert setup.moved == trainable
+    assert setup.history[-1]["loss"] != pytest.approx(setup.history[0]["loss"], rel=1e-3)
 
 
 def test_live_reference_of_adapters_is_the_target(tiny, rows):
@@ -452,18 +452,18 @@ def test_unknown_adapter_modules_are_named(tiny):
 @pytest.mark.parametrize("method", [NPO_GD, Objective(name="kl", forget=GradientAscent(), retain=RetainKL())])
 def test_only_chosen_weights_move(method, patterns, chosen, tiny, rows, tmp_path):
     settings = phase(optimizer="adamw_torch", learning_rate=1e-3, weight_decay=0.1)
-    made = set_up(tiny, rows, tmp_path, method, settings, trainable=patterns)
-    assert made.trainable == chosen
-    made.trainer.train()
-    assert made.moved == chosen
+    setup = set_up(tiny, rows, tmp_path, method, settings, trainable=patterns)
+    assert setup.trainable == chosen
+    setup.trainer.train()
+    assert setup.moved == chosen
 
 
 def test_chosen_weights_above_the_layer_read_are_frozen(tiny, tmp_path):
     """RMU on layer 0 of 2: nothing of layer 1 can move, so choosing it alone leaves nothing to train."""
     rmu = Objective(name="rmu", forget=RMU(), retain=EmbeddingDistance())
     rows = rows_for(rmu, tiny)
-    made = set_up(tiny, rows, tmp_path, rmu, phase(), trainable=["*.mlp.down_proj.*"])
-    assert made.trainable == {"model.layers.0.mlp.down_proj.weight"}
+    setup = set_up(tiny, rows, tmp_path, rmu, phase(), trainable=["*.mlp.down_proj.*"])
+    assert setup.trainable == {"model.layers.0.mlp.down_proj.weight"}
     with pytest.raises(RunError, match=r"No weight is left to train: model\.trainable names only weights above"):
         set_up(tiny, rows, tmp_path, rmu, phase(), trainable=["*.layers.1.*"])
 
@@ -499,11 +499,11 @@ class Scripted:
 )
 def test_fine_tuning_stops_after_the_first_memorised_epoch(accuracy, hits, stops_at, tiny, memorised, tmp_path):
     settings = phase(batch_size=2, micro_batch_size=2, epochs=3)
-    made = set_up(tiny, memorised, tmp_path, Scripted(hits=hits), settings, callbacks=[StopWhenMemorised(accuracy, 3)])
-    assert (made.schedule.steps, made.schedule.steps_per_epoch) == (9, 3)
-    made.trainer.train()
-    assert made.trainer.state.global_step == stops_at
-    assert [entry["answer_hits"] for entry in made.history] == list(hits[:stops_at])
+    setup = set_up(tiny, memorised, tmp_path, Scripted(hits=hits), settings, callbacks=[StopWhenMemorised(accuracy, 3)])
+    assert (setup.schedule.steps, setup.schedule.steps_per_epoch) == (9, 3)
+    setup.trainer.train()
+    assert setup.trainer.state.global_step == stops_at
+    assert [entry["answer_hits"] for entry in setup.history] == list(hits[:stops_at])
 
 
 def test_a_resumed_run_stops_at_the_same_step(tiny, memorised, tmp_path):
@@ -525,17 +525,17 @@ def test_a_resumed_run_stops_at_the_same_step(tiny, memorised, tmp_path):
     killed = run(tmp_path, 0, KillAt(5))
     with pytest.raises(Killed):
         killed.trainer.train()
-    found = last_checkpoint(tmp_path)
-    assert found is not None
-    assert found.name == "checkpoint-4"
+    checkpoint = last_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-4"
     resumed = run(tmp_path, 4)
-    resumed.trainer.train(resume_from_checkpoint=str(found))
+    resumed.trainer.train(resume_from_checkpoint=str(checkpoint))
     assert resumed.trainer.state.global_step == 6
-    found = last_checkpoint(tmp_path)  # killed once more, after the stop and before the model was written
-    assert found is not None
-    assert found.name == "checkpoint-5"
+    checkpoint = last_checkpoint(tmp_path)  # killed once more, after the stop and before the model was written
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-5"
     again = run(tmp_path, 5)
-    again.trainer.train(resume_from_checkpoint=str(found))
+    again.trainer.train(resume_from_checkpoint=str(checkpoint))
     assert again.trainer.state.global_step == 6
 
 
@@ -550,9 +550,9 @@ def test_fine_tuning_really_memorises(tiny, memorised, tmp_path):
         schedule="constant",
         stop_accuracy=1.0,
     )
-    made = set_up(tiny, memorised[:2], tmp_path, FineTune(), settings)
-    made.trainer.train()
-    last = made.history[-1]
+    setup = set_up(tiny, memorised[:2], tmp_path, FineTune(), settings)
+    setup.trainer.train()
+    last = setup.history[-1]
     assert last["answer_hits"] == last["answer_tokens"] == sum(row.labels for row in memorised[:2])
-    assert made.trainer.state.global_step < 100
-    assert all(entry["answer_hits"] < entry["answer_tokens"] for entry in made.history[:-1])
+    assert setup.trainer.state.global_step < 100
+    assert all(entry["answer_hits"] < entry["answer_tokens"] for entry in setup.history[:-1])
