@@ -120,7 +120,7 @@ def test_two_nodes_told_to_stop_are_queued_again_and_equal_one_node(cluster, alo
     printed = cluster.printed(job)
     assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 1), printed
     assert "launch zero3, 1 process on each of 2 nodes (as configured)" in printed
-    assert "going on from checkpoint-" in printed
+    assert "resuming from checkpoint-" in printed
     assert_same(output_dir, one_node[0], loss=1e-6)
     assert largest_difference(output_dir, one_node[0], "bios-*/unlearned/model") < 1e-6
 
@@ -135,7 +135,7 @@ def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_one(cluster, al
     printed = cluster.printed(job)
     assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 1), printed
     assert "Stopped after step" in printed
-    assert "going on from checkpoint-" in printed
+    assert "resuming from checkpoint-" in printed
     assert largest_difference(tmp_path, alone, "store/target/*") == 0
 
 

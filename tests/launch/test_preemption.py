@@ -95,7 +95,7 @@ def test_a_signal_asks_to_be_queued_again(alone, name):
 def test_a_signal_makes_a_checkpoint_after_the_step_under_way(alone):
     first, second = alone.ends["SIGTERM"], alone.ends["SIGUSR2"]
     assert f"Stopped after step {first.step};" in first.text
-    assert f"going on from checkpoint-{first.step}\n" in second.text
+    assert f"resuming from checkpoint-{first.step}\n" in second.text
     assert 10 < first.step < second.step < 60
     assert (first.step % 10, second.step % 10) != (0, 0)  # where none was due
 
@@ -108,7 +108,7 @@ def test_a_full_disk_is_named_and_keeps_the_last_good_checkpoint(alone):
     assert f"{alone.runs.checkpoints} could not be written; 0 MiB are free there" in end.text or not alone.mounted
     assert "trainer.keep_checkpoints=1" in end.text
     assert end.step > alone.ends["SIGUSR2"].step
-    assert f"going on from checkpoint-{end.step}\n" in alone.ends["answering"].text
+    assert f"resuming from checkpoint-{end.step}\n" in alone.ends["answering"].text
 
 
 def test_a_full_disk_while_answering_is_named_and_keeps_the_answers(alone):
@@ -221,7 +221,7 @@ def test_each_start_goes_on_where_the_one_before_stopped(shared_out):
     _, ends, _ = shared_out
     order = ["rank killed", "rank told", "driver killed", "alone", "answering"]
     for before, after in pairwise(order):
-        assert f"going on from checkpoint-{ends[before].step}\n" in ends[after].text, after
+        assert f"resuming from checkpoint-{ends[before].step}\n" in ends[after].text, after
     assert ends["rank told"].step % 10 != 0  # told in the middle
 
 

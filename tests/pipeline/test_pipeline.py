@@ -147,7 +147,7 @@ def test_killed_run_continues_to_the_same_end(stage, uninterrupted, tmp_path):
     assert not list(tmp_path.glob("*/report.json"))
     again = lume_run(*SMALL, f"output_dir={tmp_path}")
     if stage != "evaluate":
-        assert "going on from checkpoint-" in again.stderr
+        assert "resuming from checkpoint-" in again.stderr
     assert weights(tmp_path) == weights(uninterrupted)
     assert report(tmp_path)["scores"] == report(uninterrupted)["scores"]
 

@@ -264,7 +264,7 @@ def test_a_job_whose_process_is_killed_runs_again(started, tmp_path):
     assert started.returncode == 0, text
     assert "TerminatedWorkerError" in text
     assert summary_counts(text)["done"] == 2
-    assert text.count("going on from checkpoint-") >= 2 - made >= 1, text  # the one beside it was taken along
+    assert text.count("resuming from checkpoint-") >= 2 - made >= 1, text  # the one beside it was taken along
 
 
 # --------------------------------------------------------------------------------------------- folders, objectives

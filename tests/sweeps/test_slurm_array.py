@@ -89,7 +89,7 @@ def test_a_preempted_task_goes_on_where_it_was(swept):
     printed = "\n".join(path.read_text(errors="replace") for path in output_dir.glob(".submitit/*/*_0_log.*"))
     assert (told / "report.json").exists()
     assert "Requeued job" in printed
-    assert "going on from checkpoint-" in printed
+    assert "resuming from checkpoint-" in printed
 
 
 def test_the_same_command_runs_the_cancelled_one_only(swept):

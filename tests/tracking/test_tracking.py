@@ -179,7 +179,7 @@ def test_a_killed_run_continues_the_same_wandb_run(killed):
     )
     assert first.run_id == second.run_id == killed.start["init"]["id"]
     assert first.run_id == content_hash([killed.json("manifest.json")["config_hash"], str(killed.folder.resolve())])
-    assert "going on from checkpoint" in killed.printed
+    assert "resuming from checkpoint" in killed.printed
     assert [record.WhichOneof("record_type") for record in read_records(killed.files[0])][-1] != "exit"
     (end,) = killed.records("exit")
     assert end.exit.exit_code == 0
