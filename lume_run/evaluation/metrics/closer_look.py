@@ -1,17 +1,17 @@
 """The metrics of "A Closer Look at Machine Unlearning for LLMs" (Yuan et al., arXiv:2410.08109).
 
-Six means per evaluated set, each within 0 to 1, then two aggregates. ROUGE is `text.rouge_l_recall`, probability that
-of `tofu`, or its share among options on real authors and world facts. Truth ratios are those of `tofu.truth_ratio`,
-wrong over right: the reciprocal of the ratio s = exp(perturbed loss - paraphrase loss) in the released code.
+Six means per evaluated set, each within 0 to 1, then two aggregates. ROUGE is `answers.rouge_l_recall`, probability
+that of `tofu`, or its share among options on real authors and world facts. Truth ratios are those of
+`tofu.truth_ratio`, wrong over right: the reciprocal of the ratio s = exp(perturbed loss - paraphrase loss) in the released code.
 
 The released code does the same arithmetic where it gives a number, with its own ends:
 - a row without answer tokens has loss NaN there, and every mean and aggregate with it; here they are missing and say
   why;
 - losses above about 745 make all options 0 there and their share NaN; here the share stays defined;
 - a cosine may exceed 1 by rounding there, here it does not;
-- forget efficacy without a forget set is NaN there; here it cannot be asked for;
+- forget efficacy without a forget set is NaN there; here there is none;
 - an empty generation has no NaN in either: entropy 0, ROUGE 0, so label "none";
-- a generation of one token has entropy 0 there, here what `token_entropy` is told.
+- a generation of one token has entropy 0 there, here `single` of `token_entropy`.
 Empty lists raise ValueError.
 """
 

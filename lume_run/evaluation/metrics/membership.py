@@ -1,4 +1,4 @@
-"""Membership inference: can members be told from non-members by a score?
+"""Membership inference: does a score separate members from non-members?
 
 The loss attack of Yeom et al. 2018 (arXiv:1709.01604) as scored by SemEval-2025 Task 4: a document's score is its mean
 token log-probability, the AUC is best at 0.5, near 1 the model still remembers and near 0 it was unlearned too far.

@@ -97,8 +97,8 @@ def leak_at(k: int, leaks: int, samples: int) -> float:
 
 def _verbatim(value: str, text: str) -> Disclosure:
     """Word by word; a value without words is never disclosed."""
-    stands = bool(re.search(r"\w", value)) and contains_phrase(tokens(value), tokens(text))
-    return Disclosure(stands, stands)
+    disclosed = bool(re.search(r"\w", value)) and contains_phrase(tokens(value), tokens(text))
+    return Disclosure(disclosed, disclosed)
 
 
 def _ssn_rule(value: str, text: str) -> Disclosure:

@@ -105,7 +105,7 @@ def forget_quality_of(unlearned: Column, retrained: Column) -> Measure:
 
     The interval of a score made of this is the spread of the p-value over forget sets of resampled documents. It is no
     confidence interval of a quantity that more rows would settle: between different models p falls with the number of
-    rows, and rows drawn twice are steps twice as high, so that most resamples lie at or below the score.
+    rows, and rows sampled twice are steps twice as high, so that most resamples lie at or below the score.
     """
     if unlearned.documents != retrained.documents:
         raise ValueError("the two models' truth ratios are about different rows; give matched ones in the same order")

@@ -1,8 +1,8 @@
 """What a suite is: the questions it has for a model, and the scores it makes of the answers.
 
-A suite is a frozen dataclass named in `conf/evaluator/*.yaml`. Beyond `asks` and `scores` it may want more, by having
-more methods: `Judged` suites have texts judged by other models, `Compared` ones read the answers of a model that never
-saw the forget set, `Harnessed` ones run a library of their own on the loaded model.
+A suite is a frozen dataclass named in `conf/evaluator/*.yaml`. Beyond `asks` and `scores` it may need more, and has
+more methods then: texts of `Judged` suites are judged by other models, `Compared` ones read the answers of a model that
+never saw the forget set, `Harnessed` ones run a library of their own on the loaded model.
 """
 
 from __future__ import annotations
@@ -114,10 +114,10 @@ class Judgement:
 
 @runtime_checkable
 class Judged(Protocol):
-    """A suite that has generated texts judged by other models before it makes its scores."""
+    """A suite whose generated texts are judged by other models before it makes its scores."""
 
     def judges(self) -> list[tuple[Ask, str]]:
-        """The models it wants, each with the ask it answers."""
+        """The models it needs, each with the ask it answers."""
         ...
 
     def judgements(self, answers: Answers) -> list[Judgement]:
@@ -127,7 +127,7 @@ class Judged(Protocol):
 
 @runtime_checkable
 class Compared(Protocol):
-    """A suite that reads the answers of a retrained model, which is made for it where it can be."""
+    """A suite that reads the answers of a retrained model, which the run trains where it can."""
 
     compares: bool
 

@@ -1,6 +1,6 @@
 """NQ-Open: what a model knows of the world without looking it up (Lee et al., arXiv:1906.00300).
 
-Prompts (tasks/nq_open.py) hold a few worked examples; the first line of the greedy continuation is the answer. The
+Prompts (datasets/nq_open.py) hold a few worked examples; the first line of the greedy continuation is the answer. The
 task of that name in lm-evaluation-harness has the same prompt, but ends an answer at a full stop or a comma as well,
 takes its worked examples from the train split and compares by other patterns: numbers differ a little.
 """

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: what can be redone by hand, that whole documents are drawn, and that two models are paired."""
+"""Bootstrap intervals: what can be redone by hand, that whole documents are sampled, and that two models are paired."""
 
 import math
 
@@ -22,7 +22,7 @@ def names(count: int, documents: int | None = None) -> list[str]:
     return [f"d{number % (documents or count)}" for number in range(count)]
 
 
-def scored(values, documents=None, **options):
+def mean_score(values, documents=None, **options):
     """The score of a mean, every row a document of its own unless said."""
     documents = documents or names(len(values))
     return Bootstrap(**options).score("x", len(values), lambda: mean_of(Column.of(list(values), documents)))
@@ -36,13 +36,13 @@ def normal(count: int, seed: int = 0) -> np.ndarray:
 
 
 def test_equal_values_leave_no_room():
-    score = scored([0.25] * 5)
+    score = mean_score([0.25] * 5)
     assert (score.value, score.low, score.high, score.n, score.reason) == (0.25, 0.25, 0.25, 5, None)
 
 
 def test_two_documents_give_the_binomial():
     """A resample of (0, 1) has mean 0, 0.5 or 1 with probability 1/4, 1/2, 1/4."""
-    score = scored([0.0, 1.0], resamples=4000)
+    score = mean_score([0.0, 1.0], resamples=4000)
     shares = [sum(value == mean for value in score.resampled) / 4000 for mean in (0.0, 0.5, 1.0)]
     assert shares == pytest.approx([0.25, 0.5, 0.25], abs=4 * math.sqrt(0.25 / 4000))  # four standard errors
     assert (score.value, score.low, score.high) == (0.5, 0.0, 1.0)
@@ -51,22 +51,22 @@ def test_two_documents_give_the_binomial():
 
 def test_rows_of_a_resample_weigh_the_same():
     """Draws of (a a), (a b), (b b) hold 2, 4 and 6 rows with means 0, 3/4 and 1."""
-    score = scored([0.0, 1.0, 1.0, 1.0], list("abbb"))
+    score = mean_score([0.0, 1.0, 1.0, 1.0], list("abbb"))
     assert set(score.resampled) == {0.0, 0.75, 1.0}
     assert score.value == 0.75
 
 
-def test_documents_are_drawn_whole():
+def test_documents_are_sampled_whole():
     values = [0.0] * 50 + [1.0] * 50
-    score = scored(values, ["a"] * 50 + ["b"] * 50)
+    score = mean_score(values, ["a"] * 50 + ["b"] * 50)
     assert (score.low, score.high) == (0.0, 1.0)  # as two rows, not a hundred
-    rows = scored(values)
+    rows = mean_score(values)
     assert 0.35 < rows.low < 0.5 < rows.high < 0.65  # 0.5 -+ 1.96 * 0.05
 
 
 def test_width_is_that_of_the_normal_approximation():
     values = normal(400)
-    score = scored(values, resamples=4000)
+    score = mean_score(values, resamples=4000)
     half = 1.96 * values.std() / 20
     assert score.value == pytest.approx(values.mean())
     assert (score.low, score.high) == pytest.approx((score.value - half, score.value + half), abs=0.15 * half)
@@ -75,7 +75,7 @@ def test_width_is_that_of_the_normal_approximation():
 def test_width_of_grouped_rows_is_that_of_their_documents():
     """Ten equal rows a document: as 40 values, sqrt(10) times as wide as 400 of their own."""
     values = np.repeat(normal(40), 10)
-    score = scored(values, [f"d{number // 10}" for number in range(400)], resamples=4000)
+    score = mean_score(values, [f"d{number // 10}" for number in range(400)], resamples=4000)
     half = 1.96 * values.std() / math.sqrt(40)
     assert (score.high - score.low) / 2 == pytest.approx(half, rel=0.1)
 
@@ -93,33 +93,33 @@ def test_interval_is_of_percentiles():
 
 def test_seed_and_documents_decide_and_row_order_does_not():
     values, documents = normal(60, seed=3), names(60, 12)
-    first = scored(values, documents)
-    assert scored(values, documents).resampled == first.resampled
-    assert scored(values, documents, seed=1).resampled != first.resampled
-    assert scored(values, [f"other {name}" for name in documents]).resampled != first.resampled
+    first = mean_score(values, documents)
+    assert mean_score(values, documents).resampled == first.resampled
+    assert mean_score(values, documents, seed=1).resampled != first.resampled
+    assert mean_score(values, [f"other {name}" for name in documents]).resampled != first.resampled
     order = np.random.default_rng(4).permutation(60)
-    shuffled = scored(values[order], [documents[number] for number in order])
+    shuffled = mean_score(values[order], [documents[number] for number in order])
     assert shuffled.resampled == pytest.approx(first.resampled, abs=1e-12)
 
 
 def test_draws_are_written_down():
     """They depend on names, seed and numpy's generator alone: reports of two machines can be compared."""
-    drawn = scored([0.0, 1.0, 2.0], resamples=8).resampled
-    assert [round(3 * value) for value in drawn] == [4, 2, 5, 4, 2, 5, 1, 6]
+    resampled = mean_score([0.0, 1.0, 2.0], resamples=8).resampled
+    assert [round(3 * value) for value in resampled] == [4, 2, 5, 4, 2, 5, 1, 6]
 
 
 def test_nothing_hinges_on_the_size_of_a_chunk(monkeypatch):
     values = normal(30, seed=5)
-    whole = scored(values, resamples=450).resampled  # two whole chunks and a part
+    whole = mean_score(values, resamples=450).resampled  # two whole chunks and a part
     assert len(whole) == 450
     monkeypatch.setattr(bootstrap, "RESAMPLES_AT_ONCE", 7)
-    assert scored(values, resamples=450).resampled == pytest.approx(whole, abs=1e-12)
+    assert mean_score(values, resamples=450).resampled == pytest.approx(whole, abs=1e-12)
     monkeypatch.setattr(bootstrap, "RESAMPLES_AT_ONCE", 450)
-    assert scored(values, resamples=450).resampled == pytest.approx(whole, abs=1e-12)
+    assert mean_score(values, resamples=450).resampled == pytest.approx(whole, abs=1e-12)
 
 
 def test_resamples_are_repetitions_of_documents():
-    """Weights are whole numbers, alike within a document, and as many documents are drawn as there are."""
+    """Weights are whole numbers, alike within a document, and as many documents are sampled as there are."""
     seen = []
 
     def compute(weights):
@@ -127,12 +127,12 @@ def test_resamples_are_repetitions_of_documents():
         return weights[0].sum(1)
 
     column = Column.of([0.0] * 12, names(12, 4))
-    drawn = Bootstrap(resamples=300).resample(Measure((column,), compute))
+    sums = Bootstrap(resamples=300).resample(Measure((column,), compute))
     weights = np.concatenate(seen)
     assert weights.shape == (300, 12) and weights.min() == 0 and weights.max() > 1
     assert (weights == weights.round()).all()
     assert (weights[:, :4] == weights[:, 4:8]).all() and (weights[:, :4] == weights[:, 8:]).all()
-    assert (drawn == 12).all()
+    assert (sums == 12).all()
 
 
 # ------------------------------------------------------------------------------------------- several columns
@@ -147,7 +147,7 @@ def test_combined_is_the_function_of_the_values():
     assert Bootstrap(resamples=50).resample(both) == pytest.approx(parts[0] * np.maximum(*parts))
 
 
-def test_columns_about_the_same_documents_are_drawn_together():
+def test_columns_about_the_same_documents_are_resampled_together():
     """Other rows about them, in another order: the difference of a mean and itself has no spread."""
     rows = [(f"d{number}", float(number)) for number in range(6)]
     first = mean_of(Column.of([value for _, value in rows], [name for name, _ in rows]))
@@ -157,7 +157,7 @@ def test_columns_about_the_same_documents_are_drawn_together():
     )
 
 
-def test_columns_about_others_are_drawn_apart():
+def test_columns_about_others_are_resampled_apart():
     """Standard deviations of independent means add in squares."""
     first, second = (mean_of(Column.of(normal(50), [f"{side}{number}" for number in range(50)])) for side in "ab")
     bootstrap = Bootstrap(resamples=4000)
@@ -170,29 +170,29 @@ def test_columns_about_others_are_drawn_apart():
 
 def test_a_model_does_not_differ_from_itself():
     values = normal(40)
-    assert difference(scored(values), scored(values)) == (0.0, 0.0)
+    assert difference(mean_score(values), mean_score(values)) == (0.0, 0.0)
 
 
 def test_difference_is_after_minus_before():
-    assert difference(scored([0.0, 10.0, 20.0]), scored([1.0, 11.0, 21.0])) == pytest.approx((1.0, 1.0))
-    assert difference(scored([1.0, 11.0, 21.0]), scored([0.0, 10.0, 20.0])) == pytest.approx((-1.0, -1.0))
+    assert difference(mean_score([0.0, 10.0, 20.0]), mean_score([1.0, 11.0, 21.0])) == pytest.approx((1.0, 1.0))
+    assert difference(mean_score([1.0, 11.0, 21.0]), mean_score([0.0, 10.0, 20.0])) == pytest.approx((-1.0, -1.0))
 
 
 def test_a_paired_difference_is_narrower():
     """A gain of 0.5 +- 0.1 a document over values of spread 2: paired it shows, between other documents it does not."""
     before = normal(50)
     after = before + np.random.default_rng(1).normal(0.5, 0.1, 50)
-    paired = difference(scored(before), scored(after))
+    paired = difference(mean_score(before), mean_score(after))
     assert 0.4 < paired.low < 0.5 < paired.high < 0.6
-    unpaired = difference(scored(before), scored(after, [f"other{number}" for number in range(50)]))
+    unpaired = difference(mean_score(before), mean_score(after, [f"other{number}" for number in range(50)]))
     assert unpaired.low < 0 < unpaired.high
     assert paired.high - paired.low < 0.2 * (unpaired.high - unpaired.low)
 
 
 def test_without_an_interval_there_is_no_difference():
-    whole, alone = scored([0.0, 1.0]), scored([1.0])
+    whole, alone = mean_score([0.0, 1.0]), mean_score([1.0])
     assert difference(whole, alone) is difference(alone, whole) is difference(alone, alone) is None
-    assert difference(whole, scored([0.0, 1.0], resamples=20)) is None
+    assert difference(whole, mean_score([0.0, 1.0], resamples=20)) is None
 
 
 # ------------------------------------------------------------------------------------------- what is not there
@@ -203,7 +203,7 @@ def test_without_an_interval_there_is_no_difference():
     [([0.5], ["a"], {}), ([0.0, 1.0], ["a", "a"], {}), ([0.0, 1.0], ["a", "b"], {"resamples": 0})],
 )
 def test_a_value_without_an_interval(values, documents, options):
-    score = scored(values, documents, **options)
+    score = mean_score(values, documents, **options)
     assert (score.value, score.low, score.high, score.resampled, score.reason) == (0.5, None, None, (), None)
 
 

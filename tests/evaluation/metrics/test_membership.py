@@ -113,7 +113,7 @@ def test_tpr_needs_perfection_below_one_nonmember():
 SEEDS = range(6)
 
 
-def tied(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def tied_scores(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Scores with many ties, and how often each stands in three resamples; some not at all."""
     random = np.random.default_rng(seed)
     members, nonmembers = random.integers(0, 8, 17) / 4, random.integers(-2, 6, 23) / 4
@@ -130,7 +130,7 @@ def by_sklearn(members, nonmembers, fpr) -> tuple[float, float]:
 @pytest.mark.parametrize("fpr", [0.0, 0.01, 0.1, 0.3, 1.0])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_both_are_those_of_sklearn(seed, fpr):
-    members, nonmembers, *_ = tied(seed)
+    members, nonmembers, *_ = tied_scores(seed)
     area, best = by_sklearn(members, nonmembers, fpr)
     assert auc(members.tolist(), nonmembers.tolist()) == pytest.approx(area, abs=1e-12)
     assert rate(members, nonmembers, fpr) == best
@@ -138,7 +138,7 @@ def test_both_are_those_of_sklearn(seed, fpr):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_weight_is_a_number_of_copies(seed):
-    members, nonmembers, *weights = tied(seed)
+    members, nonmembers, *weights = tied_scores(seed)
     inside, outside = column(members), column(nonmembers)
     areas = auc_of(inside, outside).compute([side.astype(float) for side in weights])
     rates = tpr_at_fpr(inside, outside, 0.1).compute([side.astype(float) for side in weights])

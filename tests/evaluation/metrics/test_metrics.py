@@ -251,7 +251,7 @@ def test_intervals_are_those_of_people():
     scores = by_name(lume_scores([*PAIR, *DOCUMENTS, *CHOICES]))
     for name in ("forget.bios.knowledge", "retain.regurgitation", "mmlu.accuracy"):
         assert (scores[name].low, scores[name].value, scores[name].high) == (0.0, 0.5, 1.0)
-    # The same people are drawn for both sides here: a person forgotten is a person not kept, and a term is 0.
+    # The same people are sampled for both sides here: a person forgotten is a person not kept, and a term is 0.
     task = scores["task_aggregate"]
     assert (task.low, task.value, task.high) == (0.0, 0.5, 0.5)
     # Members are -1 and -3, nonmembers -2 and -4; an AUC of 0 has the score 0, as one of 1 has.
@@ -262,8 +262,8 @@ def test_intervals_are_those_of_people():
 
 def test_what_has_no_interval():
     one_document = by_name(lume_scores(BIOS))
-    none_drawn = by_name(lume_scores([*PAIR, *CHOICES], bootstrap=Bootstrap(resamples=0)))
-    for score in (*one_document.values(), *none_drawn.values()):
+    no_resamples = by_name(lume_scores([*PAIR, *CHOICES], bootstrap=Bootstrap(resamples=0)))
+    for score in (*one_document.values(), *no_resamples.values()):
         assert (score.low, score.high, len(score.resampled)) == (None, None, 0)
     given = by_name(lume_scores([*PAIR, *DOCUMENTS], mmlu_accuracy=0.4))
     assert (given["mmlu.accuracy"].low, given["mmlu.accuracy"].n) == (None, 0)
@@ -273,9 +273,9 @@ def test_what_has_no_interval():
 
 def test_questions_of_other_suites_do_not_enter():
     hinted = dataclasses.replace(PAIR[0], variant="hint25", output="two")
-    drawn = dataclasses.replace(PAIR[0], ask=Ask.SAMPLE, variant="0", output="two")
+    sample = dataclasses.replace(PAIR[0], ask=Ask.SAMPLE, variant="0", output="two")
     documents = [dataclasses.replace(row, variant="other", logp_sum=-99.0) for row in DOCUMENTS]
-    assert lume_scores([*PAIR, *DOCUMENTS, hinted, drawn, *documents]) == lume_scores([*PAIR, *DOCUMENTS])
+    assert lume_scores([*PAIR, *DOCUMENTS, hinted, sample, *documents]) == lume_scores([*PAIR, *DOCUMENTS])
 
 
 def test_repeated_and_incomplete_responses_are_refused():

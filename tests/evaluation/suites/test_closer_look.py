@@ -163,7 +163,7 @@ def rows_without(rows, *asks: Ask):
     return [row for row in rows if row.ask not in asks]
 
 
-def test_a_judge_that_could_not_be_had_gives_its_reason():
+def test_an_unavailable_judge_gives_its_reason():
     reason = "the sentence embedder x could not be loaded; give a folder"
     rows = [
         dataclasses.replace(row, cosine=None, reason=reason) if row.ask is Ask.COSINE else row

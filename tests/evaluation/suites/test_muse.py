@@ -164,7 +164,7 @@ def test_leakage_finds_documents_by_id():
         (Muse(), [*OWN[:3], NO_TOKENS], RETRAINED, "1 of 2 nonmember documents have no finite numbers"),
     ],
 )
-def test_leakage_that_cannot_be_had_says_why(suite, rows, retrained, reason):
+def test_unavailable_leakage_says_why(suite, rows, retrained, reason):
     score = scores(suite, rows, retrained)["muse.privacy_leakage"]
     assert score.value is None and reason in score.reason
 

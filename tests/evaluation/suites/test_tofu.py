@@ -217,7 +217,7 @@ def test_the_interval_of_forget_quality():
     same = scores(forget_rows(LOW), retrained=forget_rows(LOW), resamples=50)["forget_quality"]
     assert (same.low, same.high) == (1.0, 1.0)
     apart = scores(forget_rows(LOW), retrained=forget_rows(HIGH), resamples=50)["forget_quality"]
-    assert apart.low == apart.high == exact(2 / 70)  # whoever is drawn, four stand against four
+    assert apart.low == apart.high == exact(2 / 70)  # in every resample four stand against four
     single = {"document": "Ann"}
     alone = scores(forget_rows(LOW, **single), retrained=forget_rows(HIGH, **single))["forget_quality"]
     assert (alone.value, alone.low) == (exact(2 / 70), None)

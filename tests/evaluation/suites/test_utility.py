@@ -78,10 +78,10 @@ def test_perplexity_weighs_tokens_by_hand():
     measure = perplexity_of(Column.of([4 * math.log(1 / 2), math.log(1 / 32)], names), Column.of([4, 1], names))
     assert measure.value == pytest.approx(2 ** (9 / 5))
     score = Bootstrap(resamples=200).score("perplexity", 2, lambda: measure)
-    assert (score.low, score.high) == pytest.approx((2, 32))  # one piece drawn twice, or the other
+    assert (score.low, score.high) == pytest.approx((2, 32))  # one piece sampled twice, or the other
 
 
-def test_perplexity_that_cannot_be_told():
+def test_perplexity_without_a_number():
     names = ["a"]
     nothing = perplexity_of(Column.of([0.0], names), Column.of([0], names))
     with pytest.raises(ValueError, match="no scored tokens"):
@@ -343,7 +343,7 @@ def test_a_file_that_is_not_utf8(load, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("load", "good", "bad", "told"),
+    ("load", "good", "bad", "message"),
     [
         (LOADERS["nq_open"], {"question": "q", "answer": ["a"]}, '{"question": "q"', "not JSON"),
         (LOADERS["nq_open"], {"question": "q", "answer": ["a"]}, {"answer": ["a"]}, 'field "question" is missing'),
@@ -359,11 +359,11 @@ def test_a_file_that_is_not_utf8(load, tmp_path):
         ),
     ],
 )
-def test_a_bad_line_is_named(load, good, bad, told, tmp_path):
+def test_a_bad_line_is_named(load, good, bad, message, tmp_path):
     path = write_lines(tmp_path, good, good, bad, good)
     problem = problem_of(load, path)
     assert problem.startswith(f"{path}:3: ")
-    assert told in problem
+    assert message in problem
 
 
 def test_nothing_left_to_ask(tmp_path):
