@@ -2,7 +2,8 @@
 
 Six means per evaluated set, each within 0 to 1, then two aggregates. ROUGE is `answers.rouge_l_recall`, probability
 that of `tofu`, or its share among options on real authors and world facts. Truth ratios are those of
-`tofu.truth_ratio`, wrong over right: the reciprocal of the ratio s = exp(perturbed loss - paraphrase loss) in the released code.
+`tofu.truth_ratio`, wrong over right: the reciprocal of the ratio s = exp(perturbed loss - paraphrase loss) in the
+released code.
 
 The released code does the same arithmetic where it gives a number, with its own ends:
 - a row without answer tokens has loss NaN there, and every mean and aggregate with it; here they are missing and say

@@ -49,11 +49,11 @@ def cut_answer(generation: str) -> str:
 def privacy_leakage(auc: float, retrained_auc: float) -> float:
     """(retrained AUC - AUC) / (1 - retrained AUC) [percent]: 0 is best, as if never trained on it.
 
-    Both AUCs are those of "a higher score means member" (`membership.auc_of` of `membership.min_k` with k = 0.4), 1 minus
-    the AUCs of the paper's code. Negative (down to -100 at an AUC of 1): members are still recognised. Positive: they are
-    recognised by being less likely than unseen text, unlearned too far. There is no default for the retrained AUC; the
-    published ones are constants of this module. Where it is 1 no leakage is defined: ValueError (open-unlearning adds
-    1e-10 to the denominator and gives a huge number). 0 is an ordinary value.
+    Both AUCs are those of "a higher score means member" (`membership.auc_of` of `membership.min_k` with k = 0.4), 1
+    minus the AUCs of the paper's code. Negative (down to -100 at an AUC of 1): members are still recognised. Positive:
+    they are recognised by being less likely than unseen text, unlearned too far. There is no default for the retrained
+    AUC; the published ones are constants of this module. Where it is 1 no leakage is defined: ValueError
+    (open-unlearning adds 1e-10 to the denominator and gives a huge number). 0 is an ordinary value.
     """
     _check_auc("AUC", auc)
     _check_auc("retrained AUC", retrained_auc)

@@ -1,10 +1,10 @@
 """Perplexity of a plain text file: whether a model still writes (low is good).
 
-The file is cut into pieces of whole paragraphs (datasets/plain_text.py), each scored on its own: a token is
-conditioned on the tokens of its piece before it, and on nothing of the pieces before. The first token is not scored; where the tokenizer
-begins a text with BOS that is BOS, otherwise it is the first of the text. No EOS is added. Tokens past the model's
-longest row are left out. The number depends on the tokenizer and on the length of pieces: compare models that share
-both.
+The file is cut into pieces of whole paragraphs (datasets/plain_text.py), each scored on its own: a token is conditioned
+on the tokens of its piece before it, and on nothing of the pieces before. The first token is not scored; where the
+tokenizer begins a text with BOS that is BOS, otherwise it is the first of the text. No EOS is added. Tokens past the
+model's longest row are left out. The number depends on the tokenizer and on the length of pieces: compare models that
+share both.
 """
 
 from __future__ import annotations
