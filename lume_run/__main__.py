@@ -1,6 +1,6 @@
 """Repeat or resume a run from its folder: `python -m lume_run RUN_FOLDER`.
 
-Everything needed stands in the folder's config.yaml; the command that made it is not needed.
+The folder's config.yaml is all it takes; the command that made the folder is not needed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from lume_run.pipeline.driver import run_pipeline
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the folder's stages; 0 when all went well."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 1 or given[0].startswith("-"):
+    words = sys.argv[1:] if arguments is None else arguments
+    if len(words) != 1 or words[0].startswith("-"):
         console.print("usage: python -m lume_run RUN_FOLDER")
         return 2
-    folder = Path(given[0]).resolve()
+    folder = Path(words[0]).resolve()
     try:
         settings, data = require_settings(read_config(folder / "config.yaml"))
         run_pipeline(settings, folder, identity=run_identity(data), command=["python", "-m", "lume_run", str(folder)])
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
         return 1
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from here")
+        console.print("interrupted; the same command resumes from here")
         return 130
     return 0
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from lume_run.config.overrides import (
     compose,
@@ -42,43 +42,43 @@ PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc
 
 
 def help_text(folders: Sequence[Path]) -> str:
-    """What `lume-run --help` prints."""
+    """The text of `lume-run --help`."""
     lines = [HELP_OVERVIEW]
     for group, choices in sorted(group_options(folders).items()):
         lines.append(f"{group}=")
         width = max(14, *map(len, choices))
-        lines += [f"  {name:<{width}} {told}" for name, told in choices.items()]
+        lines += [f"  {name:<{width}} {description}" for name, description in choices.items()]
     return "\n".join([*lines, "", HELP_CLOSING])
 
 
 def check_command(arguments: Sequence[str]) -> int | None:
-    """Check a command line before Hydra runs it: an exit code to stop with, or None to go on.
+    """Check a command line before Hydra runs it: an exit code to stop with, or None to let Hydra run it.
 
     Of a sweep the first job is checked, and each other choice in its place; the jobs again when they start.
     """
     from rich.markup import escape
 
     from lume_run.common.console import console
-    from lume_run.common.errors import ConfigError
+    from lume_run.common.errors import ConfigError, Problem
     from lume_run.pipeline.checks import check_config
     from lume_run.sweeps.names import hydra_folder
 
     flags, overrides = split_arguments(arguments)
     folders = config_dirs(arguments)
     sweeping = any(flag in ("-m", "--multirun") for flag in flags)
-    swept = [choices for override in overrides if (choices := sweep_choices(override) if sweeping else [override])]
-    first = [choices[0] for choices in swept]
-    jobs = [first, *([*first[:at], choice, *first[at + 1 :]] for at, own in enumerate(swept) for choice in own[1:])]
-    problems: list[Any] = []
-    good = [choice for choices in swept for choice in choices]
+    choices = [sweep_choices(override) if sweeping else [override] for override in overrides]
+    jobs = list(jobs_to_check([values for values in choices if values]))
+    problems: list[Problem] = []
+    sound = list(chain.from_iterable(choices))
     if any(composition_error(job, folders) is not None for job in jobs):
-        problems, good = override_problems(good, folders)
+        problems, sound = override_problems(sound, folders)
     for job in jobs:
-        settings, found, _ = check_config(compose([override for override in job if override in good], folders))
-        problems += [problem for problem in found if problem not in problems]
+        checked = check_config(compose([override for override in job if override in sound], folders))
+        problems += [problem for problem in checked.problems if problem not in problems]
     if problems:
         console.print("[bold red]error:[/]", escape(str(ConfigError(problems))), soft_wrap=True)
         return 2
+    settings = checked.settings  # of the only job where nothing is swept
     if settings is not None and settings.dry_run and not sweeping:
         from lume_run.pipeline.dry_run import show_plan
 
@@ -91,17 +91,25 @@ def check_command(arguments: Sequence[str]) -> int | None:
     return None
 
 
+def jobs_to_check(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """The first job of a sweep, and each other choice in its place."""
+    first = [values[0] for values in choices]
+    yield first
+    for place, values in enumerate(choices):
+        for other in values[1:]:
+            yield [*first[:place], other, *first[place + 1 :]]
+
+
 def name_sweep(arguments: Sequence[str]) -> None:
-    """Leave in the environment, which all launchers hand on, which sweep a job belongs to and what is swept."""
+    """Write into the environment, which all launchers pass on, which sweep a job belongs to and what is swept."""
     from lume_run.common.files import content_hash
     from lume_run.tracking.start import SWEEP_VARIABLE, SWEPT_VARIABLE
 
     _, overrides = split_arguments(arguments)
-    own = [override for override in overrides if not override.lstrip("+~").startswith("hydra")]
-    os.environ[SWEEP_VARIABLE] = "sweep-" + content_hash(sorted(own))[:8]
-    os.environ[SWEPT_VARIABLE] = ",".join(
-        override.partition("=")[0] for override in own if len(sweep_choices(override)) != 1
-    )
+    overrides = [override for override in overrides if not override.lstrip("+~").startswith("hydra")]
+    swept = [override.partition("=")[0] for override in overrides if len(sweep_choices(override)) != 1]
+    os.environ[SWEEP_VARIABLE] = "sweep-" + content_hash(sorted(overrides))[:8]
+    os.environ[SWEPT_VARIABLE] = ",".join(swept)
 
 
 def main() -> None:
@@ -114,7 +122,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    sys.argv[1:] = arguments = ["dry_run=true" if own == "--dry-run" else own for own in arguments]
+    sys.argv[1:] = arguments = ["dry_run=true" if argument == "--dry-run" else argument for argument in arguments]
     import hydra
 
     from lume_run.sweeps.job import exit_codes, run_job

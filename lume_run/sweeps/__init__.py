@@ -1,4 +1,4 @@
-"""Many runs from one command: sweeps over a grid, searches with Optuna, arrays of SLURM jobs."""
+"""One Hydra job, and many runs from one command: grids, searches with Optuna, arrays of SLURM jobs."""
 
 from omegaconf import OmegaConf
 

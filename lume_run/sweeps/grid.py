@@ -1,4 +1,4 @@
-"""Every combination of the swept values, one job after another or as the launcher does it."""
+"""Grids: every combination of the swept values is a job."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from lume_run.common.console import console
-from lume_run.sweeps.job import print_user_errors, set_swept_keys
+from lume_run.sweeps.job import print_user_errors
+from lume_run.sweeps.overrides import parse_overrides
 from lume_run.sweeps.runner import Job, JobRunner
 
 
@@ -32,33 +32,30 @@ class Grid(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the jobs of these overrides, and say how that went."""
-        parser = OverridesParser.create(config_loader=self.context.config_loader)
-        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        overrides = parser.parse_overrides(given)
-        set_swept_keys(overrides)
+        overrides = parse_overrides(self.context, self.params, arguments)
         (combinations,) = BasicSweeper.split_arguments(overrides, None)
-        wanted = self.runner.compose_all(combinations)
-        if any(job.data.get("dry_run") for job in wanted):
+        jobs = self.runner.compose_all(combinations)
+        if any(job.data.get("dry_run") for job in jobs):
             from lume_run.sweeps.dry_run import show_sweep
 
-            show_sweep(wanted)
+            show_sweep(jobs)
             return
         folder = Path(str(self.composed.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.composed, folder / "multirun.yaml")
-        run_all(self.runner, wanted, self.max_batch_size)
+        run_all(self.runner, jobs, self.max_batch_size)
 
 
-def run_all(runner: JobRunner, wanted: Sequence[Job], most: int | None) -> None:
+def run_all(runner: JobRunner, jobs: Sequence[Job], batch_size: int | None) -> None:
     """Run what is not cached, at most so many jobs at once; whatever happens, say how it ended."""
-    cached = [job for job in wanted if job.cached]
-    due = [job for job in wanted if job not in cached]
+    cached = [job for job in jobs if job.is_cached]
+    due = [job for job in jobs if job not in cached]
     for job in cached:
-        console.print(f"[bold]{escape(job.place.name)}[/]  [green]cached[/]", soft_wrap=True)
+        console.print(f"[bold]{escape(job.run_folder.name)}[/]  [green]cached[/]", soft_wrap=True)
     try:
-        for start in range(0, len(due), most or max(1, len(due))):
-            runner.run(due[start : start + (most or len(due))])
+        for start in range(0, len(due), batch_size or max(1, len(due))):
+            runner.run(due[start : start + (batch_size or len(due))])
     except (KeyboardInterrupt, SystemExit):
-        runner.summarise(wanted, len(cached))
+        runner.summarise(jobs, len(cached))
         raise
-    runner.summarise(wanted, len(cached))
+    runner.summarise(jobs, len(cached))

@@ -1,7 +1,7 @@
 """One Hydra job: write the run folder, run what is due, record how it ended.
 
 Launchers call `run_job` in processes that know nothing of `cli.py`: importing this module is all they need. A job of a
-sweep that ends in an error leaves it in its folder as error.json and returns, so that the others go on.
+sweep that ends in an error writes it into its folder as error.json and returns, so that the other jobs run.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -31,7 +30,6 @@ from lume_run.launch import slurm
 from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE, Preempted, stop_requested
 from lume_run.pipeline.checks import check_config
 from lume_run.report.comparison.run_folders import ERROR_FILE
-from lume_run.tracking.start import SWEPT_VARIABLE
 
 SWEEPER = "LUME_RUN_SWEEPER"  # environment variable: the process that a local sweep's launcher runs in
 SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"  # environment variable: the signal that submitit listens to, where not USR2
@@ -67,10 +65,10 @@ def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     except LumeError as error:
         write_error(folder, error)
         console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
-        exit_codes.append(1)  # a sweep goes on to its next job; main() ends with the last code
+        exit_codes.append(1)  # a sweep runs its next job; main() ends with the last code
         return None
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from here")
+        console.print("interrupted; the same command resumes from here")
         raise SystemExit(130) from None
     except Exception as error:
         write_error(folder, error)
@@ -78,7 +76,7 @@ def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
             raise
         console.print(escape(traceback.format_exc()), soft_wrap=True)
         return None
-    return objective_value(settings.objective, report.main_subject, lambda subject, name: report.value(subject, name))
+    return objective_value(settings.objective, lambda name: report.value(report.main_subject, name))
 
 
 def in_sweep() -> bool:
@@ -87,7 +85,7 @@ def in_sweep() -> bool:
 
 
 def command_line() -> list[str]:
-    """The command line; of a job that a launcher started elsewhere its overrides, which say the same."""
+    """The command line; of a job that a launcher started elsewhere its overrides, which repeat it as well."""
     if Path(sys.argv[0]).stem in ("lume-run", "cli"):
         return [Path(sys.argv[0]).name, *sys.argv[1:]]
     return ["lume-run", *map(str, HydraConfig.get().overrides.task)]
@@ -101,18 +99,18 @@ def begin_run_folder(folder: Path, data: Mapping[str, Any]) -> None:
         (folder / ERROR_FILE).unlink(missing_ok=True)
 
 
-def write_error(folder: Path, error: BaseException | str, told: Sequence[str] = ()) -> None:
-    """Leave in the folder what a job ended with; an error that is nobody's mistake with the name of its class."""
+def write_error(folder: Path, error: BaseException | str, command: Sequence[str] = ()) -> None:
+    """Write the error that ended a job into its folder; that of a bug with the name of its class."""
     bug = isinstance(error, BaseException) and not isinstance(error, LumeError)
     text = f"{type(error).__name__}: {error}" if bug else str(error)
     when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with suppress(OSError):  # a full disk, which is what failed
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / ERROR_FILE, {"error": text, "when": when, "command": list(told) or command_line()})
+        write_json(folder / ERROR_FILE, {"error": text, "when": when, "command": list(command) or command_line()})
 
 
 def exit_to_requeue() -> None:
-    """End a job that was told to stop, so that whoever started it starts it again.
+    """End a job that was asked to stop, so that it is started again.
 
     Raises SystemExit, except in a process of a local sweep beside others: to raise there would kill those.
     """
@@ -128,18 +126,21 @@ def exit_to_requeue() -> None:
     raise SystemExit(REQUEUE)
 
 
-def objective_value(named: str | Sequence[str], subject: str, value: Any) -> float | tuple[float, ...] | None:
-    """One value, or one for each name; None where one is missing. `value(subject, name)` looks a score up."""
-    names = [named] if isinstance(named, str) else named
-    found = [value(subject, name) for name in names]
-    if any(own is None for own in found):
-        return None
-    return float(found[0]) if isinstance(named, str) else tuple(map(float, found))
+def objective_value(
+    objective: str | Sequence[str], score: Callable[[str], float | None]
+) -> float | tuple[float, ...] | None:
+    """One score, or one for each name of the objective; None where one is missing."""
+    scores: list[float] = []
+    for name in [objective] if isinstance(objective, str) else objective:
+        if (value := score(name)) is None:
+            return None
+        scores.append(float(value))
+    return scores[0] if isinstance(objective, str) else tuple(scores)
 
 
 @contextmanager
 def print_user_errors() -> Iterator[None]:
-    """Around a plugin's work: an error that a user can act on is told as such, which Hydra would not do."""
+    """Print errors of a plugin that a user can act on as such, which Hydra would not do."""
     try:
         yield
     except LumeError as error:
@@ -147,16 +148,6 @@ def print_user_errors() -> Iterator[None]:
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
 
 
-def failed_job(why: str) -> JobReturn:
-    """What a launcher returns for a job that ended elsewhere without a word of its own."""
-    return JobReturn(status=JobStatus.FAILED, _return_value=RunError(why))
-
-
-def distinguishing_overrides(overrides: Sequence[str]) -> list[str]:
-    """Overrides as they tell jobs apart: without Hydra's own, and where things go."""
-    return [own for own in overrides if not own.lstrip("+~").startswith(("hydra", "output_dir", "logger", "launch"))]
-
-
-def set_swept_keys(overrides: Sequence[Override]) -> None:
-    """Have jobs named by what is swept, here or in `hydra.sweeper.params`, which the command line does not show."""
-    os.environ[SWEPT_VARIABLE] = ",".join(own.get_key_element() for own in overrides if own.is_sweep_override())
+def failed_job(reason: str) -> JobReturn:
+    """What a launcher returns for a job that ended elsewhere without an error message."""
+    return JobReturn(status=JobStatus.FAILED, _return_value=RunError(reason))

@@ -15,7 +15,7 @@ from lume_run.common.errors import ConfigError, LumeError, Problem
 
 
 def run_name(data: dict[str, Any]) -> str:
-    """`task-model-method-hash`: the same config always has the same folder, so the same command goes on."""
+    """`task-model-method-hash`: the same config always has the same folder, so the same command resumes its run."""
     from lume_run.common.files import content_hash
     from lume_run.config.resolve import run_identity
 
@@ -25,9 +25,8 @@ def run_name(data: dict[str, Any]) -> str:
 
     stages = data.get("stages")
     alone = str(stages[0]) if isinstance(stages, list) and len(stages) == 1 else ""
-    groups = {"score": [], "evaluate": ["task", "model"], "train": ["task", "model"]}.get(
-        alone, ["task", "model", "method"]
-    )
+    named = {"score": [], "evaluate": ["task", "model"], "train": ["task", "model"]}
+    groups = named.get(alone, ["task", "model", "method"])
     return "-".join([*([alone] if alone else []), *map(name, groups), content_hash(run_identity(data))[:8]])
 
 
@@ -39,11 +38,11 @@ def run_folder(data: dict[str, Any]) -> Path:
 def hydra_folder(cfg: DictConfig, *, sweeping: bool) -> Path:
     """Where Hydra puts the run of a composed config that has Hydra's own node, as an absolute path.
 
-    Raises ConfigError where that depends on the job's number: a sweep that goes on could not find its runs.
+    Raises ConfigError where that depends on the job's number: a resumed sweep could not find its runs.
     """
-    own = cfg.hydra.sweep if sweeping else cfg.hydra.run
+    node = cfg.hydra.sweep if sweeping else cfg.hydra.run
     try:
-        return Path(str(own.dir), *([str(own.subdir)] if sweeping else [])).absolute()
+        return Path(str(node.dir), *([str(node.subdir)] if sweeping else [])).absolute()
     except OmegaConfBaseException as error:
         what = " ".join(str(error).split())
         remedy = "a name that a job has by its config: ${lume_run_name:} or ${hydra.job.override_dirname}"

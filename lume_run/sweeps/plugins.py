@@ -1,4 +1,4 @@
-"""Tells Hydra of our sweepers and of our launcher for SLURM.
+"""Registers our sweepers and our launcher for SLURM with Hydra.
 
 Hydra takes plugins from the package `hydra_plugins` only, which it searches as files. Ours are classes of this package
 that also have a name in that one, so that they are there wherever `lume_run` is, an editable checkout included.
@@ -23,7 +23,7 @@ ROOT, NAME = "hydra_plugins", "lume_run"
 
 def register() -> None:
     """Make our plugins known to this process, and have our YAML stand for another's."""
-    known = Plugins.instance()
+    plugins = Plugins.instance()
     register_source()
     ConfigStore.instance().repo.get("hydra", {}).get("launcher", {}).pop("joblib.yaml", None)  # or Hydra warns of two
     try:
@@ -35,4 +35,4 @@ def register() -> None:
     for plugin in (Grid, Search, SlurmArray):
         plugin.__module__ = module.__name__
         setattr(module, plugin.__name__, plugin)
-        known.register(plugin)
+        plugins.register(plugin)

@@ -1,9 +1,9 @@
 """Sweeps as SLURM arrays, as a launcher of Hydra on hydra-submitit-launcher.
 
-The jobs are its own: submitit starts them, and has them queued again when they are preempted or out of time. What is
-ours is the waiting. Its launcher gives up at the first job that was cancelled, and learns of that from SLURM's
-accounting only; here every job is waited for, and squeue says which are still there. Run folders say how jobs ended:
-what submitit leaves is a pickle, which nobody reads.
+submitit starts the jobs, and has them queued again when they are preempted or out of time. This module waits for them:
+submitit's launcher gives up at the first job that was cancelled, and learns of that from SLURM's accounting only. Here
+every job is waited for, and squeue says which are still there. Run folders say how jobs ended; submitit's pickled
+results are not read.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from lume_run.sweeps.job import failed_job
 
 ACTIVE = "active.json"  # beside the logs: which job of SLURM was submitted last for which overrides
 QUEUE_POLL_SECONDS = 2.0
-GONE = 3  # looks in a row at which a job is neither in the queue nor has left a result: files may come late
+MISSES = 3  # looks in a row at which a job is neither in the queue nor has left a result: files may come late
 ALONE = ("--nodes=1", "--ntasks=1", "--overlap", "--cpu-bind=none", "--export=ALL")  # of srun: see slurm.py
 COMMON = ("name", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "timeout_min")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """A job in SLURM's hands, by its number (`12`, or `12_3` of an array), and the file it leaves at its end."""
+    """A submitted job, by its number (`12`, or `12_3` of an array), and the file it leaves at its end."""
 
     number: str
     result: Path
 
     @property
-    def last_words(self) -> str:
-        """The end of what it printed as errors."""
+    def last_error_line(self) -> str:
+        """The last line that it printed as an error."""
         log = Path(str(self.result).replace("_result.pkl", "_log.err"))
         lines = log.read_text(encoding="utf-8", errors="replace").strip().split("\n") if log.exists() else [""]
         return f"job {self.number} of SLURM ended without a report; {log} ends with: {lines[-1].strip()}"
@@ -56,19 +56,21 @@ class Submitted:
 class SlurmArray(Launcher):
     """Submits the jobs of a sweep as one array and waits for all of them."""
 
+    _EXECUTOR = "slurm"  # as hydra-submitit-launcher's own launchers say
+
     def __init__(self, **params: Any) -> None:
-        self.given = params
+        self.options = params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra. Raises ConfigError where it cannot work."""
         try:
             from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
         except ImportError:
-            told = _problem("hydra-submitit-launcher is not installed", "pip install 'lume-run[slurm]'")
-            raise ConfigError([told]) from None
+            problem = _problem("hydra-submitit-launcher is not installed", "pip install 'lume-run[slurm]'")
+            raise ConfigError([problem]) from None
         if missing := slurm.missing_programs():
             raise ConfigError([_problem(f"there is no {' and no '.join(missing)} here", "start it where sbatch works")])
-        self.inner = SlurmLauncher(**self.given)
+        self.inner = SlurmLauncher(**self.options)
         self.inner.setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.params = dict(self.inner.params)
         if self.params.pop("tasks_per_node", 1) != 1:
@@ -78,34 +80,34 @@ class SlurmArray(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit those of the jobs that are not in the queue still, and wait for all.
 
-        Every job returns as lost, with why it would be: whoever asks looks into its run folder first.
+        Every job returns as failed, with the reason if it did: `JobRunner` looks into its run folder first.
         """
         home = Path(str(self.folder).split("%j")[0])
         home.mkdir(parents=True, exist_ok=True)
-        given = [self._with_nodes(own) for own in job_overrides]
-        keys = [" ".join(own) for own in given]
+        overrides = [self._with_nodes(job) for job in job_overrides]
+        keys = [" ".join(job) for job in overrides]
         known = read_active(home / ACTIVE)
-        queued = queued_jobs([known[key]["number"] for key in keys if key in known]) or set()
-        found = {
+        active = queued_jobs([known[key]["number"] for key in keys if key in known]) or set()
+        submitted = {
             key: Submitted(number=known[key]["number"], result=Path(known[key]["result"]))
             for key in keys
-            if key in known and known[key]["number"] in queued
+            if key in known and known[key]["number"] in active
         }
-        new = [at for at, key in enumerate(keys) if key not in found]
-        if found:
-            console.print(f"  {len(found)} of these jobs are in the queue already", soft_wrap=True)
+        new = [index for index, key in enumerate(keys) if key not in submitted]
+        if submitted:
+            console.print(f"  {len(submitted)} of these jobs are in the queue already", soft_wrap=True)
         if new:
-            made = self._submit([given[at] for at in new], [initial_job_idx + at for at in new])
-            found |= dict(zip([keys[at] for at in new], made, strict=True))
-        entries = {key: {"number": own.number, "result": str(own.result)} for key, own in found.items()}
+            jobs = self._submit([overrides[index] for index in new], [initial_job_idx + index for index in new])
+            submitted |= dict(zip([keys[index] for index in new], jobs, strict=True))
+        entries = {key: {"number": job.number, "result": str(job.result)} for key, job in submitted.items()}
         write_json(home / ACTIVE, known | entries)
-        return wait_for_jobs([found[key] for key in keys])
+        return wait_for_jobs([submitted[key] for key in keys])
 
     def _with_nodes(self, overrides: Sequence[str]) -> list[str]:
         """A job's overrides; it is one step of srun, which cannot know how many nodes it may take."""
-        nodes, own = int(self.params.get("nodes") or 1), list(overrides)
-        told = any(override.lstrip("+").startswith("launch.nodes=") for override in own)
-        return own if nodes == 1 or told else [*own, f"launch.nodes={nodes}"]
+        nodes = int(self.params.get("nodes") or 1)
+        given = any(override.lstrip("+").startswith("launch.nodes=") for override in overrides)
+        return [*overrides] if nodes == 1 or given else [*overrides, f"launch.nodes={nodes}"]
 
     def _submit(self, overrides: Sequence[list[str]], numbers: Sequence[int]) -> list[Submitted]:
         import submitit
@@ -120,12 +122,12 @@ class SlurmArray(Launcher):
         count, state = len(overrides), Singleton.get_state()
         keys, ids = ["hydra.sweep.dir"] * count, [f"job_{number}" for number in numbers]
         try:
-            made = executor.map_array(self.inner, overrides, keys, numbers, ids, [state] * count)
-        except Exception as error:  # submitit's own classes, with sbatch's words in them
+            jobs = executor.map_array(self.inner, overrides, keys, numbers, ids, [state] * count)
+        except Exception as error:  # submitit's own classes, with sbatch's message in them
             raise RunError(f"sbatch refused: {error}") from error
-        first = str(made[0].job_id).split("_")[0]
+        first = str(jobs[0].job_id).split("_")[0]
         console.print(f"[bold]SLURM[/] job {first}: {count} jobs; logs: {escape(str(self.folder))}", soft_wrap=True)
-        return [Submitted(number=str(job.job_id), result=Path(job.paths.result_pickle)) for job in made]
+        return [Submitted(number=str(job.job_id), result=Path(job.paths.result_pickle)) for job in jobs]
 
 
 def wait_for_jobs(submitted: Sequence[Submitted]) -> list[JobReturn]:
@@ -133,29 +135,29 @@ def wait_for_jobs(submitted: Sequence[Submitted]) -> list[JobReturn]:
     ended: dict[str, JobReturn] = {}
     missed: Counter[str] = Counter()
     try:
-        while waiting := [own for own in submitted if own.number not in ended]:
-            active = queued_jobs([own.number for own in waiting])
-            for own in waiting:
-                if own.result.exists():
-                    ended[own.number] = failed_job(own.last_words)
+        while waiting := [job for job in submitted if job.number not in ended]:
+            active = queued_jobs([job.number for job in waiting])
+            for job in waiting:
+                if job.result.exists():
+                    ended[job.number] = failed_job(job.last_error_line)
                 elif active is not None:
-                    missed[own.number] = 0 if own.number in active else missed[own.number] + 1
-                    if missed[own.number] >= GONE:
-                        ended[own.number] = failed_job(f"SLURM ended job {own.number}: {job_state(own.number)}")
+                    missed[job.number] = 0 if job.number in active else missed[job.number] + 1
+                    if missed[job.number] >= MISSES:
+                        ended[job.number] = failed_job(f"SLURM ended job {job.number}: {job_state(job.number)}")
             time.sleep(QUEUE_POLL_SECONDS if len(ended) < len(submitted) else 0)
     except KeyboardInterrupt:
-        numbers = " ".join(sorted({own.number.split("_")[0] for own in submitted}))
-        console.print(f"the jobs go on; the same command waits for them again, scancel {numbers} ends them")
+        numbers = " ".join(sorted({job.number.split("_")[0] for job in submitted}))
+        console.print(f"the jobs stay queued; the same command waits for them again, scancel {numbers} ends them")
         raise SystemExit(130) from None
-    return [ended[own.number] for own in submitted]
+    return [ended[job.number] for job in submitted]
 
 
 def queued_jobs(numbers: Sequence[str]) -> set[str] | None:
     """Those of the jobs that wait or run; None where SLURM does not answer."""
     if not numbers:
         return set()
-    whole = ",".join(sorted({number.split("_")[0] for number in numbers}))
-    command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={whole}"]
+    arrays = ",".join(sorted({number.split("_")[0] for number in numbers}))
+    command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={arrays}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -168,10 +170,10 @@ def queued_jobs(numbers: Sequence[str]) -> set[str] | None:
 def job_state(number: str) -> str:
     """SLURM's word for how a job ended, where it still knows."""
     try:
-        found = re.search(r"\bJobState=(\S+)", slurm.scontrol_show("job", number))
+        match = re.search(r"\bJobState=(\S+)", slurm.scontrol_show("job", number))
     except (RunError, OSError):
         return "it no longer knows how"
-    return found[1] if found else "it does not say how"
+    return match[1] if match else "it does not say how"
 
 
 def _problem(what: str, remedy: str) -> Problem:

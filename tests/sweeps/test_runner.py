@@ -1,4 +1,4 @@
-"""Sweeps: what fails is recorded and the rest goes on, the same command runs only what is missing, jobs share."""
+"""Sweeps: failures are recorded and the rest runs, the same command runs only what is missing, jobs share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lume_run.sweeps.job import begin_run_folder, objective_value, write_error
 from lume_run.sweeps.names import hydra_folder
 from lume_run.sweeps.runner import Job, JobRunner
 
-# Four combinations: the last is refused only as a whole, and one names weights that the model has not.
+# Four combinations: the last is refused only as a whole, and one names weights that the model lacks.
 JOBS = ("model.trainable=null,['*.layers.9.*']", "model.lora=false,true")
 
 
@@ -51,7 +51,7 @@ def lume_run(output_dir: Path, *arguments: str) -> Ended:
     return Ended(done.returncode, done.stdout + done.stderr, done.seconds)
 
 
-def stored(output_dir: Path, kind: str) -> list[Path]:
+def finished(output_dir: Path, kind: str) -> list[Path]:
     return list((output_dir / "store" / kind).glob("*/DONE.json"))
 
 
@@ -65,7 +65,7 @@ def swept(tmp_path_factory) -> tuple[Path, Ended, Ended]:
     return output_dir, lume_run(output_dir, *JOBS), lume_run(output_dir, *JOBS)
 
 
-def test_jobs_that_fail_are_recorded_and_the_others_go_on(swept):
+def test_jobs_that_fail_are_recorded_and_the_others_run(swept):
     output_dir, first, _ = swept
     assert first.code == 1, first.text
     assert summary_counts(first.text) == {
@@ -79,10 +79,10 @@ def test_jobs_that_fail_are_recorded_and_the_others_go_on(swept):
     assert "Traceback" not in first.text
     errors = [json.loads(path.read_text(encoding="utf-8")) for path in output_dir.glob("*/error.json")]
     assert len(errors) == 2
-    told = "\n".join(own["error"] for own in errors)
-    assert "model.trainable: with adapters only adapters are trained" in told  # found as it was composed
-    assert "*.layers.9.*" in told  # found as it ran
-    assert all(own["command"][0].endswith(("lume-run", "cli.py")) and own["when"] for own in errors)
+    text = "\n".join(error["error"] for error in errors)
+    assert "model.trainable: with adapters only adapters are trained" in text  # as it was composed
+    assert "*.layers.9.*" in text  # as it ran
+    assert all(error["command"][0].endswith(("lume-run", "cli.py")) and error["when"] for error in errors)
 
 
 def test_the_report_lists_them_as_failed(swept):
@@ -97,7 +97,7 @@ def test_the_same_command_runs_only_what_failed(swept):
     assert again.text.count("#") == 1  # jobs that were launched: the one whose config is good in itself
     assert "unlearn unlearned" not in again.text
     assert again.seconds < first.seconds
-    assert len(stored(output_dir, "target")) == 1
+    assert len(finished(output_dir, "target")) == 1
 
 
 def test_a_diverging_job_is_listed_and_not_started_again(swept):
@@ -120,8 +120,8 @@ def test_a_sweep_of_what_is_not_there_starts_no_job(tmp_path):
 
 def test_an_error_is_of_the_last_attempt(tmp_path):
     write_error(tmp_path, ValueError("no such luck"), ["lume-run", "seed=1"])
-    told = json.loads((tmp_path / "error.json").read_text(encoding="utf-8"))
-    assert (told["error"], told["command"]) == ("ValueError: no such luck", ["lume-run", "seed=1"])
+    error = json.loads((tmp_path / "error.json").read_text(encoding="utf-8"))
+    assert (error["error"], error["command"]) == ("ValueError: no such luck", ["lume-run", "seed=1"])
     begin_run_folder(tmp_path, {"seed": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
@@ -134,8 +134,8 @@ def together(tmp_path_factory) -> tuple[Path, Ended]:
     """Two jobs at once that share everything but unlearning."""
     output_dir = tmp_path_factory.mktemp("together")
     pytest.importorskip("joblib")
-    own = ("hydra/launcher=joblib", "method=npo_gd,npo", "objective=forget.probability", in_folder(output_dir))
-    return output_dir, lume_run(output_dir, *own)
+    overrides = ("hydra/launcher=joblib", "method=npo_gd,npo", "objective=forget.probability", in_folder(output_dir))
+    return output_dir, lume_run(output_dir, *overrides)
 
 
 def in_folder(output_dir: Path) -> str:
@@ -146,7 +146,7 @@ def test_jobs_at_once_make_what_they_share_once(together):
     output_dir, ended = together
     assert ended.code == 0, ended.text
     assert summary_counts(ended.text)["done"] == 2
-    kinds = {kind: len(stored(output_dir, kind)) for kind in ("base", "target", "reference", "responses")}
+    kinds = {kind: len(finished(output_dir, kind)) for kind in ("base", "target", "reference", "responses")}
     assert kinds == {"base": 1, "target": 1, "reference": 1, "responses": 3}
     assert "Warning" not in ended.text
     config = next((output_dir / "mine").glob("bios-*-npo-*/config.yaml")).read_text(encoding="utf-8")
@@ -168,7 +168,7 @@ def test_the_plan_of_a_sweep_says_what_is_shared(together):
     assert sorted(path for path in output_dir.rglob("*")) == before
 
 
-# ------------------------------------------------------------------------------------------------------ killed, told
+# --------------------------------------------------------------------------------------------------- killed, stopped
 
 
 class Dies:
@@ -182,7 +182,7 @@ class Dies:
         due = [job for job in self.jobs if list(job.overrides) in job_overrides]
         for job in due[:1] if len(self.launched) == 1 else due:
             if len(self.launched) != 2:
-                write_run(job.place.parent, config("npo"), scores(0.1, 0.9), name=job.place.name)
+                write_run(job.run_folder.parent, config("npo"), scores(0.1, 0.9), name=job.run_folder.name)
         if len(self.launched) < 3:
             raise RuntimeError("terminated")
         return [JobReturn(status=JobStatus.COMPLETED) for _ in due]
@@ -190,7 +190,7 @@ class Dies:
 
 def runner_of(launcher) -> JobRunner:
     runner = JobRunner.__new__(JobRunner)
-    runner.launcher, runner.started, runner.told_to_stop = launcher, 0, False
+    runner.launcher, runner.started, runner.stopped = launcher, 0, False
     return runner
 
 
@@ -200,11 +200,11 @@ def jobs_in(folder: Path) -> list[Job]:
 
 
 def test_a_process_killed_between_two_jobs_does_not_end_a_sweep(tmp_path):
-    wanted = jobs_in(tmp_path)
-    launcher = Dies(wanted)
-    runner_of(launcher).run(wanted)
+    jobs = jobs_in(tmp_path)
+    launcher = Dies(jobs)
+    runner_of(launcher).run(jobs)
     assert launcher.launched == [3, 2, 2]
-    assert [job.state for job in wanted] == ["done", "done", "done"]
+    assert [job.state for job in jobs] == ["done", "done", "done"]
 
 
 @pytest.mark.parametrize(("error", "times"), [(RuntimeError("no workers"), 2), (RunError("sbatch refused"), 1)])
@@ -228,7 +228,7 @@ LONG = ("trainer.train.epochs=60", "trainer.checkpoint_every=5")
 def begun(output_dir: Path) -> set[Path]:
     """Targets that have a checkpoint, or are done."""
     under_way = {path.parents[2] for path in output_dir.glob("store/target/*/checkpoints/checkpoint-*/COMPLETE")}
-    return {path.with_suffix("") for path in under_way} | {path.parent for path in stored(output_dir, "target")}
+    return {path.with_suffix("") for path in under_way} | {path.parent for path in finished(output_dir, "target")}
 
 
 @pytest.fixture
@@ -242,11 +242,12 @@ def started(tmp_path) -> Iterator[subprocess.Popen[str]]:
     while len(begun(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
     yield process
-    for own in (*psutil.Process(process.pid).children(recursive=True), process) if process.poll() is None else ():
-        own.kill()
+    running = [*psutil.Process(process.pid).children(recursive=True), process] if process.poll() is None else []
+    for left in running:
+        left.kill()
 
 
-def test_jobs_at_once_that_are_told_to_stop_all_leave_a_checkpoint(started, tmp_path):
+def test_jobs_at_once_that_are_asked_to_stop_all_leave_a_checkpoint(started, tmp_path):
     started.send_signal(signal.SIGTERM)
     text, _ = started.communicate(timeout=120)
     assert started.returncode == REQUEUE, text
@@ -256,15 +257,15 @@ def test_jobs_at_once_that_are_told_to_stop_all_leave_a_checkpoint(started, tmp_
 
 
 def test_a_job_whose_process_is_killed_runs_again(started, tmp_path):
-    workers = [own for own in psutil.Process(started.pid).children() if "loky" in " ".join(own.cmdline())]
-    next(own for own in workers if own.memory_info().rss > 2**28).kill()  # not joblib's own, which is small
+    workers = [child for child in psutil.Process(started.pid).children() if "loky" in " ".join(child.cmdline())]
+    next(worker for worker in workers if worker.memory_info().rss > 2**28).kill()  # not joblib's own, which is small
     time.sleep(1.0)  # joblib ends the other worker
-    made = len(stored(tmp_path, "target"))  # by a job that began much earlier than the other
+    targets = len(finished(tmp_path, "target"))  # by a job that began much earlier than the other
     text, _ = started.communicate(timeout=280)
     assert started.returncode == 0, text
     assert "TerminatedWorkerError" in text
     assert summary_counts(text)["done"] == 2
-    assert text.count("resuming from checkpoint-") >= 2 - made >= 1, text  # the one beside it was taken along
+    assert text.count("resuming from checkpoint-") >= 2 - targets >= 1, text  # the one beside it was taken along
 
 
 # --------------------------------------------------------------------------------------------- folders, objectives
@@ -272,8 +273,8 @@ def test_a_job_whose_process_is_killed_runs_again(started, tmp_path):
 
 def test_hydra_says_where_runs_go():
     def folder(*overrides: str, sweeping: bool) -> str:
-        found = hydra_folder(compose([*overrides, "seed=1"], [conf_dir()], whole=True), sweeping=sweeping)
-        return str(found.relative_to(Path.cwd()))
+        path = hydra_folder(compose([*overrides, "seed=1"], [conf_dir()], whole=True), sweeping=sweeping)
+        return str(path.relative_to(Path.cwd()))
 
     name = folder(sweeping=False).removeprefix("outputs/")
     assert name.startswith("bios-tiny-npo_gd-")
@@ -286,11 +287,7 @@ def test_hydra_says_where_runs_go():
 
 
 def test_objectives_are_one_score_or_several():
-    known = {("unlearned", "a"): 0.5, ("unlearned", "b"): 1.0}
-
-    def value(subject: str, name: str) -> float | None:
-        return known.get((subject, name))
-
-    assert objective_value("a", "unlearned", value) == 0.5
-    assert objective_value(["a", "b"], "unlearned", value) == (0.5, 1.0)
-    assert objective_value(["a", "c"], "unlearned", value) is None
+    score = {"a": 0.5, "b": 1.0}.get
+    assert objective_value("a", score) == 0.5
+    assert objective_value(["a", "b"], score) == (0.5, 1.0)
+    assert objective_value(["a", "c"], score) is None

@@ -1,4 +1,4 @@
-"""Searches: what Optuna draws from, that a killed search goes on, how trials end, a real one with two objectives."""
+"""Searches: what Optuna samples from, that a killed search resumes, how trials end, a real one with two objectives."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lume_run.sweeps.runner import Job
 
 optuna = pytest.importorskip("optuna")
 
-from lume_run.sweeps.search import (
+from lume_run.sweeps.search import Space, check_options
+from lume_run.sweeps.study import (
     best_trials,
-    check_options,
     directions,
     distribution,
+    load_study,
     record_trial,
-    study_of,
     write_results,
 )
 
@@ -35,20 +35,20 @@ SPACE = {"seed": optuna.distributions.IntDistribution(0, 9)}
 State = optuna.trial.TrialState
 
 
-def drawn_from(override: str):
+def distribution_of(override: str):
     return distribution(OverridesParser.create().parse_override(override))
 
 
 def test_overrides_become_distributions():
     kinds = optuna.distributions
-    assert drawn_from("method=ga,npo") == kinds.CategoricalDistribution(["ga", "npo"])
-    assert drawn_from("method=choice(ga,npo)") == kinds.CategoricalDistribution(["ga", "npo"])
-    assert drawn_from("stages=[train],[train,unlearn]").choices == ("[train]", "[train,unlearn]")
-    assert drawn_from("seed=range(0,7,2)") == kinds.IntDistribution(0, 6, step=2)
-    assert drawn_from("seed=range(0.5,2)").choices == ("0.5", "1.5")
-    assert drawn_from("x=int(interval(1,4))") == kinds.IntDistribution(1, 4)
-    assert drawn_from("x=interval(0.1,4)") == kinds.FloatDistribution(0.1, 4)
-    assert drawn_from("x=tag(log,interval(1e-5,1e-3))") == kinds.FloatDistribution(1e-5, 1e-3, log=True)
+    assert distribution_of("method=ga,npo") == kinds.CategoricalDistribution(["ga", "npo"])
+    assert distribution_of("method=choice(ga,npo)") == kinds.CategoricalDistribution(["ga", "npo"])
+    assert distribution_of("stages=[train],[train,unlearn]").choices == ("[train]", "[train,unlearn]")
+    assert distribution_of("seed=range(0,7,2)") == kinds.IntDistribution(0, 6, step=2)
+    assert distribution_of("seed=range(0.5,2)").choices == ("0.5", "1.5")
+    assert distribution_of("x=int(interval(1,4))") == kinds.IntDistribution(1, 4)
+    assert distribution_of("x=interval(0.1,4)") == kinds.FloatDistribution(0.1, 4)
+    assert distribution_of("x=tag(log,interval(1e-5,1e-3))") == kinds.FloatDistribution(1e-5, 1e-3, log=True)
 
 
 def test_directions_come_from_the_catalogue():
@@ -61,7 +61,7 @@ def test_directions_come_from_the_catalogue():
 
 
 @pytest.mark.parametrize(
-    ("changed", "space", "names", "told"),
+    ("changed", "space", "names", "message"),
     [
         ({}, {}, NAMES, "nothing to search over"),
         ({"sampler": "best"}, SPACE, NAMES, "there is no best"),
@@ -70,9 +70,9 @@ def test_directions_come_from_the_catalogue():
         ({"direction": "down"}, SPACE, NAMES[:1], "down forget.knowledge"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(changed, space, names, told):
-    with pytest.raises(ConfigError, match=told):
-        check_options(OPTIONS | changed, space, names)
+def test_mistakes_are_reported_before_anything_runs(changed, space, names, message):
+    with pytest.raises(ConfigError, match=message):
+        check_options(OPTIONS | changed, Space(fixed=[], distributions=space, objectives=names))
 
 
 # ------------------------------------------------------------------------------------------------- how trials end
@@ -83,35 +83,35 @@ def job_in(folder: Path | None) -> Job:
 
 
 def test_failed_and_diverged_trials_do_not_stop_a_search(tmp_path):
-    study = study_of(tmp_path / "study", "one", NAMES, OPTIONS)
+    study = load_study(tmp_path / "study", "one", NAMES, OPTIONS)
     good = write_run(tmp_path, config("npo"), scores(0.25, 0.75), name="good")
     diverged = write_run(tmp_path, config("ga"), scores(0.0, 0.0), name="diverged", diverged="nan at step 3")
     failed = write_run(tmp_path, config("gd"), None, name="failed", error="no memory")
     unfinished = write_run(tmp_path, config("kl"), None, name="unfinished")
     trials = [study.ask(SPACE) for _ in range(4)]
-    told = [
+    recorded = [
         record_trial(study, trial, job_in(folder), NAMES)
         for trial, folder in zip(trials, (good, diverged, failed, unfinished), strict=True)
     ]
-    assert told == [True, True, True, False]
-    assert [own.state for own in study.trials] == [State.COMPLETE, State.PRUNED, State.FAIL, State.RUNNING]
-    assert [own.values for own in best_trials(study)] == [[0.25, 0.75]]
+    assert recorded == [True, True, True, False]
+    assert [trial.state for trial in study.trials] == [State.COMPLETE, State.PRUNED, State.FAIL, State.RUNNING]
+    assert [trial.values for trial in best_trials(study)] == [[0.25, 0.75]]
     write_results(study, tmp_path / "results.yaml")
-    found = yaml.safe_load((tmp_path / "results.yaml").read_text(encoding="utf-8"))
-    assert found == {"name": "optuna", "solutions": [{"params": trials[0].params, "values": [0.25, 0.75]}]}
+    results = yaml.safe_load((tmp_path / "results.yaml").read_text(encoding="utf-8"))
+    assert results == {"name": "optuna", "solutions": [{"params": trials[0].params, "values": [0.25, 0.75]}]}
 
 
 def test_a_missing_objective_is_named_with_what_there_is(tmp_path):
-    study = study_of(tmp_path / "study", "one", ["task_aggregate"], OPTIONS)
+    study = load_study(tmp_path / "study", "one", ["task_aggregate"], OPTIONS)
     folder = write_run(tmp_path, config("npo"), {"forget.knowledge": 0.5, "task_aggregate": None})
     with pytest.raises(RunError, match=r"has no score task_aggregate[^$]*with what it has: forget.knowledge"):
         record_trial(study, study.ask(SPACE), job_in(folder), ["task_aggregate"])
 
 
 def test_a_study_is_not_continued_the_other_way(tmp_path):
-    study_of(tmp_path / "study", "one", NAMES[:1], OPTIONS)
+    load_study(tmp_path / "study", "one", NAMES[:1], OPTIONS)
     with pytest.raises(RunError, match="goes another way"):
-        study_of(tmp_path / "study", "one", NAMES[:1], OPTIONS | {"direction": "maximize"})
+        load_study(tmp_path / "study", "one", NAMES[:1], OPTIONS | {"direction": "maximize"})
 
 
 # ------------------------------------------------------------------------------------------------------- a real one
@@ -122,8 +122,8 @@ RATE = "trainer.unlearn.learning_rate=tag(log, interval(1e-4, 1e-3))"
 
 def search(output_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
     objective = "objective=[forget.probability,retain.probability]"
-    own = [*SMALL, f"output_dir={output_dir}", "hydra/sweeper=optuna", objective, RATE, *more]
-    return warm.run("-m", *own, cwd=ROOT, env=os.environ | {"COLUMNS": "200"})
+    overrides = [*SMALL, f"output_dir={output_dir}", "hydra/sweeper=optuna", objective, RATE, *more]
+    return warm.run("-m", *overrides, cwd=ROOT, env=os.environ | {"COLUMNS": "200"})
 
 
 @pytest.fixture(scope="module")
@@ -133,22 +133,22 @@ def searched(tmp_path_factory):
     first = search(output_dir, "hydra.sweeper.n_trials=2")
     assert first.returncode == 0, first.stderr
     (path,) = output_dir.glob("studies/*.journal")
-    study = study_of(path, path.stem, ["forget.probability", "retain.probability"], OPTIONS)
-    left = study.ask({RATE.partition("=")[0]: drawn_from(RATE)})
-    return output_dir, left.params, search(output_dir, "hydra.sweeper.n_trials=3")
+    study = load_study(path, path.stem, ["forget.probability", "retain.probability"], OPTIONS)
+    killed = study.ask({RATE.partition("=")[0]: distribution_of(RATE)})
+    return output_dir, killed.params, search(output_dir, "hydra.sweeper.n_trials=3")
 
 
-def test_a_killed_search_goes_on_with_what_was_under_way(searched):
-    output_dir, left, again = searched
+def test_a_killed_search_resumes_with_what_was_under_way(searched):
+    output_dir, killed, again = searched
     assert again.returncode == 0, again.stderr
     assert summary_counts(again.stderr)["jobs"] == 1
     (path,) = output_dir.glob("studies/*.journal")
-    study = study_of(path, path.stem, ["forget.probability", "retain.probability"], OPTIONS)
-    assert [own.state for own in study.trials] == [State.COMPLETE, State.COMPLETE, State.FAIL, State.COMPLETE]
-    assert study.trials[-1].params == left
+    study = load_study(path, path.stem, ["forget.probability", "retain.probability"], OPTIONS)
+    assert [trial.state for trial in study.trials] == [State.COMPLETE, State.COMPLETE, State.FAIL, State.COMPLETE]
+    assert study.trials[-1].params == killed
     assert len(list(output_dir.glob("bios-*/report.json"))) == 3
     results = yaml.safe_load((output_dir / "optimization_results.yaml").read_text(encoding="utf-8"))
-    assert [own["values"] for own in results["solutions"]] == [own.values for own in study.best_trials]
+    assert [solution["values"] for solution in results["solutions"]] == [trial.values for trial in study.best_trials]
     assert "no other trial beats these in every objective, of 3 that ended well" in again.stderr
 
 
@@ -161,7 +161,7 @@ def test_a_search_for_a_score_that_is_not_taken_says_so(searched):
     assert "forget.probability" in done.stderr
 
 
-def test_nothing_to_search_over_is_told_without_a_traceback(tmp_path):
+def test_nothing_to_search_over_is_reported_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "lume_run.cli", "-m", "hydra/sweeper=optuna", f"output_dir={tmp_path}/runs"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2

@@ -1,0 +1,32 @@
+"""Overrides of a sweep: parsed, told apart from Hydra's own, and the keys that are swept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import HydraContext
+
+from lume_run.tracking.start import SWEPT_VARIABLE
+
+NOT_DISTINGUISHING = ("hydra", "output_dir", "logger", "launch")  # keys by which jobs do not differ
+
+
+def parse_overrides(context: HydraContext, params: Mapping[str, Any], arguments: Sequence[str]) -> list[Override]:
+    """The overrides in `hydra.sweeper.params` and on the command line; jobs are named by those that are swept.
+
+    The command line alone would not show what `hydra.sweeper.params` sweeps.
+    """
+    parser = OverridesParser.create(config_loader=context.config_loader)
+    overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments])
+    swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
+    os.environ[SWEPT_VARIABLE] = ",".join(swept)
+    return overrides
+
+
+def distinguishing_overrides(overrides: Sequence[str]) -> list[str]:
+    """The overrides by which jobs differ: without Hydra's own, and without those that say where things go."""
+    return [override for override in overrides if not override.lstrip("+~").startswith(NOT_DISTINGUISHING)]

@@ -1,0 +1,148 @@
+"""A study of Optuna: what it samples from, its journal file beside the runs, how trials end, and the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from rich.markup import escape
+from rich.table import Table
+
+from lume_run.common.console import console
+from lume_run.common.errors import RunError
+from lume_run.evaluation.definitions import Wanted
+from lume_run.report.results import direction_of
+from lume_run.sweeps.runner import Job
+
+if TYPE_CHECKING:
+    import optuna
+
+ENDING = "ended"  # user attribute of a trial: the state of its run
+GOALS = {Wanted.LOWER: "minimize", Wanted.HIGHER: "maximize"}
+SAMPLERS = ("tpe", "random", "nsgaii")
+BEST_SHOWN = 5  # trials in the closing table
+
+
+def directions(options: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """minimize or maximize for each objective, empty where neither is given nor known."""
+    given = options.get("direction")
+    if given is None:
+        return [GOALS.get(direction_of(name), "") for name in names]
+    return [given] if isinstance(given, str) else [str(goal) for goal in given]
+
+
+def distribution(override: Override) -> Any:
+    """What Optuna samples from: categories as they stand in overrides, ranges and intervals as numbers."""
+    from optuna import distributions
+
+    value: Any = override.value()
+    log = "log" in getattr(value, "tags", ())
+    if isinstance(value, IntervalSweep):
+        low: Any = value.start
+        high: Any = value.end
+        whole = isinstance(low, int) and isinstance(high, int)  # of int(interval(1, 4))
+        kind: Any = distributions.IntDistribution if whole else distributions.FloatDistribution
+        return kind(low, high, log=log)
+    if isinstance(value, RangeSweep) and not value.shuffle and all(isinstance(number, int) for number in value.range()):
+        numbers = list(value.range())
+        if len(numbers) > 1 and numbers[1] > numbers[0]:
+            step = numbers[1] - numbers[0]
+            return distributions.IntDistribution(numbers[0], numbers[-1], step=1 if log else step, log=log)
+    return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def example_value(values: Any) -> Any:
+    """A value of a distribution."""
+    return values.choices[0] if hasattr(values, "choices") else values.low
+
+
+def load_study(path: Path, name: str, names: Sequence[str], options: Mapping[str, Any]) -> optuna.Study:
+    """The study in a journal file, a new one where there is none. RunError where it is about something else."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = options.get("seed")
+    goals: list[Any] = directions(options, names)
+    parallel = int(options["n_jobs"]) > 1
+    samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
+        "tpe": lambda: optuna.samplers.TPESampler(seed=seed, constant_liar=parallel),
+        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+        "nsgaii": lambda: optuna.samplers.NSGAIISampler(seed=seed),
+    }
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    sampler = samplers[str(options["sampler"])]()
+    study = optuna.create_study(
+        storage=storage, study_name=name, directions=goals, sampler=sampler, load_if_exists=True
+    )
+    if [direction.name.lower() for direction in study.directions] != goals:
+        raise RunError(f"The search in {path} goes another way than {goals}; hydra.sweeper.study_name=NAME begins one.")
+    if study.trials:  # else a resumed search would sample the same again
+        sampler.reseed_rng()
+    return study
+
+
+def record_trial(study: optuna.Study, trial: optuna.Trial, job: Job, names: Sequence[str]) -> bool:
+    """Tell the study how a run ended, and whether it did. RunError where it ended well without the objective."""
+    from optuna.trial import TrialState
+
+    state, record = job.state, job.record
+    if state == "unfinished":
+        return False  # proposed again by the next start
+    trial.set_user_attr(ENDING, state)
+    trial.set_user_attr("run", job.folder.name if job.folder else "")
+    if state != "done" or record is None:
+        study.tell(trial, state=TrialState.PRUNED if state == "diverged" else TrialState.FAIL)
+        return True
+    known = record.scores.get(record.subject, {})
+    if missing := [name for name in names if name not in known]:
+        study.tell(trial, state=TrialState.FAIL)
+        raise RunError(
+            f"objective: {record.name} has no score {', '.join(missing)}, so there is nothing to search for.\n"
+            f"  - objective=NAME or objective=[NAME,NAME] with what it has: {', '.join(known)}\n"
+            "  - task_aggregate is one of evaluator=lume; aggregate takes MMLU besides: evaluator.mmlu.data_dir=FOLDER"
+        )
+    study.tell(trial, [known[name] for name in names])
+    return True
+
+
+def best_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The best trial, or of several objectives all that none beats; none where no trial ended well."""
+    return list(study.best_trials)
+
+
+def write_results(study: optuna.Study, path: Path) -> None:
+    """Write the best trials under the keys that Hydra's sweepers use."""
+    best = best_trials(study)
+    if not best:
+        return
+    if len(study.directions) == 1:
+        results: dict[str, Any] = {"name": "optuna", "best_params": best[0].params, "best_value": best[0].value}
+    else:
+        solutions = [{"params": trial.params, "values": list(trial.values)} for trial in best]
+        results = {"name": "optuna", "solutions": solutions}
+    path.write_text(yaml.safe_dump(results, sort_keys=False), encoding="utf-8")
+
+
+def show_best(study: optuna.Study, names: Sequence[str]) -> None:
+    """Print the best trials."""
+    from optuna.trial import TrialState
+
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    sign = 1 if study.directions[0].name == "MINIMIZE" else -1
+    by_value = sorted(ended, key=lambda trial: sign * trial.values[0])
+    best = best_trials(study) if len(names) > 1 else by_value[:BEST_SHOWN]
+    if not best:
+        return
+    table = Table("trial", *map(escape, names), "with", "run")
+    for trial in best:
+        params = " ".join(f"{key}={value}" for key, value in trial.params.items())
+        run = str(trial.user_attrs.get("run", ""))
+        table.add_row(str(trial.number), *(f"{value:.4g}" for value in trial.values), escape(params), escape(run))
+    console.print(table)
+    which = "no other trial beats these in every objective" if len(names) > 1 else "the best trials"
+    console.print(f"  {which}, of {len(ended)} that ended well", soft_wrap=True)
