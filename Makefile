@@ -1,26 +1,32 @@
 # Two commands on a fresh machine: `make demo` runs the embedded default, `make test` the tests.
 PYTHON ?= python3
 VENV ?= .venv
+# One thread a process, and one process more than there are cores: many tests wait for others.
+PROCESSES = $$($(VENV)/bin/python -c 'import os; print(min(8, 1 + os.cpu_count()))')
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses $(PROCESSES)
 
-.PHONY: help demo test lint install
+.PHONY: help demo test quick lint install
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 install: $(VENV)/.installed  ## a virtual environment with lume-run and what its tests need
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+# --no-compile: Python compiles the modules that are imported, when they are; all of them would take a minute longer.
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lume-run needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: install  ## the embedded default: train, unlearn, evaluate in minutes, no download
 	$(VENV)/bin/lume-run
 
 test: install lint  ## linters, types and all tests
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses \
-		$$($(VENV)/bin/python -c 'import os; print(min(8, 1 + os.cpu_count()))')  # one more: many tests wait for others
+	$(PYTEST)
+
+quick: install  ## the tests that start nothing: no kills, nodes, SLURM, browser
+	$(PYTEST) -m "not slow"
 
 lint: install  ## ruff and mypy
 	$(VENV)/bin/ruff check .
