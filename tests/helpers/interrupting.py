@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from helpers.shared import shape
+from helpers import warm
+from helpers.shared import ROOT, shape
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.pipeline.checks import require_settings
 from lume_run.training.checkpoints import last_checkpoint, step_of
@@ -73,22 +73,21 @@ class Runs:
     def weights(self) -> dict[str, Tensor]:
         return load_file(self.folder / "unlearned" / "model" / "model.safetensors")
 
-    def start(self, *changed: str) -> subprocess.Popen[bytes]:
+    def start(self, *changed: str) -> warm.Process:
         """Start the driver."""
         own = [*SMALL, *self.overrides, f"output_dir={self.folder.parent}", *changed]
         _, data = require_settings(compose(own, [conf_dir()]))
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
         with self.log.open("wb") as file:
-            command = [sys.executable, "-m", "lume_run", str(self.folder)]
-            return subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+            return warm.start(str(self.folder), module="lume_run", cwd=ROOT, log=file)
 
-    def ended(self, process: subprocess.Popen[bytes]) -> End:
+    def ended(self, process: warm.Process) -> End:
         """Wait for the driver."""
         code = process.wait(SECONDS)
         return End(code, self.log.read_text(encoding="utf-8"), self.step)
 
-    def until(self, process: subprocess.Popen[bytes], condition: Callable[[], object]) -> None:
+    def until(self, process: warm.Process, condition: Callable[[], object]) -> None:
         """Wait for a moment; fails if the driver ends before."""
         deadline = time.monotonic() + SECONDS
         while not condition():
@@ -98,7 +97,7 @@ class Runs:
             time.sleep(0.003)
 
     def struck(
-        self, strike: Callable[[subprocess.Popen[bytes]], object], *changed: str, when: Callable[[], bool] | None = None
+        self, strike: Callable[[warm.Process], object], *changed: str, when: Callable[[], bool] | None = None
     ) -> End:
         """Start, strike at a moment (once there is a newer checkpoint), and see how it ends."""
         before = self.step
@@ -124,7 +123,7 @@ class Runs:
         return sum(own["prompts"] for file in files for own in json.loads(file.read_text(encoding="utf-8")).values())
 
 
-def tell(number: signal.Signals) -> Callable[[subprocess.Popen[bytes]], None]:
+def tell(number: signal.Signals) -> Callable[[warm.Process], None]:
     """Send the driver a signal."""
     return lambda process: process.send_signal(number)
 
@@ -137,7 +136,7 @@ class Disk:
         command = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
         self.mounted = subprocess.run(command, capture_output=True).returncode == 0
 
-    def fill(self, process: subprocess.Popen[bytes]) -> None:
+    def fill(self, process: warm.Process) -> None:
         """Leave the run no room."""
         if not self.mounted:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from helpers.shared import with_helpers
 
@@ -33,6 +33,45 @@ class Ended(subprocess.CompletedProcess[str]):
     def __init__(self, arguments: list[str], code: int, out: str, err: str, *, seconds: float) -> None:
         super().__init__(arguments, code, out, err)
         self.seconds = seconds
+
+
+class Process:
+    """A warm process that runs, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, connection: socket.socket, arguments: list[str]) -> None:
+        self.connection, self.arguments = connection, arguments
+        self.pid = int.from_bytes(receive(connection, LENGTH_BYTES), "big")
+        self.returncode: int | None = None
+        self.seconds = 0.0  # of processor time, once it has ended
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+        if self.returncode is None and select.select([self.connection], [], [], 0)[0]:
+            self._receive_end()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once it has ended."""
+        if self.returncode is None:
+            if not select.select([self.connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.arguments, timeout or 0.0)
+            self._receive_end()
+        assert self.returncode is not None
+        return self.returncode
+
+    def _receive_end(self) -> None:
+        self.returncode = int.from_bytes(receive(self.connection, LENGTH_BYTES), "big", signed=True)
+        self.seconds = int.from_bytes(receive(self.connection, LENGTH_BYTES), "big") / 1000
+        self.connection.close()
+
+    def send_signal(self, number: int) -> None:
+        """Signal it, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
 
 
 class Server:
@@ -48,28 +87,17 @@ class Server:
         if self.process.stdout.readline() != b"ready\n":
             raise RuntimeError("the server of warm processes did not start")
 
-    def run(self, module: str, arguments: list[str], *, cwd: Path, env: Mapping[str, str], timeout: float) -> Ended:
-        """What `subprocess.run([python, -m, module, *arguments], capture_output=True, text=True)` would return."""
-        with (
-            tempfile.TemporaryFile() as out,
-            tempfile.TemporaryFile() as err,
-            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
-        ):
-            connection.settimeout(timeout)
-            connection.connect(self.path)
-            request = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": dict(env)}
-            text = json.dumps(request).encode()
-            socket.send_fds(connection, [len(text).to_bytes(LENGTH_BYTES, "big")], [out.fileno(), err.fileno()])
-            connection.sendall(text)
-            pid = int.from_bytes(receive(connection, LENGTH_BYTES), "big")
-            try:
-                code = int.from_bytes(receive(connection, LENGTH_BYTES), "big", signed=True)
-                milliseconds = int.from_bytes(receive(connection, LENGTH_BYTES), "big")
-            except TimeoutError as error:
-                os.killpg(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(arguments, timeout) from error
-            texts = [(file.seek(0), file.read().decode("utf-8", errors="replace"))[1] for file in (out, err)]
-        return Ended(arguments, code, *texts, seconds=milliseconds / 1000)
+    def start(
+        self, module: str, arguments: list[str], *, cwd: Path, env: Mapping[str, str], out: IO[bytes], err: IO[bytes]
+    ) -> Process:
+        """What `subprocess.Popen([python, -m, module, *arguments], ..., start_new_session=True)` would return."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(self.path)
+        request = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": dict(env)}
+        text = json.dumps(request).encode()
+        socket.send_fds(connection, [len(text).to_bytes(LENGTH_BYTES, "big")], [out.fileno(), err.fileno()])
+        connection.sendall(text)
+        return Process(connection, arguments)
 
 
 @cache
@@ -78,11 +106,24 @@ def server() -> Server:
     return Server()
 
 
+def start(*arguments: str, module: str, cwd: Path, log: IO[bytes], env: Mapping[str, str] = os.environ) -> Process:
+    """Start a module's command line in a warm process that writes all it says into `log`."""
+    return server().start(module, list(arguments), cwd=cwd, env=env, out=log, err=log)
+
+
 def run(
     *arguments: str, module: str = "lume_run.cli", cwd: Path, env: Mapping[str, str] = os.environ, timeout: float = 300
 ) -> Ended:
     """Run a module's command line to its end in a warm process, its output captured as text."""
-    return server().run(module, list(arguments), cwd=cwd, env=env, timeout=timeout)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = server().start(module, list(arguments), cwd=cwd, env=env, out=out, err=err)
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        texts = [(file.seek(0), file.read().decode("utf-8", errors="replace"))[1] for file in (out, err)]
+    return Ended(list(arguments), code, *texts, seconds=process.seconds)
 
 
 # ------------------------------------------------------------------------------------------------- in the server
@@ -161,7 +202,8 @@ def become(request: dict[str, Any], out: int, err: int) -> None:
     os.chdir(request["cwd"])
     sys.argv = ["lume-run", *request["arguments"]]
     sys.path[0] = request["cwd"]
-    sys.modules.pop(request["module"], None)  # it runs as __main__
+    if not hasattr(sys.modules.get(request["module"]), "__path__"):
+        sys.modules.pop(request["module"], None)  # it runs anew, as __main__
     code = 1
     try:
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)

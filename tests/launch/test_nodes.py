@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import warm
 from helpers.shared import ROOT, shape
 from helpers.slurm import cluster, until_true  # noqa: F401 (a fixture)
 from safetensors.numpy import load_file
@@ -42,11 +43,8 @@ ZERO3 = ("launch=zero3", "stages=[train,unlearn,evaluate]")
 NO_COMPILER = {"CXX": "/no/compiler", "CC": "/no/compiler"}
 
 
-def lume_run(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lume_run.cli", *SMALL, *overrides]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
-    )
+def lume_run(*overrides: str, **environment: str) -> warm.Ended:
+    done = warm.run(*SMALL, *overrides, cwd=ROOT, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr + done.stdout
     return done
 

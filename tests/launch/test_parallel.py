@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from helpers import ranks
+from helpers import ranks, warm
 from helpers.ranks import FRUGAL, PLAIN, STEPS, Case, cases_of
 from helpers.shared import ROOT, shape, tokenizer_at, with_helpers
 from helpers.training import build_llama, cache_of, compose_method, random_llama, rows_for
@@ -206,8 +206,7 @@ def command(tmp_path_factory) -> Callable[[str, int], Path]:
         if processes > 1:
             shutil.copytree(folder / "single" / "store", folder / mode / "store")
         own = (f"launch={mode}", f"launch.processes={processes}", f"output_dir={folder / mode}")
-        started = [sys.executable, "-m", "lume_run.cli", *SMALL, *own]
-        done = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, timeout=600)
+        done = warm.run(*SMALL, *own, cwd=ROOT, timeout=600)
         assert done.returncode == 0, done.stderr[-4000:]
         assert (f"launch {mode}, {processes} processes" in done.stderr) == (processes > 1)
         return folder / mode

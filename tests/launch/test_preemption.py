@@ -16,16 +16,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import resumes
+from helpers import resumes, warm
 from helpers.interrupting import Disk, End, Runs, gone, kill, ranks, tell
 from helpers.resumes import CASES, STEPS, STOPPED_AT
 from helpers.shared import tokenizer_at, with_helpers
 from helpers.training import cache_of, compose_method, rows_for
 from safetensors.torch import load_file
 
+from lume_run.common import store
 from lume_run.common.errors import RunError
 from lume_run.common.store import RANKS_LOCK, wait_for_ranks
-from lume_run.launch import agent
 from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE
 from lume_run.launch.world import World
 from lume_run.training.checkpoints import (
@@ -164,7 +164,7 @@ def shared_out(tmp_path_factory) -> Iterator[tuple[Runs, dict[str, End], dict[st
     def strike(number: signal.Signals, place: int | None):
         """Signal a rank, or with None the driver."""
 
-        def now(process: subprocess.Popen[bytes]) -> None:
+        def now(process: warm.Process) -> None:
             seen[:] = ranks(runs.folder)
             assert len(seen) == 3  # the agent and two ranks
             os.kill(process.pid if place is None else seen[1 + place], number)
@@ -193,7 +193,7 @@ def test_no_rank_outlives_another_or_the_driver(shared_out):
 
 
 def test_a_start_waits_for_ranks_of_the_one_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(agent, "WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(store, "WAIT_SECONDS", 0.3)
     wait_for_ranks(tmp_path)  # of none
     with (tmp_path / RANKS_LOCK).open("a") as held:
         fcntl.flock(held, fcntl.LOCK_SH)  # as a rank does
