@@ -13,6 +13,8 @@ import pytest
 import yaml
 from helpers.shared import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:

@@ -25,6 +25,8 @@ from lume_run.launch.spawn import free_port, rank_environment, rank_failure
 from lume_run.launch.world import World
 from lume_run.pipeline.checks import combination_problems
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = ROOT / "scripts" / "slurm_requeue.sbatch"
 SMALL = (
     "task.num_documents=2",

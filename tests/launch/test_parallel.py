@@ -45,6 +45,8 @@ from lume_run.pipeline import plan
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import run_pipeline
 
+pytestmark = pytest.mark.slow
+
 CLOSE = 1e-5  # relative, in float32
 MODES = ("ddp", "zero2", "zero3")
 SHAPE = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 5, "num_attention_heads": 8}

@@ -36,6 +36,8 @@ from lume_run.training.checkpoints import (
     complete_checkpoints,
 )
 
+pytestmark = pytest.mark.slow
+
 DDP = ("launch=ddp", "launch.processes=2")
 
 

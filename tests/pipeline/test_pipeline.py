@@ -14,6 +14,8 @@ import pytest
 from helpers import warm
 from helpers.shared import ROOT, shape
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "task.num_documents=3",
     *shape(48, 4, 96),

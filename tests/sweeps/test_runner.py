@@ -28,6 +28,8 @@ from lume_run.sweeps.job import begin_run_folder, objective_value, write_error
 from lume_run.sweeps.names import hydra_folder
 from lume_run.sweeps.runner import Job, JobRunner
 
+pytestmark = pytest.mark.slow
+
 # Four combinations: the last is refused only as a whole, and one names weights that the model lacks.
 JOBS = ("model.trainable=null,['*.layers.9.*']", "model.lora=false,true")
 

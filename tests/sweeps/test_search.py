@@ -29,6 +29,8 @@ from lume_run.sweeps.study import (
     write_results,
 )
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"n_trials": 3, "n_jobs": 1, "sampler": "random", "seed": 0, "direction": None, "study_name": None}
 NAMES = ["forget.knowledge", "retain.knowledge"]
 SPACE = {"seed": optuna.distributions.IntDistribution(0, 9)}

@@ -13,6 +13,8 @@ from helpers.shared import ROOT
 from helpers.slurm import cluster, until_true  # noqa: F401 (a fixture)
 from helpers.sweeps import SMALL, summary_counts
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = ROOT / "scripts" / "slurm_array.sbatch"
 SEEDS = 4
 JOBS = (

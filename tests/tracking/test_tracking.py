@@ -42,6 +42,8 @@ from lume_run.tracking.start import SWEEP_VARIABLE, SWEPT_VARIABLE, start_messag
 from lume_run.tracking.tracker import track_run
 from lume_run.tracking.wandb_file import last_logged_step, read_history, read_records, truncate_torn_record, wandb_files
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = ROOT / "scripts"
 TOKEN = "hf_" + "s3cr3t" * 5
 SMALL = (

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lume_run.report.comparison.main import write_comparison
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)]
 RUNS = 500
 HOSTILE = "</script><img src=x onerror=window.pwned=1><script>window.pwned=1</script>"
 
