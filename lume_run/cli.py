@@ -11,44 +11,29 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 
+from lume_run.common.errors import ConfigError, Problem
+from lume_run.config.help import HELP_FLAGS, help_text, help_topic
 from lume_run.config.overrides import (
     compose,
     composition_error,
     conf_dir,
     config_dirs,
-    group_options,
     override_problems,
     split_arguments,
     sweep_choices,
 )
 
-HELP_OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
-
-  lume-run                                        the embedded default: no download, CPU
-  lume-run method=npo task=bios model=7b          the released 7B target
-  lume-run task=bios task.data_dir=FOLDER model.path=FOLDER_OR_ID
-  lume-run -m method=ga,gd,kl,npo seed=0,1        every combination, one after another
-  lume-run dry_run=true ...                       the plan, without touching weights
-  lume-run stages=[evaluate] model.path=FOLDER    score any model
-  lume-run stages=[score] responses=FILE          recompute scores without a model
-"""
-HELP_CLOSING = """Any value below can be changed as path=value; lume-run --cfg job shows them all.
-Your own YAML files: lume-run --config-dir FOLDER (same group folders inside).
-Tab completion: eval "$(lume-run -sc install=bash)"   More of Hydra: lume-run --hydra-help
-"""
 PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc", "--shell-completion", "--run", "-r")
 
 
-def help_text(folders: Sequence[Path]) -> str:
-    """The text of `lume-run --help`."""
-    lines = [HELP_OVERVIEW]
-    for group, choices in sorted(group_options(folders).items()):
-        lines.append(f"{group}=")
-        width = max(14, *map(len, choices))
-        lines += [f"  {name:<{width}} {description}" for name, description in choices.items()]
-    return "\n".join([*lines, "", HELP_CLOSING])
+def print_help(arguments: Sequence[str]) -> None:
+    """Print what `--help` asks for, without Hydra."""
+    try:
+        print(help_text(config_dirs(arguments), help_topic(arguments)))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def check_command(arguments: Sequence[str]) -> int | None:
@@ -59,7 +44,6 @@ def check_command(arguments: Sequence[str]) -> int | None:
     from rich.markup import escape
 
     from lume_run.common.console import console
-    from lume_run.common.errors import ConfigError, Problem
     from lume_run.pipeline.checks import check_config
     from lume_run.sweeps.names import hydra_folder
 
@@ -115,8 +99,8 @@ def name_sweep(arguments: Sequence[str]) -> None:
 def main() -> None:
     """Entry point of the `lume-run` command."""
     arguments = sys.argv[1:]
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text(config_dirs(arguments)))
+    if set(HELP_FLAGS) & set(arguments):
+        print_help(arguments)
         return
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin make busy cores many times slower
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

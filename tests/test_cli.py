@@ -66,24 +66,62 @@ def own(tmp_path) -> Path:
 # ------------------------------------------------------------------------------------------------- help
 
 
-def test_help_lists_every_option_with_a_line(tmp_path):
+def help_of(capsys, monkeypatch, *arguments: str) -> str:
+    """What `lume-run` prints for these arguments, in this process."""
+    from lume_run import cli
+
+    monkeypatch.setattr(sys, "argv", ["lume-run", *arguments])
+    cli.main()
+    return capsys.readouterr().out
+
+
+def test_help_is_one_screen_with_every_group_option_and_recipe(tmp_path):
     seconds, done = seconds_of("--help", cwd=tmp_path)
     assert done.returncode == 0
     assert seconds < 2
     lines = done.stdout.split("\n")
+    assert len(lines) <= 42
+    assert max(map(len, lines)) <= 120
+    text = " ".join(done.stdout.split())
     for group, names in OPTIONS.items():
-        at = lines.index(f"{group}=")
-        listed = dict(line.split(maxsplit=1) for line in lines[at + 1 : at + 1 + len(names)])
-        assert listed == names
-        assert all(names.values()), f"a YAML file of {group} does not begin with a comment"
-    for what in (
+        if group != "experiment":
+            assert f"{group}= {', '.join(names)}" in text
+    families: dict[str, list[str]] = {}
+    for recipe in OPTIONS["experiment"]:
+        families.setdefault(recipe.partition("/")[0], []).append(recipe.partition("/")[2])
+    assert families.keys() == {"closer_look", "open_unlearning", "semeval", "simnpo"}
+    for family, names in families.items():
+        assert f"{family}/ {', '.join(names)}" in text
+    for shown in (
         "method=npo task=bios model=7b",
         "dry_run=true",
+        "debug=default",
         "-m method=ga,gd,kl,npo",
+        "--help GROUP",
         "--config-dir",
         "-sc install",
     ):
-        assert what in done.stdout
+        assert shown in done.stdout
+
+
+@pytest.mark.parametrize("group", OPTIONS)
+def test_help_of_a_group_has_a_line_for_each_option(group, capsys, monkeypatch):
+    first, *lines = help_of(capsys, monkeypatch, "--help", group).rstrip("\n").split("\n")
+    parts = [name for name in OPTIONS if name.startswith(f"{group}/")]
+    assert first == f"{group}="
+    assert dict(line.split(maxsplit=1) for line in lines[: len(OPTIONS[group])]) == OPTIONS[group]
+    assert all(OPTIONS[group].values()), f"a YAML file of {group} does not begin with a comment"
+    assert lines[len(OPTIONS[group]) :] == (
+        [f"Parts: {', '.join(f'lume-run --help {name}' for name in parts)}"] if parts else []
+    )
+    assert len(lines) <= 41
+
+
+def test_help_of_a_group_that_there_is_none_of(capsys, monkeypatch):
+    with pytest.raises(SystemExit) as stopped:
+        help_of(capsys, monkeypatch, "--help", "metod")
+    assert stopped.value.code == 2
+    assert "there is no group 'metod'\n      -> did you mean 'method'?" in capsys.readouterr().err
 
 
 def test_help_imports_neither_torch_nor_hydra():
@@ -100,12 +138,11 @@ def test_help_imports_neither_torch_nor_hydra():
 
 @pytest.mark.parametrize("flag", ["--config-dir", "-cd"])
 def test_help_shows_a_users_own_options(own, flag, capsys, monkeypatch):
-    from lume_run import cli
-
     for arguments in ([flag, str(own)], [f"{flag}={own}"]):
-        monkeypatch.setattr(sys, "argv", ["lume-run", *arguments, "--help"])
-        cli.main()
-        assert "  mine           My pair: NPO that stays close to the target" in capsys.readouterr().out
+        text = help_of(capsys, monkeypatch, *arguments, "--help", "method")
+        assert "  mine           My pair: NPO that stays close to the target" in text
+        assert "method= adaptive_rmu" in " ".join(help_of(capsys, monkeypatch, *arguments, "--help").split())
+        assert "mine" in help_of(capsys, monkeypatch, "--help", *arguments)
 
 
 def test_cfg_job_prints_the_config_and_leaves_nothing(tmp_path):
@@ -150,6 +187,12 @@ def test_all_typos_at_once_without_a_traceback(tmp_path):
         ("model=null", "choose from: 1b, 7b, hf, tiny"),
         ("evalator.mmlu.shots=3", "did you mean 'evaluator.mmlu.shots'?"),
         ("zzz=3", "top level: "),
+        ("debug=on", "choose from: default"),
+        ("method.beta=1", "did you mean 'method.forget.beta'?"),
+        ("+method.beta=1", "did you mean 'method.forget.beta'?"),
+        ("learning_rate=1", "did you mean 'trainer.train.learning_rate' or 'trainer.unlearn.learning_rate'?"),
+        ("experiment=semeval_npo", "did you mean 'semeval/npo'?"),
+        ("experiment/semeval=npo", "experiment=semeval/npo"),
         ("model.path.deeper=1", "model.path.deeper: unknown key"),
         ("method=ga,npo", "add -m to sweep over them"),
         ("+method=npo", "Multiple values for method"),
@@ -338,11 +381,14 @@ def test_a_users_own_method_is_planned_and_its_name_completed(own, capsys, tmp_p
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("lume-run method=", {f"method={path.stem}" for path in (conf_dir() / "method").glob("*.yaml")}),
+        ("lume-run method=", {f"method={name}" for name in OPTIONS["method"]}),
         ("lume-run method=npo_", {"method=npo_gd", "method=npo_kl"}),
         ("lume-run task=bios model=", {"model=tiny", "model=1b", "model=7b", "model=hf"}),
         ("lume-run method/retain=k", {"method/retain=kl", "method/retain=kl_compat", "method/retain=kl_gd"}),
         ("lume-run trainer.unlearn.learn", {"trainer.unlearn.learning_rate="}),
+        ("lume-run exp", {"experiment="}),
+        ("lume-run experiment=", {f"experiment={recipe}" for recipe in OPTIONS["experiment"]}),
+        ("lume-run experiment=semeval/snuff", {f"experiment=semeval/snuffleupagus_{size}" for size in ("1b", "7b")}),
     ],
 )
 def test_completion_candidates(line, expected, tmp_path):

@@ -106,10 +106,10 @@ def test_it_plans_elsewhere(installed, tmp_path):
 
 
 def test_help_lists_the_options_of_the_wheel(installed, tmp_path):
-    done = run(installed, tmp_path, "-m", "lume_run.cli", "--help")
-    assert done.returncode == 0
-    assert "method/forget=\n  adaptive_rmu " in done.stdout
-    assert "method/retain=\n  ap " in done.stdout
+    for group, first in (("method/forget", "adaptive_rmu "), ("method/retain", "ap "), ("experiment", "closer_look/")):
+        done = run(installed, tmp_path, "-m", "lume_run.cli", "--help", group)
+        assert done.returncode == 0
+        assert f"{group}=\n  {first}" in done.stdout
 
 
 def test_the_page_of_the_report_is_inside(installed):

@@ -1,4 +1,4 @@
-"""How Hydra lists configuration files: options of `experiment` stand in folders by family.
+"""How Hydra lists configuration files: options of `experiment` stand in folders by family, `_name` files are none.
 
 Hydra composes `experiment=semeval/npo`, but its tab completion, globs and messages list the files of one folder, and
 take each folder for a group of its own.
@@ -16,12 +16,12 @@ from lume_run.config.overrides import FAMILIES
 
 
 class FamilySource(FileConfigSource):
-    """A folder of YAML files whose group `experiment` is listed with the folders in it."""
+    """A folder of YAML files that are listed as `group_options` lists them."""
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """Names of options, or of groups, at a path."""
         if config_path != FAMILIES:
-            return super().list(config_path, results_filter)
+            return [name for name in super().list(config_path, results_filter) if not name.startswith("_")]
         if results_filter == ObjectType.GROUP:
             return []
         folder = Path(self.path, FAMILIES)

@@ -93,6 +93,9 @@ def explain_override_error(override: str, error: str, folders: Sequence[Path], b
         return Problem(where=key, what=f"several values: {value}", remedy="add -m to sweep over them, or write [a,b]")
     if key in groups and value not in groups[key]:
         return Problem(where=key, what=f"there is no {key} '{value}'", remedy=suggest_nearest(value, groups[key]))
+    if key.startswith(f"{FAMILIES}/"):
+        remedy = f"{FAMILIES}={key.removeprefix(f'{FAMILIES}/')}/{value}"
+        return Problem(where=key, what=f"a family of recipes, which are options of {FAMILIES}", remedy=remedy)
     if key.startswith("hydra/") and "Available options" in error:
         listed = error.partition("Available options")[2].partition("Config search path")[0].split("\n")[1:]
         choices = [line.strip() for line in listed if line.strip()]
