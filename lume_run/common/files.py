@@ -14,6 +14,7 @@ from typing import Any
 
 from lume_run.common.errors import LumeError, RunError
 
+HUB_PATIENCE_SECONDS = 5.0  # how long the Hugging Face hub may take to answer before it counts as unreachable
 LIVE = "live.jsonl"  # what training logs, a line a step, as it goes
 MAX_HASHED_BYTES = 64 * 2**20  # larger files are compared by size and time, not by reading gigabytes
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

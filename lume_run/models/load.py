@@ -13,6 +13,7 @@ from torch import nn
 
 from lume_run.common.devices import dtype_of
 from lume_run.common.errors import RunError
+from lume_run.common.files import HUB_PATIENCE_SECONDS
 from lume_run.config.settings import ModelSettings
 from lume_run.models.precision import attention_of, quantization_config, set_matmul_precision
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TINY_CONTEXT_TOKENS = 2048
-HUB_PATIENCE_SECONDS = 5.0
 
 
 @cache

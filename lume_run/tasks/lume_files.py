@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lume_run.common.errors import Problem
+from lume_run.common.files import HUB_PATIENCE_SECONDS
 from lume_run.tasks.row_files import unavailable_dataset_error
-
-HUB_PATIENCE_SECONDS = 5  # how long the hub may take to answer before it counts as unreachable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

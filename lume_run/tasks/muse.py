@@ -163,8 +163,9 @@ class MuseTask:
         texts = {Split.MEMBER: "forget", Split.NONMEMBER: "holdout"} if layout.has("privleak", "forget") else {}
         asked = {split: reader.items(layout.path("knowmem", name), QUESTION) for split, name in questions.items()}
         whole = {split: reader.items(layout.path("privleak", name), TEXT) for split, name in texts.items()}
-        going_on = layout.has("verbmem", "forget")
-        continued = {Split.FORGET: reader.items(layout.path("verbmem", "forget"), CONTINUATION)} if going_on else {}
+        continued = {}
+        if layout.has("verbmem", "forget"):
+            continued[Split.FORGET] = reader.items(layout.path("verbmem", "forget"), CONTINUATION)
         reader.distinct(asked)
         reader.distinct(whole)
         parts = {}

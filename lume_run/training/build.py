@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,43 +34,44 @@ def build_trainer(
     job: TrainingJob, rows: list[TokenRow], schedule: Schedule, pad_id: int, checkpoints: Path
 ) -> UnlearnTrainer:
     """The trainer of one schedule, its model loaded after the arguments (ZeRO-3 shards at load only then)."""
-    seed, needs = job.seed, job.method.needs
-    seed_everything(seed)
+    seed_everything(job.seed)
     half = dtype_of(job.model.dtype, job.device) is torch.bfloat16
     args = training_arguments(
         job.phase,
         job.trainer,
         schedule,
         folder=checkpoints,
-        seed=seed,
+        seed=job.seed,
         device=job.device,
         bf16=half,
         deepspeed=deepspeed_config(job.world, bf16=half),
     )
     model, frozen = load_for_training(job)
-
-    def batch_of(micro: MicroBatch) -> Batch:
-        batch = collate(
-            [rows[number] for number in micro.rows],
-            pad_id=pad_id,
-            totals=micro.totals,
-            every_position=needs.every_position,
-            pad_to=needs.pad_to,
-        )
-        batch = batch if job.cache is None else job.cache.attach(batch, needs.reference_logps)
-        return replace(batch, role=torch.full_like(batch.role, IDLE_ROLE)) if micro.idle else batch
-
     return UnlearnTrainer(
         model=model,
         args=args,
         method=job.method,
         schedule=schedule,
-        collate=batch_of,
-        reference=live_reference(model, frozen) if needs.live_reference else None,
+        collate=partial(batch_of, job, rows, pad_id),
+        reference=live_reference(model, frozen) if job.method.needs.live_reference else None,
         callbacks=callbacks_of(job, schedule),
         world=job.world,
         keep_checkpoints=job.trainer.keep_checkpoints,
     )
+
+
+def batch_of(job: TrainingJob, rows: list[TokenRow], pad_id: int, micro: MicroBatch) -> Batch:
+    """The tensors of one micro-batch, with cached reference log-probs where there is a cache."""
+    needs = job.method.needs
+    batch = collate(
+        [rows[number] for number in micro.rows],
+        pad_id=pad_id,
+        totals=micro.totals,
+        every_position=needs.every_position,
+        pad_to=needs.pad_to,
+    )
+    batch = batch if job.cache is None else job.cache.attach(batch, needs.reference_logps)
+    return replace(batch, role=torch.full_like(batch.role, IDLE_ROLE)) if micro.idle else batch
 
 
 def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:

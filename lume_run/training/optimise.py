@@ -31,7 +31,7 @@ from lume_run.training.checkpoints import checkpoint_to_resume, complete_checkpo
 from lume_run.training.collectives import all_reduce_max, any_rank, barrier
 from lume_run.training.job import TrainingJob
 from lume_run.training.rows import token_rows
-from lume_run.training.schedule import build_schedule
+from lume_run.training.schedule import Schedule, build_schedule
 from lume_run.training.trainer import Diverged, UnlearnTrainer
 from lume_run.training.zero import (
     load_unsharded,
@@ -58,7 +58,7 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
 
     Fine-tuning that diverges raises RunError: there is no target to unlearn from then.
     """
-    settings, phase = job.model, job.phase
+    settings = job.model
     checkpoints, history = folder / "checkpoints", folder / "history.json"
     if history.exists():  # written after the model: killed while the checkpoints were being removed
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -66,28 +66,16 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
     tokenizer = load_tokenizer(job.start, settings)
     config = config_of(job.start, trust_remote_code=settings.trust_remote_code)
     rows = training_rows(job, tokenizer, context_limit(config, settings))
-    schedule = build_schedule(
-        rows,
-        batch_size=phase.batch_size,
-        micro_batch_size=phase.micro_batch_size,
-        epochs=phase.epochs,
-        seed=job.seed,
-        retain_ratio=phase.retain_ratio,
-        chunk_size=phase.chunk_size,
-        alternate=phase.alternate,
-        pad_to=job.method.needs.pad_to,
-        world_size=job.world.size,
-        rank=rank(),
-    )
+    schedule = _build_schedule(job, rows)
     resume = checkpoint_to_resume(checkpoints, job.world)
-    clock, bound, asked = Clock(), _bound(job.method), StopOnSignal()
+    clock, bound, stop_signal = Clock(), _bound(job.method), StopOnSignal()
     with PeakMemory(job.device) as memory:
         trainer = build_trainer(job, rows, schedule, int(tokenizer.pad_token_id), checkpoints)
         live = WriteLive(folder / LIVE, clock, memory)
-        for callback in (clock, asked, live, *([bound] if bound else [])):
+        for callback in (clock, stop_signal, live, *([bound] if bound else [])):
             trainer.add_callback(callback)
         diverged = _train(trainer, resume)
-    if asked.stopped:
+    if stop_signal.stopped:
         raise Preempted(f"Stopped after step {trainer.state.global_step}; the same command resumes from there.")
     if diverged is not None and isinstance(job.method, FineTune):
         raise diverged
@@ -105,6 +93,23 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
         write_json(folder / "outcome.json", asdict(outcome))
         write_json(history, [entry for entry in trainer.state.log_history if "loss" in entry])
         shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _build_schedule(job: TrainingJob, rows: list[TokenRow]) -> Schedule:
+    phase = job.phase
+    return build_schedule(
+        rows,
+        batch_size=phase.batch_size,
+        micro_batch_size=phase.micro_batch_size,
+        epochs=phase.epochs,
+        seed=job.seed,
+        retain_ratio=phase.retain_ratio,
+        chunk_size=phase.chunk_size,
+        alternate=phase.alternate,
+        pad_to=job.method.needs.pad_to,
+        world_size=job.world.size,
+        rank=rank(),
+    )
 
 
 def _bound(method: Method) -> StopAtBound | None:

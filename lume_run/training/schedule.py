@@ -108,20 +108,25 @@ def build_schedule(
     steps = list(_steps(main, partners, batch_size, epochs, seed, retain_ratio, chunk_size, alternate))
     largest = max(sum(map(len, step)) for step in steps)
     accumulation = max(1, -(-largest // (micro_batch_size * world_size)))
-    mine: list[MicroBatch] = []
+    micro_batches: list[MicroBatch] = []
     for step in steps:
-        in_order = sorted(step, key=lambda unit: (max(len(rows[number].ids) for number in unit), unit))
-        groups = _split_units(in_order, accumulation * world_size)
-        totals = totals_of(rows, groups, pad_to)
-        micro = [MicroBatch(rows=tuple(group), totals=totals) for group in groups]
-        idle = MicroBatch(rows=in_order[0], totals=totals, idle=True)
-        mine += [*micro, *[idle] * (accumulation * world_size - len(micro))][rank::world_size]
+        micro_batches += _micro_batches(rows, step, accumulation * world_size, pad_to)[rank::world_size]
     return Schedule(
-        micro_batches=tuple(mine),
+        micro_batches=tuple(micro_batches),
         accumulation=accumulation,
         steps=len(steps),
         steps_per_epoch=max(1, -(-len(main) // batch_size)),
     )
+
+
+def _micro_batches(rows: Sequence[TokenRow], step: list[Unit], count: int, pad_to: int) -> list[MicroBatch]:
+    """`count` micro-batches of one optimizer step, shortest rows first; idle ones fill a short step up."""
+    in_order = sorted(step, key=lambda unit: (max(len(rows[number].ids) for number in unit), unit))
+    groups = _split_units(in_order, count)
+    totals = totals_of(rows, groups, pad_to)
+    busy = [MicroBatch(rows=tuple(group), totals=totals) for group in groups]
+    idle = MicroBatch(rows=in_order[0], totals=totals, idle=True)
+    return [*busy, *[idle] * (count - len(busy))]
 
 
 def count_steps(

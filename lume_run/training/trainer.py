@@ -60,13 +60,7 @@ def training_arguments(
         num_train_epochs=1,  # the schedule already holds all epochs
         per_device_train_batch_size=1,
         gradient_accumulation_steps=schedule.accumulation,
-        learning_rate=phase.learning_rate,
-        lr_scheduler_type=phase.schedule,
-        warmup_steps=math.ceil(phase.warmup * schedule.steps),
-        weight_decay=phase.weight_decay,
-        adam_beta2=phase.beta2,
-        max_grad_norm=phase.max_grad_norm,
-        optim=phase.optimizer,
+        **_optimizer_arguments(phase, schedule.steps),
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps",
@@ -86,6 +80,18 @@ def training_arguments(
     if args.n_gpu > 1:
         args._n_gpu = 1  # one process drives one GPU; the library would wrap the model in DataParallel
     return args
+
+
+def _optimizer_arguments(phase: OptimizationSettings, steps: int) -> dict[str, Any]:
+    return {
+        "learning_rate": phase.learning_rate,
+        "lr_scheduler_type": phase.schedule,
+        "warmup_steps": math.ceil(phase.warmup * steps),
+        "weight_decay": phase.weight_decay,
+        "adam_beta2": phase.beta2,
+        "max_grad_norm": phase.max_grad_norm,
+        "optim": phase.optimizer,
+    }
 
 
 class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
