@@ -55,7 +55,7 @@ def refused(capsys, *arguments: str) -> str:
 
 
 @pytest.fixture
-def own(tmp_path) -> Path:
+def user_folder(tmp_path) -> Path:
     """A user's configuration folder with one method."""
     folder = tmp_path / "own"
     (folder / "method").mkdir(parents=True)
@@ -137,8 +137,8 @@ def test_help_imports_neither_torch_nor_hydra():
 
 
 @pytest.mark.parametrize("flag", ["--config-dir", "-cd"])
-def test_help_shows_a_users_own_options(own, flag, capsys, monkeypatch):
-    for arguments in ([flag, str(own)], [f"{flag}={own}"]):
+def test_help_shows_a_users_own_options(user_folder, flag, capsys, monkeypatch):
+    for arguments in ([flag, str(user_folder)], [f"{flag}={user_folder}"]):
         text = help_of(capsys, monkeypatch, *arguments, "--help", "method")
         assert "  mine           My pair: NPO that stays close to the target" in text
         assert "method= adaptive_rmu" in " ".join(help_of(capsys, monkeypatch, *arguments, "--help").split())
@@ -164,7 +164,7 @@ def test_all_typos_at_once_without_a_traceback(tmp_path):
     assert seconds < 5
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
-    for told in (
+    for message in (
         "The configuration has problems (6):",
         "method: there is no method 'nppo'\n      -> did you mean 'npo'?",
         "sede: unknown key\n      -> did you mean 'seed'?",
@@ -173,12 +173,12 @@ def test_all_typos_at_once_without_a_traceback(tmp_path):
         "model.max_length: expected a whole number, got 'abc'",
         "seed: -1 is out of range",
     ):
-        assert told in done.stderr
+        assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("task=bois", "did you mean 'bios'?"),
         ("model=zzz", "choose from: 1b, 7b, hf, tiny"),
@@ -210,14 +210,14 @@ def test_all_typos_at_once_without_a_traceback(tmp_path):
         ('task.subtasks=["file:100:"]', "unknown subtask 'file:100:'"),  # no emoji
     ],
 )
-def test_one_mistake_one_problem(override, told, capsys):
+def test_one_mistake_one_problem(override, message, capsys):
     text = refused(capsys, override)
-    assert told in text
+    assert message in text
     assert "has problems (1)" in text
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("a: [1\n", "expected ',' or ']'"),
         ("defaults:\n  - forget: nothing\n", "Could not find 'method/forget/nothing'"),
@@ -226,9 +226,9 @@ def test_one_mistake_one_problem(override, told, capsys):
         ("_target_: os.system\nname: x\n", "'os.system' is not from lume_run"),
     ],
 )
-def test_mistakes_in_a_users_own_file(own, text, told, capsys):
-    (own / "method" / "broken.yaml").write_text(text, encoding="utf-8")
-    assert told in refused(capsys, "method=broken", "--config-dir", str(own))
+def test_mistakes_in_a_users_own_file(user_folder, text, message, capsys):
+    (user_folder / "method" / "broken.yaml").write_text(text, encoding="utf-8")
+    assert message in refused(capsys, "method=broken", "--config-dir", str(user_folder))
 
 
 def test_arguments_are_told_apart():
@@ -258,7 +258,7 @@ def test_a_sweep_with_a_bad_choice_starts_no_job(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("seed=-1,0",), ["seed: -1 is out of range"]),
         (("seed=0,-1",), ["seed: -1 is out of range"]),
@@ -272,9 +272,9 @@ def test_a_sweep_with_a_bad_choice_starts_no_job(tmp_path):
     ],
 )
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
-def test_every_choice_of_a_sweep_is_checked(flag, arguments, told, capsys):
+def test_every_choice_of_a_sweep_is_checked(flag, arguments, message, capsys):
     text = refused(capsys, flag, *arguments)
-    assert all(part in text for part in told)
+    assert all(part in text for part in message)
 
 
 def test_a_good_sweep_goes_on():
@@ -289,7 +289,7 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
     output_dir.mkdir()
     done = lume_run("dry_run=true", f"output_dir={output_dir}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for told in (
+    for message in (
         f"plan {output_dir}/bios-tiny-npo_gd-",
         "data: built-in generator (seed 0)",
         "rows: 72 forget, 72 retain, 12 members, 12 non-members",
@@ -300,7 +300,7 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
         "unlearning on one cpu device, estimated",
         f"python -m lume_run {output_dir}/bios-tiny-npo_gd-",
     ):
-        assert told in done.stderr
+        assert message in done.stderr
     stages = [line.split("│")[1].strip() for line in done.stderr.split("\n") if line.count("│") == 5]
     assert list(dict.fromkeys(stages)) == ["train", "unlearn", "evaluate"]
     assert list(tmp_path.iterdir()) == [output_dir]
@@ -308,7 +308,7 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("method=npo",), "180 steps of 8 forget examples"),
         (("method=ga", "method.stop_when.retain_nll=9"), "180 steps of 8 forget + 8 retain examples"),
@@ -329,10 +329,10 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
         (("stages=[train]",), "plan"),
     ],
 )
-def test_the_plan_follows_the_settings(arguments, told, capsys, tmp_path, monkeypatch):
+def test_the_plan_follows_the_settings(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(console, "_width", 200)  # COLUMNS may have been read when it was made
     assert check_command(["dry_run=true", f"output_dir={tmp_path}", *arguments]) == 0
-    assert told in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -343,7 +343,7 @@ def test_dry_run_of_the_released_target_without_the_hub(tmp_path):
     arguments = ("method=npo", "task=bios", "model=7b", "dry_run=true", f"output_dir={tmp_path}/runs")
     done = lume_run(*arguments, cwd=tmp_path, **offline, **closed)
     assert done.returncode == 0, done.stderr
-    for told in (
+    for message in (
         "llmunlearningsemeval2025organization/olmo-finetuned-semeval25-unlearning",
         "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public",
         "HF_TOKEN",
@@ -354,7 +354,7 @@ def test_dry_run_of_the_released_target_without_the_hub(tmp_path):
         "unlearning on one cpu device, estimated",
         f"python -m lume_run {tmp_path}/runs/bios-7b-npo-",
     ):
-        assert told in done.stderr
+        assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
@@ -362,8 +362,8 @@ def test_dry_run_of_the_released_target_without_the_hub(tmp_path):
 # ------------------------------------------------------------------------------------------ own files, completion
 
 
-def test_a_users_own_method_composes(own, tmp_path):
-    done = lume_run("--config-dir", str(own), "method=mine", "--cfg", "job", cwd=tmp_path)
+def test_a_users_own_method_composes(user_folder, tmp_path):
+    done = lume_run("--config-dir", str(user_folder), "method=mine", "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     method = yaml.safe_load(done.stdout)["method"]
     assert (method["name"], method["retain_weight"]) == ("mine", 2.0)
@@ -371,10 +371,13 @@ def test_a_users_own_method_composes(own, tmp_path):
     assert method["retain"]["_target_"] == "lume_run.methods.kl.RetainKL"
 
 
-def test_a_users_own_method_is_planned_and_its_name_completed(own, capsys, tmp_path):
-    assert check_command(["--config-dir", str(own), "method=mine", "dry_run=true", f"output_dir={tmp_path}/o"]) == 0
+def test_a_users_own_method_is_planned_and_its_name_completed(user_folder, capsys, tmp_path):
+    assert (
+        check_command(["--config-dir", str(user_folder), "method=mine", "dry_run=true", f"output_dir={tmp_path}/o"])
+        == 0
+    )
     assert f"plan {tmp_path}/o/bios-tiny-mine-" in capsys.readouterr().err
-    assert "did you mean 'mine'?" in refused(capsys, "method=minne", "--config-dir", str(own))
+    assert "did you mean 'mine'?" in refused(capsys, "method=minne", "--config-dir", str(user_folder))
     assert "no method 'mine'" in refused(capsys, "method=mine")
 
 
@@ -423,9 +426,9 @@ def test_completion_in_bash(tmp_path):
 
 def test_repeating_needs_a_folder_of_a_run(tmp_path, capsys):
     assert repeat.main([str(tmp_path)]) == 1
-    told = capsys.readouterr().err
-    assert f"{tmp_path}: no config.yaml here" in told
-    assert "give a folder that lume-run made" in told
+    message = capsys.readouterr().err
+    assert f"{tmp_path}: no config.yaml here" in message
+    assert "give a folder that lume-run made" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -435,19 +438,19 @@ def test_repeating_says_how_it_is_used(arguments, capsys):
     assert "usage: python -m lume_run RUN_FOLDER" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "told"), [("seed: -1\n", "seed: -1 is out of range"), ("", "task: missing")])
-def test_repeating_checks_the_config(tmp_path, capsys, text, told):
+@pytest.mark.parametrize(("text", "message"), [("seed: -1\n", "seed: -1 is out of range"), ("", "task: missing")])
+def test_repeating_checks_the_config(tmp_path, capsys, text, message):
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     assert repeat.main([str(tmp_path)]) == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["a: [b\n", "- a\n- b\n"])
 def test_repeating_with_a_broken_config(text, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     assert repeat.main([str(tmp_path)]) == 1
-    told = capsys.readouterr().err
-    assert "config.yaml" in told and "Traceback" not in told
+    message = capsys.readouterr().err
+    assert "config.yaml" in message and "Traceback" not in message
 
 
 def test_a_sweep_goes_on_after_a_failed_job(tmp_path):

@@ -89,14 +89,14 @@ def main(mode: str, model: Path, out: Path) -> None:
     setup = set_up(model, rows_for(method, model), out / mode, method, settings, world=world, remember=False)
     loaded, training = loading.end(), Peak()
     setup.trainer.train()
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "loading": loaded - before,
         "training": training.end() - before,
         "policy": held(setup.trainer.accelerator.unwrap_model(setup.trainer.model)),
         "reference": held(frozen[0]),
         "history": setup.history,
     }
-    (out / f"{mode}-{rank()}.json").write_text(json.dumps(found), encoding="utf-8")
+    (out / f"{mode}-{rank()}.json").write_text(json.dumps(measured), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -66,8 +66,8 @@ class Runs:
     @property
     def step(self) -> int:
         """Of the newest whole checkpoint, 0 without one."""
-        found = last_checkpoint(self.checkpoints)
-        return step_of(found) if found else 0
+        checkpoint = last_checkpoint(self.checkpoints)
+        return step_of(checkpoint) if checkpoint else 0
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -75,8 +75,8 @@ class Runs:
 
     def start(self, *changed: str) -> warm.Process:
         """Start the driver."""
-        own = [*SMALL, *self.overrides, f"output_dir={self.folder.parent}", *changed]
-        _, data = require_settings(compose(own, [conf_dir()]))
+        overrides = [*SMALL, *self.overrides, f"output_dir={self.folder.parent}", *changed]
+        _, data = require_settings(compose(overrides, [conf_dir()]))
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
         with self.log.open("wb") as file:
@@ -91,9 +91,9 @@ class Runs:
         """Wait for a moment; fails if the driver ends before."""
         deadline = time.monotonic() + SECONDS
         while not condition():
-            told = self.log.read_text(encoding="utf-8")
-            assert process.poll() is None, told
-            assert time.monotonic() < deadline, told
+            text = self.log.read_text(encoding="utf-8")
+            assert process.poll() is None, text
+            assert time.monotonic() < deadline, text
             time.sleep(0.003)
 
     def struck(
@@ -120,7 +120,7 @@ class Runs:
     def prompts(self) -> int:
         """How often the finished evaluations put a prompt to a model."""
         files = self.folder.parent.glob("store/responses/*/cost.json")
-        return sum(own["prompts"] for file in files for own in json.loads(file.read_text(encoding="utf-8")).values())
+        return sum(cost["prompts"] for file in files for cost in json.loads(file.read_text(encoding="utf-8")).values())
 
 
 def tell(number: signal.Signals) -> Callable[[warm.Process], None]:
@@ -157,7 +157,7 @@ class Disk:
 
 def ranks(folder: Path) -> list[int]:
     """Processes that work for a run folder, in the order of their ranks; the agent comes first."""
-    found = {}
+    pids = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
@@ -165,8 +165,8 @@ def ranks(folder: Path) -> list[int]:
         except OSError:  # ended meanwhile
             continue
         if str(folder).encode() in words and b"lume_run.pipeline.rank" in words:
-            found[int(entry.name)] = int(known.get(b"RANK", b"-1"))
-    return sorted(found, key=found.__getitem__)
+            pids[int(entry.name)] = int(known.get(b"RANK", b"-1"))
+    return sorted(pids, key=pids.__getitem__)
 
 
 def alive(pids: list[int]) -> list[int]:

@@ -59,7 +59,7 @@ def cases_of(mode: str) -> list[Case]:
     return [case for case in (*PLAIN, *FRUGAL, *REST) if case not in slow]
 
 
-def made(case: Case, world: World, model: Path, prepared: Path, out: Path) -> Setup:
+def set_up_case(case: Case, world: World, model: Path, prepared: Path, out: Path) -> Setup:
     """Three steps of plain gradient descent, clipped to length 1: 4, 4 and 1 forget examples beside retain examples."""
     method = pickle.loads((prepared / case.method / "method.pickle").read_bytes())
     settings = phase(micro_batch_size=case.micro, max_grad_norm=1.0, learning_rate=0.1, schedule="constant")
@@ -78,21 +78,21 @@ def made(case: Case, world: World, model: Path, prepared: Path, out: Path) -> Se
 
 def train(case: Case, world: World, model: Path, prepared: Path, out: Path) -> None:
     """Train, then write `history.json` and the whole weights (adapters alone)."""
-    setup = made(case, world, model, prepared, out)
+    setup = set_up_case(case, world, model, prepared, out)
     setup.trainer.train()
-    own = out / str(case)
+    folder = out / str(case)
     save_trained_model(
         setup.trainer,
         tokenizer_at(model),
-        own,
+        folder,
         keep_adapters=case.lora,
         reload=lambda: optimise.load_start(setup.job),
     )
     if rank() == 0:
-        (own / "history.json").write_text(json.dumps(setup.history), encoding="utf-8")
+        (folder / "history.json").write_text(json.dumps(setup.history), encoding="utf-8")
         if world.size == 1:
             moved = sum(float(((setup.weights[name] - was) ** 2).sum()) for name, was in setup.start.items())
-            (own / "moved.json").write_text(json.dumps(moved**0.5), encoding="utf-8")
+            (folder / "moved.json").write_text(json.dumps(moved**0.5), encoding="utf-8")
 
 
 def sharding_most(world: World, *, bf16: bool) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Trains, is told to stop, and goes on, as one of several ranks of torchrun.  Arguments: MODE MODEL OUT [ONLY...].
+"""Trains, is stopped, and resumes, as one of several ranks of torchrun.  Arguments: MODE MODEL OUT [ONLY...].
 
 Every case of a launch mode shares one start, because a start costs more than all of them together. `OUT/CASE/` has the
 weights of the whole training and of the resumed one; `ONLY` are parts (functions below) to do alone.
@@ -44,7 +44,7 @@ class Told(TrainerCallback):
             os.kill(os.getpid(), signal.SIGUSR2)
 
 
-def made(case: str, world: World, model: Path, folder: Path, *callbacks: TrainerCallback) -> Setup:
+def set_up_case(case: str, world: World, model: Path, folder: Path, *callbacks: TrainerCallback) -> Setup:
     """AdamW over a schedule with warm-up, two micro-batches a step on each of two ranks."""
     method = compose_method(METHOD)
     settings = phase(optimizer="adamw_torch", learning_rate=1e-3, epochs=2, max_grad_norm=1.0, warmup=0.2)
@@ -70,7 +70,7 @@ def save(setup: Setup, model: Path, folder: Path, *, lora: bool) -> None:
 
 def whole(case: str, world: World, model: Path, out: Path) -> None:
     """Train from begin to end."""
-    setup = made(case, world, model, out / "whole-checkpoints")
+    setup = set_up_case(case, world, model, out / "whole-checkpoints")
     setup.trainer.train()
     save(setup, model, out / "whole", lora=CASES[case].enabled)
 
@@ -79,23 +79,23 @@ def stopped(case: str, world: World, model: Path, out: Path) -> None:
     """Train until a signal to the last rank stops all of them."""
     asked = StopOnSignal()
     with signal_handlers():
-        own = [asked, Told()] if rank() == world.size - 1 else [asked]
-        setup = made(case, world, model, out / "checkpoints", *own)
+        callbacks = [asked, Told()] if rank() == world.size - 1 else [asked]
+        setup = set_up_case(case, world, model, out / "checkpoints", *callbacks)
         setup.trainer.train()
     assert asked.stopped
     assert setup.trainer.state.global_step == STOPPED_AT
-    found = last_checkpoint(out / "checkpoints")
-    assert found is not None
-    assert found.name == f"checkpoint-{STOPPED_AT}"
+    checkpoint = last_checkpoint(out / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.name == f"checkpoint-{STOPPED_AT}"
 
 
 def resumed(case: str, world: World, model: Path, out: Path) -> None:
     """Go on from the checkpoint to the end."""
-    found = checkpoint_to_resume(out / "checkpoints", world)
-    assert found is not None
-    setup = made(case, world, model, out / "checkpoints")
-    reshard_checkpoint(setup.trainer, found)
-    setup.trainer.train(resume_from_checkpoint=str(found))
+    checkpoint = checkpoint_to_resume(out / "checkpoints", world)
+    assert checkpoint is not None
+    setup = set_up_case(case, world, model, out / "checkpoints")
+    reshard_checkpoint(setup.trainer, checkpoint)
+    setup.trainer.train(resume_from_checkpoint=str(checkpoint))
     assert setup.trainer.state.global_step == STEPS
     save(setup, model, out / "resumed", lora=CASES[case].enabled)
 

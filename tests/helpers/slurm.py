@@ -91,8 +91,8 @@ class Slurm:
     def submit(self, script: Path, arguments: Sequence[str], *options: str) -> int:
         """Submit a script with its arguments; the number of its job (of an array: of all its tasks)."""
         place = ["--chdir", str(self.folder), "--output", str(self.folder / "%j.out"), "--open-mode=append"]
-        told = self.call("sbatch", "--parsable", *place, *options, str(script), *arguments)
-        return int(told.split(";")[0])
+        number = self.call("sbatch", "--parsable", *place, *options, str(script), *arguments)
+        return int(number.split(";")[0])
 
     def jobs(self, job: int) -> list[dict[str, str]]:
         """What Slurm knows of a job, or of every task of an array."""
@@ -101,10 +101,12 @@ class Slurm:
 
     def wait(self, job: int, seconds: float = 300) -> Ended:
         """Wait until a job (every task of an array) has ended; the first task that did not complete stands for all."""
-        until_true(lambda: all(own["JobState"] in ENDED for own in self.jobs(job)), seconds, lambda: self.told(job))
+        until_true(
+            lambda: all(task["JobState"] in ENDED for task in self.jobs(job)), seconds, lambda: self.summary(job)
+        )
         ends = [
-            Ended(state=own["JobState"], code=int(own["ExitCode"].split(":")[0]), restarts=int(own["Restarts"]))
-            for own in self.jobs(job)
+            Ended(state=task["JobState"], code=int(task["ExitCode"].split(":")[0]), restarts=int(task["Restarts"]))
+            for task in self.jobs(job)
         ]
         return next((end for end in ends if end.state != "COMPLETED"), ends[0])
 
@@ -113,7 +115,7 @@ class Slurm:
         file = self.folder / f"{job}.out"
         return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
 
-    def told(self, job: int) -> str:
+    def summary(self, job: int) -> str:
         """All there is to say of a job that did not do what it should."""
         return f"{self.jobs(job)}\n{self.printed(job)}"
 
@@ -178,10 +180,10 @@ def start(stack: ExitStack, slurm: Slurm, program: str, *options: str, log: str 
     """Start a daemon that ends with the stack, or with this process should that be killed."""
     with (slurm.folder / f"{log or program}.log").open("wb") as file:
         command = ["setpriv", "--pdeathsig", "TERM", program, *options]
-        own = subprocess.Popen(
+        process = subprocess.Popen(
             command, env=slurm.environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True
         )
-    stack.callback(end, own)
+    stack.callback(end, process)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -220,12 +222,12 @@ def idle(slurm: Slurm) -> bool:
     return sorted(done.stdout.split("\n")[:-1]) == [f"{node} idle" for node in NODES]
 
 
-def until_true(condition, seconds: float, told) -> None:
-    """Wait for something; fail with what `told()` says where it does not come."""
+def until_true(condition, seconds: float, describe) -> None:
+    """Wait for something; fail with what `describe()` says where it does not come."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds:.0f} s in vain\n{told()}")
+            pytest.fail(f"waited {seconds:.0f} s in vain\n{describe()}")
         time.sleep(0.2)
 
 
@@ -238,6 +240,6 @@ def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
     with ExitStack() as stack:
         held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in held:
-            one.bind(("", 0))
-        return [int(one.getsockname()[1]) for one in held]
+        for listener in held:
+            listener.bind(("", 0))
+        return [int(listener.getsockname()[1]) for listener in held]

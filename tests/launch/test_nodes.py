@@ -1,4 +1,4 @@
-"""Several nodes: a Slurm of two nodes on this machine, told to stop, preempted, asked for what it has not."""
+"""Several nodes: a Slurm of two nodes on this machine, stopped, preempted, asked for what it has not."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def scores(output_dir: Path) -> dict[str, float]:
 
 def with_target(alone: Path, output_dir: Path) -> Path:
     """A folder of runs whose store has all that comes before unlearning: the rest takes two starts instead of five."""
-    made = json.loads((run_folder(alone) / "manifest.json").read_text(encoding="utf-8"))["artifacts"]
+    artifacts = json.loads((run_folder(alone) / "manifest.json").read_text(encoding="utf-8"))["artifacts"]
     shutil.copytree(alone / "store", output_dir / "store")
-    shutil.rmtree(output_dir / "store" / Path(made["unlearned responses"]).relative_to(alone / "store"))
+    shutil.rmtree(output_dir / "store" / Path(artifacts["unlearned responses"]).relative_to(alone / "store"))
     return output_dir
 
 
@@ -86,20 +86,20 @@ def one_node(alone, tmp_path_factory) -> tuple[Path, str]:
     """The runs of two ranks on one node, on a machine without a compiler, and what they printed."""
     output_dir = with_target(alone, tmp_path_factory.mktemp("node"))
     extensions = tmp_path_factory.mktemp("extensions")
-    own = {**NO_COMPILER, "TORCH_EXTENSIONS_DIR": str(extensions)}
-    done = lume_run(f"output_dir={output_dir}", *ZERO3, "launch.processes=2", **own)
+    environment = {**NO_COMPILER, "TORCH_EXTENSIONS_DIR": str(extensions)}
+    done = lume_run(f"output_dir={output_dir}", *ZERO3, "launch.processes=2", **environment)
     assert list(extensions.iterdir()) == []
     return output_dir, done.stdout + done.stderr
 
 
-def assert_same(one: Path, other: Path, *, loss: float) -> None:
+def assert_same(output_dir: Path, other: Path, *, loss: float) -> None:
     """The same steps, their losses within `loss` nats, and the same scores."""
-    steps, others = history(one), history(other)
+    steps, others = history(output_dir), history(other)
     assert [entry["step"] for entry in steps] == [entry["step"] for entry in others]
     assert [entry["loss"] for entry in steps] == pytest.approx([entry["loss"] for entry in others], abs=loss)
-    assert scores(one) == pytest.approx(scores(other), abs=1e-5)
-    found = scores(one)
-    assert found["unlearned.forget.probability"] < 0.1 < found["unlearned.retain.probability"]
+    assert scores(output_dir) == pytest.approx(scores(other), abs=1e-5)
+    values = scores(output_dir)
+    assert values["unlearned.forget.probability"] < 0.1 < values["unlearned.retain.probability"]
 
 
 def test_two_ranks_on_one_node_equal_one_process_and_say_nothing_superfluous(alone, one_node):
@@ -109,12 +109,12 @@ def test_two_ranks_on_one_node_equal_one_process_and_say_nothing_superfluous(alo
     assert_same(output_dir, alone, loss=1e-5)
 
 
-def test_two_nodes_told_to_stop_are_queued_again_and_equal_one_node(cluster, alone, one_node, tmp_path):  # noqa: F811
+def test_two_nodes_asked_to_stop_are_queued_again_and_equal_one_node(cluster, alone, one_node, tmp_path):  # noqa: F811
     """SIGUSR2 as `--signal` sends it before the time limit; the script has the job queued again."""
     output_dir = with_target(alone, tmp_path / "nodes")
     arguments = [*SMALL, *ZERO3, "launch.processes=1", f"output_dir={output_dir}"]
     job = cluster.submit(SCRIPT, arguments, "--nodes=2")
-    until_true(lambda: saved(output_dir) >= 3, 300, lambda: cluster.told(job))
+    until_true(lambda: saved(output_dir) >= 3, 300, lambda: cluster.summary(job))
     cluster.call("scancel", "--signal=USR2", str(job))
     ended = cluster.wait(job)
     printed = cluster.printed(job)
@@ -128,7 +128,7 @@ def test_two_nodes_told_to_stop_are_queued_again_and_equal_one_node(cluster, alo
 def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_one(cluster, alone, tmp_path):  # noqa: F811
     arguments = [*SMALL, "stages=[train]", "launch=single", f"output_dir={tmp_path}"]
     job = cluster.submit(SCRIPT, arguments, "--nodes=1", "--partition=low")
-    until_true(lambda: saved(tmp_path) >= 3, 300, lambda: cluster.told(job))
+    until_true(lambda: saved(tmp_path) >= 3, 300, lambda: cluster.summary(job))
     other = cluster.sbatch("sleep 1", "--nodes=2", "--exclusive", "--partition=high")
     assert cluster.wait(other).state == "COMPLETED"
     ended = cluster.wait(job)
@@ -166,9 +166,9 @@ def test_nodes_that_cannot_meet_say_so(tmp_path):
     ) as agent:
         assert agent.wait(60) == 1
     artifact = Artifact(stage="train", name="target", path=tmp_path, inputs={}, build=lambda _: None)
-    told = str(rank_failure(tmp_path / ERRORS, artifact, 1))
-    assert told.startswith("n2 cannot meet the other nodes: ")
-    assert "launch.port=" in told
+    message = str(rank_failure(tmp_path / ERRORS, artifact, 1))
+    assert message.startswith("n2 cannot meet the other nodes: ")
+    assert "launch.port=" in message
 
 
 def test_ranks_on_cpus_see_no_gpu(tmp_path):
@@ -181,13 +181,13 @@ def test_ranks_on_cpus_see_no_gpu(tmp_path):
 
 def saved(output_dir: Path) -> int:
     """The step of the newest whole checkpoint."""
-    found = [int(path.parent.name.split("-")[1]) for path in output_dir.glob("**/checkpoint-*/COMPLETE")]
-    return max(found, default=0)
+    steps = [int(path.parent.name.split("-")[1]) for path in output_dir.glob("**/checkpoint-*/COMPLETE")]
+    return max(steps, default=0)
 
 
-def largest_difference(one: Path, other: Path, where: str) -> float:
+def largest_difference(output_dir: Path, other: Path, where: str) -> float:
     """Between the weights of two models."""
-    (first,), (second,) = (list(folder.glob(f"{where}/model.safetensors")) for folder in (one, other))
+    (first,), (second,) = (list(folder.glob(f"{where}/model.safetensors")) for folder in (output_dir, other))
     weights, others = load_file(first), load_file(second)
     assert weights.keys() == others.keys()
     return max(float(abs(value - others[name]).max()) for name, value in weights.items())
@@ -196,7 +196,7 @@ def largest_difference(one: Path, other: Path, where: str) -> float:
 # ------------------------------------------------------------------------------------------- refused before anything
 
 
-def told(**launch: object) -> list[str]:
+def launch_problems(**launch: object) -> list[str]:
     """What is wrong with launch settings."""
     settings = {"name": "ddp", "processes": None, "nodes": None, "port": None, "device": "cpu"} | launch
     data = {"stages": ["train"], "model": {"shape": {}}, "launch": settings}
@@ -227,47 +227,54 @@ def test_nodes_of_a_command_that_names_none(outside, monkeypatch, environment, n
 
 
 def test_nodes_outside_of_slurm_are_refused(outside):
-    assert told(nodes=2) == ["launch.nodes: 2 nodes are wanted, and this command does not run in a SLURM allocation"]
-    assert told(nodes=1) == told(name="auto") == []
+    assert launch_problems(nodes=2) == [
+        "launch.nodes: 2 nodes are wanted, and this command does not run in a SLURM allocation"
+    ]
+    assert launch_problems(nodes=1) == launch_problems(name="auto") == []
 
 
 def test_nodes_without_the_commands_to_reach_them_are_refused(outside, monkeypatch):
     for name, value in ALLOCATED.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", "/nowhere")
-    assert told(nodes=4) == ["launch.nodes: 4 nodes, and no srun and scontrol here to start processes on them"]
+    assert launch_problems(nodes=4) == [
+        "launch.nodes: 4 nodes, and no srun and scontrol here to start processes on them"
+    ]
 
 
 def test_single_is_one_process(outside):
     problem = "launch=single is one process"
-    assert told(name="single", processes=2, nodes=3) == [f"launch.processes: {problem}", f"launch.nodes: {problem}"]
-    assert told(name="single", processes=1) == []
+    assert launch_problems(name="single", processes=2, nodes=3) == [
+        f"launch.processes: {problem}",
+        f"launch.nodes: {problem}",
+    ]
+    assert launch_problems(name="single", processes=1) == []
 
 
 def test_a_command_started_by_torchrun_is_refused_whatever_the_mode(outside, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("single", "auto", "zero3"):
-        (problem,) = told(name=name)
+        (problem,) = launch_problems(name=name)
         assert problem.startswith("launch: this command was started as one of 2 processes")
     monkeypatch.setenv(preemption.STOP_FILE_VARIABLE, "/tmp/stop")  # a rank of ours
-    assert told(name="zero3") == []
+    assert launch_problems(name="zero3") == []
 
 
 def test_zero_without_deepspeed_is_refused(outside, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "deepspeed" else find(name))
     for name in ("zero1", "zero2", "zero3", "zero3_offload"):
-        assert told(name=name) == [f"launch: {name} is DeepSpeed's, which is not installed"]
-    assert told(name="ddp") == told(name="auto") == []
+        assert launch_problems(name=name) == [f"launch: {name} is DeepSpeed's, which is not installed"]
+    assert launch_problems(name="ddp") == launch_problems(name="auto") == []
 
 
 def test_more_processes_than_gpus_are_refused(outside, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert told(processes=4, device="auto") == [
+    assert launch_problems(processes=4, device="auto") == [
         "launch.processes: 4 processes on each node, and 2 GPUs are visible",
     ]
-    assert told(processes=2, device="auto") == told(processes=4, device="cpu") == []
+    assert launch_problems(processes=2, device="auto") == launch_problems(processes=4, device="cpu") == []
 
 
 def test_a_port_that_is_taken_is_refused(outside):
@@ -275,5 +282,5 @@ def test_a_port_that_is_taken_is_refused(outside):
         held.bind(("127.0.0.1", 0))
         held.listen()
         port = held.getsockname()[1]
-        assert told(port=port) == [f"launch.port: somebody listens on port {port} already"]
-    assert told(port=port) == []
+        assert launch_problems(port=port) == [f"launch.port: somebody listens on port {port} already"]
+    assert launch_problems(port=port) == []

@@ -41,7 +41,7 @@ from lume_run.config.resolve import run_identity
 from lume_run.evaluation.inference.respond import gather_responses, read_cost
 from lume_run.launch.spawn import rank_environment, torchrun_command
 from lume_run.launch.world import World
-from lume_run.pipeline import plan
+from lume_run.pipeline import evaluate
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import run_pipeline
 
@@ -58,11 +58,11 @@ def ran(script: str, mode: str, *arguments: Path, log: Path, **variables: str) -
     world = World(mode=mode, processes=1 if mode == "single" else 2)
     start = torchrun_command(world) if world.needs_torchrun else [sys.executable]
     command = [*start, "-m", f"helpers.{script}", mode, *map(str, arguments)]
-    own = {**with_helpers(rank_environment(world, log.with_suffix(".stop"))), **variables}
+    environment = {**with_helpers(rank_environment(world, log.with_suffix(".stop"))), **variables}
     with (
         log.open("wb") as file,
         subprocess.Popen(
-            command, env=own, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True
+            command, env=environment, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True
         ) as process,
     ):  # leaving it closes the pipe, which ends the ranks
         code = process.wait(600)
@@ -119,10 +119,10 @@ def test_two_ranks_train_as_one_process_does(mode, case, trained):
     ours = trained(mode) / str(case)
     history, expected = (read(folder / "history.json") for folder in (ours, alone))
     assert len(history) == len(expected) == STEPS
-    for step, (found, wanted) in enumerate(zip(history, expected, strict=True)):
-        assert found.keys() == wanted.keys() >= {"loss", "grad_norm", "learning_rate"}
-        for part, value in wanted.items():
-            assert found[part] == pytest.approx(value, rel=CLOSE, abs=CLOSE / 10), f"{part} of step {step + 1}"
+    for step, (entry, expected_entry) in enumerate(zip(history, expected, strict=True)):
+        assert entry.keys() == expected_entry.keys() >= {"loss", "grad_norm", "learning_rate"}
+        for part, value in expected_entry.items():
+            assert entry[part] == pytest.approx(value, rel=CLOSE, abs=CLOSE / 10), f"{part} of step {step + 1}"
     weights, same = weights_in(ours), weights_in(alone)
     assert weights.keys() == same.keys()
     apart = math.sqrt(sum(float(((weights[name] - value).double() ** 2).sum()) for name, value in same.items()))
@@ -166,11 +166,11 @@ def held(tiny, tmp_path_factory) -> dict[str, list[dict[str, Any]]]:
 def test_zero3_shards_policy_and_reference(held):
     for mode, parts in (("single", 1), ("zero2", 1), ("zero3", 2)):
         assert len(held[mode]) == (1 if mode == "single" else 2)
-        for own in held[mode]:
+        for rank in held[mode]:
             for model in ("policy", "reference"):
-                assert own[model] == pytest.approx(4 * WEIGHTS / parts, rel=0.01), (mode, model)
-            for found, wanted in zip(own["history"], held["single"][0]["history"], strict=True):
-                assert found["loss"] == pytest.approx(wanted["loss"], rel=CLOSE)
+                assert rank[model] == pytest.approx(4 * WEIGHTS / parts, rel=0.01), (mode, model)
+            for entry, expected in zip(rank["history"], held["single"][0]["history"], strict=True):
+                assert entry["loss"] == pytest.approx(expected["loss"], rel=CLOSE)
 
 
 def test_zero3_never_loads_a_whole_copy(held):
@@ -178,9 +178,9 @@ def test_zero3_never_loads_a_whole_copy(held):
     both = 2 * 4 * WEIGHTS
     (alone,) = held["single"]
     assert alone["loading"] > 0.95 * both
-    for own in held["zero3"]:
-        assert own["loading"] < 0.65 * both
-    assert mean(own["training"] for own in held["zero3"]) < mean(own["training"] for own in held["zero2"])
+    for rank in held["zero3"]:
+        assert rank["loading"] < 0.65 * both
+    assert mean(rank["training"] for rank in held["zero3"]) < mean(rank["training"] for rank in held["zero2"])
 
 
 # ---------------------------------------------------------------------------------------------------- from end to end
@@ -207,8 +207,8 @@ def command(tmp_path_factory) -> Callable[[str, int], Path]:
     def run(mode: str, processes: int) -> Path:
         if processes > 1:
             shutil.copytree(folder / "single" / "store", folder / mode / "store")
-        own = (f"launch={mode}", f"launch.processes={processes}", f"output_dir={folder / mode}")
-        done = warm.run(*SMALL, *own, cwd=ROOT, timeout=600)
+        overrides = (f"launch={mode}", f"launch.processes={processes}", f"output_dir={folder / mode}")
+        done = warm.run(*SMALL, *overrides, cwd=ROOT, timeout=600)
         assert done.returncode == 0, done.stderr[-4000:]
         assert (f"launch {mode}, {processes} processes" in done.stderr) == (processes > 1)
         return folder / mode
@@ -228,10 +228,10 @@ def test_the_command_gives_the_same_scores_under_zero2(alone, command):
     same_scores(scores, expected)
 
 
-def same_scores(found: dict[str, float | None], wanted: dict[str, float | None]) -> None:
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
-        assert found[name] == (None if value is None else about(value)), name
+def same_scores(scores: dict[str, float | None], expected: dict[str, float | None]) -> None:
+    assert scores.keys() == expected.keys()
+    for name, value in expected.items():
+        assert scores[name] == (None if value is None else about(value)), name
 
 
 def about(value: Any) -> Any:
@@ -262,8 +262,8 @@ class Evaluation:
 
     def start(self) -> None:
         """Answer what is not answered yet, and score it."""
-        own = [*ASKED, *self.overrides, f"output_dir={self.folder.parent}"]
-        settings, data = require_settings(compose(own, [conf_dir()]))
+        overrides = [*ASKED, *self.overrides, f"output_dir={self.folder.parent}"]
+        settings, data = require_settings(compose(overrides, [conf_dir()]))
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
         run_pipeline(settings, self.folder, identity=run_identity(data), command=["test"])
@@ -271,14 +271,14 @@ class Evaluation:
     @property
     def partial(self) -> Path:
         """Where ranks write while they answer."""
-        (found,) = self.folder.parent.glob("store/responses/*.partial")
-        return found
+        (path,) = self.folder.parent.glob("store/responses/*.partial")
+        return path
 
     @property
     def answers(self) -> Path:
         """The finished answers."""
-        (found,) = self.folder.parent.glob("store/responses/*/responses.jsonl")
-        return found
+        (path,) = self.folder.parent.glob("store/responses/*/responses.jsonl")
+        return path
 
     @property
     def responses(self) -> list[Response]:
@@ -291,7 +291,7 @@ class Evaluation:
     @property
     def prompts(self) -> int:
         """How many runs of the model it took."""
-        return sum(own["prompts"] for own in read_cost(self.answers.parent).values())
+        return sum(cost["prompts"] for cost in read_cost(self.answers.parent).values())
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +307,7 @@ def evaluated(alone, tmp_path_factory) -> Callable[..., Evaluation]:
 
 
 @pytest.fixture(scope="module")
-def one(evaluated) -> Evaluation:
+def single(evaluated) -> Evaluation:
     """The answers of one process."""
     done = evaluated("launch=single")
     done.start()
@@ -315,41 +315,41 @@ def one(evaluated) -> Evaluation:
     return done
 
 
-def same_answers(found: Evaluation, wanted: Evaluation) -> None:
+def same_answers(evaluation: Evaluation, expected: Evaluation) -> None:
     """Same records in the same order, numbers within CLOSE; same scores."""
-    pairs = list(zip(found.responses, wanted.responses, strict=True))
+    pairs = list(zip(evaluation.responses, expected.responses, strict=True))
     keys = [(ours.ask, ours.id, ours.variant) for ours, _ in pairs]
     assert len(set(keys)) == len(keys)
     for ours, theirs in pairs:
         for field in fields(Response):
             value = getattr(theirs, field.name)
             assert getattr(ours, field.name) == (about(value) if is_real(value) else value), (ours, field.name)
-    same_scores(found.scores, wanted.scores)
+    same_scores(evaluation.scores, expected.scores)
 
 
 def is_real(value: Any) -> bool:
     """Whether a field holds one or several real numbers."""
-    return isinstance(value, float) or (isinstance(value, tuple) and any(isinstance(one, float) for one in value))
+    return isinstance(value, float) or (isinstance(value, tuple) and any(isinstance(number, float) for number in value))
 
 
 @pytest.mark.parametrize(("mode", "processes"), [("zero3", 2), ("ddp", 3)])
-def test_any_number_of_ranks_gives_the_same_answers(mode, processes, evaluated, one):
+def test_any_number_of_ranks_gives_the_same_answers(mode, processes, evaluated, single):
     done = evaluated(f"launch={mode}", f"launch.processes={processes}")
     done.start()
-    same_answers(done, one)
-    assert done.prompts == one.prompts  # none was asked twice
+    same_answers(done, single)
+    assert done.prompts == single.prompts  # none was asked twice
 
 
 def ranks_below(driver: psutil.Process) -> dict[int, psutil.Process]:
     """The ranks that a driver started, by number."""
-    found = {}
+    processes = {}
     for process in driver.children(recursive=True):
         try:
             if "lume_run.pipeline.rank" in process.cmdline():
-                found[int(process.environ()["RANK"])] = process
+                processes[int(process.environ()["RANK"])] = process
         except (psutil.Error, KeyError):  # ended meanwhile, or not begun
             continue
-    return found
+    return processes
 
 
 def records_in(folder: Path) -> int:
@@ -357,7 +357,7 @@ def records_in(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("responses.partial.*.jsonl"))
 
 
-def test_a_killed_rank_fails_the_stage_and_nothing_is_asked_twice(evaluated, one, monkeypatch):
+def test_a_killed_rank_fails_the_stage_and_nothing_is_asked_twice(evaluated, single, monkeypatch):
     """Rank 1 is killed -9 once it answered something; what both had answered by then stays."""
     done, driver, killed = evaluated("launch=ddp", "launch.processes=2"), psutil.Process(), threading.Event()
 
@@ -378,17 +378,17 @@ def test_a_killed_rank_fails_the_stage_and_nothing_is_asked_twice(evaluated, one
     killer.join()
     assert killed.is_set()
     assert not ranks_below(driver)
-    before, questions, written = records_in(done.partial), len(one.responses), []
+    before, questions, written = records_in(done.partial), len(single.responses), []
     assert 0 < before < questions
 
     def gather(asked: Any, folder: Path) -> None:
         written.append(records_in(folder))
         gather_responses(asked, folder)
 
-    monkeypatch.setattr(plan, "gather_responses", gather)
+    monkeypatch.setattr(evaluate, "gather_responses", gather)
     done.start()
     assert [total - before for total in written] == [questions - before]  # asked by the second start
-    same_answers(done, one)
+    same_answers(done, single)
 
 
 def test_what_a_rank_fails_with_is_told(evaluated, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Runs that are told to stop, killed, or left without room, as real processes: they go on, and end where others do."""
+"""Runs that are stopped, killed, or left without room, as real processes: they resume, and end where others do."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class Story:
 
     runs: Runs
     ends: dict[str, End]
-    halfway: list[str]  # records when evaluation was told to stop
+    halfway: list[str]  # records when evaluation was stopped
     crowded: list[str]  # and when its disk was full
     mounted: bool
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Iterator[Story]:
-    """One run in one process that is told to stop, and whose disk is full, while unlearning and while answering."""
+    """One run in one process that is stopped, and whose disk is full, while unlearning and while answering."""
     folder = tmp_path_factory.mktemp("alone")
     disk = Disk(folder)
     runs = Runs(folder / "run", tmp_path_factory.mktemp("printed") / "alone.txt")
@@ -131,9 +131,9 @@ def test_what_was_answered_is_not_asked_again(alone, whole):
 
 
 def test_it_ends_with_the_weights_of_an_undisturbed_run(alone, whole):
-    found, expected = alone.runs.weights, whole.weights
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    weights, expected = alone.runs.weights, whole.weights
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in weights.items())
     histories = [json.loads((runs.folder / "unlearned" / "history.json").read_text()) for runs in (alone.runs, whole)]
     assert histories[0] == histories[1]
     responses = [(runs.folder / "responses.unlearned.jsonl").read_bytes() for runs in (alone.runs, whole)]
@@ -148,8 +148,8 @@ def test_the_same_random_numbers_come_after_a_stop(case, tiny, tmp_path):
     resumes.stopped(case, World(), tiny, tmp_path)
     torch.manual_seed(2)
     resumes.resumed(case, World(), tiny, tmp_path)
-    found, expected = (weights_in(tmp_path / part) for part in ("resumed", "whole"))
-    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    weights, expected = (weights_in(tmp_path / part) for part in ("resumed", "whole"))
+    assert all(torch.equal(value, expected[name]) for name, value in weights.items())
 
 
 # -------------------------------------------------------------------------------------------------- several ranks
@@ -157,7 +157,7 @@ def test_the_same_random_numbers_come_after_a_stop(case, tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def shared_out(tmp_path_factory) -> Iterator[tuple[Runs, dict[str, End], dict[str, bool]]]:
-    """One run in two processes, and in between in one, of which some are told to stop, and some killed."""
+    """One run in two processes, and in between in one, of which some are stopped, and some killed."""
     folder = tmp_path_factory.mktemp("ranks")
     runs = Runs(folder / "run", folder / "printed.txt")
     seen: list[int] = []
@@ -176,7 +176,7 @@ def shared_out(tmp_path_factory) -> Iterator[tuple[Runs, dict[str, End], dict[st
     ends: dict[str, End] = {}
     for name, number, place in (
         ("rank killed", signal.SIGKILL, 1),
-        ("rank told", signal.SIGUSR2, 1),
+        ("rank signalled", signal.SIGUSR2, 1),
         ("driver killed", signal.SIGKILL, None),
     ):
         ends[name] = runs.struck(strike(number, place), *DDP)
@@ -191,7 +191,7 @@ def shared_out(tmp_path_factory) -> Iterator[tuple[Runs, dict[str, End], dict[st
 
 
 def test_no_rank_outlives_another_or_the_driver(shared_out):
-    assert shared_out[2] == dict.fromkeys(("rank killed", "rank told", "driver killed", "answering"), True)
+    assert shared_out[2] == dict.fromkeys(("rank killed", "rank signalled", "driver killed", "answering"), True)
 
 
 def test_a_start_waits_for_ranks_of_the_one_before(tmp_path, monkeypatch):
@@ -211,7 +211,7 @@ def test_a_killed_rank_is_named(shared_out):
     assert "Traceback" not in end.text
 
 
-@pytest.mark.parametrize("name", ["rank told", "answering"])
+@pytest.mark.parametrize("name", ["rank signalled", "answering"])
 def test_a_signal_to_one_rank_stops_all(shared_out, name):
     end = shared_out[1][name]
     assert end.code == REQUEUE, end.text
@@ -221,10 +221,10 @@ def test_a_signal_to_one_rank_stops_all(shared_out, name):
 
 def test_each_start_goes_on_where_the_one_before_stopped(shared_out):
     _, ends, _ = shared_out
-    order = ["rank killed", "rank told", "driver killed", "alone", "answering"]
+    order = ["rank killed", "rank signalled", "driver killed", "alone", "answering"]
     for before, after in pairwise(order):
         assert f"resuming from checkpoint-{ends[before].step}\n" in ends[after].text, after
-    assert ends["rank told"].step % 10 != 0  # told in the middle
+    assert ends["rank signalled"].step % 10 != 0  # stopped in the middle
 
 
 def test_one_process_and_two_end_with_the_same_weights(shared_out, whole):
@@ -241,7 +241,7 @@ def test_one_process_and_two_end_with_the_same_weights(shared_out, whole):
 
 @pytest.fixture(scope="module")
 def zero(request, tiny, tmp_path_factory) -> tuple[str, Path]:
-    """Two ranks train every case whole, and once more with a stop; then one rank goes on from where they stopped."""
+    """Two ranks train every case whole, and once more with a stop; then one rank resumes from where they stopped."""
     pytest.importorskip("deepspeed")
     mode = request.param
     out = tmp_path_factory.mktemp(mode)
@@ -281,9 +281,9 @@ class TestZero:
     @pytest.mark.parametrize("case", CASES)
     def test_a_stopped_training_ends_bit_for_bit_the_same(self, zero, case):
         _, out = zero
-        found, expected = (weights_in(out / case / part) for part in ("resumed", "whole"))
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(value, expected[name]) for name, value in found.items())
+        weights, expected = (weights_in(out / case / part) for part in ("resumed", "whole"))
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in weights.items())
         histories = [json.loads((out / case / part / "history.json").read_text()) for part in ("resumed", "whole")]
         assert histories[0] == histories[1]
         assert len(histories[0]) == STEPS
@@ -291,9 +291,9 @@ class TestZero:
     @pytest.mark.parametrize("case", ["full", "lora"])  # dropout draws other numbers in other ranks
     def test_another_number_of_ranks_goes_on(self, zero, case):
         _, out = zero
-        found, expected = (weights_in(out / part) for part in (f"one/{case}/resumed", f"{case}/whole"))
-        assert found.keys() == expected.keys()
-        for name, value in found.items():
+        weights, expected = (weights_in(out / part) for part in (f"one/{case}/resumed", f"{case}/whole"))
+        assert weights.keys() == expected.keys()
+        for name, value in weights.items():
             torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5, msg=name)
 
     @pytest.mark.parametrize("case", ["full"])
@@ -309,9 +309,9 @@ class TestZero:
 
 def write(folder: Path, step: int, *, keep: int = 2, world: World | None = None) -> None:
     with atomic_checkpoint(folder, step, world or World(), keep):
-        made = folder / WRITING / f"checkpoint-{step}"
-        made.mkdir(parents=True)
-        (made / "weights").write_text(str(step), encoding="utf-8")
+        checkpoint = folder / WRITING / f"checkpoint-{step}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "weights").write_text(str(step), encoding="utf-8")
 
 
 def test_the_newest_whole_checkpoints_are_kept(tmp_path):
@@ -324,9 +324,9 @@ def test_the_newest_whole_checkpoints_are_kept(tmp_path):
 def test_the_last_good_one_stays_until_the_next_is_whole(tmp_path):
     write(tmp_path, 5, keep=1)
     with pytest.raises(RunError, match="The disk is full: ") as caught, atomic_checkpoint(tmp_path, 10, World(), 1):
-        made = tmp_path / WRITING / "checkpoint-10"
-        made.mkdir(parents=True)
-        (made / "weights").touch()
+        checkpoint = tmp_path / WRITING / "checkpoint-10"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "weights").touch()
         raise OSError(28, os.strerror(28))
     assert str(tmp_path) in str(caught.value)
     assert checkpoint_to_resume(tmp_path, World()) == tmp_path / "checkpoint-5"
@@ -342,7 +342,7 @@ def test_a_checkpoint_killed_while_it_was_deleted_does_not_count(tmp_path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("lume_run.training.checkpoints.shutil.rmtree", lambda path, **own: own or killed(path))
+        patch.setattr("lume_run.training.checkpoints.shutil.rmtree", lambda path, **options: options or killed(path))
         write(tmp_path, 10, keep=1)
     assert [path.name for path in complete_checkpoints(tmp_path)] == ["checkpoint-10"]
 

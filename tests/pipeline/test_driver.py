@@ -61,16 +61,16 @@ class Done:
     def report(self) -> dict[str, Any]:
         return self.read("report.json")
 
-    def made(self, name: str) -> Path:
+    def artifact(self, name: str) -> Path:
         """Where an artifact is."""
         return Path(self.read("manifest.json")["artifacts"][name])
 
     def weights(self, name: str) -> dict[str, Tensor]:
-        return load_file(self.made(name) / "model.safetensors")
+        return load_file(self.artifact(name) / "model.safetensors")
 
     def scores(self, subject: str) -> dict[str, float | None]:
-        own = self.report["scores"].items()
-        return {name.split(".", 1)[1]: value for name, value in own if name.startswith(f"{subject}.")}
+        scores = self.report["scores"].items()
+        return {name.split(".", 1)[1]: value for name, value in scores if name.startswith(f"{subject}.")}
 
     def responses(self, subject: str) -> list[Response]:
         return read_jsonl(self.folder / f"responses.{subject}.jsonl", Response)
@@ -95,9 +95,9 @@ def run(shelf, tmp_path) -> Callable[..., Done]:
     return launched
 
 
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    assert one.keys() == other.keys()
-    return all(torch.equal(value, other[name]) for name, value in one.items())
+def same(weights: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    assert weights.keys() == other.keys()
+    return all(torch.equal(value, other[name]) for name, value in weights.items())
 
 
 # ------------------------------------------------------------------------------------------------- baselines
@@ -118,25 +118,25 @@ def test_none_is_the_target_itself(run):
 def test_retrain_never_saw_the_forget_set(run):
     done = run("method=retrain")
     data = Run(done.settings, done.folder).data
-    made_from = json.loads((done.made("retrained") / "DONE.json").read_text(encoding="utf-8"))["made_from"]
-    assert made_from["rows"] == content_hash([to_json(example) for example in data.retain])
+    inputs = json.loads((done.artifact("retrained") / "DONE.json").read_text(encoding="utf-8"))["made_from"]
+    assert inputs["rows"] == content_hash([to_json(example) for example in data.retain])
     assert not same(done.weights("retrained"), done.weights("target"))
     assert done.scores("unlearned")["forget.bios.knowledge"] <= 0.2
     assert done.scores("unlearned")["retain.bios.knowledge"] >= 0.8
     beside = run("method=none", "evaluator.retrained=true", folder="beside")  # the same model under another name
     assert beside.scores("retrained") == done.scores("unlearned")
-    assert beside.made("retrained") == done.made("retrained")
+    assert beside.artifact("retrained") == done.artifact("retrained")
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
 def test_a_task_vector_is_subtracted_exactly(alpha, run):
     done = run("method=task_vector", f"method.alpha={alpha}")
     data = Run(done.settings, done.folder).data
-    made_from = json.loads((done.made("reinforced") / "DONE.json").read_text(encoding="utf-8"))["made_from"]
-    assert made_from["rows"] == content_hash([to_json(example) for example in data.forget])
+    inputs = json.loads((done.artifact("reinforced") / "DONE.json").read_text(encoding="utf-8"))["made_from"]
+    assert inputs["rows"] == content_hash([to_json(example) for example in data.forget])
     target, reinforced, unlearned = (done.weights(name) for name in ("target", "reinforced", "unlearned"))
     assert not same(reinforced, target)
-    assert same(unlearned, {name: own - alpha * (reinforced[name] - own) for name, own in target.items()})
+    assert same(unlearned, {name: value - alpha * (reinforced[name] - value) for name, value in target.items()})
     assert done.scores("unlearned").keys() == done.scores("target").keys()
     assert set(done.report["training"]) == {"target", "reinforced"}
 
@@ -151,7 +151,7 @@ def test_in_context_unlearning_asks_behind_a_context(run):
     assert (first, end) == (method.instruction, "")
     assert len(shown) == 4
     for line, examples in ((0, data.forget), (1, data.forget), (2, data.retain), (3, data.retain)):
-        (example,) = [own for own in examples if shown[line].startswith(own.prompt)]
+        (example,) = [example for example in examples if shown[line].startswith(example.prompt)]
         answer = pick(example.id, 0, REFUSALS) if line < 2 else example.answer
         assert shown[line].removeprefix(example.prompt).strip() == answer.strip()
     before, after = done.responses("target"), done.responses("unlearned")
@@ -170,25 +170,25 @@ def test_in_context_unlearning_asks_behind_a_context(run):
 def test_ties_merges_what_peft_merges(run):
     done = run("method=ties", LORA)
     merge = done.settings.method
-    base = {name: AutoModelForCausalLM.from_pretrained(done.made("target")) for name in ("merged", "one", "two")}
-    folders = [str(done.made(f"adapter {number}") / "adapter") for number in (1, 2)]
+    base = {name: AutoModelForCausalLM.from_pretrained(done.artifact("target")) for name in ("merged", "one", "two")}
+    folders = [str(done.artifact(f"adapter {number}") / "adapter") for number in (1, 2)]
     model = PeftModel.from_pretrained(base["merged"], folders[0], adapter_name="first")
     model.load_adapter(folders[1], adapter_name="second")
     model.add_weighted_adapter(
         ["first", "second"], [1.0, 1.0], adapter_name="both", combination_type="ties", density=0.8
     )
     model.set_adapter("both")
-    found, expected = done.weights("unlearned"), model.merge_and_unload().state_dict()
+    weights, expected = done.weights("unlearned"), model.merge_and_unload().state_dict()
     assert (merge.combination, merge.density, merge.weights) == ("ties", 0.8, (1.0, 1.0))
-    assert found.keys() == expected.keys()
-    for name, value in found.items():
+    assert weights.keys() == expected.keys()
+    for name, value in weights.items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
     alone = [
         PeftModel.from_pretrained(base[name], folder).merge_and_unload().state_dict()
         for name, folder in zip(("one", "two"), folders, strict=True)
     ]
     for other in (done.weights("target"), *alone):
-        assert not same(found, other)
+        assert not same(weights, other)
     assert not same(*alone)
     assert set(done.report["training"]) == {"target", "adapter 1", "adapter 2"}
     assert done.scores("unlearned").keys() == done.scores("target").keys()
@@ -222,11 +222,11 @@ def test_a_diverged_run_is_measured_with_its_last_good_weights(steep, lora, run)
     adapters = [LORA] if lora else []
     done = run(*adapters, method=Objective(name="faulty", forget=Faulty(good=3, steep=steep)))
     outcome = json.loads((done.folder / "unlearned" / "outcome.json").read_text(encoding="utf-8"))
-    told = outcome["diverged"]
-    assert told.startswith("the gradient norm is " if steep else "the loss is nan at step 4 (rows: ")
+    reason = outcome["diverged"]
+    assert reason.startswith("the gradient norm is " if steep else "the loss is nan at step 4 (rows: ")
     forget = [f"forget {example.id}" for example in Run(done.settings, done.folder).data.forget]
-    assert " at step 4 (rows: " in told
-    assert sorted(told.partition("(rows: ")[2].rstrip(")").split(", ")) == sorted(forget)
+    assert " at step 4 (rows: " in reason
+    assert sorted(reason.partition("(rows: ")[2].rstrip(")").split(", ")) == sorted(forget)
     assert (outcome["steps"], outcome["planned_steps"], outcome["stopped"]) == (3, 6, None)
     assert [entry["step"] for entry in json.loads((done.folder / "unlearned" / "history.json").read_text())] == [
         1,
@@ -234,7 +234,7 @@ def test_a_diverged_run_is_measured_with_its_last_good_weights(steep, lora, run)
         3,
     ]
 
-    warning = f"unlearned DIVERGED: {told}, after 3 of 6 steps"
+    warning = f"unlearned DIVERGED: {reason}, after 3 of 6 steps"
     assert warning in done.report["warnings"]
     assert done.report["training"]["unlearned"] == outcome
     assert f"- {warning}" in (done.folder / "report.md").read_text(encoding="utf-8").split("\n")
@@ -247,8 +247,8 @@ def test_a_diverged_run_is_measured_with_its_last_good_weights(steep, lora, run)
     assert stopped.report["training"]["unlearned"]["steps"] == 3
     assert same(done.weights("unlearned"), stopped.weights("unlearned"))
     assert not same(done.weights("unlearned"), done.weights("target"))
-    model = AutoModelForCausalLM.from_pretrained(done.made("unlearned"))
-    tokenizer = AutoTokenizer.from_pretrained(done.made("unlearned"))
+    model = AutoModelForCausalLM.from_pretrained(done.artifact("unlearned"))
+    tokenizer = AutoTokenizer.from_pretrained(done.artifact("unlearned"))
     assert torch.isfinite(model(**tokenizer("Once upon", return_tensors="pt")).logits).all()
 
     written = (done.folder / "unlearned" / "DONE.json").stat().st_mtime_ns
@@ -320,12 +320,12 @@ def test_infinite_adapters_are_replaced_by_those_of_the_last_checkpoint(run, mon
     assert done.report["training"]["unlearned"]["diverged"].startswith("the loss is nan at step 6 ")
     names = [name for name in seen.weights[3] if name.endswith("q_proj.lora_A.default.weight")]
     assert len(names) == 2
-    target, found = done.weights("target"), done.weights("unlearned")
+    target, weights = done.weights("target"), done.weights("unlearned")
     for name in names:
         low, high = (seen.weights[3][name.replace("lora_A", part)] for part in ("lora_A", "lora_B"))
         weight = name.removeprefix("base_model.model.").replace(".lora_A.default", "")
-        torch.testing.assert_close(found[weight], target[weight] + 32 / 8 * high @ low, rtol=1e-5, atol=1e-6)
-        assert not torch.equal(found[weight], target[weight])
+        torch.testing.assert_close(weights[weight], target[weight] + 32 / 8 * high @ low, rtol=1e-5, atol=1e-6)
+        assert not torch.equal(weights[weight], target[weight])
 
 
 @pytest.mark.parametrize("adapters", [[], [LORA]], ids=["full", "lora"])
@@ -388,7 +388,7 @@ def test_a_bound_ends_unlearning_and_the_report_says_so(name, run):
     history = json.loads((whole.folder / "unlearned" / "history.json").read_text(encoding="utf-8"))
     outcome = whole.report["training"]["unlearned"]
     assert (outcome["steps"], outcome["stopped"], outcome["diverged"]) == (6, None, None)
-    assert not [told for told in whole.report["warnings"] if told.startswith("unlearned")]
+    assert not [warning for warning in whole.report["warnings"] if warning.startswith("unlearned")]
     values = [entry[name] for entry in history]
     assert values == sorted(values, reverse=name == "forget_loss")
 
@@ -411,8 +411,8 @@ def test_a_bound_ends_unlearning_and_the_report_says_so(name, run):
 
 def test_only_chosen_weights_of_the_target_change(run):
     done = run("method=npo_gd", "model.trainable=['*.layers.1.mlp.*','lm_head.*']")
-    target, found = done.weights("target"), done.weights("unlearned")
-    changed = {name for name, value in found.items() if not torch.equal(value, target[name])}
+    target, weights = done.weights("target"), done.weights("unlearned")
+    changed = {name for name, value in weights.items() if not torch.equal(value, target[name])}
     layer = "model.layers.1.mlp"
     assert changed == {"lm_head.weight", *(f"{layer}.{part}_proj.weight" for part in ("gate", "up", "down"))}
 

@@ -55,11 +55,11 @@ class Live(TorchDispatchMode):
         self.sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        for tensor in tree_iter(made):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
             if isinstance(tensor, torch.Tensor):
                 self._count(tensor.untyped_storage())
-        return made
+        return result
 
     def _count(self, storage) -> None:
         if storage._cdata in self.sizes:
@@ -99,9 +99,9 @@ def batch_of(rows: int, lengths: Lengths) -> Batch:
     )
 
 
-def allocated(own: Estimator) -> int:
+def allocated(estimator: Estimator) -> int:
     """The peak of two accumulated micro-batches when AdamW has its moments, as load_for_training holds weights."""
-    settings = own.settings
+    settings = estimator.settings
     half = settings.model.lora.enabled
     config = olmo_config(settings.model.shape)
     with torch.device("meta"):
@@ -121,7 +121,7 @@ def allocated(own: Estimator) -> int:
             base.enable_input_require_grads()
         model.train()
         trained = [weight for weight in model.parameters() if weight.requires_grad]
-        batch = batch_of(settings.trainer.unlearn.micro_batch_size, own.lengths)
+        batch = batch_of(settings.trainer.unlearn.micro_batch_size, estimator.lengths)
         moments = []
         for _ in range(2):
             with torch.autocast("cpu", torch.bfloat16):
@@ -144,11 +144,11 @@ def allocated(own: Estimator) -> int:
 )
 def test_estimates_are_what_torch_allocates(overrides, lengths):
     """As wide as the released models; a quarter of their layers will do."""
-    own = estimate(*overrides, f"model.shape.layers={4 if 'model=1b' in overrides else 8}", lengths=lengths)
-    found, static = allocated(own), own.sizes.parameters * (2 if own.sizes.adapters else 16)
-    total = own.total(ALONE)
-    assert 1 / 1.1 < total / found < 1.1
-    assert 1 / 1.25 < (total - static) / (found - static) < 1.25  # what a step needs beside weights and optimizer, too
+    estimator = estimate(*overrides, f"model.shape.layers={4 if 'model=1b' in overrides else 8}", lengths=lengths)
+    peak, static = allocated(estimator), estimator.sizes.parameters * (2 if estimator.sizes.adapters else 16)
+    total = estimator.total(ALONE)
+    assert 1 / 1.1 < total / peak < 1.1
+    assert 1 / 1.25 < (total - static) / (peak - static) < 1.25  # what a step needs beside weights and optimizer, too
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
@@ -159,24 +159,25 @@ def test_the_estimate_of_a_small_model_that_trains(lora, tiny, tmp_path):
     lengths = Lengths(tokens=max(len(row.ids) for row in rows), labels=max(row.labels for row in rows))
     live = Live()
     with live:
-        own = phase(optimizer="adamw_torch_fused", micro_batch_size=16, batch_size=8)
-        setup = set_up(tiny, rows, tmp_path, method, own, lora=lora)
+        settings = phase(optimizer="adamw_torch_fused", micro_batch_size=16, batch_size=8)
+        setup = set_up(tiny, rows, tmp_path, method, settings, lora=lora)
         live.peak = live.now
         setup.trainer.train()
     settings = settings_of("method=npo_gd", "trainer.unlearn.micro_batch_size=16", "trainer.unlearn.batch_size=8")
     settings = replace(settings, model=setup.job.model)
     sizes = sizes_of(settings, config_of(str(tiny)), "unlearn")
-    own = Estimator(settings=settings, stage="unlearn", sizes=sizes, lengths=lengths, compute=4)
-    assert 1 / 1.25 < own.total(ALONE) / live.peak < 1.25
+    estimator = Estimator(settings=settings, stage="unlearn", sizes=sizes, lengths=lengths, compute=4)
+    assert 1 / 1.25 < estimator.total(ALONE) / live.peak < 1.25
 
 
 def test_parts_by_hand():
     """7B by ZeRO's own arithmetic: 2 bytes a weight and gradient, 12 of optimizer, divided by four devices."""
-    own = estimate("model=7b", lengths=Lengths())
-    count = own.sizes.parameters
+    estimator = estimate("model=7b", lengths=Lengths())
+    count = estimator.sizes.parameters
     assert count == 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 2 * 50304 * 4096
     parts = {
-        mode: own.parts(World(mode=mode, processes=4)) for mode in ("ddp", "zero1", "zero2", "zero3", "zero3_offload")
+        mode: estimator.parts(World(mode=mode, processes=4))
+        for mode in ("ddp", "zero1", "zero2", "zero3", "zero3_offload")
     }
     assert parts["zero3"]["weights"] == count * 2 / 4
     assert [parts[mode]["gradients"] for mode in ("zero1", "zero2", "zero3")] == [count * 2, count / 2, count / 2]
@@ -200,7 +201,7 @@ def test_parts_by_hand():
 def on(monkeypatch, tmp_path):
     """A run on so many GPUs of so many GiB each, as far as the choice of a launch mode can tell."""
 
-    def made(gpus: int, gib: float, *overrides: str) -> Run:
+    def run_on(gpus: int, gib: float, *overrides: str) -> Run:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -208,7 +209,7 @@ def on(monkeypatch, tmp_path):
         builtin = ("model.path=null", "model.is_target=false", "task=bios")
         return Run(settings_of(*builtin, *overrides), tmp_path)
 
-    return made
+    return run_on
 
 
 @pytest.mark.parametrize(
@@ -294,26 +295,31 @@ SAVING = {  # of a model as wide as 7B on two GPUs under ddp
 }
 
 
-@pytest.mark.parametrize("overrides", SAVING, ids=lambda own: " ".join(own) or "as it is")
+@pytest.mark.parametrize("overrides", SAVING, ids=lambda overrides: " ".join(overrides) or "as it is")
 def test_the_cheapest_settings_that_are_not_yet_set_are_named(overrides, on):
     run = replace(on(2, 79.1, "model=7b", FEWER, *overrides), world=World(mode="ddp", processes=2))
-    found = remedies(run, "unlearn")
-    assert [remedy.setting for remedy in found] == SAVING[overrides]
+    cheapest = remedies(run, "unlearn")
+    assert [remedy.setting for remedy in cheapest] == SAVING[overrides]
     now = estimator_of(run)
-    for remedy in found:
+    for remedy in cheapest:
         assert remedy.saved > 0
         name, _, value = remedy.setting.partition("=")
         if name == "launch":
             after = now.total(World(mode=value, processes=2))
         else:
             changed = on(
-                2, 79.1, "model=7b", FEWER, *(own for own in overrides if not own.startswith(name)), remedy.setting
+                2,
+                79.1,
+                "model=7b",
+                FEWER,
+                *(override for override in overrides if not override.startswith(name)),
+                remedy.setting,
             )
             after = estimator_of(changed).total(run.world)
         assert remedy.saved == pytest.approx(now.total(run.world) - after)
-    told = out_of_memory_message(run, "unlearn", "unlearned", "CUDA out of memory. Tried to allocate 2.00 GiB.")
-    assert told.startswith("Out of memory while making unlearned on cuda: CUDA out of memory.\n")
-    assert all(f"  - {remedy.setting}: about " in told for remedy in found)
+    message = out_of_memory_message(run, "unlearn", "unlearned", "CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert message.startswith("Out of memory while making unlearned on cuda: CUDA out of memory.\n")
+    assert all(f"  - {remedy.setting}: about " in message for remedy in cheapest)
 
 
 def test_running_out_of_memory_is_told_apart(on, tmp_path):
@@ -400,20 +406,20 @@ def test_adapters_on_a_quantised_base(bits, tiny, tmp_path):
     setup = set_up(tiny, rows_for(method, tiny), tmp_path / "checkpoints", method, phase(), lora=LORA, quantize=bits)
     model = setup.trainer.model
     assert is_quantised(model)
-    linear = [own for name, own in model.named_modules() if name.endswith("mlp.up_proj.base_layer")]
-    assert {type(own).__name__ for own in linear} == {{"4bit": "Linear4bit", "8bit": "Linear8bitLt"}[bits]}
-    assert {own.weight.dtype for own in linear} == {{"4bit": torch.uint8, "8bit": torch.int8}[bits]}
+    linear = [module for name, module in model.named_modules() if name.endswith("mlp.up_proj.base_layer")]
+    assert {type(module).__name__ for module in linear} == {{"4bit": "Linear4bit", "8bit": "Linear8bitLt"}[bits]}
+    assert {module.weight.dtype for module in linear} == {{"4bit": torch.uint8, "8bit": torch.int8}[bits]}
     setup.trainer.train()
     assert setup.moved == setup.trainable
     assert all(".lora_" in name for name in setup.moved)
     whole = with_adapters(AutoModelForCausalLM.from_pretrained(tiny), LORA, 0)
     save_trained_model(setup.trainer, tokenizer_at(tiny), tmp_path / "out", keep_adapters=False, reload=lambda: whole)
-    made, start = (AutoModelForCausalLM.from_pretrained(own).state_dict() for own in (tmp_path / "out", tiny))
+    trained, start = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (tmp_path / "out", tiny))
     weights = setup.weights
     for name, value in start.items():
         low, high = (f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.default.weight" for side in "AB")
         added = LORA.alpha / LORA.rank * weights[high] @ weights[low] if low in weights else 0.0
-        torch.testing.assert_close(made[name], value + added, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(trained[name], value + added, rtol=1e-5, atol=1e-6)
 
 
 def test_moments_of_eight_bits(tiny, tmp_path):
@@ -449,7 +455,7 @@ def test_the_page_has_the_numbers_of_the_estimate(script):
     assert len(lines) > 30
     assert "\n".join(lines) in page.read_text(encoding="utf-8")
     by_world = {
-        tuple(cells[:4]): cells[-1] for line in lines[2:] if (cells := [own.strip() for own in line.split("|")[1:-1]])
+        tuple(cells[:4]): cells[-1] for line in lines[2:] if (cells := [cell.strip() for cell in line.split("|")[1:-1]])
     }
     assert by_world["7b", "LoRA", "`single`", "1"] == "24 GB"
     assert by_world["7b", "full", "`single`", "1"] == "141 GB"
@@ -457,12 +463,12 @@ def test_the_page_has_the_numbers_of_the_estimate(script):
 
 
 def test_flops_of_a_step_by_hand(script):
-    own = estimate("model=tiny", lengths=Lengths(tokens=10, labels=4))
+    estimator = estimate("model=tiny", lengths=Lengths(tokens=10, labels=4))
     weights = 2 * (4 * 192**2 + 3 * 192 * 768)
     forward = 6 * (10 * (2 * weights + 4 * 2 * 192 * 10) + 4 * 2 * 192 * 1024)
-    assert script("throughput").step_flops(own, 6, own.lengths) == 3 * forward
-    adapted = estimate("model=tiny", "model.lora=true", lengths=own.lengths)
-    assert script("throughput").step_flops(adapted, 6, own.lengths) == 2 * forward
+    assert script("throughput").step_flops(estimator, 6, estimator.lengths) == 3 * forward
+    adapted = estimate("model=tiny", "model.lora=true", lengths=estimator.lengths)
+    assert script("throughput").step_flops(adapted, 6, estimator.lengths) == 2 * forward
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -472,7 +478,7 @@ def test_throughput_of_the_tiny_shape(lora, script, tmp_path):
     lines = case("tiny", lora, tmp_path, Lengths(tokens=12, labels=4), overrides, steps=3, warm_up=1)
     assert lines[0] == f"tiny {'LoRA' if lora else 'full'} on CPU, float32: 1.6 M weights"
     assert lines[1].startswith("  4 + 4 rows of 12 tokens a step, 4 in a forward")
-    seconds, rate = (float(own.strip().split(" ")[0].replace(",", "")) for own in lines[2].split(", ")[:2])
+    seconds, rate = (float(text.strip().split(" ")[0].replace(",", "")) for text in lines[2].split(", ")[:2])
     assert rate == pytest.approx(8 * 12 / seconds, rel=0.1)
     assert "utilisation unknown" in lines[2]
     assert ", estimated 0." in lines[3]

@@ -142,8 +142,8 @@ MOMENTS = {
 @pytest.mark.parametrize("stage", MOMENTS)
 def test_killed_run_continues_to_the_same_end(stage, uninterrupted, tmp_path):
     def reached() -> bool:
-        found = list(tmp_path.glob(MOMENTS[stage]))
-        return any(path.name == "COMPLETE" or path.stat().st_size > 2000 for path in found)
+        paths = list(tmp_path.glob(MOMENTS[stage]))
+        return any(path.name == "COMPLETE" or path.stat().st_size > 2000 for path in paths)
 
     kill_when(reached, *SMALL, f"output_dir={tmp_path}")
     assert not list(tmp_path.glob("*/report.json"))
@@ -156,8 +156,8 @@ def test_killed_run_continues_to_the_same_end(stage, uninterrupted, tmp_path):
 
 def test_training_alone_says_where_the_target_is(uninterrupted):
     done = lume_run(*SMALL, "stages=[train]", f"output_dir={uninterrupted}")
-    (told,) = [line for line in done.stderr.splitlines() if "before model:" in line]
-    assert (Path(told.split("before model: ")[1]) / "model.safetensors").exists()
+    (line,) = [line for line in done.stderr.splitlines() if "before model:" in line]
+    assert (Path(line.split("before model: ")[1]) / "model.safetensors").exists()
     assert "score" not in done.stderr  # no empty table
 
 
@@ -191,10 +191,10 @@ def test_real_rows(shared, tmp_path):
     )
     for method in ("ga", "gd", "kl", "npo"):
         (path,) = tmp_path.glob(f"bios-tiny-{method}-*/report.json")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        assert found["n"]["unlearned.mmlu.accuracy"] == 57
-        assert found["scores"]["unlearned.aggregate"] is not None
-        assert found["mmlu_gate"]["passed"] in (True, False)
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        assert contents["n"]["unlearned.mmlu.accuracy"] == 57
+        assert contents["scores"]["unlearned.aggregate"] is not None
+        assert contents["mmlu_gate"]["passed"] in (True, False)
 
 
 def test_pretrained_model_with_adapters(shared, tmp_path):

@@ -39,7 +39,7 @@ def active(output_dir: Path) -> dict[str, str]:
     """Numbers of the jobs in SLURM by their overrides."""
     path = output_dir / ".submitit" / "active.json"
     entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {key: own["number"] for key, own in entries.items()}
+    return {key: entry["number"] for key, entry in entries.items()}
 
 
 def training(output_dir: Path) -> list[Path]:
@@ -51,12 +51,12 @@ def number_of(output_dir: Path, folder: Path) -> str:
     """The number of the SLURM job that works in a run folder: the one with its method and adapters."""
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     method, adapters = config["method"]["name"], str(config["model"]["lora"]).lower()
-    (found,) = (
+    (number,) = (
         number
         for key, number in active(output_dir).items()
         if f"method={method} " in key + " " and f"model.lora={adapters}" in key.lower()
     )
-    return found
+    return number
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +67,15 @@ def swept(cluster, tmp_path_factory):  # noqa: F811
     driver = sweep(cluster, output_dir, "hydra.launcher.partition=low")
     try:
         until_true(lambda: len(set(training(output_dir))) >= 2, 300, lambda: active(output_dir))
-        told, cancelled = sorted(set(training(output_dir)))[:2]
-        cluster.call("scancel", "--signal=USR2", number_of(output_dir, told))
+        preempted, cancelled = sorted(set(training(output_dir)))[:2]
+        cluster.call("scancel", "--signal=USR2", number_of(output_dir, preempted))
         cluster.call("scancel", number_of(output_dir, cancelled))
         text, _ = driver.communicate(timeout=400)
     finally:
         driver.kill()
     again = sweep(cluster, output_dir, "hydra.launcher.partition=low")
     second, _ = again.communicate(timeout=400)
-    return output_dir, (driver.returncode, text), (again.returncode, second), (told, cancelled)
+    return output_dir, (driver.returncode, text), (again.returncode, second), (preempted, cancelled)
 
 
 def test_a_cancelled_task_is_recorded_and_the_others_end(swept):
@@ -87,9 +87,9 @@ def test_a_cancelled_task_is_recorded_and_the_others_end(swept):
 
 
 def test_a_preempted_task_goes_on_where_it_was(swept):
-    output_dir, _, _, (told, _) = swept
+    output_dir, _, _, (preempted, _) = swept
     printed = "\n".join(path.read_text(errors="replace") for path in output_dir.glob(".submitit/*/*_0_log.*"))
-    assert (told / "report.json").exists()
+    assert (preempted / "report.json").exists()
     assert "Requeued job" in printed
     assert "resuming from checkpoint-" in printed
 
