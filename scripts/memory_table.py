@@ -19,7 +19,8 @@ from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.world import World
 from lume_run.models.tiny import olmo_config
 from lume_run.pipeline.checks import require_settings
-from lume_run.pipeline.memory.estimate import Estimator, Lengths, cards_for, host_estimate, sizes_of
+from lume_run.pipeline.memory.estimate import Estimator, cards_for, host_estimate
+from lume_run.pipeline.memory.sizes import Lengths, sizes_of
 
 MODELS = (("1b", "full"), ("1b", "LoRA"), ("7b", "full"), ("7b", "LoRA"), ("7b", "LoRA, 4 bits"))
 WORLDS = tuple(
@@ -48,20 +49,20 @@ def estimator(name: str, kind: str, overrides: Sequence[str]) -> Estimator:
 
 
 def table(overrides: Sequence[str] = ()) -> list[str]:
-    """The lines of the table in Markdown."""
+    """The lines of the table in Markdestimates."""
     head = f"| model | trained | `launch` | GPUs | {' | '.join(COLUMNS)} |"
     return [head, "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |", *_rows(overrides)]
 
 
 def _rows(overrides: Sequence[str]) -> Iterator[str]:
     for name, kind in MODELS:
-        own = estimator(name, kind, overrides)
+        estimates = estimator(name, kind, overrides)
         for world in WORLDS:
-            if own.settings.model.quantize != "none" and world.stage == 3:
+            if estimates.settings.model.quantize != "none" and world.stage == 3:
                 continue  # refused
-            parts = own.parts(world)
+            parts = estimates.parts(world)
             total, cards = sum(parts.values()), cards_for(sum(parts.values()))
-            host = host_estimate(own.sizes, world, own.compute)
+            host = host_estimate(estimates.sizes, world, estimates.compute)
             weights = parts["weights"] + parts["autocast copies"]
             cells = [name, kind, f"`{world.mode}`", world.size, f"{total / GIB:.1f}", f"{weights / GIB:.1f}"]
             cells += [f"{(parts['optimizer'] + parts['gradients']) / GIB:.1f}"]

@@ -32,8 +32,9 @@ from lume_run.methods.base import Role
 from lume_run.models.tiny import olmo_config
 from lume_run.models.tokenise import TokenRow
 from lume_run.pipeline.checks import require_settings
-from lume_run.pipeline.memory.estimate import Estimator, Lengths
+from lume_run.pipeline.memory.estimate import Estimator
 from lume_run.pipeline.memory.launch_mode import estimator_of
+from lume_run.pipeline.memory.sizes import Lengths
 from lume_run.pipeline.run import Run
 from lume_run.training.build import build_trainer
 from lume_run.training.callbacks import Clock
@@ -48,7 +49,7 @@ MOST_TOKENS = 4096  # of the models' context
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class TrainingSpeed:
     """One training: medians over its steps after the warm-up; peak memory is above what was held before."""
 
     tokens: int
@@ -97,16 +98,16 @@ def random_rows(count: int, vocabulary: int, lengths: Lengths) -> list[TokenRow]
     return [
         TokenRow(
             example_id=str(at),
-            ids=tuple(own),
+            ids=tuple(row),
             answer_start=start,
             label_start=start,
             role=Role.FORGET if at < count else Role.RETAIN,
         )
-        for at, own in enumerate(ids)
+        for at, row in enumerate(ids)
     ]
 
 
-def measure(run: Run, folder: Path, estimator: Estimator, *, steps: int, warm_up: int) -> Measured:
+def measure_training(run: Run, folder: Path, estimator: Estimator, *, steps: int, warm_up: int) -> TrainingSpeed:
     """Train a model of this run's shape for `warm_up` and then `steps` optimizer steps."""
     phase = replace(run.settings.trainer.unlearn, epochs=1, schedule="constant", warmup=0.0)
     rows = random_rows(phase.batch_size * (steps + warm_up), estimator.sizes.vocabulary, estimator.lengths)
@@ -136,7 +137,7 @@ def measure(run: Run, folder: Path, estimator: Estimator, *, steps: int, warm_up
         trainer.add_callback(clock)
         trainer.train()
     peak = memory.peak - before.peak if memory.peak is not None and before.peak is not None else None
-    return Measured(
+    return TrainingSpeed(
         tokens=2 * phase.batch_size * estimator.lengths.tokens,
         flops=step_flops(estimator, 2 * phase.batch_size, estimator.lengths),
         seconds=sorted(clock.seconds[warm_up:])[steps // 2],
@@ -145,7 +146,7 @@ def measure(run: Run, folder: Path, estimator: Estimator, *, steps: int, warm_up
     )
 
 
-def case(
+def case_lines(
     shape: str, lora: bool, folder: Path, lengths: Lengths, overrides: Sequence[str], steps: int, warm_up: int
 ) -> list[str]:
     """Measure one model, in a process of its own lest memory of another one counts; the lines to print."""
@@ -158,9 +159,9 @@ def case(
     estimator = estimator_of(run)
     assert estimator is not None  # the config was just written
     estimator = replace(estimator, lengths=lengths)
-    found = measure(run, folder, estimator, steps=steps, warm_up=warm_up)
-    phase, used = settings.trainer.unlearn, found.utilisation(run.device)
-    expected, peak = estimator.total(run.world) / GIB, found.peak
+    speed = measure_training(run, folder, estimator, steps=steps, warm_up=warm_up)
+    phase, used = settings.trainer.unlearn, speed.utilisation(run.device)
+    expected, peak = estimator.total(run.world) / GIB, speed.peak
     device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "CPU"
     dtype = str(dtype_of(settings.model.dtype, run.device)).removeprefix("torch.")
     mfu = f"{used:.1%}" if used is not None else "unknown: peak not in the table"
@@ -169,10 +170,10 @@ def case(
         f"{shape} {'LoRA' if lora else 'full'} on {device}, {dtype}: {estimator.sizes.parameters / 1e6:,.1f} M weights",
         f"  {phase.batch_size} + {phase.batch_size} rows of {lengths.tokens} tokens a step, "
         f"{phase.micro_batch_size} in a forward, gradient checkpointing {settings.model.gradient_checkpointing}",
-        f"  {found.seconds:.3f} s a step, {found.rate:,.0f} tokens/s, "
-        f"{found.flops / found.seconds / 1e12:.3g} TFLOP/s, model FLOP utilisation {mfu}",
+        f"  {speed.seconds:.3f} s a step, {speed.rate:,.0f} tokens/s, "
+        f"{speed.flops / speed.seconds / 1e12:.3g} TFLOP/s, model FLOP utilisation {mfu}",
         f"  peak memory {held}, estimated {expected:.2f} GiB",
-        f"  loss {found.losses[0]:.4g} at the first step, {found.losses[-1]:.4g} at the last",
+        f"  loss {speed.losses[0]:.4g} at the first step, {speed.losses[-1]:.4g} at the last",
     ]
 
 
@@ -191,9 +192,9 @@ def main() -> None:
     gpu = device_of("auto").type == "cuda"
     for shape in known.shape or (["1b", "7b"] if gpu else ["tiny"]):
         for lora in {"tiny": (False, True), "1b": (False,), "7b": (True,)}[shape]:
-            with TemporaryDirectory(dir=known.folder) as own, ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                made = pool.submit(case, shape, lora, Path(own), lengths, overrides, known.steps, known.warm_up)
-                lines = made.result()
+            with TemporaryDirectory(dir=known.folder) as folder, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                arguments = (shape, lora, Path(folder), lengths, overrides, known.steps, known.warm_up)
+                lines = pool.submit(case_lines, *arguments).result()
             print("\n".join(lines), flush=True)
 
 

@@ -82,7 +82,7 @@ def target_artifact(run: Run, base: Artifact | None) -> Artifact:
 
 
 def can_retrain(run: Run) -> bool:
-    """Whether a model that never saw the forget set is wanted and can be made: from the base of a released target."""
+    """Whether a model that never saw the forget set is asked for and can be trained; a released target needs a base."""
     model = run.settings.model
     return needs_retrained(run.settings.evaluator) and (not model.is_target or model.base is not None)
 

@@ -1,4 +1,4 @@
-"""Overrides of a sweep: parsed, told apart from Hydra's own, and the keys that are swept."""
+"""Overrides of a sweep: parsed, the keys that are swept, and those by which jobs differ."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def queued_jobs(numbers: Sequence[str]) -> set[str] | None:
 
 
 def job_state(number: str) -> str:
-    """SLURM's word for how a job ended, where it still knows."""
+    """The state in which a job ended, as SLURM names it, where it still knows."""
     try:
         match = re.search(r"\bJobState=(\S+)", slurm.scontrol_show("job", number))
     except (RunError, OSError):

@@ -82,7 +82,7 @@ class Runs:
         with self.log.open("wb") as file:
             return warm.start(str(self.folder), module="lume_run", cwd=ROOT, log=file)
 
-    def ended(self, process: warm.Process) -> End:
+    def wait(self, process: warm.Process) -> End:
         """Wait for the driver."""
         code = process.wait(SECONDS)
         return End(code, self.log.read_text(encoding="utf-8"), self.step)
@@ -96,7 +96,7 @@ class Runs:
             assert time.monotonic() < deadline, text
             time.sleep(0.003)
 
-    def struck(
+    def strike_and_wait(
         self, strike: Callable[[warm.Process], object], *changed: str, when: Callable[[], bool] | None = None
     ) -> End:
         """Start, strike at a moment (once there is a newer checkpoint), and see how it ends."""
@@ -104,11 +104,11 @@ class Runs:
         process = self.start(*changed)
         self.until(process, when or (lambda: self.step > before))
         strike(process)
-        return self.ended(process)
+        return self.wait(process)
 
-    def finished(self, *changed: str) -> End:
+    def run_to_end(self, *changed: str) -> End:
         """Start and let it end."""
-        return self.ended(self.start(*changed))
+        return self.wait(self.start(*changed))
 
     @property
     def records(self) -> list[str]:
@@ -123,7 +123,7 @@ class Runs:
         return sum(cost["prompts"] for file in files for cost in json.loads(file.read_text(encoding="utf-8")).values())
 
 
-def tell(number: signal.Signals) -> Callable[[warm.Process], None]:
+def send(number: signal.Signals) -> Callable[[warm.Process], None]:
     """Send the driver a signal."""
     return lambda process: process.send_signal(number)
 

@@ -1,7 +1,7 @@
 """Trains, is stopped, and resumes, as one of several ranks of torchrun.  Arguments: MODE MODEL OUT [ONLY...].
 
 Every case of a launch mode shares one start, because a start costs more than all of them together. `OUT/CASE/` has the
-weights of the whole training and of the resumed one; `ONLY` are parts (functions below) to do alone.
+weights of the whole training and of the resumed one; `ONLY` are parts (keys of PARTS) to do alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CASES = {
 METHOD = "npo_gd"
 
 
-class Told(TrainerCallback):
+class SignalItself(TrainerCallback):
     """A signal to this process, from itself, in the middle of a step."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -68,29 +68,29 @@ def save(setup: Setup, model: Path, folder: Path, *, lora: bool) -> None:
         (folder / "history.json").write_text(json.dumps(setup.history), encoding="utf-8")
 
 
-def whole(case: str, world: World, model: Path, out: Path) -> None:
+def train_whole(case: str, world: World, model: Path, out: Path) -> None:
     """Train from begin to end."""
     setup = set_up_case(case, world, model, out / "whole-checkpoints")
     setup.trainer.train()
     save(setup, model, out / "whole", lora=CASES[case].enabled)
 
 
-def stopped(case: str, world: World, model: Path, out: Path) -> None:
+def train_until_stopped(case: str, world: World, model: Path, out: Path) -> None:
     """Train until a signal to the last rank stops all of them."""
-    asked = StopOnSignal()
+    stop = StopOnSignal()
     with signal_handlers():
-        callbacks = [asked, Told()] if rank() == world.size - 1 else [asked]
+        callbacks = [stop, SignalItself()] if rank() == world.size - 1 else [stop]
         setup = set_up_case(case, world, model, out / "checkpoints", *callbacks)
         setup.trainer.train()
-    assert asked.stopped
+    assert stop.stopped
     assert setup.trainer.state.global_step == STOPPED_AT
     checkpoint = last_checkpoint(out / "checkpoints")
     assert checkpoint is not None
     assert checkpoint.name == f"checkpoint-{STOPPED_AT}"
 
 
-def resumed(case: str, world: World, model: Path, out: Path) -> None:
-    """Go on from the checkpoint to the end."""
+def resume(case: str, world: World, model: Path, out: Path) -> None:
+    """Resume from the checkpoint, to the end."""
     checkpoint = checkpoint_to_resume(out / "checkpoints", world)
     assert checkpoint is not None
     setup = set_up_case(case, world, model, out / "checkpoints")
@@ -100,12 +100,15 @@ def resumed(case: str, world: World, model: Path, out: Path) -> None:
     save(setup, model, out / "resumed", lora=CASES[case].enabled)
 
 
+PARTS = {"whole": train_whole, "stopped": train_until_stopped, "resumed": resume}
+
+
 def main(mode: str, model: Path, out: Path, *only: str) -> None:
     """All parts, or those named."""
     world = World(mode=mode, processes=world_size())
     for case in CASES:
-        for part in (whole, stopped, resumed):
-            if not only or part.__name__ in only:
+        for name, part in PARTS.items():
+            if not only or name in only:
                 part(case, world, model, out / case)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import resumes, warm
-from helpers.interrupting import Disk, End, Runs, gone, kill, ranks, tell
+from helpers.interrupting import Disk, End, Runs, gone, kill, ranks, send
 from helpers.resumes import CASES, STEPS, STOPPED_AT
 from helpers.shared import tokenizer_at, with_helpers
 from helpers.training import cache_of, compose_method, rows_for
@@ -46,7 +46,7 @@ def whole(tmp_path_factory) -> Runs:
     """Nobody disturbs it."""
     folder = tmp_path_factory.mktemp("whole")
     runs = Runs(folder / "run", folder / "printed.txt")
-    end = runs.finished()
+    end = runs.run_to_end()
     assert end.code == 0, end.text
     return runs
 
@@ -72,15 +72,15 @@ def alone(tmp_path_factory) -> Iterator[Story]:
     disk = Disk(folder)
     runs = Runs(folder / "run", tmp_path_factory.mktemp("printed") / "alone.txt")
     try:
-        ends = {name.name: runs.struck(tell(name)) for name in (signal.SIGTERM, signal.SIGUSR2)}
-        ends["full"] = runs.struck(disk.fill)
+        ends = {name.name: runs.strike_and_wait(send(name)) for name in (signal.SIGTERM, signal.SIGUSR2)}
+        ends["full"] = runs.strike_and_wait(disk.fill)
         disk.relieve()
-        ends["answering"] = runs.struck(tell(signal.SIGTERM), when=lambda: len(runs.records) > 10)
+        ends["answering"] = runs.strike_and_wait(send(signal.SIGTERM), when=lambda: len(runs.records) > 10)
         halfway = runs.records
-        ends["full, answering"] = runs.struck(disk.fill, when=lambda: len(runs.records) > len(halfway) + 5)
+        ends["full, answering"] = runs.strike_and_wait(disk.fill, when=lambda: len(runs.records) > len(halfway) + 5)
         disk.relieve()
         crowded = runs.records
-        ends["finished"] = runs.finished()
+        ends["finished"] = runs.run_to_end()
         yield Story(runs, ends, halfway, crowded, disk.mounted)
     finally:
         disk.close()
@@ -179,13 +179,13 @@ def shared_out(tmp_path_factory) -> Iterator[tuple[Runs, dict[str, End], dict[st
         ("rank signalled", signal.SIGUSR2, 1),
         ("driver killed", signal.SIGKILL, None),
     ):
-        ends[name] = runs.struck(strike(number, place), *DDP)
+        ends[name] = runs.strike_and_wait(strike(number, place), *DDP)
         left[name] = gone(seen)
-    ends["alone"] = runs.struck(tell(signal.SIGTERM))
+    ends["alone"] = runs.strike_and_wait(send(signal.SIGTERM))
     answered = strike(signal.SIGUSR2, 0)
-    ends["answering"] = runs.struck(answered, *DDP, when=lambda: len(runs.records) > 2)
+    ends["answering"] = runs.strike_and_wait(answered, *DDP, when=lambda: len(runs.records) > 2)
     left["answering"] = gone(seen)
-    ends["finished"] = runs.finished()
+    ends["finished"] = runs.run_to_end()
     yield runs, ends, left
     kill(*ranks(runs.folder))
 

@@ -36,9 +36,10 @@ from lume_run.models.weights import with_adapters
 from lume_run.pipeline import dry_run
 from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.pipeline.dry_run import show_plan
-from lume_run.pipeline.memory.estimate import Estimator, Lengths, sizes_of
+from lume_run.pipeline.memory.estimate import Estimator
 from lume_run.pipeline.memory.launch_mode import choose_world, estimator_of
 from lume_run.pipeline.memory.remedies import explain_out_of_memory, out_of_memory_message, remedies
+from lume_run.pipeline.memory.sizes import Lengths, sizes_of
 from lume_run.pipeline.run import Run
 from lume_run.training.zero import save_trained_model
 

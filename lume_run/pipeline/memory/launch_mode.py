@@ -14,17 +14,11 @@ from lume_run.config.settings import LaunchSettings, Settings
 from lume_run.launch import slurm
 from lume_run.launch.world import World
 from lume_run.models.placement import USABLE_MEMORY_SHARE
-from lume_run.pipeline.memory.estimate import (
-    CHARACTERS_A_TOKEN,
-    Estimator,
-    Lengths,
-    host_estimate,
-    host_memory,
-    sizes_of,
-    stage_of,
-)
+from lume_run.pipeline.memory.estimate import Estimator, host_estimate, host_memory
+from lume_run.pipeline.memory.sizes import Lengths, sizes_of, stage_of
 from lume_run.pipeline.run import Run
 
+CHARACTERS_A_TOKEN = 3  # of English, counted low; digits and names take more tokens
 MODES = ("ddp", "zero2", "zero3", "zero3_offload")  # what `auto` picks from, the fastest first
 
 

@@ -18,8 +18,9 @@ from lume_run.common.devices import GIB, is_out_of_memory
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Settings
 from lume_run.launch.world import World
-from lume_run.pipeline.memory.estimate import evaluation_estimate, phase_of
+from lume_run.pipeline.memory.estimate import evaluation_estimate
 from lume_run.pipeline.memory.launch_mode import estimator_of
+from lume_run.pipeline.memory.sizes import phase_of
 from lume_run.pipeline.run import Run
 
 REMEDIES_SHOWN = 3  # settings in a message
@@ -74,13 +75,13 @@ def out_of_memory_message(run: Run, stage: str, name: str, reason: str) -> str:
 def remedies(run: Run, stage: str) -> list[Remedy]:
     """The cheapest settings to change, of those that are not yet set and save something worth a line."""
     if stage in ("evaluate", "reference"):  # which runs the frozen target in batches as evaluation does
-        candidates = _for_answers(run)
+        candidates = _evaluation_remedies(run)
     else:
-        candidates = _for_training(run, "train" if stage == "train" else "unlearn")
+        candidates = _training_remedies(run, "train" if stage == "train" else "unlearn")
     return list(islice(candidates, REMEDIES_SHOWN))
 
 
-def _for_training(run: Run, stage: str) -> Iterator[Remedy]:
+def _training_remedies(run: Run, stage: str) -> Iterator[Remedy]:
     now = estimator_of(run, stage)
     if now is None:
         return
@@ -104,14 +105,14 @@ class Change(NamedTuple):
 
 def _changes(run: Run, stage: str) -> Iterator[Change]:
     """Settings to change, the cheapest first."""
-    yield from _slower(run, stage)
+    yield from _lossless_changes(run, stage)
     if run.device.type == "cuda":
-        yield from _rounding(run, stage)
-    yield from _training_less(run, stage)
+        yield from _lossy_changes(run, stage)
+    yield from _adapter_changes(run, stage)
 
 
-def _slower(run: Run, stage: str) -> Iterator[Change]:
-    """What gives the same results and takes time."""
+def _lossless_changes(run: Run, stage: str) -> Iterator[Change]:
+    """Changes that give the same results and take time."""
     settings, world = run.settings, run.world
     if phase_of(settings, stage).settings.micro_batch_size > 1:
         changed = _with_phase(settings, stage, micro_batch_size=1)
@@ -125,8 +126,8 @@ def _slower(run: Run, stage: str) -> Iterator[Change]:
             yield Change(setting, "same results, slower", settings, replace(world, mode=mode))
 
 
-def _rounding(run: Run, stage: str) -> Iterator[Change]:
-    """What a GPU holds in fewer bits, and what it leaves to the host."""
+def _lossy_changes(run: Run, stage: str) -> Iterator[Change]:
+    """Changes that have a GPU hold fewer bits, or leave states to the host."""
     settings, world = run.settings, run.world
     phase, _, adapters_train = phase_of(settings, stage)
     if settings.model.dtype == "float32":
@@ -145,8 +146,8 @@ def _rounding(run: Run, stage: str) -> Iterator[Change]:
         yield Change(setting, cost, settings, replace(world, mode="zero3_offload"))
 
 
-def _training_less(run: Run, stage: str) -> Iterator[Change]:
-    """What trains something else."""
+def _adapter_changes(run: Run, stage: str) -> Iterator[Change]:
+    """The change that trains something else."""
     model = run.settings.model
     _, needs, adapters_train = phase_of(run.settings, stage)
     if not adapters_train and model.trainable is None and (stage == "unlearn" or model.path is not None):
@@ -156,7 +157,7 @@ def _training_less(run: Run, stage: str) -> Iterator[Change]:
         yield Change("model.lora=true", cost, changed, run.world)
 
 
-def _for_answers(run: Run) -> Iterator[Remedy]:
+def _evaluation_remedies(run: Run) -> Iterator[Remedy]:
     """Settings of evaluation, whose batches were already halved down to one row."""
     estimator = estimator_of(run)
     if estimator is None:
@@ -164,7 +165,7 @@ def _for_answers(run: Run) -> Iterator[Remedy]:
     sizes, compute, evaluator = estimator.sizes, estimator.compute, run.settings.evaluator
     total = sum(evaluation_estimate(run.settings, sizes, compute).values())
 
-    def bytes_saved(**changed: Any) -> float:
+    def saving(**changed: Any) -> float:
         other = replace(run.settings, evaluator=replace(evaluator, **changed))
         return total - sum(evaluation_estimate(other, sizes, compute).values())
 
@@ -173,11 +174,11 @@ def _for_answers(run: Run) -> Iterator[Remedy]:
     if evaluator.batch_tokens > 64:
         least = max(64, evaluator.batch_tokens // 8)
         cost = "same results, slower"
-        yield Remedy(setting=f"evaluator.batch_tokens={least}", cost=cost, saved=bytes_saved(batch_tokens=least))
+        yield Remedy(setting=f"evaluator.batch_tokens={least}", cost=cost, saved=saving(batch_tokens=least))
     if evaluator.max_new_tokens > 1:
         fewer = evaluator.max_new_tokens // 2
         cost = "answers are cut shorter: other scores"
-        yield Remedy(setting=f"evaluator.max_new_tokens={fewer}", cost=cost, saved=bytes_saved(max_new_tokens=fewer))
+        yield Remedy(setting=f"evaluator.max_new_tokens={fewer}", cost=cost, saved=saving(max_new_tokens=fewer))
     if run.device.type == "cuda":
         yield Remedy(setting="launch.device=cpu stages=[evaluate]", cost="many times slower", saved=total)
 

@@ -1,0 +1,99 @@
+"""What an estimate of memory counts: the sizes of a model, the length of its rows, how a stage trains it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from lume_run.config.settings import OptimizationSettings, Settings
+from lume_run.methods.base import Needs
+from lume_run.methods.likelihood import FineTune
+from lume_run.models.layers import layer_number
+from lume_run.models.weights import choose_weights, count_parameters, meta_model, with_adapters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """The longest row of a forward [tokens], and how many of its positions are predicted."""
+
+    tokens: int = 512
+    labels: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a model is made of [numbers].
+
+    `parameters` without adapters; `trained` of them, or of the adapters; `tables` are embeddings, which are never
+    multiplied; `linear` what bitsandbytes quantises. `layers` run, of `heads` and `key_value` wide keys.
+    """
+
+    parameters: int
+    trained: int
+    adapters: int
+    tables: int
+    linear: int
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value: int
+    vocabulary: int
+
+
+def stage_of(settings: Settings) -> str:
+    """The stage whose memory counts: unlearning, or training where nothing is unlearned."""
+    return "train" if "train" in settings.stages and "unlearn" not in settings.stages else "unlearn"
+
+
+class Phase(NamedTuple):
+    """How a stage optimises, what its loss needs, and whether it trains adapters."""
+
+    settings: OptimizationSettings
+    needs: Needs
+    adapters: bool
+
+
+def phase_of(settings: Settings, stage: str) -> Phase:
+    """The optimisation of a stage."""
+    lora = settings.model.lora.enabled
+    if stage == "train":
+        return Phase(settings.trainer.train, FineTune().needs, lora and settings.model.path is not None)
+    return Phase(settings.trainer.unlearn, settings.method.needs, lora)
+
+
+def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
+    """Counts over a model of this transformers config; RunError where adapters have nothing to adapt."""
+    _, needs, adapters_train = phase_of(settings, stage)
+    model = meta_model(config)
+    head = model.get_output_embeddings()
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    parameters = count_parameters(model)
+    choose_weights(model, settings.model.trainable if stage == "unlearn" else None, needs)
+    trained, adapters = count_parameters(model, trainable=True), 0
+    if adapters_train:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of one library's names in another
+            adapted = with_adapters(model, settings.model.lora, 0)
+        trained = adapters = count_parameters(adapted, trainable=True)
+    stops = not needs.logits and needs.hidden_layer is not None
+    heads, layers = config.num_attention_heads, config.num_hidden_layers
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Sizes(
+        parameters=parameters,
+        trained=trained,
+        adapters=adapters,
+        tables=0 if config.tie_word_embeddings else sum(table.weight.numel() for table in tables),
+        linear=sum(layer.weight.numel() for layer in linear),
+        hidden=config.hidden_size,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        layers=layer_number(config, needs.hidden_layer) + 1 if stops and needs.hidden_layer is not None else layers,
+        heads=heads,
+        key_value=width * (getattr(config, "num_key_value_heads", None) or heads),
+        vocabulary=config.vocab_size,
+    )
