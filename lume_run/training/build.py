@@ -52,7 +52,7 @@ def build_trainer(
         args=args,
         method=job.method,
         schedule=schedule,
-        collate=partial(batch_of, job, rows, pad_id),
+        collate=partial(micro_batch_tensors, job, rows, pad_id),
         reference=live_reference(model, frozen) if job.method.needs.live_reference else None,
         callbacks=callbacks_of(job, schedule),
         world=job.world,
@@ -60,7 +60,7 @@ def build_trainer(
     )
 
 
-def batch_of(job: TrainingJob, rows: list[TokenRow], pad_id: int, micro: MicroBatch) -> Batch:
+def micro_batch_tensors(job: TrainingJob, rows: list[TokenRow], pad_id: int, micro: MicroBatch) -> Batch:
     """The tensors of one micro-batch, with cached reference log-probs where there is a cache."""
     needs = job.method.needs
     batch = collate(
