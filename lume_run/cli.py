@@ -24,7 +24,8 @@ from lume_run.config.overrides import (
     sweep_choices,
 )
 
-PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc", "--shell-completion", "--run", "-r")
+COMPLETION = ("-sc", "--shell-completion")
+PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--run", "-r", *COMPLETION)
 
 
 def print_help(arguments: Sequence[str]) -> None:
@@ -109,10 +110,13 @@ def main() -> None:
     sys.argv[1:] = arguments = ["dry_run=true" if argument == "--dry-run" else argument for argument in arguments]
     import hydra
 
+    from lume_run.config.hydra_source import register_source
     from lume_run.sweeps.job import exit_codes, run_job
     from lume_run.sweeps.plugins import register
 
     register()
+    if any(argument.partition("=")[0] in COMPLETION for argument in arguments):
+        register_source()
     if not any(argument.partition("=")[0] in PASS_THROUGH for argument in arguments):
         code = check_command(arguments)
         if code is not None:

@@ -13,7 +13,6 @@ from types import ModuleType
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from lume_run.config.hydra_source import register_source
 from lume_run.sweeps.grid import Grid
 from lume_run.sweeps.search import Search
 from lume_run.sweeps.slurm_array import SlurmArray
@@ -24,7 +23,6 @@ ROOT, NAME = "hydra_plugins", "lume_run"
 def register() -> None:
     """Make our plugins known to this process, and have our YAML stand for another's."""
     plugins = Plugins.instance()
-    register_source()
     ConfigStore.instance().repo.get("hydra", {}).get("launcher", {}).pop("joblib.yaml", None)  # or Hydra warns of two
     try:
         root = importlib.import_module(ROOT)
