@@ -1,7 +1,7 @@
 """How Hydra lists configuration files: options of `experiment` stand in folders by family, `_name` files are none.
 
-Hydra composes `experiment=semeval/npo`, but its tab completion lists the files of one folder, and takes each folder for a
-group of its own.
+Hydra composes `experiment=semeval/npo`, but its tab completion lists the files of one folder, and takes each folder for
+a group of its own.
 """
 
 from __future__ import annotations
@@ -32,6 +32,6 @@ class FamilySource(FileConfigSource):
 def register_source() -> None:
     """Have Hydra list its folders with FamilySource.
 
-    Only for tab completion: what a process has registered goes with the jobs of joblib, whose processes register Hydra's.
+    Only for tab completion: what a process registers goes with the jobs of joblib, whose processes register Hydra's.
     """
     SourcesRegistry.instance().types[FamilySource.scheme()] = FamilySource
