@@ -33,12 +33,12 @@ def inputs_of(model: nn.Module, batch: Batch, *, keep: int) -> dict[str, Any]:
 def forward(model: nn.Module, batch: Batch, needs: Needs | None = None) -> Outputs:
     """Run the model; without `needs` for logits alone."""
     if needs is None or needs.hidden_layer is None:
-        return Outputs(logits=_predicting(model(**inputs_of(model, batch, keep=batch.keep)).logits, batch))
+        return Outputs(logits=_label_logits(model(**inputs_of(model, batch, keep=batch.keep)).logits, batch))
     layer = layer_number(unwrap(model).config, needs.hidden_layer)
     with output_of_layer(model, layer, stop=not needs.logits) as caught:
         logits = model(**inputs_of(model, batch, keep=batch.keep if needs.logits else 1)).logits
-    return Outputs(logits=_predicting(logits, batch) if needs.logits else None, hidden=caught[0])
+    return Outputs(logits=_label_logits(logits, batch) if needs.logits else None, hidden=caught[0])
 
 
-def _predicting(logits: Tensor, batch: Batch) -> Tensor:
+def _label_logits(logits: Tensor, batch: Batch) -> Tensor:
     return logits[:, -batch.keep :][:, :-1] if batch.keep else logits

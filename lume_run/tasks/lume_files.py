@@ -30,10 +30,12 @@ class LumeFiles:
     def of(cls, folder: Path, split: str) -> LumeFiles:
         """What is in `folder`; `split` (train, validation or all) picks among parquet files only."""
         forget, retain, members, nonmembers = (
-            _existing(folder / f"{name}.jsonl") for name in ("forget", "retain", "member", "nonmember")
+            _file_if_there(folder / f"{name}.jsonl") for name in ("forget", "retain", "member", "nonmember")
         )
         if not members and not nonmembers:
-            members, nonmembers = (_existing(folder / "mia_data" / f"{name}.jsonl") for name in ("member", "nonmember"))
+            members, nonmembers = (
+                _file_if_there(folder / "mia_data" / f"{name}.jsonl") for name in ("member", "nonmember")
+            )
         form = "jsonl" if forget or retain else ""
         if not form:
             forget, retain = (_parquet_files(folder, side, split) for side in ("forget", "retain"))
@@ -63,7 +65,7 @@ class LumeFiles:
         return problems
 
 
-def _existing(path: Path) -> tuple[Path, ...]:
+def _file_if_there(path: Path) -> tuple[Path, ...]:
     return (path,) if path.is_file() else ()
 
 

@@ -165,7 +165,7 @@ def _evaluation_remedies(run: Run) -> Iterator[Remedy]:
     sizes, compute, evaluator = estimator.sizes, estimator.compute, run.settings.evaluator
     total = sum(evaluation_estimate(run.settings, sizes, compute).values())
 
-    def saving(**changed: Any) -> float:
+    def saved_bytes(**changed: Any) -> float:
         other = replace(run.settings, evaluator=replace(evaluator, **changed))
         return total - sum(evaluation_estimate(other, sizes, compute).values())
 
@@ -174,11 +174,11 @@ def _evaluation_remedies(run: Run) -> Iterator[Remedy]:
     if evaluator.batch_tokens > 64:
         least = max(64, evaluator.batch_tokens // 8)
         cost = "same results, slower"
-        yield Remedy(setting=f"evaluator.batch_tokens={least}", cost=cost, saved=saving(batch_tokens=least))
+        yield Remedy(setting=f"evaluator.batch_tokens={least}", cost=cost, saved=saved_bytes(batch_tokens=least))
     if evaluator.max_new_tokens > 1:
         fewer = evaluator.max_new_tokens // 2
         cost = "answers are cut shorter: other scores"
-        yield Remedy(setting=f"evaluator.max_new_tokens={fewer}", cost=cost, saved=saving(max_new_tokens=fewer))
+        yield Remedy(setting=f"evaluator.max_new_tokens={fewer}", cost=cost, saved=saved_bytes(max_new_tokens=fewer))
     if run.device.type == "cuda":
         yield Remedy(setting="launch.device=cpu stages=[evaluate]", cost="many times slower", saved=total)
 
