@@ -24,8 +24,7 @@ from lume_run.config.overrides import (
     sweep_choices,
 )
 
-COMPLETION = ("-sc", "--shell-completion")
-PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--run", "-r", *COMPLETION)
+PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc", "--shell-completion", "--run", "-r")
 
 
 def print_help(arguments: Sequence[str]) -> None:
@@ -110,13 +109,12 @@ def main() -> None:
     sys.argv[1:] = arguments = ["dry_run=true" if argument == "--dry-run" else argument for argument in arguments]
     import hydra
 
-    from lume_run.config.hydra_source import register_source
+    from lume_run.config.hydra_source import list_families
     from lume_run.sweeps.job import exit_codes, run_job
     from lume_run.sweeps.plugins import register
 
     register()
-    if any(argument.partition("=")[0] in COMPLETION for argument in arguments):
-        register_source()
+    list_families()
     if not any(argument.partition("=")[0] in PASS_THROUGH for argument in arguments):
         code = check_command(arguments)
         if code is not None:

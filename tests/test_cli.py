@@ -249,6 +249,13 @@ def test_choices_of_a_sweep():
     assert sweep_choices("seed=range(0,3)") == sweep_choices("method=glob(*)") == []
 
 
+def test_a_glob_over_recipes(tmp_path):
+    """Hydra's own glob, over options in folders; files of shared values are no options."""
+    done = lume_run("-m", "--dry-run", 'experiment=glob("semeval/*g*")', "model=tiny", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "5 jobs, 0 finished" in done.stderr + done.stdout  # ga, gd, ails_ntua_agad and both of snuffleupagus
+
+
 def test_a_sweep_with_a_bad_choice_starts_no_job(tmp_path):
     done = lume_run("-m", "method=ga,nppo,npo", "seed=0,1", f"output_dir={tmp_path}/runs", cwd=tmp_path)
     assert done.returncode == 2
@@ -428,7 +435,7 @@ def test_repeating_needs_a_folder_of_a_run(tmp_path, capsys):
     assert repeat.main([str(tmp_path)]) == 1
     message = capsys.readouterr().err
     assert f"{tmp_path}: no config.yaml here" in message
-    assert "give a folder that lume-run made" in message
+    assert "give the folder of a run" in message
     assert list(tmp_path.iterdir()) == []
 
 

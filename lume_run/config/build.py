@@ -126,9 +126,9 @@ class Builder:
         options = [hint for hint in hints if hint is not type(None)]
         for hint in options[:-1]:
             attempt = Builder(self.prefixes)
-            found = attempt.build_value(hint, value, path)
+            built = attempt.build_value(hint, value, path)
             if not attempt.problems:
-                return found
+                return built
         return self.build_value(options[-1], value, path)
 
     def build_sequence(self, kind: type[Any], arguments: tuple[Any, ...], value: Any, path: str) -> Any:

@@ -25,7 +25,7 @@ PATHS = (  # suites look into theirs themselves
 )
 JUDGES = ("evaluator.suites.closer_look.embedder", "evaluator.suites.closer_look.entailment")
 MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer", *JUDGES)  # a folder, or a hub id
-FOLDERS = ("output_dir", "task.data_dir")  # may still be made, or are checked by the task
+FOLDERS = ("output_dir", "task.data_dir")  # may not exist yet, or are checked by the task
 NOT_IDENTITY = ("dry_run", "objective", "output_dir", "launch", "logger", "hydra")  # what a run computes is the same
 
 Composed: TypeAlias = DictConfig  # a composed config, for those who only hand it on
@@ -113,7 +113,7 @@ def read_config(path: Path) -> DictConfig:
     except (OSError, YAMLError) as error:
         what = " ".join(str(error).split()) if path.exists() else "no config.yaml here"
         where = str(path if path.exists() else path.parent)
-        raise ConfigError([Problem(where=where, what=what, remedy="give a folder that lume-run made")]) from error
+        raise ConfigError([Problem(where=where, what=what, remedy="give the folder of a run")]) from error
     if not isinstance(cfg, DictConfig):
-        raise ConfigError([Problem(where=str(path), what="not a mapping", remedy="give a folder that lume-run made")])
+        raise ConfigError([Problem(where=str(path), what="not a mapping", remedy="give the folder of a run")])
     return cfg

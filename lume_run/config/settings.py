@@ -1,6 +1,6 @@
 """What a run is configured by: plain frozen dataclasses, no Hydra and no torch.
 
-`config.py` checks a composed config against these types and bounds and builds them. A field's
+`build.py` checks a composed config against these types and bounds, and builds them. A field's
 metadata holds `low`/`high` (inclusive unless `open_low`) and `help`; docs and messages use both.
 """
 
@@ -103,10 +103,10 @@ class OptimizationSettings:
         "paged_adamw_8bit",
         "paged_adamw_32bit",
     ] = setting("adamw_torch_fused", help="a transformers optimizer name; bnb and paged ones need bitsandbytes")
-    weight_decay: float = setting(0.0, low=0, help="AdamW weight decay")
+    weight_decay: float = setting(low=0, help="AdamW weight decay")
     beta2: float = setting(0.999, low=0, high=1, help="AdamW second-moment decay")
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = setting("linear", help="learning rate")
-    warmup: float = setting(0.0, low=0, high=1, help="share of the steps that warm up")
+    warmup: float = setting(low=0, high=1, help="share of the steps that warm up")
     max_grad_norm: float = setting(1.0, low=0, help="gradient clipping; 0 for none")
     retain_ratio: int = setting(1, low=1, help="unlearn: retain examples for each forget example")
     chunk_size: int | None = setting(
@@ -186,7 +186,7 @@ class LaunchSettings:
 class LoggerSettings:
     """Where a run is shown while it runs and afterwards, beside its own folder."""
 
-    name: Literal["wandb", "tensorboard", "none"] = setting("wandb", help="who is told")
+    name: Literal["wandb", "tensorboard", "none"] = setting("wandb", help="the service that shows runs")
     mode: Literal["auto", "online", "offline", "disabled"] = setting(
         "auto", help="of W&B; auto: online where a key is configured, else offline files; WANDB_MODE wins"
     )
@@ -200,7 +200,7 @@ class LoggerSettings:
 
 @runtime_checkable
 class Checkable(Protocol):
-    """A part of the config that can tell before anything runs what is wrong with it."""
+    """A part of the config that says before anything runs what is wrong with it."""
 
     def check(self) -> list[Problem]:
         """Cheap checks: absent files, unknown names."""
@@ -223,7 +223,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One run, checked and built. `task` and `method` were made from their `_target_` nodes."""
+    """One run, checked and built. `task` and `method` are built from their `_target_` nodes."""
 
     seed: int = setting(0, low=0, high=2**32 - 1, help="seed of data, schedule, weights and adapters")
     stages: list[Stage] = setting(help="which stages to run, in order")

@@ -89,6 +89,8 @@ def phase(**changed: Any) -> OptimizationSettings:
         "micro_batch_size": 2,
         "optimizer": "sgd",
         "schedule": "linear",
+        "weight_decay": 0.0,
+        "warmup": 0.0,
     }
     return OptimizationSettings(**(fields | changed))
 
