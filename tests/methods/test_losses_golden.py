@@ -13,11 +13,8 @@ there (QUIRKS 33).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
-from typing import Any
 
 import pytest
 import torch
@@ -40,7 +37,6 @@ from helpers.golden_losses import (
     golden_batch,
     golden_rows,
     golden_tensors,
-    golden_totals,
     labels_everything,
     loss_model,
     pads_left,
@@ -49,10 +45,9 @@ from helpers.golden_losses import (
     row_count,
     vector_seed,
     vocabulary_size,
-    with_first_label,
 )
-from helpers.losses import Outcome, all_parts, cached_reference, parts_of, run_step, signals_of
-from torch import Tensor
+from helpers.golden_steps import check, check_gradients, check_loss, from_rows, from_tensors
+from helpers.losses import all_parts, parts_of, run_step, signals_of
 
 from lume_run.methods.base import Needs, Role, Totals
 from lume_run.methods.distillation import UNDIAL, UNDIALCompat
@@ -61,9 +56,9 @@ from lume_run.methods.kl import RetainKL, RetainKLCompat
 from lume_run.methods.objective import Dual, Objective, Sum, Term
 from lume_run.methods.pdu import LogitMargin
 from lume_run.methods.rmu import RMU, AdaptiveRMU, direction
-from lume_run.models.batch import Batch, collate
+from lume_run.models.batch import collate
 from lume_run.models.tokenise import TokenRow
-from lume_run.training.reference import ReferenceCache, row_logps
+from lume_run.training.reference import row_logps
 from lume_run.training.schedule import totals_of
 from lume_run.training.signals import read_signals
 
@@ -120,99 +115,6 @@ def test_every_part_with_a_released_counterpart_is_checked():
 
 
 # ------------------------------------------------------------------------------------------------- our path
-
-
-@cache
-def reference_logps(vocabulary: str, dtype: str, name: str, role: Role):
-    """The cache is always computed from left-padded rows."""
-    frozen = pads_left(vocabulary, "ref_model", dtype)
-    return cached_reference(frozen, golden_rows(vocabulary, name, role)).logps
-
-
-def attach_reference(batch: Batch, case: Case, dtype: str) -> Batch:
-    """With the cached log-probs of all rows that need them."""
-    logps: dict[str, Tensor] = {}
-    for role in case.method.needs.reference_logps:
-        logps |= reference_logps(case.vocabulary, dtype, case.batches[role], role)
-    return ReferenceCache(logps).attach(batch, case.method.needs.reference_logps)
-
-
-def from_rows(case: Case, dtype: str, side: str) -> Outcome:
-    """One batch of TokenRows in all roles."""
-    rows = [row for role, name in case.batches.items() for row in golden_rows(case.vocabulary, name, role)]
-    totals = totals_of(rows, [range(len(rows))])
-    batch = attach_reference(
-        collate(rows, pad_id=end_id(case.vocabulary), totals=totals, every_position=side == "right"), case, dtype
-    )
-    model, frozen = (
-        pads_left(case.vocabulary, folder, dtype) if side == "left" else loss_model(case.vocabulary, folder, dtype)
-        for folder in ("model", "ref_model")
-    )
-    return run_step(case.method, model, signals_of(case.method, model, frozen, [batch]))
-
-
-def from_tensors(case: Case, dtype: str, last: Mapping[str, float] | None = None) -> Outcome:
-    """The golden tensors, one micro-batch a side."""
-    model, frozen = (loss_model(case.vocabulary, folder, dtype) for folder in ("model", "ref_model"))
-    totals = golden_totals(case.vocabulary, case.batches, from_index=0 if case.counts_first else 1)
-    sides = [
-        {role: name for role, name in case.batches.items() if role.is_forget == forget} for forget in (True, False)
-    ]
-    batches = [golden_tensors(case.vocabulary, side, totals) for side in sides if side]
-    if case.method.needs.reference_logps:
-        with torch.no_grad():
-            batches = [replace(batch, ref_logps=read_signals(frozen, batch, needs=Needs()).logps) for batch in batches]
-    signals = signals_of(case.method, model, frozen, batches, last)
-    if case.counts_first:
-        signals = (with_first_label(s) if s.rows(Role.FORGET).any() else s for s in signals)
-    return run_step(case.method, model, signals)
-
-
-def entry(gradients: dict[str, Tensor], place: str) -> float:
-    """`parameter[3,7]` or `parameter[5]`."""
-    name, _, index = place.partition("[")
-    return float(gradients[name][tuple(int(number) for number in index.rstrip("]").split(","))])
-
-
-def close(expected: float | str, absolute: float, relative: float) -> Any:
-    """The golden README's bound: absolute + relative x |golden|; not-a-number equals itself."""
-    value = float(expected)
-    return pytest.approx(value, abs=absolute + (0 if math.isnan(value) else relative * abs(value)), rel=0, nan_ok=True)
-
-
-def check_loss(ours: float, golden: float | str, dtype: str, what: str = "loss") -> None:
-    absolute, relative = (1e-6, 1e-5) if dtype == "float64" else (2e-6, 2e-5)
-    assert ours == close(golden, absolute, relative), what
-
-
-def check_gradients(gradients: dict[str, Tensor], golden: dict[str, Any], dtype: str) -> None:
-    """Global and per-parameter norms and single entries, at the tolerances of the golden README."""
-    wide = dtype == "float64"
-    norms = {name: gradient.double().norm().item() for name, gradient in gradients.items()}
-    relative, whole = (1e-5 if wide else 1e-4), float(golden["grad_l2"])
-    size = 0.0 if math.isnan(whole) else whole
-    assert math.hypot(*norms.values()) == close(whole, 0, relative)
-    for name, expected in golden.get("grad_l2_per_param", {}).items():
-        assert norms[name] == close(expected, 1e-6 * size, relative), name
-    relative, of_norm = (1e-4, 2e-6) if wide else (1e-3, 1e-5)
-    for place, expected in golden.get("grad_entries", {}).items():
-        assert entry(gradients, place) == close(expected, of_norm * size, relative), place
-
-
-def check(outcome: Outcome, case: Case, dtype: str) -> None:
-    golden = case.golden(dtype)
-    loss = golden["loss"] if "loss" in golden else golden["value"]
-    assert golden["grad_entries"]
-    if dtype == "float64" and case.section == "losses":
-        assert set(golden["grad_l2_per_param"]) == set(outcome.gradients)
-    check_gradients(outcome.gradients, golden, dtype)
-    if case in SETTLED:  # NaN there; here the row without labels counts as one of NLL 0
-        assert loss == "NaN"
-        assert math.isfinite(outcome.loss)
-        return
-    check_loss(outcome.loss, loss, dtype)
-    for name, expected in case.golden_parts(dtype).items():
-        check_loss(outcome.parts.get(name, 0.0), expected, dtype, name)
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
