@@ -337,6 +337,23 @@ def test_the_readme_lists_every_option():
     assert rows["method"].startswith(f"{len(groups['method'])} named")
 
 
+@pytest.mark.parametrize(
+    ("group", "page"),
+    [
+        ("method", "methods.md"),
+        ("method/forget", "methods.md"),
+        ("method/retain", "methods.md"),
+        ("task", "running.md"),
+        ("evaluator", "running.md"),
+        ("launch", "parallel.md"),
+        ("logger", "tracking.md"),
+    ],
+)
+def test_every_option_is_on_its_page(group, page):
+    spans = {word for snippet in snippets(ROOT / "docs" / page) for word in re.findall(r"\w+", snippet.text)}
+    assert OPTIONS[group] - spans == set()
+
+
 def test_the_size_of_the_tiny_model_is_the_true_one():
     """`count`: two matrices of vocabulary x width, four of width x width and three of width x MLP a layer."""
     shape = yaml.safe_load((conf_dir() / "model" / "tiny.yaml").read_text(encoding="utf-8"))["shape"]
