@@ -25,9 +25,10 @@ from test_architecture import FLOOR_OF
 from transformers import OlmoForCausalLM
 
 from lume_run import __version__
-from lume_run.cli import PASS_THROUGH
+from lume_run.cli import COMPLETION, PASS_THROUGH, jobs_to_check
 from lume_run.common.logits import token_logps
 from lume_run.common.records import Response
+from lume_run.config.help import HELP_FLAGS, help_text, help_topic
 from lume_run.config.overrides import (
     TAKE_A_VALUE,
     compose,
@@ -45,7 +46,7 @@ from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.report.comparison.main import argument_parser
 from lume_run.sweeps.plugins import register
 
-FLAGS = {*TAKE_A_VALUE, *PASS_THROUGH, "-m", "--multirun", "--dry-run", "--help", "-h"}
+FLAGS = {*TAKE_A_VALUE, *PASS_THROUGH, *HELP_FLAGS, "-m", "--multirun", "--dry-run"}
 PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]+")  # FOLDER, FILE, FOLDER_OR_ID, ...: for the reader to fill in
 DATA_FILES = (
     *("forget.jsonl", "retain.jsonl", "forget01.jsonl", "retain99.jsonl", "forget01_perturbed.jsonl"),
@@ -97,10 +98,10 @@ def reader(tmp_path_factory) -> Path:
 def filled(words: Sequence[str], reader: Path) -> list[str]:
     """The words with the reader's files and folders in place of placeholders."""
 
+    places = {"FILE": reader / "file", "MY_CONF": reader / "MY_CONF", "GROUP": "method"}
+
     def fill(text: str) -> str:
-        if not PLACEHOLDER.fullmatch(text):
-            return text
-        return str(reader / "file" if text.endswith("FILE") else reader / "MY_CONF" if text == "MY_CONF" else reader)
+        return str(places.get(text, reader)) if PLACEHOLDER.fullmatch(text) else text
 
     return ["=".join((*word.split("=")[:-1], fill(word.split("=")[-1]))) for word in words]
 
@@ -113,14 +114,6 @@ def values_of(override: str) -> list[str]:
     sweep = parsed.value()
     assert isinstance(sweep, (IntervalSweep, RangeSweep)), override
     return [f"{parsed.key_or_group}={sweep.start}"]
-
-
-def jobs_of(overrides: Sequence[str], *, sweeping: bool) -> list[tuple[str, ...]]:
-    """The first job of a sweep, and each other choice in its place, as the command checks them."""
-    swept = [values_of(override) if sweeping else [override] for override in overrides]
-    first = tuple(choices[0] for choices in swept)
-    others = [(at, choice) for at, choices in enumerate(swept) for choice in choices[1:]]
-    return [first, *((*first[:at], choice, *first[at + 1 :]) for at, choice in others)]
 
 
 @cache
@@ -138,13 +131,16 @@ def problems_of(words: Sequence[str], reader: Path) -> list[str]:
     words = filled(words, reader)
     flags, overrides = split_arguments(words)
     unknown = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in FLAGS]
-    if {"-sc", "--help", "-h"} & set(flags):
-        return unknown + [word for word in overrides if "=" not in word and word not in OPTIONS]
+    if set(HELP_FLAGS) & set(flags):
+        assert help_text([conf_dir()], help_topic(words))
+        return unknown
+    if set(COMPLETION) & set(flags):
+        return unknown
     if {"--cfg", "-c"} & set(flags):
         overrides = [override for override in overrides if "=" in override]
     sweeping = bool({"-m", "--multirun"} & set(flags))
-    jobs = jobs_of(overrides, sweeping=sweeping)
-    return unknown + [problem for job in jobs for problem in problems_of_job(job, tuple(config_dirs(words)))]
+    jobs = jobs_to_check([values_of(override) if sweeping else [override] for override in overrides])
+    return unknown + [problem for job in jobs for problem in problems_of_job(tuple(job), tuple(config_dirs(words)))]
 
 
 @pytest.mark.parametrize("path", [path for path in TEXTS if commands_of(path, "lume-run")], ids=by_name)

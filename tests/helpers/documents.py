@@ -55,7 +55,7 @@ def pages() -> list[Path]:
 def sources() -> list[Path]:
     """Every file besides the pages that says how something is called."""
     scripts = [path for path in (ROOT / "scripts").iterdir() if path.suffix in (".py", ".sbatch", ".yaml")]
-    return [*sorted((ROOT / "conf").rglob("*.yaml")), *sorted(scripts), ROOT / "lume_run" / "cli.py"]
+    return [*sorted((ROOT / "conf").rglob("*.yaml")), *sorted(scripts), ROOT / "lume_run" / "config" / "help.py"]
 
 
 def name_of(path: Path) -> str:
