@@ -406,6 +406,14 @@ def test_every_module_exists(path):
     assert absent == []
 
 
+@pytest.mark.parametrize("path", MARKDOWN_OF_TODAY, ids=by_name)
+def test_every_name_in_a_file_exists(path):
+    """`name` in `file.py`, `name` and `other` in `file.py`."""
+    text = path.read_text(encoding="utf-8")
+    for names, file in re.findall(r"((?:`\w+`(?:,|\s+and|\s+or)?\)?\s+)+)in\s+`([\w/]+\.py)`", text):
+        assert set(re.findall(r"\w+", names)) - {"and", "or"} <= names_in(ROOT / file), file
+
+
 @pytest.mark.parametrize("path", MARKDOWN, ids=by_name)
 def test_every_import_of_an_example_exists(path):
     blocks = [snippet.text for snippet in snippets(path) if snippet.language == "python"]
