@@ -28,7 +28,8 @@ RUNS = {
     "ties": ["method=ties", "model.lora=true"],
 }
 COMMON = ["task.num_documents=6", "trainer.train.epochs=20", "trainer.unlearn.epochs=4", "logger=none"]
-UNSTABLE = {"seconds", "manifest", "costs", "name"}  # of report.json: times, versions, paths
+UNSTABLE = {"seconds", "manifest", "costs", "name", "config_hash"}  # of report.json: times, versions, paths, keys
+MEASURED = {"peak_memory_bytes", "seconds_per_step"}  # below it, wherever they stand
 
 
 def record(folder: Path, checkout: Path) -> None:
@@ -64,7 +65,7 @@ def leaves(node: Any, where: str) -> dict[str, Any]:
         for key, value in inside or ():
             yield from walk(value, f"{where}.{key}")
 
-    return dict(walk(node, where))
+    return {path: value for path, value in walk(node, where) if path.rpartition(".")[2] not in MEASURED}
 
 
 def compare(before: Path, after: Path) -> int:
