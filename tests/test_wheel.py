@@ -114,7 +114,7 @@ def test_help_lists_the_options_of_the_wheel(installed, tmp_path):
 
 def test_the_page_of_the_report_is_inside(installed):
     kept = (".yaml", ".html", ".css", ".js")
-    own = {name for name in relative(ROOT / "lume_run", "*") if name.endswith(kept)}
+    assets = {name for name in relative(ROOT / "lume_run", "*") if name.endswith(kept)}
     wanted = ("page/page.html", "page/page.css", "page/page.js", "published.yaml")
-    assert {f"report/comparison/{name}" for name in wanted} <= own
-    assert own <= relative(installed / "lume_run", "*")
+    assert {f"report/comparison/{name}" for name in wanted} <= assets
+    assert assets <= relative(installed / "lume_run", "*")
