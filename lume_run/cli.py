@@ -30,10 +30,12 @@ PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc
 def print_help(arguments: Sequence[str]) -> None:
     """Print what `--help` asks for, without Hydra."""
     try:
-        print(help_text(config_dirs(arguments), help_topic(arguments)))
+        print(help_text(config_dirs(arguments), help_topic(arguments)), flush=True)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:  # `lume-run --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def check_command(arguments: Sequence[str]) -> int | None:
