@@ -42,7 +42,7 @@ def launch_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         if isinstance(processes, int):
             yield from _gpu_problems(processes, launch.get("device"))
         if isinstance(port, int) and not is_free(port):
-            what, remedy = f"somebody listens on port {port} already", "another one, or null for a free one"
+            what, remedy = f"port {port} is in use", "another one, or null for a free one"
             yield Problem(where="launch.port", what=what, remedy=remedy)
 
 

@@ -1,4 +1,4 @@
-"""Weights that several ranks hold together: reading them from a checkpoint, and writing them as one model.
+"""DeepSpeed ZeRO: its settings, and weights that ranks hold together, read from checkpoints and saved as one model.
 
 Under ZeRO-3 every rank holds a part of each weight, so saving is a collective: all take part, the first writes.
 """

@@ -282,5 +282,5 @@ def test_a_port_that_is_taken_is_refused(outside):
         held.bind(("127.0.0.1", 0))
         held.listen()
         port = held.getsockname()[1]
-        assert launch_problems(port=port) == [f"launch.port: somebody listens on port {port} already"]
+        assert launch_problems(port=port) == [f"launch.port: port {port} is in use"]
     assert launch_problems(port=port) == []
