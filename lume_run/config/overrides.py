@@ -5,17 +5,18 @@ Hydra stops at the first bad override; here each is judged alone, so that all co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lume_run.common.errors import Problem
 from lume_run.config.renamed import renamed_key_problem
 from lume_run.config.suggest import key_paths, suggest_key, suggest_nearest
 
 FAMILIES = "experiment"  # the group whose options stand in folders by family: experiment=semeval/npo
 TAKE_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging", "hydra/output")
-REMEDY = """write it as path=value; a value with special characters needs quotes inside quotes: 'path="~/x"'"""
+OVERRIDE_REMEDY = """write it as path=value; a value with special characters needs quotes inside quotes: 'path="~/x"'"""
 
 
 def conf_dir() -> Path:
@@ -53,9 +54,9 @@ def group_options(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
     return groups
 
 
-def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[Any], list[str]]:
+def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[Problem], list[str]]:
     """(problems, the overrides that compose): every bad override, judged alone and explained."""
-    problems: list[Any] = []
+    problems: list[Problem] = []
     good: list[str] = []
     for override in overrides:
         error = composition_error([*good, override], folders)
@@ -79,18 +80,23 @@ def compose(overrides: Sequence[str], folders: Sequence[Path], *, whole: bool = 
         return hydra.compose("config", overrides=[*overrides, *extra], return_hydra_config=whole)
 
 
-def explain_override_error(override: str, error: str, folders: Sequence[Path], beside: Sequence[str] = ()) -> Any:
-    """One problem: what is wrong with an override, and the nearest thing that would work; `beside`: good ones."""
-    from omegaconf import OmegaConf
-
-    from lume_run.common.errors import Problem
-
+def explain_override_error(override: str, error: str, folders: Sequence[Path], beside: Sequence[str] = ()) -> Problem:
+    """What is wrong with an override that Hydra refuses, and the nearest thing that would work; `beside`: good ones."""
     key, _, value = override.lstrip("+~").partition("=")
-    groups = group_options(folders)
     if "=" not in override and not override.startswith("~"):
-        return Problem(where=override, what="neither a flag nor an override", remedy=REMEDY)
+        return Problem(where=override, what="neither a flag nor an override", remedy=OVERRIDE_REMEDY)
     if error.startswith("Ambiguous value"):
         return Problem(where=key, what=f"several values: {value}", remedy="add -m to sweep over them, or write [a,b]")
+    groups = group_options(folders)
+    return (
+        _option_problem(key, value, error, groups)
+        or _key_problem(override, folders, [*groups], [other for other in beside if other != override])
+        or Problem(where=override, what=error.strip().split("\n")[0], remedy=OVERRIDE_REMEDY)
+    )
+
+
+def _option_problem(key: str, value: str, error: str, groups: Mapping[str, Mapping[str, str]]) -> Problem | None:
+    """An option that its group does not have, or a group where it cannot be chosen."""
     if key in groups and value not in groups[key]:
         return Problem(where=key, what=f"there is no {key} '{value}'", remedy=suggest_nearest(value, groups[key]))
     if key.startswith(f"{FAMILIES}/"):
@@ -98,22 +104,34 @@ def explain_override_error(override: str, error: str, folders: Sequence[Path], b
         return Problem(where=key, what=f"a family of recipes, which are options of {FAMILIES}", remedy=remedy)
     if key.startswith("hydra/") and "Available options" in error:
         listed = error.partition("Available options")[2].partition("Config search path")[0].split("\n")[1:]
-        choices = [line.strip() for line in listed if line.strip()]
-        return Problem(where=key, what=f"there is no {key} '{value}'", remedy=suggest_nearest(value, choices))
+        options = [line.strip() for line in listed if line.strip()]
+        return Problem(where=key, what=f"there is no {key} '{value}'", remedy=suggest_nearest(value, options))
     if key in groups and "No match in the defaults list" in error:
         parent, _, leaf = key.rpartition("/")
         remedy = f"drop it, or choose a {parent} that has one"
         return Problem(where=key, what=f"the chosen {parent} has no {leaf} part", remedy=remedy)
+    return None
+
+
+def _key_problem(
+    override: str, folders: Sequence[Path], groups: Sequence[str], beside: Sequence[str]
+) -> Problem | None:
+    """A key that the config composed from the other overrides does not have."""
+    from omegaconf import OmegaConf
+
+    key = override.lstrip("+~").partition("=")[0]
     hydra = key.startswith("hydra.")
-    chosen = [other for other in beside if other != override and (hydra or not other.startswith("hydra/"))]
+    chosen = [other for other in beside if hydra or not other.startswith("hydra/")]
     data: Any = OmegaConf.to_container(compose(chosen, folders, whole=hydra), resolve=False)
     known = [*groups, *key_paths(data), *(HYDRA_GROUPS if key.startswith("hydra/") else ())]
-    if key not in known and (renamed := renamed_key_problem(key, override)):
+    if key in known:
+        return None
+    if renamed := renamed_key_problem(key, override):
         return renamed
-    if key not in known and "=" in override:
-        top_level = f"top level: {', '.join(map(str, data))}; lume-run --cfg job shows all"
-        return Problem(where=key, what="unknown key", remedy=suggest_key(key, known) or top_level)
-    return Problem(where=override, what=error.strip().split("\n")[0], remedy=REMEDY)
+    if "=" not in override:
+        return None
+    top_level = f"top level: {', '.join(map(str, data))}; lume-run --cfg job shows all"
+    return Problem(where=key, what="unknown key", remedy=suggest_key(key, known) or top_level)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
