@@ -220,7 +220,7 @@ def mean_losses(precision: str, folder: str, dataset: str) -> list[list[float]]:
 
 
 @cache
-def greedy_texts(folder: str, dataset: str) -> list[str]:
+def golden_texts(folder: str, dataset: str) -> list[str]:
     """Our greedy texts in float32: left padding, as many tokens and prompts a batch as theirs."""
     prompts = [row["input_ids"] for row in read_golden(TOKENISED)["generation_datasets"][dataset]]
     return continue_all(loaded_model_of(folder), prompts, limit=NEW_TOKENS, batch=PROMPTS)

@@ -23,7 +23,7 @@ from helpers.golden import (
     as_list,
     by_index,
     exact,
-    greedy_texts,
+    golden_texts,
     loaded_model_of,
     mean_loss_of,
     mean_losses,
@@ -146,7 +146,7 @@ def check_truth_ratio(precision: str, folder: str, entry: dict, dataset: str, ag
 def check_rouge(precision: str, folder: str, entry: dict, dataset: str, field: str, stop: str = "") -> None:
     assert precision == "float32"
     references, values = ground_truths(dataset), []
-    for text, (prompt, answer), theirs in zip(greedy_texts(folder, dataset), references, by_index(entry), strict=True):
+    for text, (prompt, answer), theirs in zip(golden_texts(folder, dataset), references, by_index(entry), strict=True):
         generation = cut(text) if stop else text
         assert (generation.strip(), prompt, answer) == (theirs["generation"], theirs["input"], theirs["ground_truth"])
         scores = {"rougeL_recall": rouge_l_recall(answer, generation)}
@@ -184,7 +184,7 @@ def check_model_utility(precision: str, folder: str, entry: dict) -> None:
     for prefix, dataset in SETS.items():
         retain = dataset == "retain"
         likely = [tofu.probability(-loss, 1) for (loss,) in mean_losses(precision, folder, dataset)]
-        pairs = zip(ground_truths(dataset), greedy_texts(folder, dataset), strict=True)
+        pairs = zip(ground_truths(dataset), golden_texts(folder, dataset), strict=True)
         terms = UtilityTerms(
             probability=statistics.fmean(likely if retain else shares(precision, folder, dataset)),
             rouge=statistics.fmean(rouge_l_recall(answer, text) for (_, answer), text in pairs),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pandas
 import pytest
 import torch
+from helpers.golden import needs_golden, read_golden, read_rows
 from helpers.inference import collect_responses, greedy_texts
-from helpers.shared import lume_rows
+from helpers.shared import GOLDEN, lume_rows
 from transformers import AutoModelForCausalLM
 
-from lume_run.common.errors import RunError
+from lume_run.common.errors import DataError, RunError
 from lume_run.common.jsonl import read_jsonl, to_json
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split
 from lume_run.config.settings import ModelSettings
@@ -25,6 +25,7 @@ from lume_run.evaluation.metrics.semeval import lume_scores
 from lume_run.models.load import load_model, load_tokenizer
 from lume_run.models.tokenise import encode
 from lume_run.tasks.lume import LumeTask
+from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL, document_and_kind
 
 CPU = torch.device("cpu")
 
@@ -142,38 +143,86 @@ def _fields(response: Response) -> dict:
     return {name: getattr(response, name) for name in response.__slots__}
 
 
-def test_official_inference_on_the_golden_model(shared):
-    """Texts, document losses and final numbers of the official script's own run (transformers 5, float32)."""
-    golden = shared / "golden" / "semeval" / "pipeline"
-    loaded = load_folder(shared / "golden" / "lm" / "model", tokenizer=shared / "golden" / "lm" / "tokenizer")
-    task = LumeTask(name="lume", subtasks=["novels", "bios", "wiki"], source="folder", data_dir=str(golden / "data"))
-    data = task.load(0)
+@pytest.mark.golden
+@needs_golden
+def test_official_inference_on_the_golden_model():
+    """Texts, document losses and final numbers of the official script's own run (transformers 5, float32).
+
+    Ids and rows may repeat there: every row counts.
+    """
+    golden, results = GOLDEN / "semeval" / "pipeline", read_golden("semeval/pipeline/results.json")
+    loaded = load_folder(
+        GOLDEN / "lm" / "model",
+        tokenizer=GOLDEN / "lm" / "tokenizer",
+        max_new_tokens=results["provenance"]["max_new_tokens"],
+    )
     responses = []
-    for split, examples in ((Split.FORGET, data.forget), (Split.RETAIN, data.retain)):
+    for split in (Split.FORGET, Split.RETAIN):
+        examples = _official_examples(split)
         official = pandas.read_csv(golden / "out" / f"{split}_0.csv", dtype=str, keep_default_na=False)
-        expected = dict(zip(official["id"].str.replace('"', ""), official["model_output"], strict=True))
         texts = greedy_texts(loaded, examples)
-        assert {example.id: text for example, text in zip(examples, texts, strict=True)} == expected
+        assert texts == official["model_output"].tolist()
         responses += [_response(example, output=text) for example, text in zip(examples, texts, strict=True)]
     for split in (Split.MEMBER, Split.NONMEMBER):
-        lines = (golden / "mia_data" / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n")
-        documents = [_document(json.loads(line), split) for line in lines]
+        rows = read_rows(f"semeval/pipeline/mia_data/{split}.jsonl")
+        documents = [_document(row, split, number) for number, row in enumerate(rows)]
         official = pandas.read_csv(golden / "out" / "mia_results" / f"{split}_0.csv")
         for document, nll, (total, tokens, *_) in zip(
             documents, official["nll"], answer_scores(loaded, documents), strict=True
         ):
             assert -total / tokens == pytest.approx(nll, abs=1e-5)
             responses.append(_response(document, logp_sum=total, tokens=tokens))
-    final = json.loads((golden / "results.json").read_text(encoding="utf-8"))["results"]
+    final = results["results"]
     scores = {score.name: score.value for score in lume_scores(responses, mmlu_accuracy=final["mmlu_average"])}
     assert scores["task_aggregate"] == pytest.approx(final["harmonic-mean-task-aggregate"], abs=1e-9)
     assert scores["mia.score"] == pytest.approx(final["mia_final_score"], abs=1e-9)
     assert scores["aggregate"] == pytest.approx(final["aggregate-score"], abs=1e-9)
 
 
-def _document(fields: dict, split: Split) -> Example:
+def _official_examples(split: Split) -> list[Example]:
+    """Every row of a split of the official inference under an id of its own, in the order of the file."""
+    examples = []
+    for number, row in enumerate(read_rows(f"semeval/pipeline/data/{split}.jsonl")):
+        document, kind = document_and_kind(row["id"])
+        examples.append(
+            Example(
+                id=f"{split}-{number}",
+                raw_id=row["id"],
+                document=document,
+                split=split,
+                subtask=SUBTASK_OF_LABEL[row["task"]],
+                kind=kind,
+                prompt=row["input"],
+                answer=row["output"],
+            )
+        )
+    return examples
+
+
+@pytest.mark.golden
+@needs_golden
+def test_the_task_reads_the_rows_of_the_official_inference():
+    """The same prompts and answers; where an id stands twice, the task refuses the file."""
+    sides = [_official_examples(split) for split in (Split.FORGET, Split.RETAIN)]
+    folder = str(GOLDEN / "semeval" / "pipeline" / "data")
+    task = LumeTask(name="lume", subtasks=["novels", "bios", "wiki"], source="folder", data_dir=folder)
+    raw_ids = [example.raw_id.replace('"', "") for side in sides for example in side]
+    if len(set(raw_ids)) < len(raw_ids):
+        with pytest.raises(DataError, match="already stands at"):
+            task.load(0)
+        return
+    data = task.load(0)
+    for side, ours in zip(sides, (data.forget, data.retain), strict=True):
+        assert sorted(map(_cells, ours)) == sorted(map(_cells, side))
+
+
+def _cells(example: Example) -> tuple[str, ...]:
+    return example.raw_id, example.document, example.subtask, example.kind, example.prompt, example.answer
+
+
+def _document(fields: dict, split: Split, number: int) -> Example:
     return Example(
-        id=fields["id"], raw_id=fields["id"], document=fields["id"], split=split, subtask="wiki",
+        id=f"{split}-{number}", raw_id=fields["id"], document=fields["id"], split=split, subtask="wiki",
         kind=Kind.DOCUMENT, prompt="", answer=fields["document"],
     )  # fmt: skip
 

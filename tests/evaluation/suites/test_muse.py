@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
+import re
 
 import pytest
-from helpers.shared import SHARED
+from helpers.golden import golden_keys, needs_golden, read_golden
 
 from lume_run.common.records import Ask, Example, Kind, Response, Score, Split, TaskData
 from lume_run.config.settings import EvaluatorSettings
@@ -15,8 +14,8 @@ from lume_run.evaluation.suites.base import Answers, Compared
 from lume_run.evaluation.suites.mia import Membership
 from lume_run.evaluation.suites.muse import Muse
 
-GOLDEN = SHARED / "golden" / "open_unlearning_metrics" / "metrics.json"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_file(), reason=f"the golden metrics are not at {GOLDEN}")
+GOLDEN = "open_unlearning_metrics/metrics.json"
+LEAKAGE = re.compile(r"privleak\|mia_min_k\|k=([\d.]+)\|vs_ref_model")
 EVALUATOR = EvaluatorSettings(resamples=200)
 
 
@@ -228,9 +227,8 @@ def test_intervals_resample_members_and_nonmembers():
 # ------------------------------------------------------------------------------------------- golden
 
 
-@cache
 def golden() -> dict:
-    return json.loads(GOLDEN.read_text(encoding="utf-8"))["float64"]
+    return read_golden(GOLDEN)["float64"]
 
 
 def their_scores(folder: str, key: str) -> tuple[list[float], list[float]]:
@@ -243,14 +241,20 @@ def their_scores(folder: str, key: str) -> tuple[list[float], list[float]]:
     return members, nonmembers
 
 
+@pytest.mark.golden
 @needs_golden
 @pytest.mark.parametrize("folder", ["model", "ref_model"])
-@pytest.mark.parametrize(("key", "attack"), [("mia_loss", "loss"), ("mia_min_k|k=0.2", "min_k")])
-def test_golden_auc(folder, key, attack):
-    sheet = scores(Membership(), documents(*their_scores(folder, key)))
-    assert sheet[f"mia.{attack}.auc"].value == pytest.approx(golden()[folder][key]["auc"], abs=1e-9)
+@pytest.mark.parametrize(
+    "key", [key for key in golden_keys(GOLDEN, "float64", "model") if key.split("|")[0] in ("mia_loss", "mia_min_k")]
+)
+def test_golden_auc(folder, key):
+    name, _, parameter = key.partition("|")
+    suite = Membership(k=float(parameter.removeprefix("k="))) if parameter else Membership()
+    sheet = scores(suite, documents(*their_scores(folder, key)))
+    assert sheet[f"mia.{name.removeprefix('mia_')}.auc"].value == pytest.approx(golden()[folder][key]["auc"], abs=1e-9)
 
 
+@pytest.mark.golden
 @needs_golden
 @pytest.mark.parametrize(("folder", "other"), [("model", "ref_model"), ("ref_model", "model")])
 def test_golden_auc_against_a_reference(folder, other):
@@ -260,6 +264,7 @@ def test_golden_auc_against_a_reference(folder, other):
     assert score.low < score.value < score.high
 
 
+@pytest.mark.golden
 @needs_golden
 @pytest.mark.parametrize("folder", ["model", "ref_model"])
 def test_golden_auc_of_gradients(folder):
@@ -268,12 +273,16 @@ def test_golden_auc_of_gradients(folder):
     assert score.value == pytest.approx(golden()[folder]["mia_gradnorm|p=2"]["auc"], abs=1e-9)
 
 
+@pytest.mark.golden
 @needs_golden
-@pytest.mark.parametrize("k", [0.2, 0.4])
-def test_golden_leakage(k):
+@pytest.mark.parametrize(
+    "key", [key for key in golden_keys(GOLDEN, "float64", "comparisons") if LEAKAGE.fullmatch(key)]
+)
+def test_golden_leakage(key):
     """The released value adds 1e-10 below the line."""
+    k = LEAKAGE.fullmatch(key)[1]
     ours, theirs = (documents(*their_scores(name, f"mia_min_k|k={k}")) for name in ("model", "ref_model"))
-    score = scores(Muse(k=k), ours, theirs)["muse.privacy_leakage"]
-    released = golden()["comparisons"][f"privleak|mia_min_k|k={k}|vs_ref_model"]["agg_value"]
+    score = scores(Muse(k=float(k)), ours, theirs)["muse.privacy_leakage"]
+    released = golden()["comparisons"][key]["agg_value"]
     assert score.value == pytest.approx(released, abs=1e-6)
     assert score.low < score.value < score.high

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-from functools import cache
 
 import numpy as np
 import pytest
-from helpers.shared import SHARED
+from helpers.golden import by_index, needs_golden, read_golden
 from scipy.stats import ks_2samp
 
 from lume_run.common.records import Ask, Kind, Response, Score, Split
@@ -20,8 +18,6 @@ from lume_run.evaluation.suites.base import Answers, Compared
 from lume_run.evaluation.suites.tofu import Tofu
 from lume_run.pipeline.checks import require_settings
 
-GOLDEN = SHARED / "golden" / "open_unlearning_metrics"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the golden metrics are not at {GOLDEN}")
 HALF, FOURTH, EIGHTH = math.log(2), math.log(4), math.log(8)
 
 
@@ -251,13 +247,8 @@ def test_log_truth_ratio():
 # ------------------------------------------------------------------------------------ against open-unlearning
 
 
-@cache
 def golden() -> dict:
-    return json.loads((GOLDEN / "metrics.json").read_text(encoding="utf-8"))["float32"]
-
-
-def by_index(entry: dict) -> list[dict]:
-    return [entry["value_by_index"][str(number)] for number in range(len(entry["value_by_index"]))]
+    return read_golden("open_unlearning_metrics/metrics.json")["float32"]
 
 
 def golden_rows(model: str) -> list[Response]:
@@ -275,6 +266,7 @@ def golden_rows(model: str) -> list[Response]:
     return rows
 
 
+@pytest.mark.golden
 @needs_golden
 @pytest.mark.parametrize("model", ["model", "ref_model"])
 def test_scores_of_open_unlearning(model):
