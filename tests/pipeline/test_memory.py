@@ -475,8 +475,8 @@ def test_flops_of_a_step_by_hand(script):
 @pytest.mark.parametrize("lora", [False, True])
 def test_throughput_of_the_tiny_shape(lora, script, tmp_path):
     overrides = ["launch.device=cpu", "trainer.unlearn.batch_size=4", "trainer.unlearn.micro_batch_size=4"]
-    case = script("throughput").case
-    lines = case("tiny", lora, tmp_path, Lengths(tokens=12, labels=4), overrides, steps=3, warm_up=1)
+    case_lines = script("throughput").case_lines
+    lines = case_lines("tiny", lora, tmp_path, Lengths(tokens=12, labels=4), overrides, steps=3, warm_up=1)
     assert lines[0] == f"tiny {'LoRA' if lora else 'full'} on CPU, float32: 1.6 M weights"
     assert lines[1].startswith("  4 + 4 rows of 12 tokens a step, 4 in a forward")
     seconds, rate = (float(text.strip().split(" ")[0].replace(",", "")) for text in lines[2].split(", ")[:2])
