@@ -143,11 +143,11 @@ def test_it_ends_with_the_weights_of_an_undisturbed_run(alone, whole):
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_random_numbers_come_after_a_stop(case, tiny, tmp_path):
     """In this process; a dropout on the adapters draws some in every step."""
-    resumes.whole(case, World(), tiny, tmp_path)
+    resumes.train_whole(case, World(), tiny, tmp_path)
     torch.manual_seed(1)
-    resumes.stopped(case, World(), tiny, tmp_path)
+    resumes.train_until_stopped(case, World(), tiny, tmp_path)
     torch.manual_seed(2)
-    resumes.resumed(case, World(), tiny, tmp_path)
+    resumes.resume(case, World(), tiny, tmp_path)
     weights, expected = (weights_in(tmp_path / part) for part in ("resumed", "whole"))
     assert all(torch.equal(value, expected[name]) for name, value in weights.items())
 
@@ -260,7 +260,7 @@ def zero(request, tiny, tmp_path_factory) -> tuple[str, Path]:
 
 
 def in_ranks(count: int, mode: str, model: Path, out: Path, *only: str) -> None:
-    """Run resumes.py in so many ranks."""
+    """Run helpers.resumes in so many ranks."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     command = [*start, "-m", "helpers.resumes", mode, str(model), str(out), *only]
     environment = with_helpers() | {
