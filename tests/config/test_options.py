@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import yaml
 from helpers.configs import CONF, problems_of, settings_of
-from helpers.shared import SHARED
+from helpers.shared import DATA, SHARED
 
 from lume_run.config.overrides import group_options
 from lume_run.config.settings import LoraSettings
@@ -81,8 +81,8 @@ def test_the_default_is_right():
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_option_composes_and_checks(group, name, tmp_path):
     given = COMPANIONS.get((group, name), [])
-    if any("{shared}" in override for override in given) and not SHARED.is_dir():
-        pytest.skip(f"{group}={name} has no built-in data, and there is none at {SHARED}")
+    if any("{shared}" in override for override in given) and not DATA.is_dir():
+        pytest.skip(f"{group}={name} has no built-in data, and there is none at {DATA}")
     companions = [override.format(tmp=tmp_path, shared=SHARED) for override in given]
     assert problems_of(f"{group}={name}", *companions) == {}
 
