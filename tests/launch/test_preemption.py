@@ -359,5 +359,5 @@ def test_a_checkpoint_without_its_mark_does_not_count(tmp_path):
 def test_worlds_without_deepspeed_read_each_others_checkpoints(tmp_path):
     write(tmp_path, 5, world=World(mode="ddp", processes=4))
     assert checkpoint_to_resume(tmp_path, World()) == tmp_path / "checkpoint-5"
-    with pytest.raises(RunError, match=r"only single and ddp can read them.\n  - go on with launch=ddp"):
+    with pytest.raises(RunError, match=r"only single and ddp can read them.\n  - resume with launch=ddp"):
         checkpoint_to_resume(tmp_path, replace(World(), mode="zero2", processes=4))
