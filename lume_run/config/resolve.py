@@ -64,16 +64,22 @@ def resolve(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
             OmegaConf.update(cfg, where, None)
     data.pop("hydra", None)
     for path in FOLDERS + PATHS + MAYBE_PATHS:
-        *parents, leaf = path.split(".")
-        node: Any = data
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
-        if isinstance(node, dict) and isinstance(node.get(leaf), str):
-            given = Path(node[leaf]).expanduser()
-            if path not in MAYBE_PATHS or given.exists() or node[leaf].startswith((".", "~", "/")):
-                node[leaf] = str(given.resolve())
+        setting = value_at(data, path)
+        if isinstance(setting, str):
+            given = Path(setting).expanduser()
+            if path not in MAYBE_PATHS or given.exists() or setting.startswith((".", "~", "/")):
+                group, _, leaf = path.rpartition(".")
+                value_at(data, group)[leaf] = str(given.resolve())
     _resolve_source(data)
     return dict(data), problems
+
+
+def value_at(data: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, None where there is none; the empty path is the whole."""
+    node: Any = data
+    for key in path.split(".") if path else ():
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
 
 
 def _missing_keys(node: Any, path: str = "") -> list[str]:

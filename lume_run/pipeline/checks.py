@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.config.build import Builder
-from lume_run.config.resolve import FILES, MAYBE_PATHS, Composed, resolve
+from lume_run.config.resolve import FILES, MAYBE_PATHS, Composed, resolve, value_at
 from lume_run.config.settings import Checkable, Settings
 from lume_run.evaluation.inference.vllm import vllm_trouble
 from lume_run.pipeline.device_checks import device_problems, launch_problems, quantization_problems
@@ -59,14 +59,6 @@ def require_settings(cfg: Composed) -> tuple[Settings, dict[str, Any]]:
     if settings is None:
         raise ConfigError(problems)
     return settings, data
-
-
-def value_at(data: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path, None where there is none."""
-    node: Any = data
-    for key in path.split("."):
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return node
 
 
 def path_problems(data: Mapping[str, Any]) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ metrics without the last labelled token (`compat_`), the relative difference of 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import ks_2samp
@@ -155,3 +155,22 @@ def forget_quality(unlearned: Sequence[float], retained: Sequence[float]) -> flo
     if len(unlearned) == len(retained):
         return forget_quality_of(*sides).value
     return float(ks_2samp(unlearned, retained).pvalue)
+
+
+LEAKAGES = {"privleak": smoothed_privacy_leakage, "rel_diff": smoothed_relative_difference}
+
+
+def comparison_value(
+    key: str, quality: Callable[..., float | None], areas: Callable[[str, str], Sequence[float]]
+) -> float | None:
+    """open-unlearning's comparison of a model with a retrained one, by its golden key `name|parameters`.
+
+    `quality(*parameters)` is the forget quality, `areas(attack, parameter)` the AUCs of an attack on both models. A
+    leakage is against the second's, or against the number in `default_ref_0.5`.
+    """
+    name, *parameters = key.split("|")
+    if name in ("forget_quality_ks_test", "utils.get_forget_quality"):
+        return quality(*parameters)
+    attack, parameter, reference = parameters
+    area, retrained = areas(attack, parameter)
+    return LEAKAGES[name](area, retrained if reference == "vs_ref_model" else float(reference.rpartition("_")[2]))

@@ -1,8 +1,8 @@
 """A server that has imported what `lume-run` needs, and forks a process for each command: no test waits for imports.
 
 A process that starts anew spends some seconds of processor time on imports; a forked one is the same program a moment
-after them: its own process with its own environment, folder, standard streams and exit code. Tests that kill, that
-count what is imported, or that show the command itself start it anew instead (`sys.executable -m lume_run.cli`).
+after them: its own process with its own environment, folder, standard streams and exit code, to be signalled and killed
+as any other. Tests that count what is imported, or that show the command itself, start it anew.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import IO, Any
 from helpers.shared import with_helpers
 
 LENGTH_BYTES = 8  # of what comes before a message: how long it is
+READ_ON_IMPORT = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR")  # where set, rich takes no other value later
 
 
 class Ended(subprocess.CompletedProcess[str]):
@@ -81,6 +82,8 @@ class Server:
         self.folder = tempfile.TemporaryDirectory(prefix="warm-")
         self.path = str(Path(self.folder.name) / "socket")
         environment = {**with_helpers(), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        for name in READ_ON_IMPORT:
+            environment.pop(name, None)
         command = [sys.executable, "-m", "helpers.warm", self.path]
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout is not None

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from helpers.losses import PAD, Outcome, all_parts, cached_reference, parts_of, run_step, signals_of
 from peft import LoraConfig, get_peft_model
+from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from lume_run.methods.base import Needs, Role, Totals
@@ -117,6 +119,16 @@ def test_no_part_is_left_out():
 # ------------------------------------------------------------------------------------------- models and rows
 
 
+def two_models(build: Callable[[], nn.Module]) -> list[nn.Module]:
+    """A model and another with weights of a seed of its own, both without dropout."""
+    models = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            models.append(build().eval())
+    return models
+
+
 @pytest.fixture(scope="module")
 def pair():
     """A model and a frozen one: GPT-2, because Llama and OLMo norms compute in float32 whatever the dtype."""
@@ -132,12 +144,7 @@ def pair():
         initializer_range=0.2,
         attn_implementation="sdpa",
     )
-    models = []
-    with torch.random.fork_rng(devices=[]):
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            models.append(GPT2LMHeadModel(config).double().eval())
-    return models
+    return two_models(lambda: GPT2LMHeadModel(config).double())
 
 
 def uneven_rows(needs: Needs) -> list[TokenRow]:
@@ -423,12 +430,7 @@ def llamas():
         initializer_range=0.1,
         attn_implementation="sdpa",
     )
-    models = []
-    with torch.random.fork_rng(devices=[]):
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            models.append(LlamaForCausalLM(config).eval())
-    return models
+    return two_models(lambda: LlamaForCausalLM(config))
 
 
 @pytest.mark.parametrize("right", [False, True])

@@ -7,9 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from helpers.refused import problems_by_place
 from helpers.shared import SHARED
 
-from lume_run.common.errors import ConfigError, DataError
+from lume_run.common.errors import ConfigError
 from lume_run.common.records import Kind, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.pipeline.checks import check_config, require_settings
@@ -59,14 +60,7 @@ def everything(data: TaskData) -> list:
 
 
 def refusal_of(task: MuseTask, folder: Path) -> dict[str, list[str]]:
-    with pytest.raises(DataError) as caught:
-        task.load(0)
-    problems: dict[str, list[str]] = {}
-    for problem in caught.value.problems:
-        assert problem.remedy, problem
-        place = problem.where.replace(f"{folder}/news/", "").replace(".json", "")
-        problems.setdefault(place, []).append(problem.what.replace(f"{folder}/news/", "").replace(".json", ""))
-    return problems
+    return problems_by_place(task, folder / "news", ".json")
 
 
 # --- real files ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers.refused import problems_by_place
 from helpers.shared import SHARED
 
 from lume_run.common.errors import ConfigError, DataError, Problem, RunError
@@ -82,14 +83,7 @@ def write_release(folder: Path, ending: str = "jsonl", **sets: list) -> Path:
 
 def refusal_of(task: TofuTask | RealWorldTask, folder: Path) -> dict[str, list[str]]:
     """What is refused, by place ("forget10:3" is line 3 of that file)."""
-    with pytest.raises(DataError) as caught:
-        task.load(0)
-    problems: dict[str, list[str]] = {}
-    for problem in caught.value.problems:
-        assert problem.remedy, problem
-        place = problem.where.replace(f"{folder}/", "").replace(".jsonl", "")
-        problems.setdefault(place, []).append(problem.what.replace(f"{folder}/", "").replace(".jsonl", ""))
-    return problems
+    return problems_by_place(task, folder, ".jsonl")
 
 
 def everything(data: TaskData) -> list:

@@ -36,13 +36,12 @@ from helpers.golden import (
     token_row,
 )
 from helpers.reference_metrics import (
+    comparison_value,
     compat_exact_memorisation,
     compat_extraction_strength,
     forget_quality,
     smoothed_closer_to_1_better,
     smoothed_options_probability,
-    smoothed_privacy_leakage,
-    smoothed_relative_difference,
     smoothed_truth_probability,
     smoothed_truth_ratio,
     stemmed_rouge_l_f1,
@@ -308,19 +307,9 @@ def quality(precision: str, aggregator: str = "closer_to_1_better") -> float | N
     return forget_quality(*(truth_ratios(precision, folder, "forget", value) for folder in FOLDERS))
 
 
-def leakage(precision: str, attack: str, parameter: str, reference: str, *, measure) -> float:
-    """Of the AUC of `model` against that of `ref_model`, or against the number in `default_ref_0.5`."""
-    sides = ([ATTACKS[attack](precision, folder, side, parameter) for side in SIDES] for folder in FOLDERS)
-    area, retrained = (auc(*scores) for scores in sides)
-    return measure(area, retrained if reference == "vs_ref_model" else float(reference.rpartition("_")[2]))
-
-
-COMPARISONS = {
-    "forget_quality_ks_test": quality,
-    "utils.get_forget_quality": quality,
-    "privleak": partial(leakage, measure=smoothed_privacy_leakage),
-    "rel_diff": partial(leakage, measure=smoothed_relative_difference),
-}
+def areas(precision: str, attack: str, parameter: str) -> list[float]:
+    """The AUC of an attack on `model` and on `ref_model`."""
+    return [auc(*(ATTACKS[attack](precision, folder, side, parameter) for side in SIDES)) for folder in FOLDERS]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -331,5 +320,5 @@ def test_comparisons(precision):
     empty = {score.name: score for score in Tofu().scores(Answers(responses=(), evaluator=EvaluatorSettings()))}
     assert empty["tofu.forget_quality"].value is None and empty["tofu.forget_quality"].reason
     for key, entry in expected.items():
-        comparison, *parameters = key.split("|")
-        assert COMPARISONS[comparison](precision, *parameters) == near_share(entry["agg_value"]), key
+        value = comparison_value(key, partial(quality, precision), partial(areas, precision))
+        assert value == near_share(entry["agg_value"]), key

@@ -37,6 +37,7 @@ from helpers.golden import (
     read_golden,
 )
 from helpers.reference_metrics import (
+    comparison_value,
     compat_exact_memorisation,
     compat_extraction_strength,
     forget_quality,
@@ -393,18 +394,9 @@ def quality(golden, aggregator="closer_to_1_better"):
     return forget_quality(*(rows(golden[model][f"truth_ratio|forget|{aggregator}"], "score") for model in FOLDERS))
 
 
-def leakage(golden, attack, parameter, reference, *, measure):
-    """Of the AUC of `model` against that of `ref_model`, or against the number in `default_ref_0.5`."""
-    area, retrained = (golden[model][f"{attack}|{parameter}"]["auc"] for model in FOLDERS)
-    return measure(area, retrained if reference == "vs_ref_model" else float(reference.rpartition("_")[2]))
-
-
-COMPARISONS = {
-    "forget_quality_ks_test": quality,
-    "utils.get_forget_quality": quality,
-    "privleak": partial(leakage, measure=smoothed_privacy_leakage),
-    "rel_diff": partial(leakage, measure=smoothed_relative_difference),
-}
+def areas(golden, attack, parameter):
+    """The AUC of an attack on `model` and on `ref_model`."""
+    return [golden[model][f"{attack}|{parameter}"]["auc"] for model in FOLDERS]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -414,6 +406,5 @@ def test_comparisons(precision):
         if entry["agg_value"] is None:
             assert key == "ks_test|no_reference_logs"  # not to be asked for here
             continue
-        comparison, *parameters = key.split("|")
-        value = COMPARISONS[comparison](golden, *parameters)
+        value = comparison_value(key, partial(quality, golden), partial(areas, golden))
         assert value == pytest.approx(entry["agg_value"], rel=1e-9, abs=1e-6), key
