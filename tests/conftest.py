@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # Before torch comes in: on busy cores its threads otherwise spin at every barrier, 30 times slower on tiny tensors.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking write run files
+# Nothing here is compiled, but bitsandbytes would get the compiler ready as every process begins: a second each.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+# Started processes keep the memory that they free: the system's pages cost a tenth of a training on one thread.
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31))
 
 import pytest
+from helpers import warm
 from helpers.shared import GOLDEN, SHARED, tokenizer_at
 
 from lume_run.config.settings import ShapeSettings
@@ -33,6 +41,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes come first: one of several test processes would else be left alone with them."""
     order = {f"test_{name}": place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: order.get(item.path.stem, len(SLOW)))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The first process of a session says where the warm processes of all are."""
+    if not hasattr(config, "workerinput"):
+        os.environ[warm.FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="lume-tests-")
+        os.environ[warm.SESSION_VARIABLE] = str(os.getpid())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[warm.FOLDER_VARIABLE], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ kernel's to drop.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 import threading
@@ -22,6 +23,7 @@ from lume_run.pipeline.rank import end_process
 from lume_run.training import build, zero
 from lume_run.training.zero import deepspeed_config
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 METHOD = "kl"  # reads whole distributions of a live reference
 
 
@@ -42,6 +44,14 @@ class Peak:
         self._ended.set()
         self._watch.join()
         return max(self.bytes, own_memory())
+
+
+def give_back_what_is_freed() -> None:
+    """Have the allocator return freed memory to the system, so that a peak is what was held at once."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 2**18)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**17)
+    libc.malloc_trim(0)
 
 
 def own_memory() -> int:
@@ -71,6 +81,7 @@ def in_proportion(world: World, *, bf16: bool) -> dict[str, Any] | None:
 
 def main(mode: str, model: Path, out: Path) -> None:
     """Load, train two steps, write down what was held."""
+    give_back_what_is_freed()
     build.deepspeed_config = zero.deepspeed_config = in_proportion
     frozen: list[nn.Module] = []
     shard_frozen = build.shard_frozen

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepspeed.utils import nvtx
+
 from helpers.shared import tokenizer_at
 from helpers.training import LORA, MEMBERS, OBJECTIVES, Setup, phase, rows_for, set_up
 from lume_run.common.devices import rank, world_size
@@ -105,6 +107,7 @@ def sharding_most(world: World, *, bf16: bool) -> dict[str, Any] | None:
 
 def main(mode: str, model: Path, prepared: Path, out: Path) -> None:
     """Run the cases of a mode; the first failure ends all ranks."""
+    nvtx.enable_nvtx = False  # marks for a profiler, of every call: a tenth of the time
     build.deepspeed_config = sharding_most
     world = World(mode=mode, processes=world_size())
     for case in cases_of(mode):

@@ -7,6 +7,9 @@ as any other. Tests that count what is imported, or that show the command itself
 
 from __future__ import annotations
 
+import fcntl
+import importlib
+import importlib.util
 import json
 import os
 import runpy
@@ -16,15 +19,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from helpers.shared import with_helpers
+from helpers.shared import ROOT, with_helpers
+from lume_run.launch.spawn import free_port
 
 LENGTH_BYTES = 8  # of what comes before a message: how long it is
+SECONDS_BETWEEN_LOOKS = 1.0
+FOLDER_VARIABLE, SESSION_VARIABLE = "LUME_TESTS_FOLDER", "LUME_TESTS_SESSION"  # where the server is, whose it is
 READ_ON_IMPORT = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR")  # where set, rich takes no other value later
 
 
@@ -76,18 +83,25 @@ class Process:
 
 
 class Server:
-    """The server of this test process; it ends with it."""
+    """The server of all test processes of a session, in a folder of theirs; it ends with the first of them."""
 
-    def __init__(self) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix="warm-")
-        self.path = str(Path(self.folder.name) / "socket")
+    def __init__(self, folder: Path, session: int) -> None:
+        self.path = str(folder / "socket")
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not Path(self.path).exists():
+                self._start(session)
+
+    def _start(self, session: int) -> None:
         environment = {**with_helpers(), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         for name in READ_ON_IMPORT:
             environment.pop(name, None)
-        command = [sys.executable, "-m", "helpers.warm", self.path]
-        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self.process.stdout is not None
-        if self.process.stdout.readline() != b"ready\n":
+        command = [sys.executable, "-m", "helpers.warm", self.path, str(session)]
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
             raise RuntimeError("the server of warm processes did not start")
 
     def start(
@@ -105,8 +119,8 @@ class Server:
 
 @cache
 def server() -> Server:
-    """One a test process, started when a test first wants it."""
-    return Server()
+    """Started when a test of the session first wants it."""
+    return Server(Path(os.environ[FOLDER_VARIABLE]), int(os.environ[SESSION_VARIABLE]))
 
 
 def start(*arguments: str, module: str, cwd: Path, log: IO[bytes], env: Mapping[str, str] = os.environ) -> Process:
@@ -129,6 +143,31 @@ def run(
     return Ended(list(arguments), code, *texts, seconds=process.seconds)
 
 
+def run_together(
+    *arguments: str, module: str, log: Path, environments: Sequence[Mapping[str, str]], timeout: float = 600
+) -> None:
+    """Run a module once in each environment, all at once; fails with the end of the log where one of them does."""
+    deadline = time.monotonic() + timeout
+    with log.open("ab") as file:
+        processes = [start(*arguments, module=module, cwd=ROOT, log=file, env=env) for env in environments]
+    try:
+        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+            if any(process.returncode for process in processes):
+                break
+            time.sleep(0.05)
+        assert all(process.returncode == 0 for process in processes), log.read_text("utf-8", "replace")[-4000:]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def rank_variables(count: int) -> list[dict[str, str]]:
+    """By rank, the variables in which so many ranks find each other, as torchrun gives them."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
 # ------------------------------------------------------------------------------------------------- in the server
 
 
@@ -143,25 +182,32 @@ def receive(connection: socket.socket, length: int) -> bytes:
     return data
 
 
-def serve(path: str) -> None:
-    """Import, then fork a process for each connection; end when standard input does."""
-    import datasets  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
-    import peft  # noqa: F401
-    import wandb  # noqa: F401
+def import_all() -> None:
+    """What commands, drivers and ranks import on their way."""
+    os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed looks once
+    for name in ("datasets", "deepspeed", "hydra.main", "matplotlib.pyplot", "peft", "wandb"):
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            importlib.import_module(name)
 
     import lume_run.cli
     import lume_run.pipeline.driver
+    import lume_run.pipeline.rank
     import lume_run.training.optimise  # noqa: F401
 
+
+def serve(path: str, session: int) -> None:
+    """Import, then fork a process for each connection; end when the process `session` has ended."""
+    import_all()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen()
     print("ready", flush=True)
     while True:
-        readable, _, _ = select.select([listener, 0], [], [])
-        if 0 in readable:
-            return
+        readable, _, _ = select.select([listener], [], [], SECONDS_BETWEEN_LOOKS)
+        if not readable:
+            if not Path(f"/proc/{session}").exists():
+                return
+            continue
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
@@ -219,4 +265,4 @@ def become(request: dict[str, Any], out: int, err: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], int(sys.argv[2]))

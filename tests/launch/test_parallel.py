@@ -13,7 +13,6 @@ import pickle
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -39,7 +38,7 @@ from lume_run.common.records import Ask, Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
 from lume_run.evaluation.inference.respond import gather_responses, read_cost
-from lume_run.launch.spawn import rank_environment, torchrun_command
+from lume_run.launch.spawn import rank_environment
 from lume_run.launch.world import World
 from lume_run.pipeline import evaluate
 from lume_run.pipeline.checks import require_settings
@@ -53,21 +52,13 @@ SHAPE = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 5, 
 WEIGHTS = 2 * 400 * 768 + 5 * (4 * 768**2 + 3 * 768 * 2048 + 2 * 768) + 768  # of that shape: 36 M
 
 
-def ran(script: str, mode: str, *arguments: Path, log: Path, **variables: str) -> None:
-    """Run one of the helpers as one process, or as two ranks that are started as runs start theirs."""
+def run_helper(script: str, mode: str, *arguments: Path, log: Path) -> None:
+    """Run one of the helpers as one process, or as two ranks."""
     world = World(mode=mode, processes=1 if mode == "single" else 2)
-    start = torchrun_command(world) if world.needs_torchrun else [sys.executable]
-    command = [*start, "-m", f"helpers.{script}", mode, *map(str, arguments)]
-    environment = {**with_helpers(rank_environment(world, log.with_suffix(".stop"))), **variables}
-    with (
-        log.open("wb") as file,
-        subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True
-        ) as process,
-    ):  # leaving it closes the pipe, which ends the ranks
-        code = process.wait(600)
-    text = log.read_text(encoding="utf-8", errors="replace")
-    assert code == 0, text[-4000:]
+    environment = with_helpers(rank_environment(world, log.with_suffix(".stop")))
+    ranks = [{}] if mode == "single" else warm.rank_variables(world.processes)
+    environments = [environment | rank for rank in ranks]
+    warm.run_together(mode, *map(str, arguments), module=f"helpers.{script}", log=log, environments=environments)
 
 
 # ----------------------------------------------------------------------------------------------- the same training
@@ -93,7 +84,7 @@ def trained(llama, tmp_path_factory) -> Callable[[str], Path]:
     def of(mode: str) -> Path:
         if mode not in seen:
             try:
-                seen[mode] = ran("ranks", mode, llama, prepared, out / mode, log=out / f"{mode}.log")
+                seen[mode] = run_helper("ranks", mode, llama, prepared, out / mode, log=out / f"{mode}.log")
             except (AssertionError, subprocess.TimeoutExpired) as error:
                 seen[mode] = error
         if (error := seen[mode]) is not None:
@@ -150,16 +141,12 @@ def test_every_objective_is_in_the_matrix():
 
 @pytest.fixture(scope="module")
 def held(tiny, tmp_path_factory) -> dict[str, list[dict[str, Any]]]:
-    """By mode, what each rank held of a model of 36 M weights in bfloat16, trained in float32 beside its reference.
-
-    Memory is given back to the system as it is freed, so that a peak is what was held at once.
-    """
+    """By mode, what each rank held of a model of 36 M weights in bfloat16, trained in float32 beside its reference."""
     folder = tmp_path_factory.mktemp("held")
     random_llama(tiny, folder / "llama", torch.bfloat16, **SHAPE)
     modes = ("single", "zero2", "zero3")
     for mode in modes:
-        variables = {"MALLOC_MMAP_THRESHOLD_": "262144"}
-        ran("footprint", mode, folder / "llama", folder, log=folder / f"{mode}.log", **variables)
+        run_helper("footprint", mode, folder / "llama", folder, log=folder / f"{mode}.log")
     return {mode: [read(path) for path in sorted(folder.glob(f"{mode}-*.json"))] for mode in modes}
 
 

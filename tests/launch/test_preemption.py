@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -261,15 +259,10 @@ def zero(request, tiny, tmp_path_factory) -> tuple[str, Path]:
 
 def in_ranks(count: int, mode: str, model: Path, out: Path, *only: str) -> None:
     """Run helpers.resumes in so many ranks."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    command = [*start, "-m", "helpers.resumes", mode, str(model), str(out), *only]
-    environment = with_helpers() | {
-        "DS_ACCELERATOR": "cpu",
-        "OMP_NUM_THREADS": "1",
-        STOP_FILE_VARIABLE: str(out / "STOP"),
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-4000:]
+    environment = with_helpers() | {"OMP_NUM_THREADS": "1", STOP_FILE_VARIABLE: str(out / "STOP")}
+    environments = [environment | rank for rank in warm.rank_variables(count)]
+    arguments = (mode, str(model), str(out), *only)
+    warm.run_together(*arguments, module="helpers.resumes", log=out / "ranks.log", environments=environments)
 
 
 def weights_in(folder: Path) -> dict[str, torch.Tensor]:

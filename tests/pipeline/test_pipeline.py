@@ -120,9 +120,8 @@ def uninterrupted(tmp_path_factory) -> Path:
 
 def kill_when(condition, *overrides: str) -> None:
     """Start the command and kill -9 it once `condition()` holds; fails if it ends before."""
-    process = subprocess.Popen(
-        command(*overrides), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    with Path(os.devnull).open("wb") as log:
+        process = warm.start(*overrides, module="lume_run.cli", cwd=ROOT, log=log)
     deadline = time.monotonic() + 240
     while not condition():
         assert process.poll() is None, "the run ended before it could be killed"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,8 +32,8 @@ pytestmark = pytest.mark.slow
 JOBS = ("model.trainable=null,['*.layers.9.*']", "model.lora=false,true")
 
 
-def command(output_dir: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "lume_run.cli", "-m", *SMALL, f"output_dir={output_dir}", *arguments]
+def overrides_of(output_dir: Path, *arguments: str) -> list[str]:
+    return ["-m", *SMALL, f"output_dir={output_dir}", *arguments]
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,7 @@ class Ended:
 
 
 def lume_run(output_dir: Path, *arguments: str) -> Ended:
-    overrides = command(output_dir, *arguments)[3:]
-    done = warm.run(*overrides, cwd=ROOT, env=os.environ | {"COLUMNS": "200"})
+    done = warm.run(*overrides_of(output_dir, *arguments), cwd=ROOT, env=os.environ | {"COLUMNS": "200"})
     return Ended(done.returncode, done.stdout + done.stderr, done.seconds)
 
 
@@ -234,12 +231,16 @@ def begun(output_dir: Path) -> set[Path]:
 
 
 @pytest.fixture
-def started(tmp_path) -> Iterator[subprocess.Popen[str]]:
+def printed(tmp_path) -> Path:
+    return tmp_path / "printed.txt"
+
+
+@pytest.fixture
+def started(tmp_path, printed) -> Iterator[warm.Process]:
     """Two long jobs at once, both under way: each trains a target of its own."""
-    arguments = ("hydra/launcher=joblib", "seed=0,1", *LONG)
-    process = subprocess.Popen(
-        command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    overrides = overrides_of(tmp_path, "hydra/launcher=joblib", "seed=0,1", *LONG)
+    with printed.open("wb") as log:
+        process = warm.start(*overrides, module="lume_run.cli", cwd=ROOT, log=log)
     deadline = time.monotonic() + 240
     while len(begun(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -249,22 +250,22 @@ def started(tmp_path) -> Iterator[subprocess.Popen[str]]:
         left.kill()
 
 
-def test_jobs_at_once_that_are_asked_to_stop_all_leave_a_checkpoint(started, tmp_path):
+def test_jobs_at_once_that_are_asked_to_stop_all_leave_a_checkpoint(started, printed, tmp_path):
     started.send_signal(signal.SIGTERM)
-    text, _ = started.communicate(timeout=120)
-    assert started.returncode == REQUEUE, text
+    code, text = started.wait(120), printed.read_text(encoding="utf-8")
+    assert code == REQUEUE, text
     assert summary_counts(text)["preempted"] == 2
     assert text.count("Stopped ") == 2
     assert not list(tmp_path.glob("*/error.json"))
 
 
-def test_a_job_whose_process_is_killed_runs_again(started, tmp_path):
+def test_a_job_whose_process_is_killed_runs_again(started, printed, tmp_path):
     workers = [child for child in psutil.Process(started.pid).children() if "loky" in " ".join(child.cmdline())]
     next(worker for worker in workers if worker.memory_info().rss > 2**28).kill()  # not joblib's own, which is small
     time.sleep(1.0)  # joblib ends the other worker
     targets = len(finished(tmp_path, "target"))  # by a job that began much earlier than the other
-    text, _ = started.communicate(timeout=280)
-    assert started.returncode == 0, text
+    code, text = started.wait(280), printed.read_text(encoding="utf-8")
+    assert code == 0, text
     assert "TerminatedWorkerError" in text
     assert summary_counts(text)["done"] == 2
     assert text.count("resuming from checkpoint-") >= 2 - targets >= 1, text  # the one beside it was taken along

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers import warm
 from helpers.shared import ROOT
 from helpers.slurm import cluster, until_true  # noqa: F401 (a fixture)
 from helpers.sweeps import SMALL, summary_counts
@@ -29,10 +28,11 @@ JOBS = (
 )
 
 
-def sweep(cluster, output_dir: Path, *more: str) -> subprocess.Popen[str]:  # noqa: F811
-    command = [sys.executable, "-m", "lume_run.cli", "-m", *JOBS, f"output_dir={output_dir}", *more]
+def sweep(cluster, output_dir: Path, log: Path) -> warm.Process:  # noqa: F811
+    overrides = ("-m", *JOBS, f"output_dir={output_dir}", "hydra.launcher.partition=low")
     env = cluster.environment | {"COLUMNS": "200"}
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with log.open("wb") as file:
+        return warm.start(*overrides, module="lume_run.cli", cwd=ROOT, log=file, env=env)
 
 
 def active(output_dir: Path) -> dict[str, str]:
@@ -63,19 +63,18 @@ def number_of(output_dir: Path, folder: Path) -> str:
 def swept(cluster, tmp_path_factory):  # noqa: F811
     """A sweep of four jobs of which one is preempted and one cancelled, then the same command."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    output_dir = tmp_path_factory.mktemp("array")
-    driver = sweep(cluster, output_dir, "hydra.launcher.partition=low")
+    output_dir, log = tmp_path_factory.mktemp("array"), tmp_path_factory.mktemp("printed") / "log"
+    driver = sweep(cluster, output_dir, log)
     try:
         until_true(lambda: len(set(training(output_dir))) >= 2, 300, lambda: active(output_dir))
         preempted, cancelled = sorted(set(training(output_dir)))[:2]
         cluster.call("scancel", "--signal=USR2", number_of(output_dir, preempted))
         cluster.call("scancel", number_of(output_dir, cancelled))
-        text, _ = driver.communicate(timeout=400)
+        first = driver.wait(400), log.read_text(encoding="utf-8")
     finally:
         driver.kill()
-    again = sweep(cluster, output_dir, "hydra.launcher.partition=low")
-    second, _ = again.communicate(timeout=400)
-    return output_dir, (driver.returncode, text), (again.returncode, second), (preempted, cancelled)
+    second = sweep(cluster, output_dir, log).wait(400), log.read_text(encoding="utf-8")
+    return output_dir, first, second, (preempted, cancelled)
 
 
 def test_a_cancelled_task_is_recorded_and_the_others_end(swept):

@@ -129,7 +129,7 @@ class KilledRun:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def kill_all(process: subprocess.Popen[Any]) -> None:
+def kill_all(process: warm.Process) -> None:
     """The driver and all that it started, at once: what the end of a SLURM allocation does."""
     doomed = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for each in doomed:
@@ -160,9 +160,9 @@ def is_between_checkpoints(output_dir: Path) -> bool:
 @pytest.fixture(scope="module")
 def killed(place, offline) -> KilledRun:
     output_dir = place / "out"
-    command = [sys.executable, "-m", "lume_run.cli", *SMALL, f"output_dir={output_dir}", *LONG]
+    overrides = (*SMALL, f"output_dir={output_dir}", *LONG)
     with (place / "printed.txt").open("wb") as printed:
-        process = subprocess.Popen(command, cwd=place, env=offline, stdout=printed, stderr=printed)
+        process = warm.start(*overrides, module="lume_run.cli", cwd=place, log=printed, env=offline)
     deadline = time.monotonic() + SECONDS
     while not is_between_checkpoints(output_dir):
         assert process.poll() is None and time.monotonic() < deadline, (place / "printed.txt").read_text()
@@ -337,10 +337,9 @@ def test_a_network_lost_on_the_way_ends_no_run(place, tmp_path):
     """The server takes the first rows and then never answers again; the rest is sent by hand later."""
     with running_server() as server:
         env = environment(place, WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY)
-        command = [sys.executable, "-m", "lume_run.cli", *SMALL, f"output_dir={place / 'out'}"]
-        command += ["trainer.unlearn.epochs=61", "logger.patience=25"]
+        overrides = (*SMALL, f"output_dir={place / 'out'}", "trainer.unlearn.epochs=61", "logger.patience=25")
         with (tmp_path / "printed.txt").open("wb") as printed:
-            process = subprocess.Popen(command, cwd=place, env=env, stdout=printed, stderr=printed)
+            process = warm.start(*overrides, module="lume_run.cli", cwd=place, log=printed, env=env)
         deadline = time.monotonic() + SECONDS
         while not server.runs and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
