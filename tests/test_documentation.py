@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -83,10 +84,10 @@ def commands_of(path: Path, *programs: str) -> list[Command]:
 
 
 @pytest.fixture(scope="session")
-def reader(tmp_path_factory) -> Path:
-    """A reader's folder: whatever file a command asks for has its name in here, empty or nearly so."""
+def reader(tiny, tmp_path_factory) -> Path:
+    """A reader's folder: a model, beside which whatever file a command asks for has its name, empty or nearly so."""
     register()  # as the command does, or Hydra warns of launchers that have two schemas
-    folder = tmp_path_factory.mktemp("reader")
+    folder = Path(shutil.copytree(tiny, tmp_path_factory.mktemp("reader"), dirs_exist_ok=True))
     for name in DATA_FILES:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()

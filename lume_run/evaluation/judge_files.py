@@ -15,7 +15,7 @@ from torch import nn
 
 from lume_run.common.records import Ask
 from lume_run.evaluation.metrics.closer_look import ENTAILMENT_LABEL
-from lume_run.models.load import only_local
+from lume_run.models.load import only_local, weight_fault
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 POOLING = {"cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens", "mean": "pooling_mode_mean_tokens"}
@@ -125,8 +125,15 @@ def has_weights(model: str, subfolder: str) -> bool:
     return not only_local(model) or any(isinstance(try_to_load_from_cache(model, name), str) for name in names)
 
 
-def load_network(auto: Any, model: str, files: JudgeFiles, device: torch.device) -> nn.Module:
-    """The network in float32, for inference; Unsuitable where some of its weights would be random."""
+def load_network(ask: Ask, model: str, files: JudgeFiles, device: torch.device) -> nn.Module:
+    """The network in float32, for inference; Unsuitable where its weights are not those of its config.
+
+    An embedder may come without a pooler, which is not read, and with the head of what it was trained for. On the meta
+    device only names and shapes are read.
+    """
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    auto = AutoModel if ask is Ask.COSINE else AutoModelForSequenceClassification
     network, report = auto.from_pretrained(
         model,
         subfolder=files.subfolder,
@@ -134,10 +141,16 @@ def load_network(auto: Any, model: str, files: JudgeFiles, device: torch.device)
         local_files_only=only_local(model),
         trust_remote_code=False,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # `weight_fault` names them
+        device_map={"": device},
     )
-    if absent := sorted(name for name in report["missing_keys"] if "pooler" not in name or files.labels):
-        raise Unsuitable(f"lacks trained weights ({', '.join(absent[:3])})")
-    ready: nn.Module = network.eval().to(device)
+    if ask is Ask.COSINE:
+        parts = {name for name, _ in network.named_children()} | {network.base_model_prefix}
+        report["missing_keys"] = {name for name in report["missing_keys"] if "pooler" not in name}
+        report["unexpected_keys"] = {name for name in report["unexpected_keys"] if name.partition(".")[0] in parts}
+    if fault := weight_fault(report):
+        raise Unsuitable(f"is not whole: {fault}")
+    ready: nn.Module = network.eval()
     return ready
 
 

@@ -65,11 +65,13 @@ def judgement_response(judgement: Judgement, name: str, **verdict: Any) -> Respo
 
 
 def judge_trouble(ask: Ask, model: str) -> str:
-    """Why a judge is unavailable; empty where its files look right. Reads no weights, waits seconds for the hub."""
+    """Why a judge is unavailable; empty where its files look right. Names and shapes are read, no values of weights."""
     try:
         files = read_judge_files(ask, model)
         if not has_weights(model, files.subfolder):
             raise Unsuitable("has no weights here")
+        if Path(model).is_dir():
+            load_network(ask, model, files, torch.device("meta"))
     except Exception as error:  # as in `judge`
         return _reason(ask, model, error)
     return ""
@@ -88,10 +90,8 @@ def _reason(ask: Ask, model: str, error: Exception) -> str:
 def _cosines(
     model: str, pairs: Sequence[tuple[str, str]], device: torch.device, batch_tokens: int
 ) -> list[dict[str, Any]]:
-    from transformers import AutoModel
-
     files = read_judge_files(Ask.COSINE, model)
-    network = load_network(AutoModel, model, files, device)
+    network = load_network(Ask.COSINE, model, files, device)
     texts = sorted({text for pair in pairs for text in pair})  # references come up again and again
 
     def embed(batch: Any) -> Tensor:
@@ -116,10 +116,8 @@ def pool(states: Tensor, mask: Tensor, mode: str) -> Tensor:
 def _labels(
     model: str, pairs: Sequence[tuple[str, str]], device: torch.device, batch_tokens: int
 ) -> list[dict[str, Any]]:
-    from transformers import AutoModelForSequenceClassification
-
     files = read_judge_files(Ask.ENTAILMENT, model)
-    network = load_network(AutoModelForSequenceClassification, model, files, device)
+    network = load_network(Ask.ENTAILMENT, model, files, device)
     distinct = sorted(set(pairs))
     logits = _outputs(
         files, network, distinct, lambda batch: network(**batch).logits, "entailments judged", batch_tokens

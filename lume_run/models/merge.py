@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from lume_run.common.console import console
+from lume_run.common.errors import RunError
 from lume_run.config.settings import ModelSettings
 from lume_run.methods.baselines import MergeAdapters
-from lume_run.models.load import load_model, load_tokenizer, save_model
+from lume_run.models.folder import stored_names
+from lume_run.models.load import load_model, load_tokenizer, save_model, weight_fault
 
 PRUNING = ("ties", "ties_svd", "dare_ties", "dare_linear", "magnitude_prune")  # combinations that take a density
 
@@ -47,6 +49,8 @@ def merge_adapters(
     model: Any = PeftModel.from_pretrained(loaded, adapters[0], adapter_name=names[0])
     for name, folder in zip(names[1:], adapters[1:], strict=True):
         model.load_adapter(folder, adapter_name=name)
+    for name, folder in zip(names, adapters, strict=True):
+        require_whole_adapter(model, name, Path(folder))
     torch.manual_seed(seed)  # DARE drops values at random
     model.add_weighted_adapter(
         names,
@@ -57,3 +61,14 @@ def merge_adapters(
     )
     model.set_adapter("merged")
     save_model(model, load_tokenizer(target, settings), out)
+
+
+def require_whole_adapter(model: Any, name: str, folder: Path) -> None:
+    """RunError where the weights in the folder of an adapter are not those that it has in the model."""
+    from peft import get_peft_model_state_dict
+
+    stored = set().union(*stored_names(folder).values())
+    wanted = set(get_peft_model_state_dict(model, adapter_name=name))
+    report = {"missing_keys": wanted - stored, "unexpected_keys": stored - wanted, "mismatched_keys": ()}
+    if fault := weight_fault(report):
+        raise RunError(f"The adapter {folder} is not whole: {fault}\n  - remove the folder, and it is trained again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from lume_run.config.build import Builder
 from lume_run.config.resolve import FILES, MAYBE_PATHS, Composed, resolve, value_at
 from lume_run.config.settings import Checkable, Settings
 from lume_run.evaluation.inference.vllm import vllm_trouble
+from lume_run.launch.preemption import STOP_FILE_VARIABLE
 from lume_run.pipeline.device_checks import device_problems, launch_problems, quantization_problems
 from lume_run.pipeline.method_checks import (
     fine_tuning_problems,
@@ -127,6 +129,10 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
         yield from task.check()
     yield from method_problems(groups["method"])
     yield from lora_problems(groups["model"])
+    if groups["model"] is not None and runs_model and STOP_FILE_VARIABLE not in os.environ:  # no rank: the driver has
+        from lume_run.models.folder import model_folder_problems
+
+        yield from model_folder_problems(groups["model"])
     if runs_model:
         yield from pairing_problems(groups, stages)
     if groups["evaluator"] is not None:

@@ -14,6 +14,7 @@ from lume_run.common.devices import dtype_of, seed_everything
 from lume_run.common.errors import RunError
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.batch import Batch, collate
+from lume_run.models.layers import unwrap
 from lume_run.models.load import load_model
 from lume_run.models.tokenise import TokenRow
 from lume_run.models.weights import choose_weights, with_adapters
@@ -47,6 +48,7 @@ def build_trainer(
         deepspeed=deepspeed_config(job.world, bf16=half),
     )
     model, frozen = load_for_training(job)
+    args.use_cache = bool(getattr(unwrap(model).config, "use_cache", True))  # the trainer writes it into the config
     return UnlearnTrainer(
         model=model,
         args=args,

@@ -30,12 +30,12 @@ from lume_run.config.targets import TARGET, import_target
         (("experiment=semeval/sha256", "model=tiny", "trainer=lume"), "lume"),
     ],
 )
-def test_the_trainer_of_a_model(overrides, trainer, write_yaml, tmp_path):
+def test_the_trainer_of_a_model(overrides, trainer, write_yaml, tiny):
     """LUME's, unless the model's own file says otherwise, and the command line before both; no file bears its name."""
     write_yaml(
         "model/smaller.yaml", "# Half as wide\ndefaults: [tiny, _self_]\nname: smaller\nshape: {hidden_size: 96}\n"
     )
-    folder = write_yaml("model/mine.yaml", f"# Mine\ndefaults: [_base, _self_]\nname: mine\npath: {tmp_path}\n")
+    folder = write_yaml("model/mine.yaml", f"# Mine\ndefaults: [_base, _self_]\nname: mine\npath: {tiny}\n")
     data = as_data(cfg_of(*overrides, folder=folder))
     chosen = yaml.safe_load((CONF / "trainer" / f"{trainer}.yaml").read_text(encoding="utf-8"))
     assert data["trainer"]["train"] == chosen["train"]

@@ -17,7 +17,7 @@ from lume_run.methods.likelihood import GradientDescent
 
 OPTIONS = [(group, name) for group, names in group_options([CONF]).items() for name in names]
 COMPANIONS = {  # what an option takes
-    ("model", "hf"): ["model.path={tmp}"],
+    ("model", "hf"): ["model.path={tiny}"],
     ("method", "ties"): ["model.lora=true"],
     ("task", "muse"): ["task.data_dir={shared}/data/muse"],
     ("task", "real_world"): ["task.data_dir={shared}/data/real_world_closer_look"],
@@ -79,11 +79,11 @@ def test_the_default_is_right():
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
-def test_every_option_composes_and_checks(group, name, tmp_path):
+def test_every_option_composes_and_checks(group, name, tiny):
     given = COMPANIONS.get((group, name), [])
     if any("{shared}" in override for override in given) and not DATA.is_dir():
         pytest.skip(f"{group}={name} has no built-in data, and there is none at {DATA}")
-    companions = [override.format(tmp=tmp_path, shared=SHARED) for override in given]
+    companions = [override.format(tiny=tiny, shared=SHARED) for override in given]
     assert problems_of(f"{group}={name}", *companions) == {}
 
 

@@ -239,13 +239,14 @@ def test_unknown_names_come_with_the_nearest(override, what, remedy):
         (("task.data_dir=empty",), "task.data_dir", "has no forget.jsonl and retain.jsonl"),
         (("model=hf", "model.path=./gone"), "model.path", "gone does not exist"),
         (("model=7b", "model.base=/gone"), "model.base", "/gone does not exist"),
-        (("model.path=empty", "model.tokenizer=../gone"), "model.tokenizer", "gone does not exist"),
+        (("model.path=model", "model.tokenizer=../gone"), "model.tokenizer", "gone does not exist"),
         (("stages=[score]", "responses=gone.jsonl"), "responses", "gone.jsonl does not exist"),
         (("method=idk_gd", "method.idk_file=gone.txt"), "method.idk_file", "gone.txt does not exist"),
     ],
 )
-def test_missing_files(overrides, where, what, tmp_path, monkeypatch):
+def test_missing_files(overrides, where, what, tiny, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "model").symlink_to(tiny)
     monkeypatch.chdir(tmp_path)
     problems = problems_of(*overrides)
     assert problems.keys() == {where}

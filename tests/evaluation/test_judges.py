@@ -319,7 +319,7 @@ def test_what_is_no_embedder(bert, tmp_path):
     assert "prompt before every text" in reason(Ask.COSINE, folder)
     write(folder / "config_sentence_transformers.json", {"prompts": {"q": "query: "}, "default_prompt_name": None})
     (folder / "model.safetensors").write_bytes(b"cut off")
-    assert "cannot be used (" in reason(Ask.COSINE, folder, early=False)
+    assert "cannot be used (" in reason(Ask.COSINE, folder)
     (folder / "model.safetensors").unlink()
     assert "has no weights here" in judge_trouble(Ask.COSINE, str(folder))
     (folder / "modules.json").write_text("{", encoding="utf-8")
@@ -331,7 +331,29 @@ def test_what_tells_no_entailment(bert, tmp_path):
     (tmp_path / "headless").mkdir()
     folder = copy_folder(bert, tmp_path / "headless")  # the labels of a classifier over the weights of none
     write(folder / "config.json", config(id2label={0: "entailment", 1: "neutral"}).to_dict() | {"model_type": "bert"})
-    assert "lacks trained weights (classifier.bias, classifier.weight" in reason(Ask.ENTAILMENT, folder, early=False)
+    why = reason(Ask.ENTAILMENT, folder)
+    assert "is not whole: " in why
+    assert "missing and would be random, first classifier.bias" in why
+
+
+@pytest.mark.parametrize(
+    ("ask", "layers", "fault"),
+    [
+        (ask, layers, fault)
+        for ask in (Ask.COSINE, Ask.ENTAILMENT)
+        for layers, fault in ((2, "missing and would be random"), (0, "in the files and not in the model"))
+    ],
+)
+def test_a_judge_of_another_depth_than_its_config(ask, layers, fault, bert, tmp_path):
+    labels = {0: "entailment", 1: "neutral"}
+    whole = BertForSequenceClassification(config(id2label=labels)) if ask is Ask.ENTAILMENT else None
+    folder = embedder(copy_folder(bert, tmp_path), {OLD["mean"]: True})
+    if whole is not None:
+        whole.save_pretrained(folder)
+    assert not judge_trouble(ask, str(folder))
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    write(folder / "config.json", settings | {"num_hidden_layers": layers})
+    assert fault in reason(ask, folder)
 
 
 def test_numbers_that_are_not_finite_are_no_judgement(bert, tmp_path):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+from helpers.shared import tokenizer_at
 from helpers.training import KillAt, Killed, Setup, Snapshots, phase, rows_for, set_up
 from transformers import AutoModelForCausalLM, TrainerCallback
 
@@ -23,6 +26,7 @@ from lume_run.methods.objective import Dual, Objective, StopWhen
 from lume_run.methods.pdu import LogitMargin
 from lume_run.methods.rmu import RMU, EmbeddingDistance
 from lume_run.models.batch import collate
+from lume_run.models.load import save_model
 from lume_run.models.tokenise import TokenRow
 from lume_run.models.weights import with_adapters
 from lume_run.training.callbacks import StopAtBound, StopWhenMemorised
@@ -46,6 +50,18 @@ def rows(tiny) -> list[TokenRow]:
 def memorised(rows) -> list[TokenRow]:
     """6 rows to fine-tune on."""
     return [replace(row, role=Role.RETAIN) for row in rows[:6]]
+
+
+@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize("adapters", [None, LoraSettings(enabled=True, rank=4)], ids=["full", "lora"])
+def test_a_trained_model_keeps_what_its_config_says_of_the_cache(said, adapters, tiny, rows, tmp_path):
+    folder = Path(shutil.copytree(tiny, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"use_cache": said}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    setup = set_up(folder, rows, tmp_path / "run", GRAD_DIFF, phase(epochs=0.4), lora=adapters)
+    setup.trainer.train()
+    save_model(setup.trainer.model, tokenizer_at(tiny), tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text(encoding="utf-8"))["use_cache"] is said
 
 
 # -------------------------------------------------------------------------------------------- accumulation

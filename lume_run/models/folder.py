@@ -1,0 +1,182 @@
+"""What is wrong with the folder of a causal LM, told from its small files before any weights are read.
+
+What a checkpoint must hold is the library's to know: it is asked to load the model on the meta device, which reads
+names and shapes alone, and reports what is missing, unexpected or of another shape.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lume_run.common.errors import Problem, RunError
+from lume_run.config.settings import ModelSettings
+from lume_run.models.load import (
+    config_of,
+    explain_loading,
+    generation_config_of,
+    load_tokenizer,
+    weight_fault,
+    weights_are,
+)
+
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
+LFS_POINTER = b"version https://git-lfs"
+COPY_AGAIN = "copy or download the folder again; config.json and the weights must be of one model"
+
+
+def model_folder_problems(settings: ModelSettings) -> Iterator[Problem]:
+    """What is wrong with the folders that the settings name; hub ids are seen when they load."""
+    for setting, path in (("model.path", settings.path), ("model.base", settings.base)):
+        if path is None or not Path(path).exists():
+            continue
+        if not Path(path).is_dir():
+            yield Problem(where=setting, what=f"{path} is a file", remedy="the folder of a model, or a hub id")
+        else:
+            for what, remedy in _folder_faults(path, settings.tokenizer, settings.trust_remote_code):
+                yield Problem(where=setting, what=what, remedy=remedy)
+
+
+@cache
+def _folder_faults(path: str, tokenizer: str | None, trust_remote_code: bool) -> tuple[tuple[str, str], ...]:
+    """(what is wrong, what to do) of a folder; looked at once a process."""
+    settings = ModelSettings(name="", path=path, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
+    for faults in (_pointer_faults, _config_faults, _weight_faults):
+        try:
+            if seen := tuple(faults(Path(path), settings)):
+                return seen
+        except RunError as error:
+            what, _, remedy = str(error).partition("\n")
+            return ((what, remedy.strip(" -")),)
+    return ()
+
+
+def _pointer_faults(folder: Path, _: ModelSettings) -> Iterator[tuple[str, str]]:
+    """Files that stand for others."""
+    for file in sorted(folder.glob("*")):
+        if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(LFS_POINTER):
+            yield f"{file} is a pointer of Git LFS, not the file itself", "git lfs pull in that folder"
+
+
+def _config_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str, str]]:
+    """A config that describes no causal LM, and one of generation that cannot be read."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    config = config_of(str(folder), trust_remote_code=settings.trust_remote_code)
+    file = folder / "config.json"
+    text = config.get_text_config()
+    for name in SIZES:
+        size = getattr(text, name, None)
+        if size is not None and (not isinstance(size, int) or size < 1):
+            yield f"{file}: {name} is {size!r}, and must be at least 1", COPY_AGAIN
+    kind, known = type(config), not hasattr(config, "auto_map")
+    if known and (kind not in MODEL_FOR_CAUSAL_LM_MAPPING or config.is_encoder_decoder):
+        what = f"{file}: a model of type {config.model_type} is no causal language model"
+        yield what, "a decoder such as OLMo, Llama or GPT"
+    elif kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        what = f"{file}: this {config.model_type} is an encoder (is_decoder is false), which predicts no next token"
+        yield what, "a decoder such as OLMo, Llama or GPT"
+    if fault := _quantisation_fault(getattr(config, "quantization_config", None)):
+        yield f"{file}: {fault}", "the unquantised model, or install what it was quantised with"
+    generation_config_of(str(folder), settings)
+
+
+def _quantisation_fault(settings: Any) -> str:
+    """Why weights quantised in this way cannot be read here: an unknown method, or a library that is absent."""
+    from transformers.quantizers.auto import AutoHfQuantizer, AutoQuantizationConfig
+
+    if settings is None:
+        return ""
+    given = settings if isinstance(settings, Mapping) else settings.to_dict()
+    try:
+        AutoHfQuantizer.from_config(AutoQuantizationConfig.from_dict(dict(given))).validate_environment()
+    except ImportError as error:
+        return f"its weights are quantised by a library that is not installed: {str(error).strip()}"
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        if "quant_method" in given and AutoHfQuantizer.supports_quant_method(dict(given)):
+            return ""  # of this machine, say: a plan may be for another
+        return f"the quantisation method {given.get('quant_method')!r} is unknown ({type(error).__name__})"
+    except RuntimeError:  # no GPU here
+        return ""
+    return ""
+
+
+def _weight_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str, str]]:
+    """Weights that do not fit the config, and a tokenizer that does not fit the embedding."""
+    from transformers import AutoModelForCausalLM
+
+    config = config_of(str(folder), trust_remote_code=settings.trust_remote_code)
+    if getattr(config, "quantization_config", None) is not None:
+        return  # its names and shapes are those of a library that packs them, which looks when it loads
+    names = stored_names(folder)
+    if fault := _file_fault(folder, names) or _layer_fault(config, names):
+        yield f"{folder}: {fault}", COPY_AGAIN
+        return
+    with explain_loading(str(folder)):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        rows = model.get_input_embeddings().weight.shape[0]
+    if fault := weight_fault(report):
+        yield f"{folder}: {fault}", COPY_AGAIN
+        return
+    if settings.tokenizer and settings.tokenizer.startswith("/") and not Path(settings.tokenizer).exists():
+        return  # which is said of that setting
+    tokenizer = load_tokenizer(str(folder), settings)
+    last = max(tokenizer.get_vocab().values(), default=-1)
+    if last >= rows:
+        what = f"the tokenizer has tokens up to {last}, and the embedding {rows} rows (0 to {rows - 1})"
+        yield f"{folder}: {what}", "the tokenizer that the model was trained with: model.tokenizer=FOLDER_OR_ID"
+
+
+def stored_names(folder: Path) -> dict[str, set[str]]:
+    """By file, the names of the weights that the safetensors files of a folder hold."""
+    from safetensors import safe_open
+
+    with explain_loading(str(folder)):
+        return {
+            file.name: set(safe_open(file, "pt").keys())  # type: ignore[no-untyped-call]
+            for file in sorted(folder.glob("*.safetensors"))
+        }
+
+
+def _file_fault(folder: Path, names: Mapping[str, set[str]]) -> str:
+    """No weights at all, or an index that names others than the files hold."""
+    if not names:
+        pickles = sorted(file.name for file in folder.glob("*.bin"))
+        return f"no weights as safetensors{f', only pickles ({pickles[0]}), which can run code' if pickles else ''}"
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists() or not index.exists():
+        return ""
+    with explain_loading(str(index)):
+        listed = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    if lost := sorted(set(listed.values()) - names.keys()):
+        return f"{index.name} names {lost[0]}, which is not there"
+    absent = sorted(name for name, file in listed.items() if name not in names[file])
+    unlisted = sorted(set().union(*(names[file] for file in set(listed.values()))) - listed.keys())
+    if absent:
+        return f"{weights_are(absent)} in {index.name} and not in its files, first {absent[0]}"
+    return f"{weights_are(unlisted)} in the files and not in {index.name}, first {unlisted[0]}" if unlisted else ""
+
+
+def _layer_fault(config: Any, names: Mapping[str, set[str]]) -> str:
+    """More layers than weights: a config to be refused before the library builds them."""
+    layers, held = config.get_text_config().num_hidden_layers, sum(map(len, names.values()))
+    return f"config.json has {layers} layers, and the files {held} weights" if layers > held else ""

@@ -1,0 +1,203 @@
+"""Folders that hold no usable model are refused by name before any weights load, whatever is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    OPTConfig,
+    Phi3Config,
+    Qwen2Config,
+)
+
+from lume_run.common.errors import RunError
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import ModelSettings
+from lume_run.models.folder import model_folder_problems
+from lume_run.models.load import load_model
+from lume_run.pipeline.checks import check_config
+
+CPU = torch.device("cpu")
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def folder(tiny, tmp_path) -> Path:
+    """A model to be damaged."""
+    return Path(shutil.copytree(tiny, tmp_path / "model"))
+
+
+def settings_of(folder: Path) -> ModelSettings:
+    return ModelSettings(name="test", path=str(folder))
+
+
+def faults(folder: Path) -> str:
+    """All that is wrong with it; each with what to do."""
+    problems = list(model_folder_problems(settings_of(folder)))
+    assert all(problem.where == "model.path" and problem.remedy for problem in problems)
+    return "\n".join(problem.what for problem in problems)
+
+
+def change_json(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def configured(**changes: object) -> Callable[[Path], None]:
+    return lambda folder: change_json(folder / "config.json", **changes)
+
+
+def weights_changed(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        weights = load_file(folder / WEIGHTS)
+        change(weights)
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+    return damage
+
+
+def written(name: str, content: str | bytes) -> Callable[[Path], None]:
+    data = content.encode() if isinstance(content, str) else content
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def truncated(name: str, share: float) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: int(share * len(data))])
+
+    return damage
+
+
+def removed(*names: str) -> Callable[[Path], None]:
+    return lambda folder: [(folder / name).unlink() for name in names]
+
+
+def sharded(listed: Callable[[list[str]], list[str]], file: str) -> Callable[[Path], None]:
+    """All weights in one shard, of which an index lists some."""
+
+    def damage(folder: Path) -> None:
+        names = sorted(load_file(folder / WEIGHTS))
+        (folder / WEIGHTS).rename(folder / "shard.safetensors")
+        index = {"metadata": {}, "weight_map": dict.fromkeys(listed(names), file)}
+        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+    return damage
+
+
+DAMAGE = {
+    "a layer more": (configured(num_hidden_layers=3), "missing and would be random, first model.layers.2."),
+    "a layer less": (configured(num_hidden_layers=1), "not in the model of the config, first model.layers.1."),
+    "layers without end": (configured(num_hidden_layers=10**6), "config.json has 1000000 layers"),
+    "wider": (configured(intermediate_size=128), "of another shape, first model.layers.0.mlp."),
+    "other heads": (configured(num_attention_heads=5), "32"),
+    "no layers": (configured(num_hidden_layers=0), "num_hidden_layers is 0"),
+    "no positions": (configured(max_position_embeddings=0), "max_position_embeddings is 0"),
+    "words for numbers": (configured(hidden_size="large"), "hidden_size"),
+    "unknown type": (configured(model_type="nothing"), "nothing"),
+    "an encoder": (configured(model_type="bert", architectures=["BertModel"]), "encoder"),
+    "an encoder-decoder": (configured(model_type="t5"), "t5"),
+    "unknown quantisation": (configured(quantization_config={"quant_method": "squash"}), "'squash' is unknown"),
+    "absent quantisation": (configured(quantization_config={"quant_method": "aqlm"}), "not installed"),
+    "config cut": (truncated("config.json", 0.5), "config.json"),
+    "config empty": (written("config.json", ""), "config.json"),
+    "config a list": (written("config.json", "[]"), "model_type"),
+    "config in Latin-1": (written("config.json", b'{"a": "\xe9"}'), "config.json"),
+    "no config": (removed("config.json"), "model_type"),
+    "generation config cut": (written("generation_config.json", '{"eos'), "generation_config.json"),
+    "generation config a list": (written("generation_config.json", "[]"), "list"),
+    "a weight lost": (weights_changed(lambda weights: weights.pop("model.layers.0.mlp.up_proj.weight")), "up_proj"),
+    "a weight more": (weights_changed(lambda weights: weights.update(extra=torch.zeros(2))), "first extra"),
+    "weights cut": (truncated(WEIGHTS, 0.7), "not a usable model folder"),
+    "weights empty": (written(WEIGHTS, b""), "not a usable model folder"),
+    "no weights": (removed(WEIGHTS), "no weights as safetensors"),
+    "a pickle": (lambda folder: (folder / WEIGHTS).rename(folder / "pytorch_model.bin"), "only pickles"),
+    "a pointer": (written(WEIGHTS, "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "pointer of Git LFS"),
+    "an index of one": (sharded(lambda names: names[:1], "shard.safetensors"), "not in model.safetensors.index.json"),
+    "an index of more": (sharded(lambda names: [*names, "x.y"], "shard.safetensors"), "not in its files, first x.y"),
+    "an index of lost files": (sharded(lambda names: names, "gone.safetensors"), "names gone.safetensors"),
+    "tokenizer of nothing": (written("tokenizer.json", "{}"), "tokenizer"),
+    "tokenizer cut": (truncated("tokenizer.json", 0.5), "tokenizer"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_named(name, folder):
+    damage, expected = DAMAGE[name]
+    damage(folder)
+    assert expected in faults(folder)
+
+
+def test_a_tokenizer_larger_than_the_embedding(folder, llama_tokenizer):
+    llama_tokenizer.save_pretrained(folder)
+    assert "the tokenizer has tokens up to 31999, and the embedding 400 rows" in faults(folder)
+
+
+def test_a_file_is_no_folder(folder):
+    (problem,) = model_folder_problems(settings_of(folder / WEIGHTS))
+    assert "is a file" in problem.what
+
+
+def test_loading_refuses_what_nobody_checked(folder):
+    """A hub id, or a folder that changed since."""
+    weights_changed(lambda weights: weights.pop("model.layers.0.mlp.up_proj.weight"))(folder)
+    with pytest.raises(
+        RunError, match=r"1 weight is missing and would be random, first model\.layers\.0\.mlp\.up_proj"
+    ):
+        load_model(str(folder), settings_of(folder), CPU)
+
+
+def test_the_check_of_a_run_tells_it(folder):
+    truncated(WEIGHTS, 0.5)(folder)
+    _, problems, _ = check_config(compose([f"model.path={folder}"], [conf_dir()]))
+    assert [problem.where for problem in problems] == ["model.path"]
+
+
+FAMILIES = {
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "olmo2": Olmo2Config,
+    "qwen2": Qwen2Config,
+    "gemma": GemmaConfig,
+    "phi3": Phi3Config,
+    "gpt_neox": GPTNeoXConfig,
+    "opt": OPTConfig,
+    "gpt2": GPT2Config,
+}
+SIZES = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "ffn_dim": 64,
+    "word_embed_proj_dim": 32,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whole_models_of_every_family_pass(family, tied, tiny_tokenizer, tmp_path):
+    """Tied weights and buffers that a family leaves out of its files are nothing that is missing."""
+    config = FAMILIES[family](**SIZES, tie_word_embeddings=tied)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    assert faults(tmp_path) == ""
+    load_model(str(tmp_path), settings_of(tmp_path), CPU)
