@@ -1,8 +1,9 @@
 """Artifacts by content: those with the same inputs are built once and shared.
 
 An artifact is a folder. It is built in `<path>.partial` (kept when a process is killed, so that a build can resume)
-under a file lock, then renamed, with a DONE.json that records its inputs and their hash. A process that comes second,
-or at the same time, finds it done.
+under a file lock, then renamed, with a DONE.json that records its inputs, their hash, and what was written. A process
+that comes second, or at the same time, finds it done. Where files were lost or changed since, it is set aside, and
+built again.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from rich.markup import escape
 
 from lume_run.common.console import console
 from lume_run.common.errors import RunError
 from lume_run.common.files import content_hash, explain_full_disk, write_json
+from lume_run.common.integrity import damage_of, record_files
 
 RANKS_LOCK = "ranks.lock"  # in the folder that ranks write to: each rank holds it, shared, as long as it lives
 WAIT_SECONDS = 60.0  # for ranks of a killed driver; they end at once unless a disk or a GPU blocks them
@@ -54,17 +58,28 @@ class Artifact:
 
     @property
     def is_done(self) -> bool:
-        """Whether the folder exists and was built from the same inputs."""
+        """Whether the folder exists, was built from the same inputs, and is whole."""
+        return self._is_of_these_inputs and not self.damage()
+
+    @property
+    def _is_of_these_inputs(self) -> bool:
         return bool(_read_record(self.path / DONE_FILE).get("key") == self.key)
+
+    def damage(self, *, thorough: bool = False) -> str:
+        """What became of a file of the finished folder; empty where all are whole. `thorough`: every byte is read."""
+        return damage_of(self.path, _read_record(self.path / DONE_FILE).get("files", {}), thorough=thorough)
 
     @property
     def seconds(self) -> float:
         """How long the build took [s]."""
         return float(json.loads((self.path / DONE_FILE).read_text(encoding="utf-8"))["seconds"])
 
-    def make(self, spawn: Callable[[Artifact, Path], None] | None = None) -> Path:
-        """Build it unless it is done; wait for a process that does already. `spawn` has several processes build it."""
-        if self.is_done:
+    def make(self, spawn: Callable[[Artifact, Path], None] | None = None, *, verify: bool = False) -> Path:
+        """Build it unless it is done; wait for a process that does already.
+
+        `spawn` has several processes build it. `verify` reads every byte of what is done.
+        """
+        if self.is_done and not verify:
             return self.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{self.path}.lock")
@@ -74,12 +89,21 @@ class Artifact:
             console.print(f"  waiting for another process that builds {self.path}")
             lock.acquire()
         try:
-            if not self.is_done:
+            if self._is_of_these_inputs and (damage := self.damage(thorough=verify)):
+                self._set_aside(damage)
+            if not self._is_of_these_inputs:
                 with explain_full_disk(self.path):
                     self._build(spawn if self.share else None)
         finally:
             lock.release()
         return self.path
+
+    def _set_aside(self, damage: str) -> None:
+        """Rename the damaged folder: nothing is deleted that somebody may want to look at."""
+        places = (self.path.with_name(f"{self.path.name}.damaged-{number}") for number in count(1))
+        place = next(place for place in places if not place.exists())
+        self.path.rename(place)
+        console.print(f"  [yellow]{escape(f'{self.path} is damaged: {damage}; set aside as {place.name}')}[/]")
 
     def _build(self, spawn: Callable[[Artifact, Path], None] | None) -> None:
         partial = self.path.with_name(self.path.name + ".partial")
@@ -110,6 +134,8 @@ class Artifact:
         finally:
             write_json(partial / INPUTS_FILE, {"seconds": spent + time.monotonic() - began, **record})
         (partial / RANKS_LOCK).unlink(missing_ok=True)
+        files = record_files(partial, without={INPUTS_FILE, DONE_FILE})
+        write_json(partial / INPUTS_FILE, {**_read_record(partial / INPUTS_FILE), "files": files})
         (partial / INPUTS_FILE).replace(partial / DONE_FILE)
 
 

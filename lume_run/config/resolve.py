@@ -26,7 +26,8 @@ PATHS = (  # suites look into theirs themselves
 JUDGES = ("evaluator.suites.closer_look.embedder", "evaluator.suites.closer_look.entailment")
 MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer", *JUDGES)  # a folder, or a hub id
 FOLDERS = ("output_dir", "task.data_dir")  # may not exist yet, or are checked by the task
-NOT_IDENTITY = ("dry_run", "objective", "output_dir", "launch", "logger", "hydra")  # what a run computes is the same
+# What a run computes is the same whatever these are.
+NOT_IDENTITY = ("dry_run", "verify", "objective", "output_dir", "launch", "logger", "hydra")
 
 Composed: TypeAlias = DictConfig  # a composed config, for those who only hand it on
 

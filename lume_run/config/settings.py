@@ -228,6 +228,7 @@ class Settings:
     seed: int = setting(0, low=0, high=2**32 - 1, help="seed of data, schedule, weights and adapters")
     stages: list[Stage] = setting(help="which stages to run, in order")
     dry_run: bool = setting(False, help="print the plan and stop")
+    verify: bool = setting(False, help="read all stored files again before they are used; what is damaged is made anew")
     output_dir: str = setting("outputs", help="runs and the shared store go here")
     responses: str | None = setting(None, help="stage score: responses.jsonl, or a folder of official CSVs")
     objective: str | list[str] = setting(

@@ -99,7 +99,8 @@ def _make(run: Run, artifact: Artifact, tracker: Tracker) -> None:
     console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
     tracker.follow(artifact)
     with explain_out_of_memory(run, artifact.stage, artifact.name):
-        artifact.make(partial(spawn, run.world, run.folder) if run.world.needs_torchrun else None)
+        ranks = partial(spawn, run.world, run.folder) if run.world.needs_torchrun else None
+        artifact.make(ranks, verify=run.settings.verify)
     stop_if_requested("making " + artifact.name)
 
 

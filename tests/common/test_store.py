@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers.artifacts import Builder, artifact, strict_json
 
-from lume_run.common import files
+from lume_run.common import files, integrity
 from lume_run.common.errors import RunError
 from lume_run.common.files import content_hash, fingerprint, write_json
 
@@ -29,6 +29,58 @@ def test_an_artifact_is_built_once(tmp_path):
     assert built.seconds == record["seconds"] >= 0
     again = artifact(built.path, Builder(), seed=0, model="m")  # the order of the keys does not matter
     assert again.is_done
+
+
+def zeroed(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+DAMAGE = {
+    "lost": (Path.unlink, "deep/weights is lost"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "deep/weights has 6 bytes, not the 7"),
+    "zeroed": (zeroed, "deep/weights has other contents"),
+}
+
+
+@pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_artifact_is_set_aside_and_built_again(name, verify, tmp_path, capsys):
+    def build(folder: Path) -> None:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "weights").write_text("numbers", encoding="utf-8")
+
+    built, (damage, words) = artifact(tmp_path / "x", build, seed=0), DAMAGE[name]
+    built.make()
+    for number in (1, 2):
+        damage(built.path / "deep" / "weights")
+        left = sorted(path.read_bytes() for path in built.path.rglob("*") if path.is_file())
+        assert not built.is_done
+        built.make(verify=verify)
+        assert built.is_done and not built.damage(thorough=True)
+        aside = tmp_path / f"x.damaged-{number}"
+        assert sorted(path.read_bytes() for path in aside.rglob("*") if path.is_file()) == left  # nothing is deleted
+        printed = " ".join(capsys.readouterr().err.split())
+        assert words in printed and f"set aside as {aside.name}" in printed
+
+
+def test_large_files_are_read_again_when_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(integrity, "CHEAP_BYTES", 3)
+    built = artifact(tmp_path / "x", lambda folder: (folder / "weights").write_text("numbers"), seed=0)
+    zeroed(built.make() / "weights")
+    assert built.is_done
+    built.make()
+    assert not any(tmp_path.glob("x.damaged-*"))
+    built.make(verify=True)
+    assert (built.path / "weights").read_text(encoding="utf-8") == "numbers"
+    assert (tmp_path / "x.damaged-1").exists()
+
+
+def test_an_artifact_of_before_there_were_digests_is_done(tmp_path):
+    built = artifact(tmp_path / "x", lambda folder: (folder / "weights").write_text("numbers"), seed=0)
+    record = strict_json(built.make() / "DONE.json")
+    assert record.pop("files").keys() == {"weights"}
+    write_json(built.path / "DONE.json", record)
+    assert built.is_done
 
 
 def test_an_artifact_appears_whole_or_not_at_all(tmp_path):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -61,10 +61,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A number made of columns: `compute` takes weights (S, N) of each column's rows and gives (S,) values."""
+    """A number made of columns: `compute` takes weights (S, N) of each column's rows and gives (S,) values.
+
+    `image` of a number that is a function of another: that one, and what the function makes of its interval.
+    """
 
     columns: tuple[Column, ...]
     compute: Callable[[Sequence[Numbers]], Numbers]
+    image: tuple[Measure, Callable[[Interval], Interval]] | None = None
 
     @property
     def value(self) -> float:
@@ -90,6 +94,20 @@ def combine(measures: Sequence[Measure], function: Callable[[Sequence[float]], f
         return np.array([function(terms) for terms in zip(*parts, strict=True)], dtype=np.float64)
 
     return Measure(tuple(column for measure in measures for column in measure.columns), compute)
+
+
+def peaked(measure: Measure, function: Callable[[float], float], peak: float) -> Measure:
+    """`function`, which rises up to `peak` and falls behind it, of a measure.
+
+    Near its peak all resamples lie below the value, and so would a percentile interval. The image of the measure's own
+    interval covers the truth as often as that does.
+    """
+
+    def image(ends: Interval) -> Interval:
+        values = (function(ends.low), function(ends.high))
+        return Interval(min(values), function(peak) if ends.low <= peak <= ends.high else max(values))
+
+    return replace(combine([measure], lambda values: function(values[0])), image=(measure, image))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +153,9 @@ class Bootstrap:
         if not resampled.size:
             return Score(name=name, value=value, n=n)
         ends = interval(resampled.tolist())
+        if measure.image is not None:
+            inner, image = measure.image
+            ends = image(interval(self.resample(inner).tolist()))
         return Score(name=name, value=value, n=n, low=ends.low, high=ends.high, resampled=tuple(resampled.tolist()))
 
     def resample(self, measure: Measure) -> Numbers:

@@ -15,6 +15,7 @@ import numpy as np
 
 from lume_run.evaluation.metrics.bootstrap import Column, Measure, Numbers, finite_values
 
+CHANCE = 0.5  # the AUC of scores that tell nothing
 VARIANCE_FLOOR = 1e-6  # [nats^2], of min-k++ in open-unlearning: a certain token has variance 0
 
 
@@ -56,7 +57,7 @@ def _single_row_documents(scores: Sequence[float], what: str) -> Column:
 
 def semeval_mia(auc: float) -> float:
     """1 at an AUC of 0.5, 0 at either end: `1 - 2 |AUC - 0.5|`."""
-    return 1 - 2 * abs(auc - 0.5)
+    return 1 - 2 * abs(auc - CHANCE)
 
 
 def loss_score(token_logps: Sequence[float]) -> float | None:

@@ -30,8 +30,8 @@ from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, task_aggregate
 from lume_run.evaluation.metrics.answers import exact_match, likeliest_choice, rouge_l_recall
-from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, NamedMeasure, combine, mean_of
-from lume_run.evaluation.metrics.membership import auc_of, semeval_mia
+from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, NamedMeasure, combine, mean_of, peaked
+from lume_run.evaluation.metrics.membership import CHANCE, auc_of, semeval_mia
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
 TEXT_SPLITS = (Split.FORGET, Split.RETAIN)
@@ -179,7 +179,7 @@ def _membership_terms(responses: Sequence[Response]) -> tuple[NamedMeasure, Name
     area = NamedMeasure(name="mia.auc", n=len(members) + len(nonmembers), make=auc)
 
     def score() -> Measure:
-        return combine([area.measure], lambda aucs: semeval_mia(aucs[0]))
+        return peaked(area.measure, semeval_mia, peak=CHANCE)
 
     return area, NamedMeasure(name="mia.score", n=area.n, make=score)
 

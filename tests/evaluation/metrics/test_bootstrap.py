@@ -1,10 +1,12 @@
 """Bootstrap intervals: what can be redone by hand, that whole documents are sampled, and that two models are paired."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
+from lume_run.common.records import Score
 from lume_run.evaluation.metrics import bootstrap
 from lume_run.evaluation.metrics.bootstrap import (
     Bootstrap,
@@ -15,7 +17,9 @@ from lume_run.evaluation.metrics.bootstrap import (
     finite_values,
     interval,
     mean_of,
+    peaked,
 )
+from lume_run.evaluation.metrics.membership import auc_of, semeval_mia
 
 
 def names(count: int, documents: int | None = None) -> list[str]:
@@ -242,3 +246,38 @@ def test_finite_values_names_what_is_odd():
     assert finite_values([1, 2], "losses").tolist() == [1.0, 2.0]
     with pytest.raises(ValueError, match="no losses"):
         finite_values([], "losses")
+
+
+# ------------------------------------------------------------------------------------------- scores with a peak
+
+
+def separated(shift: float, count: int, seed: int) -> tuple[Score, Score]:
+    """`mia.auc` and `mia.score` of so many members and non-members, of normal scores so far apart."""
+    random = np.random.default_rng(seed)
+    names = [f"{side}{number}" for side in "mn" for number in range(count)]
+    scores = [*random.normal(shift, 1, count), *random.normal(0, 1, count)]
+    area = auc_of(*(Column.of(scores[part], names[part], "scores") for part in (slice(0, count), slice(count, None))))
+    bootstrap = Bootstrap(seed=seed, resamples=200)
+    return tuple(
+        bootstrap.score(name, 2 * count, lambda measure=measure: measure)
+        for name, measure in (("mia.auc", area), ("mia.score", peaked(area, semeval_mia, 0.5)))
+    )
+
+
+@pytest.mark.parametrize("count", [5, 12])
+@pytest.mark.parametrize("shift", [-2.0, 0.0, 1.0])
+def test_a_score_with_a_peak_covers_the_truth_as_often_as_what_it_is_made_of(shift, count):
+    truth = NormalDist().cdf(shift / math.sqrt(2))
+    for seed in range(60):
+        area, score = separated(shift, count, seed)
+        assert score.value == semeval_mia(area.value)
+        assert score.low <= score.value <= score.high
+        if area.low <= truth <= area.high:
+            assert score.low <= semeval_mia(truth) <= score.high
+        assert (score.high == 1) is (area.low <= 0.5 <= area.high)
+
+
+def test_the_interval_of_no_separation_holds_its_best_value():
+    """All resamples of a percentile interval would lie below the 1 that is true."""
+    covered = [separated(0.0, 12, seed)[1].high == 1 for seed in range(60)]
+    assert sum(covered) > 48
