@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from lume_run.common.errors import ConfigError, Problem
+from lume_run.common.errors import ConfigError, Problem, ProblemsError
 from lume_run.config.help import HELP_FLAGS, help_text, help_topic
 from lume_run.config.overrides import (
     compose,
@@ -46,6 +46,7 @@ def check_command(arguments: Sequence[str]) -> int | None:
     from rich.markup import escape
 
     from lume_run.common.console import console
+    from lume_run.config.permissions import missing_permissions
     from lume_run.pipeline.checks import check_config
     from lume_run.sweeps.names import hydra_folder
 
@@ -58,19 +59,23 @@ def check_command(arguments: Sequence[str]) -> int | None:
     sound = list(chain.from_iterable(choices))
     if any(composition_error(job, folders) is not None for job in jobs):
         problems, sound = override_problems(sound, folders)
+    checked = None
     for job in jobs:
-        checked = check_config(compose([override for override in job if override in sound], folders))
-        problems += [problem for problem in checked.problems if problem not in problems]
+        config = compose([override for override in job if override in sound], folders)
+        if not (seen := list(missing_permissions(config, job))):  # else nothing of it may be imported
+            checked = check_config(config)
+            seen = checked.problems
+        problems += [problem for problem in seen if problem not in problems]
     if problems:
         console.print("[bold red]error:[/]", escape(str(ConfigError(problems))), soft_wrap=True)
         return 2
-    settings = checked.settings  # of the only job where nothing is swept
+    settings = checked.settings if checked else None  # of the only job where nothing is swept
     if settings is not None and settings.dry_run and not sweeping:
         from lume_run.pipeline.dry_run import show_plan
 
         try:
             show_plan(settings, hydra_folder(compose(overrides, folders, whole=True), sweeping=False))
-        except ConfigError as error:
+        except ProblemsError as error:
             console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
             return 2
         return 0

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import warm
+from omegaconf import OmegaConf
 
 from lume_run import __main__ as repeat
 from lume_run.cli import check_command
 from lume_run.common.console import console
-from lume_run.config.overrides import conf_dir, group_options, split_arguments, sweep_choices
+from lume_run.config.overrides import compose, conf_dir, group_options, split_arguments, sweep_choices
 
 OPTIONS = group_options([conf_dir()])
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port: the hub is out of reach wherever this runs
@@ -284,6 +285,13 @@ def test_every_choice_of_a_sweep_is_checked(flag, arguments, message, capsys):
     assert all(part in text for part in message)
 
 
+@pytest.mark.parametrize("line", ["not json", '{"id": "a1sc1", "input": "x", "output": "", "task": "Task2"}', "[]"])
+def test_a_plan_refuses_malformed_data(line, tmp_path, capsys):
+    for side in ("forget", "retain"):
+        (tmp_path / f"{side}.jsonl").write_text(line + "\n", encoding="utf-8")
+    assert "forget.jsonl:1" in refused(capsys, f"task.data_dir={tmp_path}", "dry_run=true")
+
+
 def test_a_good_sweep_goes_on():
     assert check_command(["-m", "method=ga,gd,kl,npo", "model=tiny,7b", "seed=range(0,9)", "task=glob(*)"]) is None
 
@@ -432,7 +440,7 @@ def test_completion_in_bash(tmp_path):
 
 
 def test_repeating_needs_a_folder_of_a_run(tmp_path, capsys):
-    assert repeat.main([str(tmp_path)]) == 1
+    assert repeat.main([str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert f"{tmp_path}: no config.yaml here" in message
     assert "give the folder of a run" in message
@@ -448,16 +456,96 @@ def test_repeating_says_how_it_is_used(arguments, capsys):
 @pytest.mark.parametrize(("text", "message"), [("seed: -1\n", "seed: -1 is out of range"), ("", "task: missing")])
 def test_repeating_checks_the_config(tmp_path, capsys, text, message):
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
-    assert repeat.main([str(tmp_path)]) == 1
+    assert repeat.main([str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["a: [b\n", "- a\n- b\n"])
 def test_repeating_with_a_broken_config(text, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
-    assert repeat.main([str(tmp_path)]) == 1
+    assert repeat.main([str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert "config.yaml" in message and "Traceback" not in message
+
+
+PLANTED = """
+from pathlib import Path
+Path(__file__).with_name("ran").touch()
+from dataclasses import dataclass
+from lume_run.tasks.lume import LumeTask
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(LumeTask):
+    pass
+"""
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch) -> Path:
+    """A package beside which a file appears once it is imported; its name is not that of any other."""
+    (tmp_path / "planted_package.py").write_text(PLANTED, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "planted_package", raising=False)
+    return tmp_path
+
+
+MINE_TASK = ("task._target_=planted_package.Mine", "dry_run=true")
+
+
+def written_config(folder: Path, *overrides: str) -> Path:
+    """A run folder as somebody may hand it over."""
+    config = compose([*overrides, "task.num_documents=2"], [conf_dir()])
+    OmegaConf.save(config, folder / "config.yaml")
+    return folder
+
+
+def test_a_run_folder_cannot_allow_itself_code(planted, capsys):
+    folder = written_config(planted, "allow_external=[planted_package]", MINE_TASK[0])
+    for typed in ([], ["allow_external=[other]"], ["model.trust_remote_code=true"]):
+        assert repeat.main([str(folder), *typed]) == 2
+        message = capsys.readouterr().err
+        assert "allow_external: [planted_package] lets code run" in message
+        assert "add 'allow_external=[planted_package]' to the command" in message
+    assert not (planted / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "permission"),
+    [
+        ("model.trust_remote_code=true", "model.trust_remote_code"),
+        ("+evaluator.suites.lm_eval.include_path=tasks", "evaluator.suites.lm_eval.include_path"),
+    ],
+)
+def test_no_permission_of_a_folder_counts(override, permission, tmp_path, capsys):
+    assert repeat.main([str(written_config(tmp_path, override))]) == 2
+    assert f"{permission}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [(), ("-m",)])
+def test_a_recipe_cannot_allow_itself_code(flags, planted, capsys):
+    recipe = planted / "conf" / "experiment" / "theirs.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text(
+        "# @package _global_\nallow_external: [planted_package]\ntask: {_target_: planted_package.Mine}\n",
+        encoding="utf-8",
+    )
+    arguments = (*flags, "--config-dir", str(planted / "conf"), "experiment=theirs", "dry_run=true")
+    assert "allow_external: [planted_package] lets code run" in refused(capsys, *arguments)
+    assert not (planted / "ran").exists()
+
+
+def test_code_that_the_command_allows_runs(planted):
+    assert check_command(["allow_external=[planted_package]", *MINE_TASK]) == 0
+    assert (planted / "ran").exists()
+
+
+def test_the_working_directory_is_not_on_the_path(tmp_path):
+    """A library's name in the folder from which a run is repeated."""
+    for name in ("rich", "yaml", "omegaconf"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(77)", encoding="utf-8")
+    done = subprocess.run([sys.executable, "-m", "lume_run", "gone"], cwd=tmp_path, capture_output=True, timeout=120)
+    assert done.returncode == 2
+    assert b"no config.yaml here" in done.stderr
 
 
 def test_a_sweep_goes_on_after_a_failed_job(tmp_path):

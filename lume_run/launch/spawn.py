@@ -97,6 +97,7 @@ def rank_environment(world: World, stop: Path) -> Mapping[str, str]:
     """The environment of the ranks: where they run on CPUs, they share out the threads and no library sees a GPU."""
     warnings = os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")  # torch warns of its own names at every step
     variables = {STOP_FILE_VARIABLE: str(stop), "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": warnings}
+    variables |= {"PYTHONSAFEPATH": "1"}  # no module is taken from the working directory
     if world.device == "cpu":
         threads = max(1, (os.cpu_count() or 1) // world.processes)
         variables |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lume_run.common.console import console
 from lume_run.common.devices import GIB
-from lume_run.common.errors import ConfigError, LumeError
+from lume_run.common.errors import LumeError, ProblemsError
 from lume_run.config.settings import Settings
 from lume_run.launch.world import World
 from lume_run.models.placement import USABLE_MEMORY_SHARE
@@ -36,7 +36,7 @@ def show_plan(settings: Settings, folder: Path) -> None:
             f"{len(data.members)} members, {len(data.nonmembers)} non-members"
         )
         _show_steps(plan(run))
-    except ConfigError:
+    except ProblemsError:
         raise
     except LumeError as error:
         console.print(f"  [yellow]rows and steps unknown:[/] {escape(str(error))}", soft_wrap=True)

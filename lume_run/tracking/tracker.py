@@ -138,7 +138,7 @@ class Tracker:
             write_json(self.home / START, without_secrets(self.start))
             with (self.home / "messages.log").open("a", encoding="utf-8") as log:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "lume_run.tracking.sender", str(self.home)],
+                    [sys.executable, "-P", "-m", "lume_run.tracking.sender", str(self.home)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
