@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lume_run.common.errors import ConfigError, Problem, ProblemsError
 from lume_run.config.help import HELP_FLAGS, help_text, help_topic
@@ -23,6 +25,9 @@ from lume_run.config.overrides import (
     split_arguments,
     sweep_choices,
 )
+
+if TYPE_CHECKING:
+    from lume_run.config.settings import Settings
 
 PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc", "--shell-completion", "--run", "-r")
 
@@ -46,8 +51,6 @@ def check_command(arguments: Sequence[str]) -> int | None:
     from rich.markup import escape
 
     from lume_run.common.console import console
-    from lume_run.config.permissions import missing_permissions
-    from lume_run.pipeline.checks import check_config
     from lume_run.sweeps.names import hydra_folder
 
     flags, overrides = split_arguments(arguments)
@@ -59,18 +62,14 @@ def check_command(arguments: Sequence[str]) -> int | None:
     sound = list(chain.from_iterable(choices))
     if any(composition_error(job, folders) is not None for job in jobs):
         problems, sound = override_problems(sound, folders)
-    checked = None
+    settings = None
     for job in jobs:
-        config = compose([override for override in job if override in sound], folders)
-        if not (seen := list(missing_permissions(config, job))):  # else nothing of it may be imported
-            checked = check_config(config)
-            seen = checked.problems
+        settings, seen = check_job([override for override in job if override in sound], folders)
         problems += [problem for problem in seen if problem not in problems]
     if problems:
         console.print("[bold red]error:[/]", escape(str(ConfigError(problems))), soft_wrap=True)
         return 2
-    settings = checked.settings if checked else None  # of the only job where nothing is swept
-    if settings is not None and settings.dry_run and not sweeping:
+    if settings is not None and settings.dry_run and not sweeping:  # of the only job
         from lume_run.pipeline.dry_run import show_plan
 
         try:
@@ -80,6 +79,18 @@ def check_command(arguments: Sequence[str]) -> int | None:
             return 2
         return 0
     return None
+
+
+def check_job(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[Settings | None, Sequence[Problem]]:
+    """The settings of a command without sweeps, None where it has problems; nothing it may not import is imported."""
+    from lume_run.config.permissions import missing_permissions
+    from lume_run.pipeline.checks import check_config
+
+    config = compose(overrides, folders)
+    if problems := list(missing_permissions(config, overrides)):
+        return None, problems
+    checked = check_config(config)
+    return checked.settings, checked.problems
 
 
 def jobs_to_check(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:

@@ -11,9 +11,21 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+class PlainConsole(Console):
+    """A console on which names, ids and error texts cannot move the cursor, change colours or set the title."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """`text` with every control character but line breaks and tabs replaced by a visible one."""
+        return super().render_str(text.translate(CONTROL), **options)
+
 
 # Of the processes that share a stage only the first prints. Without emoji: `file.jsonl:100: ...` would show one.
-console = Console(stderr=True, highlight=False, emoji=False, quiet=os.environ.get("RANK", "0") != "0")
+console = PlainConsole(stderr=True, highlight=False, emoji=False, quiet=os.environ.get("RANK", "0") != "0")
 SECONDS_BETWEEN_LINES = 20.0  # progress in a log file, where a bar cannot be redrawn
 LIBRARY_NOISE = {  # what libraries log on import on a machine without a GPU, by logger; all else they log is shown
     "DeepSpeed": "Setting accelerator to CPU",

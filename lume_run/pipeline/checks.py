@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,7 +75,16 @@ def path_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     """Settings that are fine alone and impossible together."""
-    return [*_stage_problems(data), *_model_problems(data), *launch_problems(data)]
+    return [*_stage_problems(data), *_model_problems(data), *launch_problems(data), *_name_problems(data)]
+
+
+def _name_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Names that could not be part of a folder's name, or would lead out of the output folder."""
+    for setting in ("task.name", "model.name", "method.name"):
+        name = value_at(data, setting)
+        if isinstance(name, str) and not re.fullmatch(r"[A-Za-z0-9+_-][A-Za-z0-9.+_-]*", name):
+            what = f"{name!r} becomes part of a folder's name"
+            yield Problem(where=setting, what=what, remedy="letters, digits, '.', '_', '-' and '+', no '.' first")
 
 
 def _stage_problems(data: Mapping[str, Any]) -> Iterator[Problem]:

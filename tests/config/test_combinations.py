@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from lume_run.common.errors import ConfigError
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import as_data
-from lume_run.pipeline.checks import check_config, require_settings
+from lume_run.pipeline.checks import check_config, combination_problems, require_settings
 
 
 @pytest.mark.parametrize(
@@ -136,3 +136,17 @@ def test_an_adapter_setting_without_adapters_is_refused():
         ("model.lora.rank", "add model.lora.enabled=true")
     ]
     assert not check_config(compose(["model.lora.rank=4", "model.lora.enabled=true"], [conf_dir()]))[1]
+
+
+@pytest.mark.parametrize("name", ["../..", "a/b", "", ".", "..", ".hidden", "a b", "a\nb", "\x1b[2J", "ü"])
+@pytest.mark.parametrize("group", ["task", "model", "method"])
+def test_names_stay_in_the_output_folder(group, name):
+    data = {group: {"name": name}, "stages": ["train"]}
+    problems = [problem for problem in combination_problems(data) if problem.where == f"{group}.name"]
+    assert len(problems) == 1 and repr(name) in problems[0].what and problems[0].remedy
+
+
+@pytest.mark.parametrize("name", ["npo+gd", "tiny", "7b", "a.b_c-d", "-1"])
+def test_usual_names_pass(name):
+    data = {"model": {"name": name}, "stages": ["train"]}
+    assert not [problem for problem in combination_problems(data) if problem.where == "model.name"]
