@@ -25,7 +25,7 @@ demo: install  ## the embedded default: train, unlearn, evaluate in minutes, no 
 test: install lint  ## linters, types and all tests
 	$(PYTEST)
 
-quick: install  ## the tests that start nothing: no kills, nodes, SLURM, browser
+quick: install  ## the tests of a moment each: no commands, ranks, SLURM, browser, no round through all methods
 	$(PYTEST) -m "not slow"
 
 lint: install  ## ruff and mypy

@@ -19,6 +19,8 @@ from lume_run.cli import check_command
 from lume_run.common.console import console
 from lume_run.config.overrides import compose, conf_dir, group_options, split_arguments, sweep_choices
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = group_options([conf_dir()])
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port: the hub is out of reach wherever this runs
 MINE = """# My pair: NPO that stays close to the target
@@ -41,9 +43,13 @@ def lume_run(*arguments: str, cwd: Path, **changes: str) -> subprocess.Completed
 
 
 def seconds_of(*arguments: str, cwd: Path) -> tuple[float, subprocess.CompletedProcess[str]]:
-    """Processor time [s], which other jobs on the machine do not change, and what came out."""
+    """Processor time [s] of a command that starts anew, and what came out."""
+    return processor_seconds("-m", "lume_run.cli", *arguments, cwd=cwd)
+
+
+def processor_seconds(*arguments: str, cwd: Path) -> tuple[float, subprocess.CompletedProcess[str]]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "lume_run.cli", *arguments]
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
@@ -162,7 +168,8 @@ def test_all_typos_at_once_without_a_traceback(tmp_path):
     arguments = ("method=nppo", "sede=3", "trainer.unlearn.learning_rat=1", "model.max_length=abc", "npo", "seed=-1")
     seconds, done = seconds_of(*arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert seconds < 5
+    unit, _ = processor_seconds("-c", "import torch", cwd=tmp_path)  # 1.6 s alone, twice that on crowded cores
+    assert seconds < 3 * unit
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     for message in (

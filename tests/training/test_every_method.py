@@ -27,6 +27,8 @@ from lume_run.config.settings import LoraSettings
 from lume_run.methods.baselines import BASELINES
 from lume_run.methods.objective import Objective
 
+pytestmark = pytest.mark.slow
+
 CLOSE = 1e-5  # relative, in float32
 
 

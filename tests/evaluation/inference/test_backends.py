@@ -38,6 +38,8 @@ from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.evaluate import answer_questions
 from lume_run.pipeline.run import Run
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 STORIES = SHARED / "models" / "stories15M"  # a real Llama: 6 layers, heads of 48
 NEAR_TIE = 1e-3  # nats between the two likeliest tokens, in float32: below it either may be taken

@@ -238,7 +238,7 @@ def test_only_safetensors_are_loaded(tmp_path, tiny):
     model = AutoModelForCausalLM.from_pretrained(tiny)
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(RunError, match=r"model\.path=FOLDER"):
+    with pytest.raises(RunError, match=r"no file named model\.safetensors(.|\n)*weights as safetensors"):
         load_model(str(tmp_path), ModelSettings(name="test", path=str(tmp_path)), CPU)
 
 
