@@ -35,6 +35,8 @@ from lume_run.training.reference import live_reference
 from lume_run.training.schedule import build_schedule
 from lume_run.training.trainer import Diverged
 
+pytestmark = pytest.mark.slow
+
 NPO_GD = Objective(name="npo+gd", forget=NPO(beta=0.5), retain=GradientDescent())
 GRAD_DIFF = Objective(name="graddiff", forget=GradientAscent(), retain=GradientDescent())
 BOTH = Needs(rows={Role.FORGET, Role.RETAIN})

@@ -27,6 +27,8 @@ from lume_run.models.tokenise import encode
 from lume_run.tasks.lume import LumeTask
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL, document_and_kind
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 
