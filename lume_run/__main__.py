@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from lume_run.common.console import console
-from lume_run.common.errors import ConfigError, LumeError
+from lume_run.common.errors import ConfigError, LumeError, ProblemsError
 from lume_run.config.permissions import PERMISSIONS, missing_permissions
 from lume_run.config.resolve import read_config, run_identity
 from lume_run.launch.preemption import REQUEUE, Preempted
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         return REQUEUE
     except LumeError as error:
         console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
-        return 2 if isinstance(error, ConfigError) else 1
+        return 2 if isinstance(error, ProblemsError) else 1
     except KeyboardInterrupt:
         console.print("interrupted; the same command resumes from here")
         return 130

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,11 +49,25 @@ def fingerprint(path: str, *, deep: bool = False) -> str:
     return content_hash(seen)
 
 
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Write a whole file in one step, in UTF-8: readers see the old one or the new one.
+
+    It is written beside `path` under a name that nobody can foresee and that must not exist, so that no link which
+    somebody planted in a shared folder is followed; a link at `path` itself is replaced.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` in one step."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    replace_file(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def full_disk_error(error: BaseException, folder: Path) -> RunError | None:

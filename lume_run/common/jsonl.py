@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lume_run.common.files import replace_file
 from lume_run.common.records import Ask, Example, Kind, Response, Score, Split
 
 TUPLE_FIELDS = (
@@ -52,9 +53,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def write_jsonl(path: Path, records: Iterable[Example | Response | Score]) -> None:
     """Write records, one per line, replacing `path` in one step."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(to_json(record) + "\n" for record in records), encoding="utf-8")
-    temporary.replace(path)
+    replace_file(path, "".join(to_json(record) + "\n" for record in records))
 
 
 def read_jsonl(path: Path, cls: type[Record]) -> list[Record]:

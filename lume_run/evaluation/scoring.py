@@ -13,7 +13,7 @@ from typing import Any
 
 from lume_run.common.devices import device_of
 from lume_run.common.errors import DataError
-from lume_run.common.files import content_hash, fingerprint
+from lume_run.common.files import content_hash, fingerprint, replace_file
 from lume_run.common.jsonl import read_jsonl, to_json, write_jsonl
 from lume_run.common.records import Ask, Response, Score
 from lume_run.common.store import Artifact
@@ -205,4 +205,4 @@ def scores_to_json(scores: Sequence[Score]) -> dict[str, Any]:
 
 def write_scores(path: Path, scores: Sequence[Score]) -> None:
     """Write `scores_to_json` as strict JSON."""
-    path.write_text(json.dumps(scores_to_json(scores), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    replace_file(path, json.dumps(scores_to_json(scores), indent=2, allow_nan=False) + "\n")

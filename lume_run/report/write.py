@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from lume_run.common.files import write_json
+from lume_run.common.files import replace_file, write_json
 from lume_run.report.plots import write_plot
 from lume_run.report.results import SUBJECTS, Report, report_json
 from lume_run.report.tables import markdown, notes, terminal_table
@@ -23,7 +23,7 @@ def write_report(report: Report, folder: Path) -> None:
     plotted = write_plot(report, folder / PLOT_FILE)
     if not plotted:
         (folder / PLOT_FILE).unlink(missing_ok=True)  # of an earlier report
-    (folder / "report.md").write_text(markdown(report, plotted=plotted), encoding="utf-8")
+    replace_file(folder / "report.md", markdown(report, plotted=plotted))
     write_json(folder / "report.json", report_json(report))
 
 

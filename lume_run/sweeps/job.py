@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from lume_run.common.console import console
-from lume_run.common.errors import ConfigError, LumeError, RunError
-from lume_run.common.files import explain_full_disk, write_json
+from lume_run.common.errors import ConfigError, LumeError, ProblemsError, RunError
+from lume_run.common.files import explain_full_disk, replace_file, write_json
 from lume_run.config.resolve import run_identity
 from lume_run.launch import slurm
 from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE, Preempted, stop_requested
@@ -65,7 +65,7 @@ def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     except LumeError as error:
         write_error(folder, error)
         console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
-        exit_codes.append(1)  # a sweep runs its next job; main() ends with the last code
+        exit_codes.append(exit_code_of(error))  # a sweep runs its next job; main() ends with the last code
         return None
     except KeyboardInterrupt:
         console.print("interrupted; the same command resumes from here")
@@ -77,6 +77,11 @@ def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
         console.print(escape(traceback.format_exc()), soft_wrap=True)
         return None
     return objective_value(settings.objective, lambda name: report.value(report.main_subject, name))
+
+
+def exit_code_of(error: LumeError) -> int:
+    """2 for a mistake in what a command was given, 1 for a run that failed, and for jobs of sweeps."""
+    return 2 if isinstance(error, ProblemsError) and not in_sweep() else 1
 
 
 def in_sweep() -> bool:
@@ -95,7 +100,7 @@ def begin_run_folder(folder: Path, data: Mapping[str, Any]) -> None:
     """The folder with its config, without the error of an earlier attempt."""
     with explain_full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(data))), encoding="utf-8")
+        replace_file(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(data))))
         (folder / ERROR_FILE).unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from lume_run.common.console import console
 from lume_run.common.errors import RunError
+from lume_run.common.files import replace_file
 from lume_run.evaluation.definitions import Wanted
 from lume_run.report.results import direction_of
 from lume_run.sweeps.runner import Job
@@ -125,7 +126,7 @@ def write_results(study: optuna.Study, path: Path) -> None:
     else:
         solutions = [{"params": trial.params, "values": list(trial.values)} for trial in best]
         results = {"name": "optuna", "solutions": solutions}
-    path.write_text(yaml.safe_dump(results, sort_keys=False), encoding="utf-8")
+    replace_file(path, yaml.safe_dump(results, sort_keys=False))
 
 
 def show_best(study: optuna.Study, names: Sequence[str]) -> None:

@@ -249,3 +249,28 @@ def test_write_json_leaves_no_temporary_file(tmp_path):
     write_json(tmp_path / "a.json", {"ä": Path("x")})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "ä": "x"\n}\n'
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_planted_link_is_not_followed(tmp_path):
+    """Neither at the place of a file nor at the name of what is written first."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious", encoding="utf-8")
+    for name in ("config.json", "config.json.tmp", ".config.json"):
+        (tmp_path / name).symlink_to(victim)
+    write_json(tmp_path / "config.json", {"a": 1})
+    assert victim.read_text(encoding="utf-8") == "precious"
+    assert not (tmp_path / "config.json").is_symlink()
+    assert strict_json(tmp_path / "config.json") == {"a": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".config.json",
+        "config.json",
+        "config.json.tmp",
+        "victim",
+    ]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "place").mkdir()
+    with pytest.raises(OSError):
+        files.replace_file(tmp_path / "place", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]

@@ -220,7 +220,7 @@ def test_bad_data_is_refused_before_anything_runs(tmp_path):
         '{"id": "b1sc1", "input": "y", "output": "z", "task": "Task9"}\n', encoding="utf-8"
     )
     done = lume_run(f"task.data_dir={data}", f"output_dir={tmp_path / 'out'}", check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     for place in ("forget.jsonl:1", "forget.jsonl:2", "retain.jsonl:1"):
         assert place in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lume_run.common.files import replace_file
 from lume_run.report.comparison.configs import format_setting
 from lume_run.report.comparison.fronts import pareto_front, planes_of
 from lume_run.report.comparison.published import MARK, PublishedTable, tables_for
@@ -35,10 +37,11 @@ def write_csv(sections: Sequence[Section], path: Path) -> None:
     lines = [csv_row(section, run) for section in sections for run in section.runs]
     titles = dict.fromkeys(title for line in lines for title in line)
     order = sorted(titles, key=lambda title: title.startswith("config."))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, order, restval="")
-        writer.writeheader()
-        writer.writerows({title: escape_formula(value) for title, value in line.items()} for line in lines)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, order, restval="")
+    writer.writerow({title: escape_formula(title) for title in order})
+    writer.writerows({title: escape_formula(value) for title, value in line.items()} for line in lines)
+    replace_file(path, text.getvalue())
 
 
 def csv_row(section: Section, run: RunRecord) -> dict[str, Any]:
@@ -134,7 +137,7 @@ def _published_json(table: PublishedTable) -> dict[str, Any]:
 
 def write_strict_json(data: Any, path: Path) -> None:
     """Strict JSON, indented."""
-    path.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
+    replace_file(path, json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1))
 
 
 # -------------------------------------------------------------------------------------------------------- LaTeX

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lume_run.common.errors import LumeError, RunError
-from lume_run.common.files import explain_full_disk
+from lume_run.common.files import explain_full_disk, replace_file
 from lume_run.report.comparison.export import comparison_json, latex_tables, write_csv, write_strict_json
 from lume_run.report.comparison.page.page import embed_figure, render_page
 from lume_run.report.comparison.plots.charts import MOST_FIGURES, Chart, build_charts
@@ -59,11 +59,11 @@ def write_comparison(
     write_csv(sections, out / "runs.csv")
     write_strict_json(comparison_json(collection, sections), out / "report.json")
     latex = latex_tables(sections, [columns_of(section, columns, LATEX_COLUMNS) for section in sections])
-    (out / "groups.tex").write_text(latex, encoding="utf-8")
+    replace_file(out / "groups.tex", latex)
     figures = write_charts(sections, out, console) if plots else []
     name = title or ", ".join(dict.fromkeys(folder.resolve().name for folder in folders))
     text = render_page(name, collection, sections, figures=figures, most=max(0, prompts))
-    (out / "index.html").write_text(text, encoding="utf-8")
+    replace_file(out / "index.html", text)
     console.print(f"  page: {escape(str(out / 'index.html'))} ({len(text.encode()) / 2**20:.1f} MiB)", soft_wrap=True)
     charts = f", {len(figures)} plots in plots/" if figures else ""
     console.print(f"  beside it: runs.csv, report.json, groups.tex{charts}", soft_wrap=True)
@@ -111,11 +111,12 @@ def write_chart(chart: Chart, out: Path) -> str:
     """One plot as two files and as a part of the page."""
     with plot_style():
         figure = chart.draw()
-        figure.savefig(out / f"{chart.name}.png", dpi=DPI)
-        buffer = io.StringIO()
+        picture, buffer = io.BytesIO(), io.StringIO()
+        figure.savefig(picture, dpi=DPI)
+        replace_file(out / f"{chart.name}.png", picture.getvalue())
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
-    (out / f"{chart.name}.svg").write_text(svg, encoding="utf-8")
+    replace_file(out / f"{chart.name}.svg", svg)
     return embed_figure(chart.name, chart.title, chart.caption, svg)
 
 
