@@ -23,12 +23,10 @@ def missing_permissions(config: Mapping[str, Any], overrides: Sequence[str]) -> 
         held = value_at(config, path)
         if not held:
             continue
-        words = f"{path}={_as_typed(held)}"
-        if path not in typed or _read(typed[path]) != _read(_as_typed(held)):
-            what = (
-                f"{_as_typed(held)} lets code run that is not lume-run's, and only a command that is typed can allow it"
-            )
-            yield Problem(where=path, what=what, remedy=f"if you trust that code, add '{words}' to the command")
+        words = _as_typed(held)
+        if path not in typed or _read(typed[path]) != _read(words):
+            what = f"{words} lets code run that is not lume-run's, and only a command that is typed can allow it"
+            yield Problem(where=path, what=what, remedy=f"if you trust that code, add '{path}={words}' to the command")
 
 
 def _as_typed(value: Any) -> str:

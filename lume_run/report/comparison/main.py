@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from lume_run.common.console import PlainConsole
 from lume_run.common.errors import LumeError, RunError
 from lume_run.common.files import explain_full_disk, replace_file
 from lume_run.report.comparison.export import comparison_json, latex_tables, write_csv, write_strict_json
@@ -123,7 +124,7 @@ def write_chart(chart: Chart, out: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the `lume-run-report` command: 0, or 2 with the reason."""
     known = argument_parser().parse_args(arguments)
-    console = Console(highlight=False, emoji=False)
+    console = PlainConsole(highlight=False, emoji=False)
     out = known.out or known.folders[0] / "report"
     try:
         with explain_full_disk(out):
@@ -138,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 plots=not known.no_plots,
             )
     except (LumeError, OSError) as error:
-        Console(stderr=True, highlight=False, emoji=False).print(
+        PlainConsole(stderr=True, highlight=False, emoji=False).print(
             "[bold red]error:[/]", escape(str(error)), soft_wrap=True
         )
         return 2
