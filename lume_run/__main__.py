@@ -16,7 +16,8 @@ from pathlib import Path
 from rich.markup import escape
 
 from lume_run.common.console import console
-from lume_run.common.errors import ConfigError, LumeError, ProblemsError
+from lume_run.common.errors import ConfigError, LumeError, Problem, ProblemsError
+from lume_run.common.places import place_fault
 from lume_run.config.permissions import PERMISSIONS, missing_permissions
 from lume_run.config.resolve import read_config, run_identity
 from lume_run.launch.preemption import REQUEUE, Preempted
@@ -37,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         if problems := list(missing_permissions(config, given)):
             raise ConfigError(problems)
         settings, data = require_settings(config)
+        for where, place in {str(folder): folder, "output_dir": settings.store}.items():
+            if fault := place_fault(place):
+                raise ConfigError([Problem(where=where, what=fault, remedy="make room for it, or copy the folder")])
         run_pipeline(settings, folder, identity=run_identity(data), command=["python", "-m", "lume_run", str(folder)])
     except Preempted as error:
         console.print(escape(str(error)), soft_wrap=True)

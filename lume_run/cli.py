@@ -14,83 +14,108 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lume_run import __version__
 from lume_run.common.errors import ConfigError, Problem, ProblemsError
+from lume_run.config.command import CommandLine, named_folders, read_command
 from lume_run.config.help import HELP_FLAGS, help_text, help_topic
 from lume_run.config.overrides import (
+    choice_problems,
     compose,
     composition_error,
     conf_dir,
-    config_dirs,
     override_problems,
-    split_arguments,
     sweep_choices,
 )
 
 if TYPE_CHECKING:
     from lume_run.config.settings import Settings
 
-PASS_THROUGH = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "-sc", "--shell-completion", "--run", "-r")
+
+def print_error(error: ProblemsError) -> None:
+    """Print what is wrong with a command."""
+    from rich.markup import escape
+
+    from lume_run.common.console import console
+
+    console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
 
 
 def print_help(arguments: Sequence[str]) -> None:
     """Print what `--help` asks for, without Hydra."""
     try:
-        print(help_text(config_dirs(arguments), help_topic(arguments)), flush=True)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(help_text(named_folders(arguments), help_topic(arguments)), flush=True)
+    except ProblemsError as error:
+        print_error(error)
         raise SystemExit(2) from None
-    except BrokenPipeError:  # `lume-run --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def check_command(arguments: Sequence[str]) -> int | None:
+def check_command(command: CommandLine) -> int | None:
     """Check a command line before Hydra runs it: an exit code to stop with, or None to let Hydra run it.
 
     Of a sweep the first job is checked, and each other choice in its place; the jobs again when they start.
     """
-    from rich.markup import escape
+    try:
+        settings = check_jobs(command)
+        if settings is not None and settings.dry_run and not command.sweeping:  # of the only job
+            from lume_run.pipeline.dry_run import show_plan
+            from lume_run.sweeps.names import hydra_folder
 
-    from lume_run.common.console import console
-    from lume_run.sweeps.names import hydra_folder
-
-    flags, overrides = split_arguments(arguments)
-    folders = config_dirs(arguments)
-    sweeping = any(flag in ("-m", "--multirun") for flag in flags)
-    choices = [sweep_choices(override) if sweeping else [override] for override in overrides]
-    jobs = list(jobs_to_check([values for values in choices if values]))
-    problems: list[Problem] = []
-    sound = list(chain.from_iterable(choices))
-    if any(composition_error(job, folders) is not None for job in jobs):
-        problems, sound = override_problems(sound, folders)
-    settings = None
-    for job in jobs:
-        settings, seen = check_job([override for override in job if override in sound], folders)
-        problems += [problem for problem in seen if problem not in problems]
-    if problems:
-        console.print("[bold red]error:[/]", escape(str(ConfigError(problems))), soft_wrap=True)
+            show_plan(settings, hydra_folder(compose(command.overrides, command.folders, whole=True), sweeping=False))
+            return 0
+    except ProblemsError as error:
+        print_error(error)
         return 2
-    if settings is not None and settings.dry_run and not sweeping:  # of the only job
-        from lume_run.pipeline.dry_run import show_plan
-
-        try:
-            show_plan(settings, hydra_folder(compose(overrides, folders, whole=True), sweeping=False))
-        except ProblemsError as error:
-            console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
-            return 2
-        return 0
     return None
 
 
-def check_job(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[Settings | None, Sequence[Problem]]:
+def check_jobs(command: CommandLine) -> Settings | None:
+    """The settings of the last job; raises ConfigError with all that is wrong with any of them."""
+    choices = [sweep_choices(override) if command.sweeping else [override] for override in command.overrides]
+    jobs = list(jobs_to_check([values for values in choices if values]))
+    problems: list[Problem] = list(choice_problems(command.overrides, command.folders))
+    sound = list(chain.from_iterable(choices))
+    if not all(composes(job, command.folders) for job in jobs):
+        more, sound = override_problems(sound, command.folders)
+        problems += more
+    settings = None
+    for job in jobs:
+        given = [override for override in job if override in sound]
+        settings, seen = check_job(given, command.folders, sweeping=command.sweeping)
+        problems += [problem for problem in seen if problem not in problems]
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def composes(overrides: Sequence[str], folders: Sequence[Path]) -> bool:
+    """Whether Hydra takes them all together."""
+    try:
+        return composition_error(overrides, folders) is None
+    except ProblemsError:  # of a file
+        return False
+
+
+def check_job(
+    overrides: Sequence[str], folders: Sequence[Path], *, sweeping: bool = False
+) -> tuple[Settings | None, Sequence[Problem]]:
     """The settings of a command without sweeps, None where it has problems; nothing it may not import is imported."""
+    from omegaconf import OmegaConf
+
+    from lume_run.config.hydra_node import hydra_node_problems
     from lume_run.config.permissions import missing_permissions
     from lume_run.pipeline.checks import check_config
+    from lume_run.sweeps.names import place_problems
 
-    config = compose(overrides, folders)
-    if problems := list(missing_permissions(config, overrides)):
+    whole = compose(overrides, folders, whole=True)
+    problems = [*hydra_node_problems(whole, overrides, folders)]
+    config = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
+    problems += missing_permissions(config, overrides)
+    if problems:
         return None, problems
-    checked = check_config(config)
-    return checked.settings, checked.problems
+    settings, problems, _ = check_config(config)
+    if settings is not None:
+        problems += place_problems(whole, sweeping=sweeping)
+    return None if problems else settings, problems
 
 
 def jobs_to_check(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
@@ -102,12 +127,11 @@ def jobs_to_check(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
             yield [*first[:place], other, *first[place + 1 :]]
 
 
-def name_sweep(arguments: Sequence[str]) -> None:
+def name_sweep(overrides: Sequence[str]) -> None:
     """Write into the environment, which all launchers pass on, which sweep a job belongs to and what is swept."""
     from lume_run.common.files import content_hash
     from lume_run.tracking.start import SWEEP_VARIABLE, SWEPT_VARIABLE
 
-    _, overrides = split_arguments(arguments)
     overrides = [override for override in overrides if not override.lstrip("+~").startswith("hydra")]
     swept = [override.partition("=")[0] for override in overrides if len(sweep_choices(override)) != 1]
     os.environ[SWEEP_VARIABLE] = "sweep-" + content_hash(sorted(overrides))[:8]
@@ -116,29 +140,50 @@ def name_sweep(arguments: Sequence[str]) -> None:
 
 def main() -> None:
     """Entry point of the `lume-run` command."""
+    try:
+        _main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # `lume-run --cfg job | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+def _main() -> None:
     arguments = sys.argv[1:]
     if set(HELP_FLAGS) & set(arguments):
         print_help(arguments)
+        return
+    if "--version" in arguments:
+        print(f"lume-run {__version__}")
         return
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin make busy cores many times slower
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    sys.argv[1:] = arguments = ["dry_run=true" if argument == "--dry-run" else argument for argument in arguments]
+    arguments = ["dry_run=true" if argument == "--dry-run" else argument for argument in arguments]
     import hydra
 
-    from lume_run.config.hydra_source import list_families
+    from lume_run.config.hydra_source import check_files, list_families
     from lume_run.sweeps.job import exit_codes, run_job
     from lume_run.sweeps.plugins import register
 
+    try:
+        command = read_command(arguments)
+    except ProblemsError as error:
+        print_error(error)
+        raise SystemExit(2) from None
     register()
     list_families()
-    if not any(argument.partition("=")[0] in PASS_THROUGH for argument in arguments):
-        code = check_command(arguments)
+    check_files()
+    if not command.asks_hydra:
+        code = check_command(command)
         if code is not None:
             raise SystemExit(code)
-    if "-m" in arguments or "--multirun" in arguments:
-        name_sweep(arguments)
+    if command.sweeping:
+        name_sweep(command.overrides)
+    sys.argv[1:] = command.arguments
     hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(run_job)()
     if exit_codes and exit_codes[-1]:
         raise SystemExit(exit_codes[-1])

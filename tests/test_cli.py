@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ from helpers import warm
 from omegaconf import OmegaConf
 
 from lume_run import __main__ as repeat
-from lume_run.cli import check_command
+from lume_run.cli import check_command, print_error
 from lume_run.common.console import console
-from lume_run.config.overrides import compose, conf_dir, group_options, split_arguments, sweep_choices
+from lume_run.common.errors import ConfigError
+from lume_run.config.command import read_command
+from lume_run.config.overrides import compose, conf_dir, group_options, sweep_choices
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +36,15 @@ _target_: lume_run.methods.objective.Objective
 name: mine
 retain_weight: 2.0
 """
+
+
+def exit_code(arguments: Sequence[str]) -> int | None:
+    """What a command line is stopped with, None where Hydra may run it."""
+    try:
+        return check_command(read_command(list(arguments)))
+    except ConfigError as error:
+        print_error(error)
+        return 2
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -57,7 +70,7 @@ def processor_seconds(*arguments: str, cwd: Path) -> tuple[float, subprocess.Com
 
 def refused(capsys, *arguments: str) -> str:
     """What check_command prints about a command line that it stops."""
-    assert check_command(arguments) == 2
+    assert exit_code(arguments) == 2
     return capsys.readouterr().err
 
 
@@ -239,11 +252,34 @@ def test_mistakes_in_a_users_own_file(user_folder, text, message, capsys):
     assert message in refused(capsys, "method=broken", "--config-dir", str(user_folder))
 
 
-def test_arguments_are_told_apart():
-    arguments = ["-m", "--config-dir", "own", "seed=1", "~method.retain", "npo", "--config-dir=own", "+x=1"]
-    flags, overrides = split_arguments(arguments)
-    assert flags == ["-m", "--config-dir", "own", "--config-dir=own"]
-    assert overrides == ["seed=1", "~method.retain", "npo", "+x=1"]
+def test_arguments_are_told_apart(tmp_path):
+    folder = f"--config-dir={tmp_path}"
+    command = read_command(["seed=1", "-m", folder, "~method.retain", "npo", "+x=1"])
+    assert command.flags == ("-m", folder)
+    assert command.overrides == ("seed=1", "~method.retain", "npo", "+x=1")
+    assert command.folders == (conf_dir(), tmp_path)
+    assert command.sweeping and not command.asks_hydra
+    assert command.arguments == ["-m", folder, "seed=1", "~method.retain", "npo", "+x=1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nope"], "--nope: no flag of lume-run"),
+        (["-z", "seed=1"], "-z: no flag"),
+        (["--multi"], "--multi: no flag"),
+        (["--"], "--: no flag"),
+        (["--config-dir"], "--config-dir: expected one argument"),
+        (["--config-dir", "nowhere"], "nowhere is no folder"),
+        (["--config-name", "mine"], "lume-run has its own configuration"),
+        (["-m", "--cfg", "job"], "--multirun and --cfg: they exclude each other"),
+        (["--cfg", "everything"], "--cfg: invalid choice"),
+        (["--experimental-rerun", "x.pickle"], "it would unpickle a file"),
+    ],
+)
+def test_flags_that_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        read_command(arguments)
 
 
 # ------------------------------------------------------------------------------------------------- sweeps
@@ -300,7 +336,7 @@ def test_a_plan_refuses_malformed_data(line, tmp_path, capsys):
 
 
 def test_a_good_sweep_goes_on():
-    assert check_command(["-m", "method=ga,gd,kl,npo", "model=tiny,7b", "seed=range(0,9)", "task=glob(*)"]) is None
+    assert exit_code(["-m", "method=ga,gd,kl,npo", "model=tiny,7b", "seed=range(0,9)", "task=glob(*)"]) is None
 
 
 # ------------------------------------------------------------------------------------------------- plans
@@ -353,7 +389,7 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
 )
 def test_the_plan_follows_the_settings(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(console, "_width", 200)  # COLUMNS may have been read when it was made
-    assert check_command(["dry_run=true", f"output_dir={tmp_path}", *arguments]) == 0
+    assert exit_code(["dry_run=true", f"output_dir={tmp_path}", *arguments]) == 0
     assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
 
@@ -394,10 +430,7 @@ def test_a_users_own_method_composes(user_folder, tmp_path):
 
 
 def test_a_users_own_method_is_planned_and_its_name_completed(user_folder, capsys, tmp_path):
-    assert (
-        check_command(["--config-dir", str(user_folder), "method=mine", "dry_run=true", f"output_dir={tmp_path}/o"])
-        == 0
-    )
+    assert exit_code(["--config-dir", str(user_folder), "method=mine", "dry_run=true", f"output_dir={tmp_path}/o"]) == 0
     assert f"plan {tmp_path}/o/bios-tiny-mine-" in capsys.readouterr().err
     assert "did you mean 'mine'?" in refused(capsys, "method=minne", "--config-dir", str(user_folder))
     assert "no method 'mine'" in refused(capsys, "method=mine")
@@ -542,7 +575,7 @@ def test_a_recipe_cannot_allow_itself_code(flags, planted, capsys):
 
 
 def test_code_that_the_command_allows_runs(planted):
-    assert check_command(["allow_external=[planted_package]", *MINE_TASK]) == 0
+    assert exit_code(["allow_external=[planted_package]", *MINE_TASK]) == 0
     assert (planted / "ran").exists()
 
 

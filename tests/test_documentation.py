@@ -26,20 +26,20 @@ from test_architecture import FLOOR_OF
 from transformers import OlmoForCausalLM
 
 from lume_run import __version__
-from lume_run.cli import PASS_THROUGH, jobs_to_check
+from lume_run.cli import jobs_to_check
+from lume_run.common.errors import ConfigError
 from lume_run.common.logits import token_logps
 from lume_run.common.records import Response
+from lume_run.config.command import read_command
 from lume_run.config.help import HELP_FLAGS, help_text, help_topic
 from lume_run.config.overrides import (
-    TAKE_A_VALUE,
     compose,
     conf_dir,
-    config_dirs,
     group_options,
-    split_arguments,
     sweep_choices,
 )
 from lume_run.config.permissions import PERMISSIONS
+from lume_run.config.resolve import JUDGES
 from lume_run.config.settings import Settings, ShapeSettings
 from lume_run.evaluation.suites.base import Answers
 from lume_run.methods.base import Count, Role, Signals, Totals
@@ -48,7 +48,6 @@ from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.report.comparison.main import argument_parser
 from lume_run.sweeps.plugins import register
 
-FLAGS = {*TAKE_A_VALUE, *PASS_THROUGH, *HELP_FLAGS, "-m", "--multirun", "--dry-run"}
 PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]+")  # FOLDER, FILE, FOLDER_OR_ID, ...: for the reader to fill in
 DATA_FILES = (
     *("forget.jsonl", "retain.jsonl", "forget01.jsonl", "retain99.jsonl", "forget01_perturbed.jsonl"),
@@ -105,7 +104,13 @@ def filled(words: Sequence[str], reader: Path) -> list[str]:
     def fill(text: str) -> str:
         return str(places.get(text, reader)) if PLACEHOLDER.fullmatch(text) else text
 
-    return ["=".join((*word.split("=")[:-1], fill(word.split("=")[-1]))) for word in words]
+    def fill_word(word: str) -> str:
+        key, _, value = word.rpartition("=")
+        if key in JUDGES and PLACEHOLDER.fullmatch(value):  # the reader's folder is no judge
+            return f"{key}=owner/judge"
+        return "=".join((*key.split("="), fill(value))) if key else fill(value)
+
+    return [fill_word(word) for word in words]
 
 
 def values_of(override: str) -> list[str]:
@@ -131,18 +136,17 @@ def problems_of_job(job: tuple[str, ...], folders: tuple[Path, ...]) -> list[str
 def problems_of(words: Sequence[str], reader: Path) -> list[str]:
     """Why `lume-run` would refuse a command line."""
     words = filled(words, reader)
-    flags, overrides = split_arguments(words)
-    unknown = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in FLAGS]
-    if set(HELP_FLAGS) & set(flags):
+    if set(HELP_FLAGS) & set(words):
         assert help_text([conf_dir()], help_topic(words))
-        return unknown
-    if {"-sc", "--shell-completion"} & set(flags):
-        return unknown
-    if {"--cfg", "-c"} & set(flags):
-        overrides = [override for override in overrides if "=" in override]
-    sweeping = bool({"-m", "--multirun"} & set(flags))
-    jobs = jobs_to_check([values_of(override) if sweeping else [override] for override in overrides])
-    return unknown + [problem for job in jobs for problem in problems_of_job(tuple(job), tuple(config_dirs(words)))]
+        return []
+    try:
+        command = read_command(["dry_run=true" if word == "--dry-run" else word for word in words])
+    except ConfigError as error:
+        return [str(error)]
+    if command.asks_hydra and not {"--cfg", "-c"} & set(command.flags):
+        return []
+    jobs = jobs_to_check([values_of(override) if command.sweeping else [override] for override in command.overrides])
+    return [problem for job in jobs for problem in problems_of_job(tuple(job), command.folders)]
 
 
 @pytest.mark.parametrize("path", [path for path in TEXTS if commands_of(path, "lume-run")], ids=by_name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,12 @@ from rich.text import Text
 CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
+def is_later_rank() -> bool:
+    """Whether the environment says that this process is one of several, and not the first."""
+    rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return rank.isdecimal() and size.isdecimal() and 0 < int(rank) < int(size)
+
+
 class PlainConsole(Console):
     """A console on which names, ids and error texts cannot move the cursor, change colours or set the title."""
 
@@ -23,9 +30,15 @@ class PlainConsole(Console):
         """`text` with every control character but line breaks and tabs replaced by a visible one."""
         return super().render_str(text.translate(CONTROL), **options)
 
+    def on_broken_pipe(self) -> None:
+        """Be silent from here on: a run does not end because nobody reads what it prints (`2>&1 | head`)."""
+        self.quiet = True
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
 
 # Of the processes that share a stage only the first prints. Without emoji: `file.jsonl:100: ...` would show one.
-console = PlainConsole(stderr=True, highlight=False, emoji=False, quiet=os.environ.get("RANK", "0") != "0")
+console = PlainConsole(stderr=True, highlight=False, emoji=False, quiet=is_later_rank())
 SECONDS_BETWEEN_LINES = 20.0  # progress in a log file, where a bar cannot be redrawn
 LIBRARY_NOISE = {  # what libraries log on import on a machine without a GPU, by logger; all else they log is shown
     "DeepSpeed": "Setting accelerator to CPU",

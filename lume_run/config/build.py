@@ -15,10 +15,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from lume_run.common.errors import Problem
+from lume_run.common.text import shorten_value
 from lume_run.config.renamed import renamed_key_problem
 from lume_run.config.settings import LoraSettings
 from lume_run.config.suggest import key_paths, suggest_key, suggest_nearest
 from lume_run.config.targets import PACKAGE_NAME, TARGET, TargetError, import_target
+
+SCALARS = {  # kind of value -> what is expected, how it is written
+    bool: ("true or false", "write true or false"),
+    int: ("a whole number", "write its digits, such as 3"),
+    float: ("a number", "write it as 0.001 or 1e-3"),
+    str: ("text", "write text; what looks like something else needs quotes inside quotes: 'KEY=\"1\"'"),
+}
 
 
 class Builder:
@@ -104,7 +112,10 @@ class Builder:
             return value
         if origin in (list, tuple, Sequence):
             return self.build_sequence(list if origin is list else tuple, arguments, value, path)
-        if origin is dict and isinstance(value, Mapping) and TARGET not in value:
+        if origin is dict and not isinstance(value, Mapping):
+            self.note_problem(path, f"expected a group of settings, got {value!r}", f"write it as {path}={{...}}")
+            return {}
+        if origin is dict and TARGET not in value:
             return {key: self.build_value(arguments[1], item, _join_path(path, key)) for key, item in value.items()}
         if isinstance(value, Mapping) and TARGET in value:
             return self.build_target(value, path)
@@ -148,8 +159,10 @@ class Builder:
         if hint in (bool, int, float, str) and (
             not isinstance(value, hint) or (hint is int and isinstance(value, bool))
         ):
-            names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-            self.note_problem(path, f"expected {names[hint]}, got {value!r}")
+            expected, remedy = SCALARS[hint]
+            self.note_problem(path, f"expected {expected}, got {shorten_value(repr(value))}", remedy)
+        elif hint is str and not value.strip():
+            self.note_problem(path, "expected text, got none", f"write it as {path}=TEXT, or leave it out")
         return value
 
     def build_target(self, node: Mapping[str, Any], path: str) -> Any:

@@ -1,7 +1,7 @@
-"""How Hydra lists configuration files: options of `experiment` stand in folders by family, `_name` files are none.
+"""How Hydra lists and reads configuration files: recipes stand in folders by family, `_name` files are no options.
 
-Hydra composes `experiment=semeval/npo`, but its tab completion, globs and messages list the files of one folder, and
-take each folder for a group of its own.
+A file that is none, not UTF-8, too large or too deep is refused by name. Hydra composes `experiment=semeval/npo`, but
+its tab completion, globs and messages list the files of one folder, and take each folder for a group of its own.
 """
 
 from __future__ import annotations
@@ -12,8 +12,14 @@ from typing import Any
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import OmegaConf
 
-from lume_run.config.overrides import FAMILIES
+from lume_run.common.errors import DataError, Problem
+from lume_run.config.overrides import FAMILIES, conf_dir
+from lume_run.config.yaml_files import REMEDY, read_config_file
+
+HEADER = 512  # characters in which Hydra looks for `# @package`
 
 
 def list_families() -> None:
@@ -36,3 +42,27 @@ def list_families() -> None:
 
     list_options.replaces = list_folder  # type: ignore[attr-defined]
     source.list = list_options
+
+
+def check_files() -> None:
+    """Have Hydra read configuration files only after a look at what they are; raises DataError."""
+    Plugins.instance()
+    source: Any = SourcesRegistry.instance().types["file"]
+    load_config = getattr(source.load_config, "replaces", source.load_config)
+
+    def load_checked(self: Any, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path))
+        if self.path == str(conf_dir()) or not (path.exists() or path.is_symlink()):
+            return load_config(self, config_path)  # type: ignore[no-any-return]
+        content, text = read_config_file(path)
+        if content is not None and not isinstance(content, dict):
+            raise DataError([Problem(where=str(path), what="is no mapping", remedy=REMEDY)])
+        return ConfigResult(
+            config=OmegaConf.create(content or {}),
+            path=f"{self.scheme()}://{self.path}",
+            provider=self.provider,
+            header=self._get_header_dict(text[:HEADER]),
+        )
+
+    load_checked.replaces = load_config  # type: ignore[attr-defined]
+    source.load_config = load_checked

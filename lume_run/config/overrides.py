@@ -5,16 +5,18 @@ Hydra stops at the first bad override; here each is judged alone, so that all co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lume_run.common.errors import Problem
+from lume_run.common.errors import Problem, ProblemsError
+from lume_run.common.text_files import file_fault
 from lume_run.config.renamed import renamed_key_problem
 from lume_run.config.suggest import key_paths, suggest_key, suggest_nearest
+from lume_run.config.yaml_files import YAML_BYTES
 
 FAMILIES = "experiment"  # the group whose options stand in folders by family: experiment=semeval/npo
-TAKE_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+MERGEABLE = "evaluator"  # the group that takes several options: their suites stand side by side
 HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging", "hydra/output")
 OVERRIDE_REMEDY = """write it as path=value; a value with special characters needs quotes inside quotes: 'path="~/x"'"""
 
@@ -23,16 +25,6 @@ def conf_dir() -> Path:
     """The configuration folder: inside the package when installed from a wheel, beside it in a checkout."""
     inside = Path(__file__).parent / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
-
-
-def config_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Our configuration folder and the user's own (`--config-dir`), searched in this order."""
-    folders = [conf_dir()]
-    for number, argument in enumerate(arguments):
-        flag, _, value = argument.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            folders.append(Path(value or "".join(arguments[number + 1 : number + 2])))
-    return folders
 
 
 def group_options(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
@@ -48,10 +40,28 @@ def group_options(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
                 continue
             if group.startswith(f"{FAMILIES}/"):
                 group, option = FAMILIES, f"{group.removeprefix(f'{FAMILIES}/')}/{option}"
-            lines = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+            if file_fault(path, limit=YAML_BYTES):
+                continue
+            text = path.read_text(encoding="utf-8-sig", errors="replace")
+            lines = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
             comments = [line for line in lines if not line.startswith("@package")]
             groups.setdefault(group, {})[option] = comments[0] if comments else ""
     return groups
+
+
+def choice_problems(overrides: Sequence[str], folders: Sequence[Path]) -> Iterator[Problem]:
+    """Choices that Hydra takes and that are no options: files elsewhere, shared values, several for a group."""
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        odd = value.startswith(("[", "/", "~", "_")) or ".." in value or "/_" in value
+        if "." in key or not odd or key not in (groups := group_options(folders)):
+            continue
+        several = value.startswith("[")
+        if several and key == MERGEABLE and ".." not in value:
+            continue
+        what = "takes one option, not a list" if several else f"'{value}' is none of its options"
+        remedy = "" if several else suggest_nearest(value, groups[key])
+        yield Problem(where=key, what=what, remedy=remedy or f"{key}=..., one of {', '.join(groups[key])}")
 
 
 def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[Problem], list[str]]:
@@ -59,7 +69,11 @@ def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tupl
     problems: list[Problem] = []
     good: list[str] = []
     for override in overrides:
-        error = composition_error([*good, override], folders)
+        try:
+            error = composition_error([*good, override], folders)
+        except ProblemsError as refusal:  # of a file that it chooses
+            problems += refusal.problems
+            continue
         if error is None:
             good.append(override)
         else:
@@ -91,8 +105,15 @@ def explain_override_error(override: str, error: str, folders: Sequence[Path], b
     return (
         _option_problem(key, value, error, groups)
         or _key_problem(override, folders, [*groups], [other for other in beside if other != override])
-        or Problem(where=override, what=error.strip().split("\n")[0], remedy=OVERRIDE_REMEDY)
+        or Problem(where=override, what=_hydra_reason(error), remedy=OVERRIDE_REMEDY)
     )
+
+
+def _hydra_reason(error: str) -> str:
+    """What a message of Hydra says, without where it looked; of an error that it wraps the reason."""
+    lines = [line.strip() for line in error.strip().split("\n") if line.strip()]
+    wrapped = lines[0].endswith(":") or "raised while composing" in lines[0]
+    return " ".join(lines[: 2 if wrapped else 1])
 
 
 def _option_problem(key: str, value: str, error: str, groups: Mapping[str, Mapping[str, str]]) -> Problem | None:
@@ -128,19 +149,10 @@ def _key_problem(
         return None
     if renamed := renamed_key_problem(key, override):
         return renamed
-    if "=" not in override:
+    if not key or "=" not in override:
         return None
     top_level = f"top level: {', '.join(map(str, data))}; lume-run --cfg job shows all"
     return Problem(where=key, what="unknown key", remedy=suggest_key(key, known) or top_level)
-
-
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(flags, overrides) of a command line."""
-    flags: list[str] = []
-    overrides: list[str] = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        (flags if argument.startswith("-") or before in TAKE_A_VALUE else overrides).append(argument)
-    return flags, overrides
 
 
 def sweep_choices(override: str) -> list[str]:
@@ -162,14 +174,19 @@ def sweep_choices(override: str) -> list[str]:
 
 
 def composition_error(overrides: Sequence[str], folders: Sequence[Path]) -> str | None:
-    """Why Hydra does not accept them all together; None when it does."""
+    """Why Hydra does not accept them all together, None when it does; raises DataError for an unreadable file."""
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     try:
         compose(overrides, folders)
-    except (HydraException, ValueError) as error:  # ValueError: model=null
+    except ProblemsError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: model=null
         return str(error)
     except (YAMLError, OSError) as error:  # a user's own file
         return " ".join(str(error).split())
+    except RecursionError:
+        return "it leads back to itself, in the defaults of a file, or is nested too deeply"
     return None

@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from lume_run.common.errors import ConfigError, Problem
+from lume_run.common.errors import ConfigError, DataError, Problem
+from lume_run.common.places import as_given
+from lume_run.common.secrets import SECRET_VARIABLE
 from lume_run.config.targets import TARGET, class_name
+from lume_run.config.yaml_files import read_config_file
 
 FILES = ("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses", "method.idk_file")
 PATHS = (  # suites look into theirs themselves
@@ -28,6 +32,9 @@ MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer", *JUDGES)  # a fold
 FOLDERS = ("output_dir", "task.data_dir")  # may not exist yet, or are checked by the task
 # What a run computes is the same whatever these are.
 NOT_IDENTITY = ("dry_run", "verify", "objective", "output_dir", "launch", "logger", "hydra")
+
+RESOLVERS = ("oc.env", "oc.select", "now", "hydra", "lume_run_name")
+RESOLVER_CALL = re.compile(r"\$\{\s*([\w.]+)\s*:\s*([^,}]*)")
 
 Composed: TypeAlias = DictConfig  # a composed config, for those who only hand it on
 
@@ -47,6 +54,9 @@ def resolve(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     """(what `as_data` returns, problems): a value that cannot be resolved is noted and taken as null."""
     cfg = copy.deepcopy(cfg)
     problems: list[Problem] = []
+    for where, what in _refused_interpolations(OmegaConf.to_container(cfg, resolve=False)):
+        problems.append(Problem(where=where, what=what, remedy="write the value itself, or take it from a variable"))
+        OmegaConf.update(cfg, where, None)
     for where in _missing_keys(OmegaConf.to_container(cfg, resolve=False)):  # before what is interpolated from them
         what = f"Missing mandatory value: {where.rpartition('.')[2]}"
         problems.append(Problem(where=where, what=what, remedy=f"set {where}=..."))
@@ -67,12 +77,20 @@ def resolve(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     for path in FOLDERS + PATHS + MAYBE_PATHS:
         setting = value_at(data, path)
         if isinstance(setting, str):
-            given = Path(setting).expanduser()
+            given = as_given(setting)
             if path not in MAYBE_PATHS or given.exists() or setting.startswith((".", "~", "/")):
                 group, _, leaf = path.rpartition(".")
-                value_at(data, group)[leaf] = str(given.resolve())
+                value_at(data, group)[leaf] = str(_absolute(given))
     _resolve_source(data)
     return dict(data), problems
+
+
+def _absolute(path: Path) -> Path:
+    """The path from the root on, links followed where they lead somewhere."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a null character
+        return path.absolute()
 
 
 def value_at(data: Mapping[str, Any], path: str) -> Any:
@@ -81,6 +99,23 @@ def value_at(data: Mapping[str, Any], path: str) -> Any:
     for key in path.split(".") if path else ():
         node = node.get(key) if isinstance(node, Mapping) else None
     return node
+
+
+def _refused_interpolations(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """(where, what) of interpolations that would read a secret, or that call what lume-run does not know."""
+    if isinstance(node, dict):
+        for key, child in node.items():
+            if path or key != "hydra":
+                yield from _refused_interpolations(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for number, child in enumerate(node):
+            yield from _refused_interpolations(child, f"{path}[{number}]")
+    elif isinstance(node, str):
+        for resolver, argument in RESOLVER_CALL.findall(node):
+            if resolver not in RESOLVERS:
+                yield path, f"{resolver} is none of the resolvers that a setting may use ({', '.join(RESOLVERS)})"
+            elif resolver == "oc.env" and SECRET_VARIABLE.search(argument.strip()):
+                yield path, f"{argument.strip()} is a secret by its name, and settings are written down"
 
 
 def _missing_keys(node: Any, path: str = "") -> list[str]:
@@ -115,12 +150,13 @@ def without_modules(node: Any) -> Any:
 
 def read_config(path: Path) -> DictConfig:
     """The resolved config that lume-run wrote; raises ConfigError where there is none to read."""
+    remedy = "give the folder of a run"
+    if not os.path.lexists(path):
+        raise ConfigError([Problem(where=str(path.parent), what="no config.yaml here", remedy=remedy)])
     try:
-        cfg = OmegaConf.load(path)
-    except (OSError, YAMLError) as error:
-        what = " ".join(str(error).split()) if path.exists() else "no config.yaml here"
-        where = str(path if path.exists() else path.parent)
-        raise ConfigError([Problem(where=where, what=what, remedy="give the folder of a run")]) from error
-    if not isinstance(cfg, DictConfig):
-        raise ConfigError([Problem(where=str(path), what="not a mapping", remedy="give the folder of a run")])
-    return cfg
+        content, _ = read_config_file(path, remedy=remedy)
+    except DataError as error:
+        raise ConfigError(error.problems) from error
+    if not isinstance(content or {}, dict):
+        raise ConfigError([Problem(where=str(path), what="not a mapping", remedy=remedy)])
+    return OmegaConf.create(content or {})

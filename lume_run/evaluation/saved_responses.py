@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from lume_run.common.errors import DataError, Problem
-from lume_run.common.jsonl import from_json, numbered_lines
+from lume_run.common.jsonl import from_json
 from lume_run.common.records import Ask, Response
+from lume_run.common.text_files import utf8_lines
 from lume_run.evaluation.metrics.semeval_files import responses_from_official
+from lume_run.tasks.row_files import refuse
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL, document_and_kind
 
 
@@ -23,26 +25,24 @@ def read_responses(path: Path) -> list[Response]:
         return responses_from_official(path)
     problems: list[Problem] = []
     responses: list[Response] = []
-    try:
-        lines = list(numbered_lines(path))
-    except UnicodeDecodeError as error:
-        what, remedy = f"is not text: {error}", "give responses.jsonl or a folder of official CSVs"
-        raise DataError([Problem(where=str(path), what=what, remedy=remedy)]) from error
-    for number, line in lines:
+    for number, line in utf8_lines(path):
+        if isinstance(line, Problem):
+            problems.append(line)
+            continue
         try:
             text = json.dumps(complete_fields(json.loads(line)), ensure_ascii=False, allow_nan=False)
             text.encode()  # half of a surrogate pair could be read, but not written down again
             response = from_json(Response, text)
             check_types(response)
             responses.append(response)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             remedy = (
                 "one JSON object a line, at least: id (...sc1 or ...qa0), split, subtask (or task), expected, output; "
                 "numbers that are not finite are left out"
             )
             problems.append(Problem(where=f"{path}:{number}", what=f"{type(error).__name__}: {error}", remedy=remedy))
     if problems:
-        raise DataError(problems)
+        refuse(problems)
     if not responses:
         raise DataError([Problem(where=str(path), what="holds no responses", remedy="give another file")])
     return responses

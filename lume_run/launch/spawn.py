@@ -13,13 +13,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lume_run.common.console import console
 from lume_run.common.errors import RunError
 from lume_run.common.store import Artifact
 from lume_run.launch import slurm
 from lume_run.launch.agent import ERRORS
-from lume_run.launch.preemption import STOP_FILE_VARIABLE, Preempted, stop_requested
+from lume_run.launch.preemption import STOP_FILE_VARIABLE, Preempted, looks_itself, stop_requested
 from lume_run.launch.world import STOP, World
 
 RANK_POLL_SECONDS = 0.5
@@ -38,9 +39,9 @@ def spawn(world: World, folder: Path, artifact: Artifact, partial: Path) -> None
         stale.unlink(missing_ok=True)
     world.write(folder)
     command = [*torchrun_command(world), "-m", "lume_run.pipeline.rank", str(folder), str(artifact.path)]
-    environment = rank_environment(world, stop)
     # Leaving the block closes the pipe, which ends the processes that are left.
-    with subprocess.Popen(command, env=environment, start_new_session=True, stdin=subprocess.PIPE) as process:
+    options: dict[str, Any] = {"env": rank_environment(world, stop), "start_new_session": True}
+    with looks_itself(), subprocess.Popen(command, stdin=subprocess.PIPE, **options) as process:
         while process.poll() is None:
             if stop_requested() and not stop.exists():
                 stop.touch()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lume_run.common.errors import Problem, RunError
+from lume_run.common.text_files import file_fault
 from lume_run.config.settings import ModelSettings
 from lume_run.models.load import (
     config_of,
@@ -32,6 +33,7 @@ SIZES = (
     "num_key_value_heads",
     "max_position_embeddings",
 )
+FILE_TYPES = (".json", ".safetensors", ".model", ".txt", ".bin", ".jinja")
 LFS_POINTER = b"version https://git-lfs"
 COPY_AGAIN = "copy or download the folder again; config.json and the weights must be of one model"
 
@@ -46,6 +48,25 @@ def model_folder_problems(settings: ModelSettings) -> Iterator[Problem]:
         else:
             for what, remedy in _folder_faults(path, settings.tokenizer, settings.trust_remote_code):
                 yield Problem(where=setting, what=what, remedy=remedy)
+    if settings.tokenizer is not None and Path(settings.tokenizer).exists():
+        for what, remedy in _tokenizer_faults(settings.tokenizer, settings.trust_remote_code):
+            yield Problem(where="model.tokenizer", what=what, remedy=remedy)
+
+
+@cache
+def _tokenizer_faults(path: str, trust_remote_code: bool) -> tuple[tuple[str, str], ...]:
+    """(what is wrong, what to do) of a tokenizer's folder."""
+    try:
+        load_tokenizer(path, ModelSettings(name="", trust_remote_code=trust_remote_code))
+    except RunError as error:
+        return (_split(error),)
+    return ()
+
+
+def _split(error: RunError) -> tuple[str, str]:
+    """What is wrong, and what to do."""
+    what, _, remedy = str(error).partition("\n")
+    return what, remedy.strip(" -")
 
 
 @cache
@@ -57,15 +78,16 @@ def _folder_faults(path: str, tokenizer: str | None, trust_remote_code: bool) ->
             if seen := tuple(faults(Path(path), settings)):
                 return seen
         except RunError as error:
-            what, _, remedy = str(error).partition("\n")
-            return ((what, remedy.strip(" -")),)
+            return (_split(error),)
     return ()
 
 
 def _pointer_faults(folder: Path, _: ModelSettings) -> Iterator[tuple[str, str]]:
-    """Files that stand for others."""
+    """Files that stand for others, and what is no file: to read a pipe would wait for ever."""
     for file in sorted(folder.glob("*")):
-        if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(LFS_POINTER):
+        if file.suffix in FILE_TYPES and (fault := file_fault(file)):
+            yield f"{file} {fault}", "copy or download the folder again"
+        elif file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(LFS_POINTER):
             yield f"{file} is a pointer of Git LFS, not the file itself", "git lfs pull in that folder"
 
 
@@ -87,9 +109,18 @@ def _config_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     elif kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         what = f"{file}: this {config.model_type} is an encoder (is_decoder is false), which predicts no next token"
         yield what, "a decoder such as OLMo, Llama or GPT"
+    for end in _ends(text):
+        if not isinstance(end, int) or end >= (text.vocab_size or end + 1):
+            yield f"{file}: eos_token_id {end!r} is no token of a vocabulary of {text.vocab_size}", COPY_AGAIN
     if fault := _quantisation_fault(getattr(config, "quantization_config", None)):
         yield f"{file}: {fault}", "the unquantised model, or install what it was quantised with"
     generation_config_of(str(folder), settings)
+
+
+def _ends(config: Any) -> list[Any]:
+    """The tokens at which texts end, by a config."""
+    end = getattr(config, "eos_token_id", None)
+    return [] if end is None else end if isinstance(end, list) else [end]
 
 
 def _quantisation_fault(settings: Any) -> str:
@@ -137,7 +168,11 @@ def _weight_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     if fault := weight_fault(report):
         yield f"{folder}: {fault}", COPY_AGAIN
         return
-    if settings.tokenizer and settings.tokenizer.startswith("/") and not Path(settings.tokenizer).exists():
+    if (
+        settings.tokenizer
+        and settings.tokenizer.startswith("/")
+        and (not Path(settings.tokenizer).exists() or _tokenizer_faults(settings.tokenizer, settings.trust_remote_code))
+    ):
         return  # which is said of that setting
     tokenizer = load_tokenizer(str(folder), settings)
     last = max(tokenizer.get_vocab().values(), default=-1)

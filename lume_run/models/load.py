@@ -94,30 +94,44 @@ def unavailable_model_error(path: str, error: Exception, part: str = "model fold
     )
 
 
+def _tokenizer_at(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub id; RunError where there is none, or none that could be used."""
+    from transformers import AutoTokenizer
+
+    with explain_loading(path, "folder for a tokenizer"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, trust_remote_code=settings.trust_remote_code, local_files_only=only_local(path)
+        )
+    if not tokenizer("a").input_ids:  # of a folder without its files the library makes one that knows nothing
+        raise RunError(
+            f"The tokenizer of '{path}' knows no letters: its files are missing or empty.\n"
+            "  - copy its files into the folder, or model.tokenizer=FOLDER_OR_ID"
+        )
+    if tokenizer.eos_token_id is None:
+        raise RunError(
+            f"The tokenizer of '{path}' has no EOS token, so answers cannot end.\n"
+            "  - name one in its tokenizer_config.json: eos_token"
+        )
+    return tokenizer
+
+
 def load_tokenizer(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The tokenizer of the model at `path`, with a pad token (EOS where it has none of its own).
 
     `model.tokenizer` wins; else the one beside the model; else the base model's, since some released
     targets come without.
     """
-    from transformers import AutoTokenizer
-
     candidates = [settings.tokenizer] if settings.tokenizer else [path, *([settings.base] if settings.base else [])]
     failure: RunError | None = None
     for candidate in candidates:
         try:
-            with explain_loading(candidate, "folder for a tokenizer"):
-                tokenizer = AutoTokenizer.from_pretrained(
-                    candidate, trust_remote_code=settings.trust_remote_code, local_files_only=only_local(candidate)
-                )
+            tokenizer = _tokenizer_at(candidate, settings)
             break
         except RunError as error:
             failure = failure or error
     else:
         assert failure is not None  # there is at least one candidate
         raise failure
-    if tokenizer.eos_token_id is None:
-        raise RunError(f"The tokenizer of '{path}' has no EOS token, so answers cannot end; add one to its config.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

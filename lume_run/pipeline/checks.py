@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -9,9 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lume_run.common.errors import ConfigError, Problem
+from lume_run.common.records import Ask
+from lume_run.common.secrets import secret_in
+from lume_run.common.text import shorten_value
 from lume_run.config.build import Builder
-from lume_run.config.resolve import FILES, MAYBE_PATHS, Composed, resolve, value_at
+from lume_run.config.resolve import FILES, JUDGES, MAYBE_PATHS, Composed, resolve, value_at
 from lume_run.config.settings import Checkable, Settings
+from lume_run.config.suggest import suggest_nearest
+from lume_run.evaluation.catalogue import definition_of
+from lume_run.evaluation.catalogue_entries import CATALOGUE
 from lume_run.evaluation.inference.vllm import vllm_trouble
 from lume_run.launch.preemption import STOP_FILE_VARIABLE
 from lume_run.pipeline.device_checks import device_problems, launch_problems, quantization_problems
@@ -22,8 +29,10 @@ from lume_run.pipeline.method_checks import (
     method_problems,
     pairing_problems,
 )
+from lume_run.tracking.start import logger_problems
 
-GROUPS = ("task", "model", "method", "evaluator", "trainer", "launch")
+HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]{1,96}")
+GROUPS = ("task", "model", "method", "evaluator", "trainer", "launch", "logger")
 
 
 class CheckedConfig(NamedTuple):
@@ -49,6 +58,7 @@ def check_config(cfg: Composed) -> CheckedConfig:
         *builder.problems,
         *combination_problems(data),
         *path_problems(data),
+        *_judge_problems(data),
         *group_problems(groups, data.get("stages")),
     ]
     known = {problem.where for problem in unresolved}
@@ -64,18 +74,42 @@ def require_settings(cfg: Composed) -> tuple[Settings, dict[str, Any]]:
     return settings, data
 
 
+def _secret_problems(data: Mapping[str, Any], path: str = "") -> Iterator[Problem]:
+    """Settings that hold a secret: they are written into files that people hand on."""
+    for key, value in data.items():
+        where = f"{path}.{key}" if path else str(key)
+        if isinstance(value, Mapping):
+            yield from _secret_problems(value, where)
+        elif what := secret_in(json.dumps(value, ensure_ascii=False, default=str)):
+            remedy = "settings are written into the run's folder: leave it in the environment"
+            yield Problem(where=where, what=what, remedy=remedy)
+
+
 def path_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Folders and files that are named but absent."""
+    """Folders and files that are named but absent, and names that are neither a path nor an id."""
     for setting in (*FILES, *MAYBE_PATHS):
-        path = value_at(data, setting)
-        if isinstance(path, str) and path.startswith("/") and not Path(path).exists():
-            remedy = "check the path, or give a hub id" if setting in MAYBE_PATHS else "check the path"
+        path, maybe_id = value_at(data, setting), setting in MAYBE_PATHS
+        if not isinstance(path, str) or not path.strip():
+            continue
+        if path.startswith("/") and not os.path.lexists(path):
+            remedy = "check the path, or give a hub id" if maybe_id else "check the path"
             yield Problem(where=setting, what=f"{path} does not exist", remedy=remedy)
+        elif not path.startswith("/") and not HUB_ID.fullmatch(path):
+            what = f"{shorten_value(path)!r} is neither a folder here nor a hub id"
+            yield Problem(where=setting, what=what, remedy="an id is NAME or OWNER/NAME; a path begins with / or ./")
 
 
 def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     """Settings that are fine alone and impossible together."""
-    return [*_stage_problems(data), *_model_problems(data), *launch_problems(data), *_name_problems(data)]
+    return [
+        *_stage_problems(data),
+        *_model_problems(data),
+        *_shape_problems(data),
+        *launch_problems(data),
+        *_name_problems(data),
+        *_searched_score_problems(data),
+        *_secret_problems(data),
+    ]
 
 
 def _name_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -129,6 +163,28 @@ def _model_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(where="model.base", what=what, remedy="model.base=FOLDER_OR_ID")
 
 
+def _shape_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Dimensions that no model has: what attention heads share evenly, in pairs that rotate."""
+    width, heads = (value_at(data, f"model.shape.{name}") for name in ("hidden_size", "heads"))
+    if isinstance(width, int) and isinstance(heads, int) and heads > 0 and width % (2 * heads):
+        what = f"{heads} heads cannot share a hidden_size of {width} in even parts"
+        yield Problem(where="model.shape.heads", what=what, remedy=f"a hidden_size that {2 * heads} divides")
+    if value_at(data, "model.trainable") == []:
+        yield Problem(where="model.trainable", what="no weight would be trained", remedy="null trains all of them")
+
+
+def _searched_score_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Scores that a search is about and that no suite of ours has; those of other packages are not known here."""
+    names = data.get("objective")
+    names = [names] if isinstance(names, str) else names
+    if names == []:
+        yield Problem(where="objective", what="no score given", remedy="objective=task_aggregate, or a list of scores")
+    for name in names if isinstance(names, list) and not data.get("allow_external") else []:
+        if isinstance(name, str) and definition_of(name) is None:
+            known = [entry.pattern for entry in CATALOGUE]
+            yield Problem(where="objective", what=f"there is no score '{name}'", remedy=suggest_nearest(name, known))
+
+
 def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
     """What only the built groups (None: not built) can tell: the task's files, method parts in the wrong place."""
     task, trainer, launch = groups["task"], groups["trainer"], groups["launch"]
@@ -151,6 +207,8 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
         yield from device_problems(launch.device)
     if groups["evaluator"] is not None and launch is not None and runs_model:
         yield from _backend_problems(groups["evaluator"].backend, launch.device)
+    if groups["logger"] is not None:
+        yield from logger_problems(groups["logger"])
     if trainer is not None:
         yield from fine_tuning_problems(trainer.train)
     if runs_model:
@@ -167,6 +225,17 @@ def _suite_problems(evaluator: Any, *, runs_model: bool) -> Iterator[Problem]:
         from lume_run.evaluation.datasets.mmlu import check_folder
 
         yield from check_folder(Path(evaluator.mmlu.data_dir))
+
+
+def _judge_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Folders that are named as judges and are none; a hub id may be unavailable, and the evaluation says so."""
+    for setting, ask in zip(JUDGES, (Ask.COSINE, Ask.ENTAILMENT), strict=True):
+        path = value_at(data, setting)
+        if isinstance(path, str) and Path(path).is_dir():
+            from lume_run.evaluation.judges import judge_trouble
+
+            if trouble := judge_trouble(ask, path):
+                yield Problem(where=setting, what=trouble, remedy="the folder of such a model, or a hub id")
 
 
 def _backend_problems(backend: str, device: str) -> Iterator[Problem]:

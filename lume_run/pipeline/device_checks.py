@@ -9,6 +9,7 @@ from typing import Any
 
 from lume_run.common.devices import device_of, world_size
 from lume_run.common.errors import LumeError, Problem
+from lume_run.common.text import shorten_value
 from lume_run.launch import slurm
 from lume_run.launch.preemption import STOP_FILE_VARIABLE
 from lume_run.launch.spawn import is_free
@@ -24,6 +25,9 @@ def launch_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     launch = launch if isinstance(launch, Mapping) else {}
     name, processes, nodes, port = (launch.get(setting) for setting in ("name", "processes", "nodes", "port"))
     if data.get("stages") == ["score"] or STOP_FILE_VARIABLE in os.environ:  # a rank, whose driver has checked
+        return
+    if problems := list(_environment_problems()):
+        yield from problems
         return
     if world_size() > 1:
         what = f"this command was started as one of {world_size()} processes (WORLD_SIZE, as torchrun sets it)"
@@ -44,6 +48,19 @@ def launch_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         if isinstance(port, int) and not is_free(port):
             what, remedy = f"port {port} is in use", "another one, or null for a free one"
             yield Problem(where="launch.port", what=what, remedy=remedy)
+
+
+def _environment_problems() -> Iterator[Problem]:
+    """Variables of torchrun and SLURM that hold no numbers, as an exported shell variable of that name may."""
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_JOB_NUM_NODES", "SLURM_NNODES", "SLURM_STEP_NUM_TASKS"):
+        text = os.environ.get(name, "0")
+        if not text.isdecimal():
+            what = f"the environment variable holds {shorten_value(text)!r}, which is no number"
+            yield Problem(where=name, what=what, remedy=f"unset {name}")
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if rank.isdecimal() and size.isdecimal() and int(rank) >= max(1, int(size)):
+        what = f"the environment says that this is process {rank} of {size}, counted from 0"
+        yield Problem(where="RANK", what=what, remedy="unset RANK WORLD_SIZE")
 
 
 def _node_problems(nodes: int) -> Iterator[Problem]:

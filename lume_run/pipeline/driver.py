@@ -15,6 +15,7 @@ from lume_run.common.console import console
 from lume_run.common.files import content_hash, explain_full_disk, write_json
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Response, Score
+from lume_run.common.secrets import without_secrets
 from lume_run.common.store import Artifact
 from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
@@ -50,7 +51,7 @@ def run_pipeline(settings: Settings, folder: Path, *, identity: Mapping[str, Any
 
 def _run_pipeline(settings: Settings, folder: Path, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
-    record = run_manifest(list(command), content_hash(identity), settings.seed)
+    record = without_secrets(run_manifest(list(command), content_hash(identity), settings.seed))
     write_json(folder / "manifest.json", record)
     with track_run(settings, folder, identity, record) as tracker:
         results = _make_artifacts(settings, folder, record, tracker)

@@ -12,6 +12,7 @@ from lume_run.common.console import console
 from lume_run.common.devices import GIB
 from lume_run.common.errors import LumeError, ProblemsError
 from lume_run.config.settings import Settings
+from lume_run.evaluation.saved_responses import read_responses
 from lume_run.launch.world import World
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.pipeline.memory.estimate import Estimator, cards_for, evaluation_estimate, host_estimate
@@ -26,7 +27,10 @@ def show_plan(settings: Settings, folder: Path) -> None:
     run = Run(settings, folder)
     console.print(f"[bold]plan[/] {escape(str(folder))}", soft_wrap=True)
     if settings.stages == ["score"]:
-        console.print(f"  score {escape(str(settings.responses))}: no model needed", soft_wrap=True)
+        count = len(read_responses(Path(str(settings.responses))))
+        console.print(
+            f"  score {count} responses of {escape(str(settings.responses))}: no model needed", soft_wrap=True
+        )
         return
     try:
         data = run.data

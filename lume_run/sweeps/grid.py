@@ -16,23 +16,27 @@ from lume_run.common.console import console
 from lume_run.sweeps.job import print_user_errors
 from lume_run.sweeps.overrides import parse_overrides
 from lume_run.sweeps.runner import Job, JobRunner
+from lume_run.sweeps.settings import GridSettings, check_grid, sweeper_settings
 
 
 class Grid(Sweeper):
     """Every combination of what is swept."""
 
-    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None) -> None:
-        self.max_batch_size, self.params = max_batch_size, dict(params or {})
+    def __init__(self, *, params: Mapping[str, Any] | None = None, **options: Any) -> None:
+        self.params, self.options = dict(params or {}), options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
         self.context, self.composed = hydra_context, config
         with print_user_errors():
+            self.settings = sweeper_settings(GridSettings, self.options)
             self.runner = JobRunner(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the jobs of these overrides, and say how that went."""
-        overrides = parse_overrides(self.context, self.params, arguments)
+        with print_user_errors():
+            overrides = parse_overrides(self.context, self.params, arguments)
+            check_grid(overrides, self.settings)
         (combinations,) = BasicSweeper.split_arguments(overrides, None)
         jobs = self.runner.compose_all(combinations)
         if any(job.data.get("dry_run") for job in jobs):
@@ -43,7 +47,7 @@ class Grid(Sweeper):
         folder = Path(str(self.composed.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.composed, folder / "multirun.yaml")
-        run_all(self.runner, jobs, self.max_batch_size)
+        run_all(self.runner, jobs, self.settings.max_batch_size)
 
 
 def run_all(runner: JobRunner, jobs: Sequence[Job], batch_size: int | None) -> None:

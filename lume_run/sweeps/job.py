@@ -25,6 +25,7 @@ from rich.markup import escape
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, LumeError, ProblemsError, RunError
 from lume_run.common.files import explain_full_disk, replace_file, write_json
+from lume_run.common.secrets import without_secrets
 from lume_run.config.resolve import run_identity
 from lume_run.launch import slurm
 from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE, Preempted, stop_requested
@@ -111,7 +112,8 @@ def write_error(folder: Path, error: BaseException | str, command: Sequence[str]
     when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with suppress(OSError):  # a full disk, which is what failed
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / ERROR_FILE, {"error": text, "when": when, "command": list(command) or command_line()})
+        record = {"error": text, "when": when, "command": list(command) or command_line()}
+        write_json(folder / ERROR_FILE, without_secrets(record))
 
 
 def exit_to_requeue() -> None:

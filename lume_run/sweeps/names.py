@@ -5,6 +5,7 @@ torch is not imported here, so that shell completion stays quick.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lume_run.common.errors import ConfigError, LumeError, Problem
+from lume_run.common.places import as_given, place_fault
 
 
 def run_name(data: dict[str, Any]) -> str:
@@ -48,6 +50,21 @@ def hydra_folder(cfg: DictConfig, *, sweeping: bool) -> Path:
         remedy = "a name that a job has by its config: ${lume_run_name:} or ${hydra.job.override_dirname}"
         where = "hydra.sweep.subdir" if sweeping else "hydra.run.dir"
         raise ConfigError([Problem(where=where, what=what, remedy=remedy)]) from None
+
+
+def place_problems(cfg: DictConfig, *, sweeping: bool) -> Iterator[Problem]:
+    """Folders that a composed config (with Hydra's own node) would write to and cannot."""
+    output = str(cfg.output_dir)
+    folder = Path(str(cfg.hydra.sweep.dir)).absolute() if sweeping else hydra_folder(cfg, sweeping=False)
+    store = as_given(output).absolute() / "store"
+    where = "hydra.sweep.dir" if sweeping else "hydra.run.dir"
+    places = {"output_dir" if folder.is_relative_to(store.parent) else where: folder, "output_dir ": store}
+    seen = set()
+    for setting, place in places.items():
+        fault = place_fault(place)
+        if fault and fault not in seen:
+            seen.add(fault)
+            yield Problem(where=setting.strip(), what=fault, remedy=f"{setting.strip()}=FOLDER that can be written to")
 
 
 def name_for_hydra(*, _root_: Any) -> str:

@@ -8,8 +8,11 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.types import HydraContext
 
+from lume_run.common.errors import ConfigError, Problem
+from lume_run.common.text import first_line
 from lume_run.tracking.start import SWEPT_VARIABLE
 
 NOT_DISTINGUISHING = ("hydra", "output_dir", "logger", "launch")  # keys by which jobs do not differ
@@ -21,7 +24,11 @@ def parse_overrides(context: HydraContext, params: Mapping[str, Any], arguments:
     The command line alone would not show what `hydra.sweeper.params` sweeps.
     """
     parser = OverridesParser.create(config_loader=context.config_loader)
-    overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments])
+    try:
+        overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments])
+    except HydraException as error:  # those of the command line have been checked
+        remedy = "write them as {KEY: 'VALUE,VALUE'}"
+        raise ConfigError([Problem(where="hydra.sweeper.params", what=first_line(str(error)), remedy=remedy)]) from None
     swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
     os.environ[SWEPT_VARIABLE] = ",".join(swept)
     return overrides

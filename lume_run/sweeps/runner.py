@@ -38,6 +38,7 @@ from lume_run.report.comparison.run_folders import ERROR_FILE, RunRecord, read_r
 from lume_run.sweeps.job import SWEEPER, begin_run_folder, exit_codes, print_user_errors, write_error
 from lume_run.sweeps.names import hydra_folder
 from lume_run.sweeps.overrides import distinguishing_overrides
+from lume_run.sweeps.settings import check_launcher
 from lume_run.tracking.tracker import fully_logged
 
 JOB_STATES = ("done", "diverged", "failed", "unfinished")
@@ -103,6 +104,7 @@ class JobRunner:
 
     def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.config = context, config
+        check_launcher(config.hydra.launcher)
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=task_function, config=config
         )

@@ -6,12 +6,14 @@ a trial whose run is there already costs nothing.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
+from hydra.core.override_parser.types import Override
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -20,12 +22,13 @@ from rich.markup import escape
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import content_hash
+from lume_run.common.text import first_line
 from lume_run.sweeps.job import print_user_errors
 from lume_run.sweeps.overrides import distinguishing_overrides, parse_overrides
 from lume_run.sweeps.runner import Job, JobRunner
+from lume_run.sweeps.settings import SearchSettings, sweeper_settings
 from lume_run.sweeps.study import (
     ENDING,
-    SAMPLERS,
     directions,
     distribution,
     example_value,
@@ -71,6 +74,10 @@ class Search(Sweeper):
         """Called by Hydra."""
         self.context, self.composed = hydra_context, config
         with print_user_errors():
+            if importlib.util.find_spec("optuna") is None:
+                what, remedy = "optuna is not installed", "pip install 'lume-run[optuna]'"
+                raise ConfigError([Problem(where="hydra/sweeper=optuna", what=what, remedy=remedy)])
+            self.settings = sweeper_settings(SearchSettings, self.options)
             self.runner = JobRunner(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
@@ -83,26 +90,22 @@ class Search(Sweeper):
         objective = self.composed.objective
         space = Space(
             fixed=[str(override.input_line) for override in overrides if not override.is_sweep_override()],
-            distributions={
-                override.get_key_element(): distribution(override)
-                for override in overrides
-                if override.is_sweep_override()
-            },
+            distributions=distributions(overrides),
             objectives=[objective] if isinstance(objective, str) else [str(name) for name in objective],
         )
-        check_options(self.options, space)
-        folder, name = Path(str(self.options["storage"])), self.options["study_name"] or space.name
+        check_space(self.settings, space)
+        folder, name = Path(self.settings.storage), self.settings.study_name or space.name
         if self.composed.dry_run:
             from lume_run.sweeps.dry_run import show_sweep
 
             example = {key: example_value(values) for key, values in space.distributions.items()}
-            console.print(f"[bold]search[/] {escape(name)}: {self.options['n_trials']} trials such as this one")
+            console.print(f"[bold]search[/] {escape(name)}: {self.settings.n_trials} trials such as this one")
             show_sweep([self.runner.compose(space.overrides(example))])
             return
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder / f"{name}.lock", timeout=0.5):
-                self._search(load_study(folder / f"{name}.journal", name, space.objectives, self.options), space)
+                self._search(load_study(folder / f"{name}.journal", name, space.objectives, self.settings), space)
         except Timeout:
             raise RunError(f"Another process searches in {folder / name}; raise its n_jobs for more at once.") from None
 
@@ -116,8 +119,8 @@ class Search(Sweeper):
         done = sum(ENDING in trial.user_attrs for trial in study.get_trials(deepcopy=False))
         jobs: list[Job] = []
         try:
-            while done < int(self.options["n_trials"]) and not self.runner.stopped:
-                count = min(int(self.options["n_jobs"]), int(self.options["n_trials"]) - done)
+            while done < self.settings.n_trials and not self.runner.stopped:
+                count = min(self.settings.n_jobs, self.settings.n_trials - done)
                 trials = [study.ask(dict(space.distributions)) for _ in range(count)]
                 batch = [self.runner.compose(space.overrides(trial.params)) for trial in trials]
                 jobs += batch
@@ -130,21 +133,30 @@ class Search(Sweeper):
             show_best(study, space.objectives)
 
 
-def check_options(options: Mapping[str, Any], space: Space) -> None:
-    """Raise ConfigError with everything that is wrong with a search."""
-    import importlib.util
+def distributions(overrides: Sequence[Override]) -> dict[str, Any]:
+    """What is searched, by key; raises ConfigError for what cannot be sampled from, such as a logarithm from 0."""
+    space: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for override in overrides:
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            try:
+                space[key] = distribution(override)
+            except ValueError as error:
+                remedy = "interval(LOW,HIGH), and tag(log, ...) with LOW above 0"
+                problems.append(Problem(where=key, what=first_line(str(error)), remedy=remedy))
+    if problems:
+        raise ConfigError(problems)
+    return space
 
+
+def check_space(settings: SearchSettings, space: Space) -> None:
+    """Raise ConfigError with everything that is wrong with what is searched and aimed at."""
     problems = []
-    if importlib.util.find_spec("optuna") is None:
-        what, remedy = "optuna is not installed", "pip install 'lume-run[optuna]'"
-        problems.append(Problem(where="hydra/sweeper=optuna", what=what, remedy=remedy))
     if not space.distributions:
         remedy = "method=npo_gd,simnpo or 'trainer.unlearn.learning_rate=tag(log, interval(1e-5, 1e-3))'"
         problems.append(Problem(where="hydra.sweeper.params", what="nothing to search over", remedy=remedy))
-    if options["sampler"] not in SAMPLERS:
-        what, remedy = f"there is no {options['sampler']}", f"one of {', '.join(SAMPLERS)}"
-        problems.append(Problem(where="hydra.sweeper.sampler", what=what, remedy=remedy))
-    goals = directions(options, space.objectives)
+    goals = directions(settings, space.objectives)
     if len(goals) != len(space.objectives):
         what, remedy = f"{len(goals)} directions for {len(space.objectives)} objectives", "one for each, or null"
         problems.append(Problem(where="hydra.sweeper.direction", what=what, remedy=remedy))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,22 +17,22 @@ from lume_run.common.files import replace_file
 from lume_run.evaluation.definitions import Wanted
 from lume_run.report.results import direction_of
 from lume_run.sweeps.runner import Job
+from lume_run.sweeps.settings import SearchSettings
 
 if TYPE_CHECKING:
     import optuna
 
 ENDING = "ended"  # user attribute of a trial: the state of its run
 GOALS = {Wanted.LOWER: "minimize", Wanted.HIGHER: "maximize"}
-SAMPLERS = ("tpe", "random", "nsgaii")
 BEST_SHOWN = 5  # trials in the closing table
 
 
-def directions(options: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+def directions(settings: SearchSettings, names: Sequence[str]) -> list[str]:
     """minimize or maximize for each objective, empty where neither is given nor known."""
-    given = options.get("direction")
+    given = settings.direction
     if given is None:
         return [GOALS.get(direction_of(name), "") for name in names]
-    return [given] if isinstance(given, str) else [str(goal) for goal in given]
+    return [given] if isinstance(given, str) else given
 
 
 def distribution(override: Override) -> Any:
@@ -60,23 +60,22 @@ def example_value(values: Any) -> Any:
     return values.choices[0] if hasattr(values, "choices") else values.low
 
 
-def load_study(path: Path, name: str, names: Sequence[str], options: Mapping[str, Any]) -> optuna.Study:
+def load_study(path: Path, name: str, names: Sequence[str], settings: SearchSettings) -> optuna.Study:
     """The study in a journal file, a new one where there is none. RunError where it is about something else."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = options.get("seed")
-    goals: list[Any] = directions(options, names)
-    parallel = int(options["n_jobs"]) > 1
+    seed, parallel = settings.seed, settings.n_jobs > 1
+    goals: list[Any] = directions(settings, names)
     samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=seed, constant_liar=parallel),
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
         "nsgaii": lambda: optuna.samplers.NSGAIISampler(seed=seed),
     }
     storage = JournalStorage(JournalFileBackend(str(path)))
-    sampler = samplers[str(options["sampler"])]()
+    sampler = samplers[settings.sampler]()
     study = optuna.create_study(
         storage=storage, study_name=name, directions=goals, sampler=sampler, load_if_exists=True
     )

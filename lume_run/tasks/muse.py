@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lume_run.common.errors import ConfigError, Problem
+from lume_run.common.errors import ConfigError, DataError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
+from lume_run.common.text_files import read_utf8
 from lume_run.config.settings import setting
 from lume_run.tasks.documents import Examples, choose_by_side, describe_selection
 from lume_run.tasks.question_files import folder_problems
@@ -74,7 +75,10 @@ class _ArrayReader:
     def items(self, path: Path, fields: Sequence[str]) -> Items:
         """The sound items of an array; a bare text becomes a record of one field."""
         try:
-            array: Any = json.loads(path.read_text(encoding="utf-8"))
+            array: Any = json.loads(read_utf8(path, remedy="fetch it again"))
+        except DataError as error:
+            self.problems += error.problems
+            return []
         except (ValueError, RecursionError) as error:
             self._bad(str(path), f"not JSON: {error or 'nested too deeply'}", "fetch it again")
             return []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
+from lume_run.common.secrets import without_secrets
 from lume_run.common.text import first_line
 from lume_run.tracking.messages import message_driver
-from lume_run.tracking.secrets import without_secrets
 from lume_run.tracking.wandb_file import last_logged_step, truncate_torn_record
 
 CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # one server under two names
@@ -49,6 +51,8 @@ class WeightsAndBiases:
         import wandb
 
         self.wandb, self.start, self.home = wandb, start, home
+        with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
+            wandb.setup()  # without `wandb/settings` of the working directory: it could name another server for the key
         truncate_torn_record(home, start["init"]["id"])
         self.run, self.online = self._start_run()
         self.where = str(self.run.url) if self.online else str(home)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lume_run.common.errors import Problem
 from lume_run.common.files import content_hash
+from lume_run.common.secrets import secret_in
 from lume_run.config.settings import LoggerSettings, Settings
 from lume_run.tracking.messages import START, read_object
 
@@ -18,6 +20,7 @@ LOGGER_TITLES = {"wandb": "W&B", "tensorboard": "TensorBoard"}
 LONGEST_NAME, LONGEST_TAG = 128, 64  # characters, W&B's own limits
 NAMED_BY = ("method", "task", "model", "seed")  # config paths that stand in every name
 OLD_MODES = {"dryrun": "offline", "run": "online"}  # values of WANDB_MODE that W&B still takes
+WANDB_MODES = ("auto", "online", "offline", "disabled", "shared")
 WANDB_VARIABLES = {  # those of W&B that win over settings, as WANDB_MODE does
     "project": "WANDB_PROJECT",
     "entity": "WANDB_ENTITY",
@@ -31,6 +34,19 @@ def wandb_mode(logger: LoggerSettings) -> str:
     """auto, online, offline or disabled: as the environment says, else as configured."""
     mode = os.environ.get("WANDB_MODE") or logger.mode
     return OLD_MODES.get(mode, mode)
+
+
+def logger_problems(logger: LoggerSettings) -> Iterator[Problem]:
+    """Variables of W&B that win over settings, and cannot be meant."""
+    if logger.name != "wandb":
+        return
+    if (mode := wandb_mode(logger)) not in WANDB_MODES:
+        yield Problem(
+            where="WANDB_MODE", what=f"unknown mode '{mode}'", remedy=f"one of {', '.join(WANDB_MODES)}, or unset it"
+        )
+    if what := secret_in(os.environ.get("WANDB_BASE_URL", "")):
+        remedy = "give the address alone; the key stands in WANDB_API_KEY"
+        yield Problem(where="WANDB_BASE_URL", what=what, remedy=remedy)
 
 
 def is_enabled(logger: LoggerSettings) -> bool:

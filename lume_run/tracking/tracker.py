@@ -22,6 +22,7 @@ from rich.markup import escape
 from lume_run.common.console import console
 from lume_run.common.files import content_hash, write_json
 from lume_run.common.records import Response
+from lume_run.common.secrets import without_secrets
 from lume_run.common.store import Artifact
 from lume_run.common.text import first_line
 from lume_run.config.settings import LoggerSettings, Settings
@@ -29,7 +30,6 @@ from lume_run.launch.preemption import Preempted
 from lume_run.report.results import Report
 from lume_run.tracking.closing import closing_message, report_files
 from lume_run.tracking.messages import CLOSING, SENT, START, parse_object, read_object
-from lume_run.tracking.secrets import without_secrets
 from lume_run.tracking.start import LOGGER_TITLES, is_enabled, start_message
 
 TRAINED_STAGES = ("train", "unlearn")  # stages with curves

@@ -18,7 +18,7 @@ from torch import nn
 from lume_run.common.console import console
 from lume_run.common.devices import PeakMemory, dtype_of, rank
 from lume_run.common.files import LIVE, write_json
-from lume_run.launch.preemption import Preempted
+from lume_run.launch.preemption import Preempted, looks_itself
 from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
@@ -116,6 +116,7 @@ def _bound(method: Method) -> StopAtBound | None:
     return StopAtBound(method.stop_when) if isinstance(method, Objective) else None
 
 
+@looks_itself()
 def _train(trainer: UnlearnTrainer, resume: Path | None) -> Diverged | None:
     """Run the loop; returns the error it diverged with, if it did."""
     if resume is not None:
@@ -133,6 +134,7 @@ def _train(trainer: UnlearnTrainer, resume: Path | None) -> Diverged | None:
     return None
 
 
+@looks_itself()  # what was trained is written down before the process ends
 def _save_good(job: TrainingJob, trainer: UnlearnTrainer, tokenizer: Any, diverged: Diverged | None, out: Path) -> int:
     """Write the last good weights and return their step: the trained ones, a checkpoint's, or those of the start."""
     device = trainer.args.device

@@ -229,7 +229,7 @@ def test_refusals_that_nothing_reads(method, tmp_path):
         (b"", "{file}: holds no refusals", "one refusal a line"),
         (b" \n\n", "{file}: holds no refusals", "one refusal a line"),
         (b"I pass.\nd\xe9sol\xe9\n", "{file}:2: byte 2 of the line, 0xe9, is not UTF-8", "save the file as UTF-8"),
-        (None, "{file}: cannot be read", "one refusal a line"),
+        (None, "{file}: is a folder, not a file", "one refusal a line"),
     ],
     ids=["empty", "blank", "latin-1", "a folder"],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from lume_run.sweeps.runner import Job
 
 optuna = pytest.importorskip("optuna")
 
-from lume_run.sweeps.search import Space, check_options
+from lume_run.sweeps.search import Space, check_space, distributions
+from lume_run.sweeps.settings import GridSettings, SearchSettings, check_grid, sweeper_settings
 from lume_run.sweeps.study import (
     best_trials,
     directions,
@@ -31,7 +33,7 @@ from lume_run.sweeps.study import (
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = {"n_trials": 3, "n_jobs": 1, "sampler": "random", "seed": 0, "direction": None, "study_name": None}
+SETTINGS = SearchSettings(n_trials=3, sampler="random")
 NAMES = ["forget.knowledge", "retain.knowledge"]
 SPACE = {"seed": optuna.distributions.IntDistribution(0, 9)}
 State = optuna.trial.TrialState
@@ -54,19 +56,18 @@ def test_overrides_become_distributions():
 
 
 def test_directions_come_from_the_catalogue():
-    assert directions(OPTIONS, ["forget.knowledge", "retain.knowledge", "task_aggregate"]) == [
+    assert directions(SETTINGS, ["forget.knowledge", "retain.knowledge", "task_aggregate"]) == [
         "minimize",
         "maximize",
         "maximize",
     ]
-    assert directions(OPTIONS | {"direction": "minimize"}, ["made.up"]) == ["minimize"]
+    assert directions(replace(SETTINGS, direction="minimize"), ["made.up"]) == ["minimize"]
 
 
 @pytest.mark.parametrize(
     ("changed", "space", "names", "message"),
     [
         ({}, {}, NAMES, "nothing to search over"),
-        ({"sampler": "best"}, SPACE, NAMES, "there is no best"),
         ({}, SPACE, ["made.up"], "it is not known whether made.up is to fall or to rise"),
         ({"direction": "minimize"}, SPACE, NAMES, "1 directions for 2 objectives"),
         ({"direction": "down"}, SPACE, NAMES[:1], "down forget.knowledge"),
@@ -74,7 +75,41 @@ def test_directions_come_from_the_catalogue():
 )
 def test_mistakes_are_reported_before_anything_runs(changed, space, names, message):
     with pytest.raises(ConfigError, match=message):
-        check_options(OPTIONS | changed, Space(fixed=[], distributions=space, objectives=names))
+        check_space(replace(SETTINGS, **changed), Space(fixed=[], distributions=space, objectives=names))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampler": "best"}, "hydra.sweeper.sampler: unknown value 'best'"),
+        ({"n_trials": 0}, "hydra.sweeper.n_trials: 0 is out of range"),
+        ({"n_jobs": "many"}, "hydra.sweeper.n_jobs: expected a whole number"),
+        ({"trials": 3}, "hydra.sweeper.trials: unknown key"),
+    ],
+)
+def test_settings_are_checked(options, message):
+    with pytest.raises(ConfigError, match=message):
+        sweeper_settings(SearchSettings, options)
+
+
+@pytest.mark.parametrize("override", ["x=tag(log,interval(0,1))", "x=interval(1,0.1)"])
+def test_what_cannot_be_sampled_from(override):
+    with pytest.raises(ConfigError, match="x: "):
+        distributions([OverridesParser.create().parse_override(override)])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=range(0,100000)"], "100,000 jobs"),
+        (["seed=range(0,1000)", "x=range(0,10000000)"], "10,000,000,000 jobs"),
+        (["seed=range(3,1)"], "no value"),
+        (["x=interval(0,1)"], "without end"),
+    ],
+)
+def test_grids_that_nobody_means(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        check_grid([OverridesParser.create().parse_override(override) for override in overrides], GridSettings())
 
 
 # ------------------------------------------------------------------------------------------------- how trials end
@@ -85,7 +120,7 @@ def job_in(folder: Path | None) -> Job:
 
 
 def test_failed_and_diverged_trials_do_not_stop_a_search(tmp_path):
-    study = load_study(tmp_path / "study", "one", NAMES, OPTIONS)
+    study = load_study(tmp_path / "study", "one", NAMES, SETTINGS)
     good = write_run(tmp_path, config("npo"), scores(0.25, 0.75), name="good")
     diverged = write_run(tmp_path, config("ga"), scores(0.0, 0.0), name="diverged", diverged="nan at step 3")
     failed = write_run(tmp_path, config("gd"), None, name="failed", error="no memory")
@@ -104,16 +139,16 @@ def test_failed_and_diverged_trials_do_not_stop_a_search(tmp_path):
 
 
 def test_a_missing_objective_is_named_with_what_there_is(tmp_path):
-    study = load_study(tmp_path / "study", "one", ["task_aggregate"], OPTIONS)
+    study = load_study(tmp_path / "study", "one", ["task_aggregate"], SETTINGS)
     folder = write_run(tmp_path, config("npo"), {"forget.knowledge": 0.5, "task_aggregate": None})
     with pytest.raises(RunError, match=r"has no score task_aggregate[^$]*with what it has: forget.knowledge"):
         record_trial(study, study.ask(SPACE), job_in(folder), ["task_aggregate"])
 
 
 def test_a_study_is_not_continued_the_other_way(tmp_path):
-    load_study(tmp_path / "study", "one", NAMES[:1], OPTIONS)
+    load_study(tmp_path / "study", "one", NAMES[:1], SETTINGS)
     with pytest.raises(RunError, match="goes another way"):
-        load_study(tmp_path / "study", "one", NAMES[:1], OPTIONS | {"direction": "maximize"})
+        load_study(tmp_path / "study", "one", NAMES[:1], replace(SETTINGS, direction="maximize"))
 
 
 # ------------------------------------------------------------------------------------------------------- a real one
@@ -135,7 +170,7 @@ def searched(tmp_path_factory):
     first = search(output_dir, "hydra.sweeper.n_trials=2")
     assert first.returncode == 0, first.stderr
     (path,) = output_dir.glob("studies/*.journal")
-    study = load_study(path, path.stem, ["forget.probability", "retain.probability"], OPTIONS)
+    study = load_study(path, path.stem, ["forget.probability", "retain.probability"], SETTINGS)
     killed = study.ask({RATE.partition("=")[0]: distribution_of(RATE)})
     return output_dir, killed.params, search(output_dir, "hydra.sweeper.n_trials=3")
 
@@ -145,7 +180,7 @@ def test_a_killed_search_resumes_with_what_was_under_way(searched):
     assert again.returncode == 0, again.stderr
     assert summary_counts(again.stderr)["jobs"] == 1
     (path,) = output_dir.glob("studies/*.journal")
-    study = load_study(path, path.stem, ["forget.probability", "retain.probability"], OPTIONS)
+    study = load_study(path, path.stem, ["forget.probability", "retain.probability"], SETTINGS)
     assert [trial.state for trial in study.trials] == [State.COMPLETE, State.COMPLETE, State.FAIL, State.COMPLETE]
     assert study.trials[-1].params == killed
     assert len(list(output_dir.glob("bios-*/report.json"))) == 3

@@ -27,6 +27,7 @@ from lume_run.common.errors import RunError
 from lume_run.common.files import LIVE, content_hash
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Ask, Kind, Response, Score, Split
+from lume_run.common.secrets import HIDDEN, without_secrets
 from lume_run.common.store import Artifact
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
@@ -36,7 +37,6 @@ from lume_run.report.results import Report
 from lume_run.tracking.backends import in_netrc
 from lume_run.tracking.closing import generation_table
 from lume_run.tracking.messages import SENT, START
-from lume_run.tracking.secrets import HIDDEN, without_secrets
 from lume_run.tracking.sender import Series
 from lume_run.tracking.start import SWEEP_VARIABLE, SWEPT_VARIABLE, start_message, wandb_mode
 from lume_run.tracking.tracker import track_run

@@ -8,11 +8,13 @@ own, their double space before the subject included.
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lume_run.common.errors import DataError, Problem, RunError
 from lume_run.common.records import Example, Kind, Split
+from lume_run.common.text_files import read_utf8
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -98,15 +100,24 @@ def _from_folder(folder: Path) -> dict[str, SubjectQuestions]:
 def _read_csv(path: Path, problems: list[Problem]) -> list[MmluQuestion]:
     """The questions of a file; what is wrong with its lines is added to `problems`."""
     questions: list[MmluQuestion] = []
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        for fields in reader:
-            if len(fields) == 6 and fields[5].strip() in LETTERS:
-                questions.append(MmluQuestion(fields[0], tuple(fields[1:5]), fields[5].strip()))
-            else:
-                what = f"{len(fields)} columns, or an answer that is not one of A B C D"
-                problems.append(Problem(where=f"{path}:{reader.line_num}", what=what, remedy="question,A,B,C,D,letter"))
-    return questions
+    try:
+        reader = csv.reader(io.StringIO(read_utf8(path, remedy="fetch it again"), newline=""))
+    except DataError as error:
+        problems += error.problems
+        return questions
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:  # a field without end
+            problems.append(Problem(where=f"{path}:{reader.line_num}", what=str(error), remedy="fetch it again"))
+            return questions
+        if fields is None:
+            return questions
+        if len(fields) == 6 and fields[5].strip() in LETTERS:
+            questions.append(MmluQuestion(fields[0], tuple(fields[1:5]), fields[5].strip()))
+        else:
+            what = f"{len(fields)} columns, or an answer that is not one of A B C D"
+            problems.append(Problem(where=f"{path}:{reader.line_num}", what=what, remedy="question,A,B,C,D,letter"))
 
 
 def _from_hub(hub_id: str) -> dict[str, SubjectQuestions]:

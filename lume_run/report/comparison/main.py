@@ -16,6 +16,7 @@ from rich.markup import escape
 from lume_run.common.console import PlainConsole
 from lume_run.common.errors import LumeError, RunError
 from lume_run.common.files import explain_full_disk, replace_file
+from lume_run.common.places import place_fault
 from lume_run.report.comparison.export import comparison_json, latex_tables, write_csv, write_strict_json
 from lume_run.report.comparison.page.page import embed_figure, render_page
 from lume_run.report.comparison.plots.charts import MOST_FIGURES, Chart, build_charts
@@ -75,19 +76,19 @@ def read_sections(folders: Sequence[Path], sort: str, columns: Sequence[str]) ->
     """The runs and their sections; RunError where there are none, or not what is asked for."""
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise RunError(
-            f"There is no folder {', '.join(missing)}; give folders that hold runs, such as outputs/<sweep>."
+            f"There is no folder {', '.join(missing)}\n  -> give folders that hold runs, such as outputs/<sweep>"
         )
     collection = collect_runs(folders)
     if not collection.runs:
         names = ", ".join(map(str, folders))
-        raise RunError(f"There are no runs in {names}; a run folder holds config.yaml, as lume-run writes it.")
+        raise RunError(f"There are no runs in {names}\n  -> a run folder holds config.yaml, as lume-run writes it")
     try:
         sections = summarise(collection.runs, sort)
     except ValueError as error:
         raise RunError(f"--sort: {error}") from None
     unknown = [name for name in columns if not any(name in section.columns for section in sections)]
     if unknown:
-        raise RunError(f"--columns: no run has {', '.join(unknown)}; runs.csv lists the scores there are.")
+        raise RunError(f"--columns: no run has {', '.join(unknown)}\n  -> runs.csv lists the scores there are")
     return collection, sections
 
 
@@ -127,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = PlainConsole(highlight=False, emoji=False)
     out = known.out or known.folders[0] / "report"
     try:
+        if fault := place_fault(out.absolute()):
+            raise RunError(f"--out {out}: {fault}\n  -> --out FOLDER that can be written to")
         with explain_full_disk(out):
             write_comparison(
                 known.folders,

@@ -8,6 +8,7 @@ is read by `untrusted.py`.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from lume_run.report.comparison.untrusted import (
     finite_number,
     flatten,
     read_json,
+    read_json_if_sound,
     read_yaml,
 )
 from lume_run.report.results import SUBJECTS
@@ -33,6 +35,7 @@ from lume_run.report.results import SUBJECTS
 RunState = Literal["done", "diverged", "failed", "unfinished"]
 RUN_STATES: tuple[RunState, ...] = ("done", "diverged", "failed", "unfinished")  # of copies the first is kept
 ERROR_FILE = "error.json"
+JSON_FILES = ("manifest.json", "report.json", ERROR_FILE)
 DEEPEST = 5  # folders below a given one that are looked into
 LONGEST_SCORE_NAME = 200  # characters of a score's name
 CURVE_NAMES = ("loss", "forget_nll", "retain_nll", "forget_loss", "retain_loss")
@@ -69,8 +72,8 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
+        """The folder's name, in characters that can be written."""
+        return clean_text(os.fsencode(self.folder.name).decode("utf-8", "replace"))
 
     @property
     def subject(self) -> str:
@@ -110,9 +113,9 @@ def find_run_folders(folders: Iterable[Path]) -> Iterator[Path]:
         if real in visited:
             return
         visited.add(real)
-        if (folder / "config.yaml").is_file():
+        if os.path.lexists(folder / "config.yaml"):
             yield folder
-        elif depth < DEEPEST:
+        elif depth < DEEPEST and os.access(folder, os.R_OK | os.X_OK):
             for child in sorted(folder.iterdir()):
                 if child.is_dir() and child.name != "store" and not child.name.startswith("."):
                     yield from below(child, depth + 1)
@@ -123,20 +126,15 @@ def find_run_folders(folders: Iterable[Path]) -> Iterator[Path]:
 
 def read_run(folder: Path) -> RunRecord | None:
     """The run in a folder; None where its config.yaml is of something else."""
-    unreadable = ""
-    try:
-        config = read_yaml(folder / "config.yaml")
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        config, unreadable = {}, f"config.yaml cannot be read: {first_line(str(error))}"
-    if not unreadable and not {"task", "model", "method", "stages"} <= config.keys():
+    (config, manifest, report, failure), faults = _read_files(folder)
+    if "config.yaml" not in faults and not {"task", "model", "method", "stages"} <= config.keys():
         return None
-    files = ("manifest.json", "report.json", ERROR_FILE)
-    manifest, report, failure = (as_mapping(read_json(folder / name)) for name in files)
+    unreadable = clean_text("; ".join(faults.values()))
     outcomes = as_mapping(report.get("training")) or as_mapping(manifest.get("training"))
     training = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, dict)}
     values = flatten(config)
     reason = unreadable or (clean_text(failure.get("error") or "failed without a message") if failure else "")
-    state = run_state(report, reason, training)
+    state = "failed" if unreadable else run_state(report, reason, training)
     gate = as_mapping(report.get("mmlu_gate"))
     seconds = {name: finite_number(value) for name, value in as_mapping(report.get("seconds")).items()}
     return RunRecord(
@@ -163,9 +161,22 @@ def read_run(folder: Path) -> RunRecord | None:
     )
 
 
+def _read_files(folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """What config.yaml and `JSON_FILES` of a run hold, and by name why one of them cannot be read."""
+    contents: list[dict[str, Any]] = []
+    faults: dict[str, str] = {}
+    for name, read in (("config.yaml", read_yaml), *((name, read_json) for name in JSON_FILES)):
+        try:
+            contents.append(as_mapping(read(folder / name)))
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+            contents.append({})
+            faults[name] = f"{name} cannot be read: {first_line(str(error))}"
+    return contents, faults
+
+
 def run_state(report: Mapping[str, Any], error: str, training: Mapping[str, Mapping[str, Any]]) -> RunState:
     """A report ends a run, whatever an earlier attempt said; one of a diverged optimisation says so."""
-    if report and not error.startswith("config.yaml"):
+    if report:
         return "diverged" if any(outcome.get("diverged") for outcome in training.values()) else "done"
     return "failed" if error else "unfinished"
 
@@ -209,7 +220,7 @@ def _hardware_text(hardware: Mapping[str, Any]) -> str:
 
 def training_curves(run: RunRecord, most: int) -> dict[str, list[list[float]]]:
     """Training curves of unlearning as [step, value] by name, at most `most` points each: means of neighbours."""
-    history = as_list(read_json(run.folder / "unlearned" / "history.json"))
+    history = as_list(read_json_if_sound(run.folder / "unlearned" / "history.json"))
     entries = [entry for entry in history if isinstance(entry, dict)]
     curves: dict[str, list[list[float]]] = {}
     for name in CURVE_NAMES:

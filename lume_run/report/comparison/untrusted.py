@@ -7,24 +7,32 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lume_run.common.text_files import file_fault
+
 LARGEST_BYTES = 64 * 2**20  # of a file that is read whole
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where libyaml is there
 LONGEST_TEXT = 2000  # characters
+DEEPEST_YAML = 50  # levels of a YAML file
+LARGEST_WHOLE = 2**63  # larger ones become text: not all of them are numbers for others
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A mapping from plain YAML; ValueError on aliases, which could make a small file huge, and on anything else."""
-    if path.stat().st_size > LARGEST_BYTES:
-        raise ValueError("it is too large")
-    text = path.read_text(encoding="utf-8")
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=YAML_LOADER)):
-        raise ValueError("it has aliases, which lume-run never writes")
+    depth = 0
+    text = _read_text(path)
+    for event in yaml.parse(text, Loader=YAML_LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has aliases, which lume-run never writes")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST_YAML:
+            raise ValueError(f"it is nested more than {DEEPEST_YAML} deep")
     value = yaml.load(text, Loader=YAML_LOADER)
     if not isinstance(value, dict):
         raise ValueError("it holds no mapping")
@@ -32,13 +40,31 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
+    """The data of a JSON file, None where there is none; ValueError where it cannot be read."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        return json.loads(_read_text(path))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json_if_sound(path: Path) -> Any:
     """The data of a JSON file, None where it cannot be read."""
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            return None
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(path)
+    except ValueError:
         return None
+
+
+def _read_text(path: Path) -> str:
+    """The text of a regular file of a bounded size; ValueError for anything else."""
+    if fault := file_fault(path, limit=LARGEST_BYTES):
+        raise ValueError(f"it {fault}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror or error}") from error
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
@@ -69,6 +95,8 @@ def flatten(node: Any, path: str = "") -> dict[str, Any]:
 def _leaf(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, int) and abs(value) >= LARGEST_WHOLE:
+        return f"a number of {value.bit_length()} bits"
     return value if value is None or isinstance(value, (bool, int, float)) else clean_text(value)
 
 

@@ -71,10 +71,9 @@ def test_states(tmp_path):
     assert runs["diverged"].scores["unlearned"]["forget.knowledge"] == 0.1
     (folders["done"] / "error.json").write_text(json.dumps({"error": "of an earlier attempt"}))
     assert read_run(folders["done"]).state == "done"
-    (folders["done"] / "report.json").write_text('{"scores": {"unlearned.forg')  # being written, or cut off
-    assert read_run(folders["done"]).state == "failed"
-    (folders["done"] / "error.json").unlink()
-    assert read_run(folders["done"]).state == "unfinished"
+    (folders["done"] / "report.json").write_text('{"scores": {"unlearned.forg')
+    damaged = read_run(folders["done"])
+    assert damaged.state == "failed" and damaged.error.startswith("report.json cannot be read: ")
 
 
 def test_of_copies_a_finished_run_is_kept_and_of_those_the_newest(tmp_path):

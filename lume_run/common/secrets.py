@@ -19,6 +19,16 @@ SHORTEST = 8  # characters of a value that is taken for a secret; shorter ones w
 HIDDEN = "(hidden)"
 
 
+def secret_in(text: str) -> str:
+    """What makes a text one that should not be written down; empty where nothing does."""
+    if USER_INFO.search(text):
+        return "holds a URL with a password in it"
+    for name, secret in os.environ.items():
+        if len(secret) >= SHORTEST and SECRET_VARIABLE.search(name) and secret in text:
+            return f"holds the value of the environment variable {name}"
+    return ""
+
+
 def without_secrets(value: Any) -> Any:
     """JSON-able data, or the text of a YAML, JSON or markdown file, with all secrets hidden."""
     if isinstance(value, Mapping):

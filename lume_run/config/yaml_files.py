@@ -1,0 +1,54 @@
+"""YAML files that others may have written: bounded in size, depth and what their aliases expand to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf._utils import get_yaml_loader
+
+from lume_run.common.errors import DataError, Problem
+from lume_run.common.text_files import read_utf8
+
+YAML_BYTES, MOST_DEPTH, MOST_NODES = 2**20, 50, 100_000  # nodes: with those that aliases repeat
+REMEDY = "a configuration file is a small mapping in UTF-8"
+
+
+def read_config_file(path: Path, remedy: str = REMEDY) -> tuple[Any, str]:
+    """(plain data of a YAML file, as OmegaConf reads it; its text); raises DataError that names the file."""
+    text = read_utf8(path, remedy=remedy, limit=YAML_BYTES)
+    try:
+        what = _excess(text) or None
+        if what is None:
+            return yaml.load(text, Loader=get_yaml_loader()), text  # a safe loader that knows 1e-5 as a number
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number of 5,000 digits
+        what = " ".join(str(error).split())
+    raise DataError([Problem(where=str(path), what=what, remedy=remedy)])
+
+
+def _excess(text: str) -> str:
+    """What a YAML text has too much of; empty where nothing. Its events alone are looked at, nothing is expanded."""
+    sizes: dict[str, int] = {}  # of anchored nodes
+    open_nodes: list[tuple[str | None, int]] = []  # anchor and size so far
+    size = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, size))
+            size = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor:
+                sizes[anchor] = size
+            size += before
+        elif isinstance(event, yaml.ScalarEvent):
+            if event.anchor:
+                sizes[event.anchor] = 1
+            size += 1
+        elif isinstance(event, yaml.AliasEvent):
+            size += sizes.get(str(event.anchor), MOST_NODES)  # unknown: an alias to what it stands in
+        if len(open_nodes) > MOST_DEPTH:
+            return f"is nested more than {MOST_DEPTH} deep"
+        if size > MOST_NODES:
+            return f"has more than {MOST_NODES:,} values, with those that its aliases repeat"
+    return ""
