@@ -6,6 +6,7 @@ Hydra stops at the first bad override; here each is judged alone, so that all co
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +139,11 @@ def _key_problem(
     override: str, folders: Sequence[Path], groups: Sequence[str], beside: Sequence[str]
 ) -> Problem | None:
     """A key that the config composed from the other overrides does not have."""
-    from omegaconf import OmegaConf
-
     key = override.lstrip("+~").partition("=")[0]
     hydra = key.startswith("hydra.")
-    chosen = [other for other in beside if hydra or not other.startswith("hydra/")]
-    data: Any = OmegaConf.to_container(compose(chosen, folders, whole=hydra), resolve=False)
+    data = _plain_config(
+        tuple(other for other in beside if hydra or not other.startswith("hydra/")), *folders, hydra=hydra
+    )
     known = [*groups, *key_paths(data), *(HYDRA_GROUPS if key.startswith("hydra/") else ())]
     if key in known:
         return None
@@ -153,6 +153,14 @@ def _key_problem(
         return None
     top_level = f"top level: {', '.join(map(str, data))}; lume-run --cfg job shows all"
     return Problem(where=key, what="unknown key", remedy=suggest_key(key, known) or top_level)
+
+
+@cache
+def _plain_config(overrides: tuple[str, ...], *folders: Path, hydra: bool) -> Any:
+    """A composed config as plain data, composed once for all mistakes of a command."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(compose(overrides, folders, whole=hydra), resolve=False)
 
 
 def sweep_choices(override: str) -> list[str]:

@@ -76,7 +76,7 @@ def resolve(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     data.pop("hydra", None)
     for path in FOLDERS + PATHS + MAYBE_PATHS:
         setting = value_at(data, path)
-        if isinstance(setting, str):
+        if isinstance(setting, str) and setting.strip():
             given = as_given(setting)
             if path not in MAYBE_PATHS or given.exists() or setting.startswith((".", "~", "/")):
                 group, _, leaf = path.rpartition(".")

@@ -91,7 +91,7 @@ class OptimizationSettings:
     """How one training stage optimises."""
 
     learning_rate: float = setting(low=0, open_low=True, high=1, help="peak learning rate")
-    epochs: float = setting(low=0, open_low=True, help="passes over the forget rows (train: over all rows)")
+    epochs: float = setting(low=0, open_low=True, high=1e5, help="passes over the forget rows (train: over all rows)")
     batch_size: int = setting(low=1, help="forget rows in one optimizer step, on all devices together")
     micro_batch_size: int = setting(low=1, help="rows in one forward on one device; accumulation follows")
     optimizer: Literal[

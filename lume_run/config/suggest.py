@@ -6,6 +6,17 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+ABBREVIATIONS = {  # as other tools call settings
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "micro_batch_size",
+    "max_new_token": "max_new_tokens",
+    "warmup_ratio": "warmup",
+    "lr_scheduler_type": "schedule",
+    "optim": "optimizer",
+}
 MOST_KEYS = 3  # more keys of one name are no suggestion
 
 
@@ -19,7 +30,11 @@ def suggest_nearest(word: str, known: Iterable[str]) -> str:
 def suggest_key(key: str, known: Iterable[str]) -> str:
     """`did you mean 'method.forget.beta'?` for `method.beta` or `beta`, else the nearest key; empty: none."""
     keys = list(known)
-    group, last = key.partition(".")[0], key.rpartition(".")[2]
+    parent, _, last = key.rpartition(".")
+    last = ABBREVIATIONS.get(last, last)
+    key, group = f"{parent}.{last}".lstrip("."), key.partition(".")[0]
+    if key in keys:
+        return f"did you mean {key!r}?"
     same_last = [name for name in keys if name.rpartition(".")[2] == last]
     deeper = [name for name in same_last if name.count(".") > key.count(".")]
     if group != last:

@@ -10,6 +10,7 @@ from typing import Any
 from lume_run.common.devices import device_of, world_size
 from lume_run.common.errors import LumeError, Problem
 from lume_run.common.text import shorten_value
+from lume_run.config.resolve import value_at
 from lume_run.launch import slurm
 from lume_run.launch.preemption import STOP_FILE_VARIABLE
 from lume_run.launch.spawn import is_free
@@ -29,6 +30,8 @@ def launch_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     if problems := list(_environment_problems()):
         yield from problems
         return
+    if not data.get("dry_run"):
+        yield from _attention_problems(data)
     if world_size() > 1:
         what = f"this command was started as one of {world_size()} processes (WORLD_SIZE, as torchrun sets it)"
         remedy = f"start it once, without torchrun: launch.processes={world_size()}"
@@ -48,6 +51,17 @@ def launch_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         if isinstance(port, int) and not is_free(port):
             what, remedy = f"port {port} is in use", "another one, or null for a free one"
             yield Problem(where="launch.port", what=what, remedy=remedy)
+
+
+def _attention_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """An attention kernel that is not installed, or that has no device to run on."""
+    if value_at(data, "model.attention") != "flash_attention_2":
+        return
+    if importlib.util.find_spec("flash_attn") is None:
+        what, remedy = "flash_attention_2 needs flash-attn, which is not installed", "pip install flash-attn, or auto"
+        yield Problem(where="model.attention", what=what, remedy=remedy)
+    elif value_at(data, "launch.device") == "cpu":
+        yield Problem(where="model.attention", what="flash_attention_2 needs a GPU", remedy="model.attention=auto")
 
 
 def _environment_problems() -> Iterator[Problem]:

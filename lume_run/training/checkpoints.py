@@ -6,18 +6,25 @@ complete.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.markup import escape
+
+from lume_run.common.console import console
 from lume_run.common.devices import rank
 from lume_run.common.errors import RunError
-from lume_run.common.files import explain_full_disk
+from lume_run.common.files import explain_full_disk, write_json
+from lume_run.common.integrity import damage_of, record_sizes
+from lume_run.common.text import first_line
 from lume_run.launch.world import World
 from lume_run.training.collectives import barrier
 
+FILES = "FILES.json"  # in a checkpoint's folder: the sizes of its files
 COMPLETE = "COMPLETE"  # in a checkpoint's folder: the world that wrote it
 WRITING = "writing"  # beside the complete ones: where the next one is written
 
@@ -45,10 +52,14 @@ def publish_checkpoint(checkpoint: Path, folder: Path, world: World, keep: int) 
     for path in checkpoint.rglob("*"):
         if path.is_file():
             flush(path)
+    write_json(checkpoint / FILES, record_sizes(checkpoint))
     world.write(checkpoint, COMPLETE)
+    flush(checkpoint / FILES)
     flush(checkpoint / COMPLETE)
     place = folder / checkpoint.name
-    if not (place / COMPLETE).exists():  # else it is the same step again: a resumed run also writes its last step
+    if not (place / COMPLETE).exists() or damage_of_checkpoint(
+        place
+    ):  # else it is the same step again: a resumed run also writes its last step
         shutil.rmtree(place, ignore_errors=True)
         checkpoint.replace(place)
     for old in complete_checkpoints(folder)[keep:]:
@@ -78,12 +89,30 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
-def checkpoint_to_resume(folder: Path, world: World) -> Path | None:
-    """The newest complete checkpoint; RunError where this world cannot read its optimizer states.
+def damage_of_checkpoint(checkpoint: Path) -> str:
+    """What became of a file of a complete checkpoint; empty where all have the size that they were written with."""
+    try:
+        records = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
+        World.read(checkpoint, COMPLETE)
+        return damage_of(checkpoint, records)
+    except FileNotFoundError:  # of an earlier version
+        return ""
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"its records cannot be read ({first_line(str(error))})"
 
-    Without ZeRO, and within one of its stages, any number of processes resumes from what any other number wrote.
+
+def checkpoint_to_resume(folder: Path, world: World) -> Path | None:
+    """The newest complete checkpoint whose files are whole; None where there is none.
+
+    RunError where this world cannot read its optimizer states. Without ZeRO, and within one of its stages, any number
+    of processes resumes from what any other number wrote.
     """
-    newest = last_checkpoint(folder)
+    newest = None
+    for checkpoint in complete_checkpoints(folder):
+        if not (damage := damage_of_checkpoint(checkpoint)):
+            newest = checkpoint
+            break
+        console.print(f"  [yellow]{escape(f'{checkpoint} is damaged: {damage}; an older one is looked for')}[/]")
     if newest is None:
         return None
     written = World.read(newest, COMPLETE)

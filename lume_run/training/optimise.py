@@ -6,6 +6,7 @@ weights and says so in `outcome.json`, so that a collapse is measured like every
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from torch import nn
 
 from lume_run.common.console import console
 from lume_run.common.devices import PeakMemory, dtype_of, rank
+from lume_run.common.errors import RunError
 from lume_run.common.files import LIVE, write_json
+from lume_run.common.text import first_line
 from lume_run.launch.preemption import Preempted, looks_itself
 from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
@@ -128,6 +131,11 @@ def _train(trainer: UnlearnTrainer, resume: Path | None) -> Diverged | None:
         if any_rank(not all_finite(trainer.model), trainer.args.device):
             step = trainer.state.global_step
             raise Diverged(trainer.method.name, "the weights are not finite", step, ["all"], model_is_broken=True)
+    except pickle.UnpicklingError as error:
+        raise RunError(
+            f"{resume} holds more than tensors and plain values, which could run code: {first_line(str(error))}\n"
+            f"  - delete {resume}: the next older checkpoint is taken"
+        ) from error
     except Diverged as error:
         console.print(f"  [bold red]diverged:[/] {escape(error.reason)}; the last good weights take its place")
         return error

@@ -5,6 +5,7 @@ Under ZeRO-3 every rank holds a part of each weight, so saving is a collective: 
 
 from __future__ import annotations
 
+import os
 import shutil
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -140,6 +141,7 @@ def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:
     if not world.stage:
         return None
     skip_kernel_compilation()
+    read_tensors_only()
     zero: dict[str, Any] = {"stage": world.stage, "contiguous_gradients": True, "overlap_comm": world.size > 1}
     if world.stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
@@ -156,6 +158,21 @@ def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31,
     }
+
+
+def read_tensors_only() -> None:
+    """Have DeepSpeed read checkpoints as tensors and plain values: a planted pickle could run any code.
+
+    It asks torch for whole pickles, which this variable overrules; the classes are those that it stores beside tensors.
+    """
+    import torch
+    from deepspeed.runtime.fp16 import loss_scaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    scalers = [loss_scaler.LossScaler, loss_scaler.DynamicLossScaler]
+    torch.serialization.add_safe_globals([*scalers, ZeroStageEnum, fragment_address, slice])
 
 
 def skip_kernel_compilation() -> None:

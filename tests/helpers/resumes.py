@@ -19,7 +19,7 @@ from helpers.shared import tokenizer_at
 from helpers.training import Setup, compose_method, phase, rows_for, set_up
 from lume_run.common.devices import rank, world_size
 from lume_run.config.settings import LoraSettings
-from lume_run.launch.preemption import signal_handlers
+from lume_run.launch.preemption import looks_itself, signal_handlers
 from lume_run.launch.world import World
 from lume_run.pipeline.rank import end_process
 from lume_run.training.callbacks import StopOnSignal
@@ -78,7 +78,7 @@ def train_whole(case: str, world: World, model: Path, out: Path) -> None:
 def train_until_stopped(case: str, world: World, model: Path, out: Path) -> None:
     """Train until a signal to the last rank stops all of them."""
     stop = StopOnSignal()
-    with signal_handlers():
+    with signal_handlers(), looks_itself():
         callbacks = [stop, SignalItself()] if rank() == world.size - 1 else [stop]
         setup = set_up_case(case, world, model, out / "checkpoints", *callbacks)
         setup.trainer.train()

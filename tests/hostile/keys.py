@@ -20,7 +20,6 @@ VALUES = {  # override -> what the refusal names
     "method=null": "method",
     "method=_objective": "_objective",
     "method/forget=embed": "forget",
-    "method/forget=npo": "",
     "method/retain=npo": "retain",
     "task=bio": "bios",
     "task=[bios,lume]": "task",
@@ -49,7 +48,6 @@ VALUES = {  # override -> what the refusal names
     "model.path=~nobody/x": "model.path",
     "model.dtype=float16": "model.dtype",
     "model.attention=flash": "model.attention",
-    "model.attention=flash_attention_2": "flash",
     "model.max_length=4": "model.max_length",
     "model.lora.rank=0": "model.lora.rank",
     "model.lora.target_modules=[nothing]": "model.lora.target_modules",
@@ -58,8 +56,7 @@ VALUES = {  # override -> what the refusal names
     "model.shape.heads=7": "heads",
     "model.shape.layers=0": "model.shape.layers",
     "model.shape.vocabulary=10": "model.shape.vocabulary",
-    "model.shape=null": "model.shape",
-    "model.trainable=[nothing.*]": "model.trainable",
+    "model.shape=null": "model.path",
     "model.trainable=[]": "model.trainable",
     "model.quantize=4bit": "model.quantize",
     "model.mmlu_gate=75": "model.mmlu_gate",
@@ -81,7 +78,6 @@ VALUES = {  # override -> what the refusal names
     "output_dir=[a]": "output_dir",
     "objective=nothing": "objective",
     "objective=[]": "objective",
-    "allow_external=[os]": "",
     "trainer=nothing": "trainer",
     "trainer.unlearn.learning_rate=0": "trainer.unlearn.learning_rate",
     "trainer.unlearn.learning_rate=1e-5x": "trainer.unlearn.learning_rate",
@@ -170,10 +166,22 @@ def cases() -> Iterator[Case]:
     """All of them, as plans: a plan has to find what a run would find."""
     for override, culprit in VALUES.items():
         yield Case(name=override, arguments=["--dry-run", override], names=[culprit] if culprit else [])
-    for override in ("methdo=npo", "trainer.unlearn.learning_rate=0", "task.data_dir=nowhere", "launch.device=cuda"):
+    for override in (
+        "methdo=npo",
+        "trainer.unlearn.learning_rate=0",
+        "task.data_dir=nowhere",
+        "launch.device=cuda",
+        "model.attention=flash_attention_2",
+    ):
         yield Case(name=f"{override}, not as a plan", arguments=[override], names=[override.partition("=")[0]])
     for name, (arguments, culprit) in FLAGS.items():
         yield Case(name=name, arguments=arguments, names=[culprit])
+    yield Case(
+        name="no such weight",
+        arguments=["--dry-run", "model.trainable=[nothing.*]"],
+        names=["model.trainable"],
+        needs_model=True,
+    )
     many = [f"wrong{number}=1" for number in range(30)]
     yield Case(name="thirty unknown keys", arguments=many, names=[f"{name[:-2]}: unknown key" for name in many])
     yield Case(name="a key of a megabyte", arguments=["x" * 100_000 + "=1"], names=["unknown key"])

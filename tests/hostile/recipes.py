@@ -34,7 +34,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "twice the same key": (HEAD + "seed: 1\nseed: 2\n", "seed"),
     "a private target": (HEAD + "task:\n  _target_: os.system\n", "os.system"),
     "a target in a setting": (HEAD + "seed:\n  _target_: evil.Evil\n", "seed"),
-    "a number of 5,000 digits": (HEAD + f"seed: {'9' * 5000}\n", "seed"),
+    "a number of 5,000 digits": (HEAD + f"seed: {'9' * 5000}\n", "mine"),
     "an environment variable": (HEAD + "model:\n  name: ${oc.env:MY_API_KEY}\n", "model.name"),
     "allows itself": (HEAD + "allow_external: [evil]\ntask:\n  _target_: evil.Evil\n", "allow_external"),
     "trusts itself": (HEAD + "model:\n  trust_remote_code: true\n", "model.trust_remote_code"),
@@ -105,7 +105,8 @@ def cases() -> Iterator[Case]:
         "a recipe of 50 MB": written("conf/experiment/mine.yaml", HEAD + "# long\n" * 7_000_000),
     }
     for name, prepare in places.items():
-        yield Case(name=name, arguments=[*use, "--dry-run"], names=["mine"], prepare=prepare)
+        culprit = "methdo" if "neighbour" in name else "mine"
+        yield Case(name=name, arguments=[*use, "--dry-run"], names=[culprit], prepare=prepare)
     cycle = both(
         written("conf/experiment/mine.yaml", HEAD + "defaults:\n  - yours\n"),
         written("conf/experiment/yours.yaml", HEAD + "defaults:\n  - mine\n"),

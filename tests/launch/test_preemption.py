@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pickle
 import shutil
 import signal
 from collections.abc import Iterator
@@ -28,11 +29,13 @@ from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE
 from lume_run.launch.world import World
 from lume_run.training.checkpoints import (
     COMPLETE,
+    FILES,
     WRITING,
     atomic_checkpoint,
     checkpoint_to_resume,
     complete_checkpoints,
 )
+from lume_run.training.zero import read_tensors_only
 
 pytestmark = pytest.mark.slow
 
@@ -297,6 +300,31 @@ class TestZero:
                 checkpoint_to_resume(out / case / "checkpoints", other)
 
 
+class Planted:
+    """A pickle of it leaves a file where it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_a_planted_pickle_in_a_checkpoint_does_not_run(tmp_path, monkeypatch):
+    pytest.importorskip("deepspeed")
+    from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")  # so that it is as before when the test ends
+    torch.save({"state": Planted(tmp_path / "mark")}, tmp_path / "optim_states.pt")
+    torch.save({"state": torch.ones(2)}, tmp_path / "sound.pt")
+    read_tensors_only()
+    engine = TorchCheckpointEngine(None)
+    with pytest.raises(pickle.UnpicklingError):
+        engine.load(str(tmp_path / "optim_states.pt"))
+    assert not (tmp_path / "mark").exists()
+    assert torch.equal(engine.load(str(tmp_path / "sound.pt"))["state"], torch.ones(2))
+
+
 # ------------------------------------------------------------------------------------------------ whole or not there
 
 
@@ -347,6 +375,23 @@ def test_a_checkpoint_without_its_mark_does_not_count(tmp_path):
     assert checkpoint_to_resume(tmp_path, World()) == tmp_path / "checkpoint-5"
     write(tmp_path, 10)  # and makes way for a whole one
     assert (tmp_path / "checkpoint-10" / COMPLETE).exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost", "records"])
+def test_of_a_damaged_checkpoint_the_next_older_is_taken(damage, tmp_path, capsys):
+    write(tmp_path, 5)
+    write(tmp_path, 10)
+    newest = tmp_path / "checkpoint-10"
+    if damage == "cut":
+        os.truncate(newest / "weights", 1)
+    elif damage == "lost":
+        (newest / "weights").unlink()
+    else:
+        (newest / FILES).write_text("[", encoding="utf-8")
+    assert checkpoint_to_resume(tmp_path, World()) == tmp_path / "checkpoint-5"
+    assert "checkpoint-10 is damaged" in capsys.readouterr().err.replace("\n", "")
+    write(tmp_path, 10)  # and makes way for a whole one
+    assert checkpoint_to_resume(tmp_path, World()) == newest
 
 
 def test_worlds_without_deepspeed_read_each_others_checkpoints(tmp_path):
