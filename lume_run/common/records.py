@@ -48,6 +48,7 @@ class Example:
     Where a benchmark has them: `paraphrases` are other wordings of the answer, `perturbed` false answers of its form,
     `rephrasings` other wordings of the prompt. `golden` is the true answer where the model learns another one (its
     own), `sentence` the answer written out where it is a bare name. `attribute` names the private fact asked for.
+    `shots` are the places in the prompt where its worked examples begin, and where the last of them ends.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Example:
     golden: str = ""
     sentence: str = ""
     attribute: str = ""
+    shots: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

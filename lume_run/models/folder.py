@@ -34,6 +34,7 @@ SIZES = (
     "max_position_embeddings",
 )
 FILE_TYPES = (".json", ".safetensors", ".model", ".txt", ".bin", ".jinja")
+GENERATION_NUMBERS = ("temperature", "top_p", "top_k", "repetition_penalty", "max_length", "max_new_tokens")
 LFS_POINTER = b"version https://git-lfs"
 COPY_AGAIN = "copy or download the folder again; config.json and the weights must be of one model"
 
@@ -114,7 +115,19 @@ def _config_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
             yield f"{file}: eos_token_id {end!r} is no token of a vocabulary of {text.vocab_size}", COPY_AGAIN
     if fault := _quantisation_fault(getattr(config, "quantization_config", None)):
         yield f"{file}: {fault}", "the unquantised model, or install what it was quantised with"
-    generation_config_of(str(folder), settings)
+    yield from _generation_faults(folder, settings, text.vocab_size)
+
+
+def _generation_faults(folder: Path, settings: ModelSettings, vocabulary: int | None) -> Iterator[tuple[str, str]]:
+    """Values of generation_config.json that are no numbers, or no tokens."""
+    config, file = generation_config_of(str(folder), settings), folder / "generation_config.json"
+    for name in GENERATION_NUMBERS:
+        value = getattr(config, name, None)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            yield f"{file}: {name} is {value!r}, which is no number", COPY_AGAIN
+    for end in _ends(config):
+        if not isinstance(end, int) or end >= (vocabulary or end + 1):
+            yield f"{file}: eos_token_id {end!r} is no token of a vocabulary of {vocabulary}", COPY_AGAIN
 
 
 def _ends(config: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,16 +35,20 @@ class SubjectQuestions(NamedTuple):
     test: list[MmluQuestion]
 
 
-def load_mmlu(*, data_dir: str | None, hub_id: str | None, limit: int | None, shots: int) -> list[Example]:
+def load_mmlu(
+    *, data_dir: str | None, hub_id: str | None, limit: int | None, shots: int, as_pandas: bool = False
+) -> list[Example]:
     """Every question (the first `limit` of each subject) as a CHOICE example.
 
-    Raises DataError naming each bad line, RunError when the hub data set is unavailable.
+    `as_pandas` takes the cells of a folder's files for what pandas makes of them, as the official run does: an option
+    "None" becomes nan. Raises DataError naming each bad line, RunError when the hub data set is unavailable.
     """
-    subjects = _from_folder(Path(data_dir)) if data_dir else _from_hub(str(hub_id))
+    subjects = _from_folder(Path(data_dir), as_pandas=as_pandas) if data_dir else _from_hub(str(hub_id))
     examples = []
     for name, subject in subjects.items():
         head = f"The following are multiple choice questions (with answers) about  {name.replace('_', ' ')}.\n\n"
-        worked = "".join(f"{_question_text(question)} {question.letter}\n\n" for question in subject.dev[:shots])
+        parts = [f"{_question_text(question)} {question.letter}\n\n" for question in subject.dev[:shots]]
+        places = tuple(accumulate(map(len, parts), initial=len(head)))
         for number, question in enumerate(subject.test[:limit]):
             example_id = f"mmlu-{name}-{number}"
             examples.append(
@@ -54,9 +59,10 @@ def load_mmlu(*, data_dir: str | None, hub_id: str | None, limit: int | None, sh
                     split=Split.MMLU,
                     subtask=name,
                     kind=Kind.CHOICE,
-                    prompt=head + worked + _question_text(question),
+                    prompt=head + "".join(parts) + _question_text(question),
                     answer=question.letter,
                     choices=LETTERS,
+                    shots=places,
                 )
             )
     return examples
@@ -80,7 +86,7 @@ def check_folder(folder: Path) -> list[Problem]:
     ]
 
 
-def _from_folder(folder: Path) -> dict[str, SubjectQuestions]:
+def _from_folder(folder: Path, *, as_pandas: bool) -> dict[str, SubjectQuestions]:
     problems: list[Problem] = []
     subjects = {}
     for path in sorted(folder.glob("test/*_test.csv")):
@@ -89,7 +95,10 @@ def _from_folder(folder: Path) -> dict[str, SubjectQuestions]:
         if not dev.exists():
             problems.append(Problem(where=str(dev), what="missing", remedy="every test file needs its dev file"))
             continue
-        subjects[name] = SubjectQuestions(dev=_read_csv(dev, problems), test=_read_csv(path, problems))
+        examples, questions = (_read_csv(file, problems) for file in (dev, path))
+        if as_pandas and not problems:
+            examples, questions = (_read_with_pandas(file) for file in (dev, path))
+        subjects[name] = SubjectQuestions(dev=examples, test=questions)
     if problems:
         raise DataError(problems)
     if not subjects:
@@ -118,6 +127,14 @@ def _read_csv(path: Path, problems: list[Problem]) -> list[MmluQuestion]:
         else:
             what = f"{len(fields)} columns, or an answer that is not one of A B C D"
             problems.append(Problem(where=f"{path}:{reader.line_num}", what=what, remedy="question,A,B,C,D,letter"))
+
+
+def _read_with_pandas(path: Path) -> list[MmluQuestion]:
+    """The questions of a sound file, with each cell as the text of what pandas takes it for."""
+    import pandas
+
+    rows = pandas.read_csv(path, header=None).to_numpy()
+    return [MmluQuestion(str(row[0]), tuple(map(str, row[1:5])), str(row[5])) for row in rows]
 
 
 def _from_hub(hub_id: str) -> dict[str, SubjectQuestions]:

@@ -6,7 +6,7 @@ Rows are left-padded with positions counted from the first real token, which mak
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+SHOT_TOKENS = 2048  # of a prompt with worked examples, at most
 NO_PROMPT = "The prompt of example '{}' has no tokens; a model needs at least one to continue."
 
 
@@ -63,6 +64,25 @@ class LoadedModel:
         ends = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
         ends = ends if isinstance(ends, list) else [ends]
         return sorted({token for token in [self.tokenizer.eos_token_id, *ends] if token is not None})
+
+
+def fit_shots(example: Example, loaded: LoadedModel) -> Example:
+    """The example with as many of its worked examples as fit, the first ones: as the official MMLU run does.
+
+    It takes the last of them away until the prompt has at most 2,048 tokens, special ones not counted; here also until
+    the model has room for it and one token more.
+    """
+    if not example.shots:
+        return example
+    question = example.prompt[example.shots[-1] :]
+    prompts = [example.prompt[:end] + question for end in reversed(example.shots)]
+    return replace(example, prompt=next((text for text in prompts if _fits(text, loaded)), prompts[-1]), shots=())
+
+
+def _fits(prompt: str, loaded: LoadedModel) -> bool:
+    """Whether a prompt with worked examples is short enough for the official run, and for the model."""
+    tokens, special = (len(prompt_ids(text, loaded.tokenizer)) for text in (prompt, ""))
+    return tokens - special <= SHOT_TOKENS and tokens < loaded.max_length
 
 
 def prompt_row(example: Example, loaded: LoadedModel, *, new_tokens: int) -> TokenRow:

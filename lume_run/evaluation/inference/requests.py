@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lume_run.common.console import console
 from lume_run.common.records import Ask, Question
-from lume_run.evaluation.inference.loaded_model import LoadedModel, continuation_limit, token_row
+from lume_run.evaluation.inference.loaded_model import LoadedModel, continuation_limit, fit_shots, token_row
 from lume_run.models.batch import length_batches
 from lume_run.models.tokenise import TokenRow
 
@@ -33,7 +33,7 @@ def requests_of(questions: Sequence[Question], loaded: LoadedModel) -> list[Requ
     """The runs that answer the questions: one for all that put the same tokens to the model."""
     shared: dict[Any, list[Question]] = {}
     rows: dict[Any, TokenRow] = {}
-    for question in questions:
+    for question in (replace(question, example=fit_shots(question.example, loaded)) for question in questions):
         row = token_row(question, loaded)
         key = (question.ask, row.ids, row.label_start, *distinguishing_key(question))
         rows.setdefault(key, row)

@@ -33,4 +33,6 @@ def mmlu_examples(evaluator: EvaluatorSettings) -> list[Example]:
     mmlu = evaluator.mmlu
     if not (mmlu.data_dir or mmlu.hub_id):
         return []
-    return load_mmlu(data_dir=mmlu.data_dir, hub_id=mmlu.hub_id, limit=mmlu.limit, shots=mmlu.shots)
+    return load_mmlu(
+        data_dir=mmlu.data_dir, hub_id=mmlu.hub_id, limit=mmlu.limit, shots=mmlu.shots, as_pandas=evaluator.strict
+    )

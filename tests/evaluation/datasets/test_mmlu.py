@@ -8,12 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from helpers.shared import SHARED
 
 from lume_run.common.errors import DataError, RunError
 from lume_run.common.records import Kind, Split
 from lume_run.config.settings import EvaluatorSettings, MmluSettings
 from lume_run.evaluation.datasets.mmlu import check_folder, load_mmlu
+from lume_run.evaluation.inference.loaded_model import LoadedModel, fit_shots
 from lume_run.evaluation.suites.lume import mmlu_examples
 
 MMLU = SHARED / "data" / "mmlu"
@@ -47,6 +49,44 @@ def test_mmlu_prompt(tmp_path, shots, prompt):
         (Split.MMLU, Kind.CHOICE, "high_school_physics")
     }
     assert len({example.id for example in examples}) == 3
+
+
+def model_of(tokenizer, room: int) -> LoadedModel:
+    return LoadedModel(
+        model=torch.nn.Linear(1, 1), tokenizer=tokenizer, max_new_tokens=1, max_length=room, batch_tokens=4096
+    )
+
+
+def test_as_many_worked_examples_as_fit(tmp_path, tiny_tokenizer):
+    """From the last on they are left out, until the model has room for the prompt and a token of the answer."""
+    folder = write_mmlu(tmp_path, dev=DEV, test=TEST)
+    example = load_mmlu(data_dir=str(folder), hub_id=None, limit=1, shots=5)[0]
+    prompts = [HEAD + "".join((SHOT_1, SHOT_2)[:count]) + ASKED for count in range(3)]
+    lengths = [len(tiny_tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    for room, shots in ((10_000, 2), (lengths[2] + 1, 2), (lengths[2], 1), (lengths[1], 0), (8, 0)):
+        assert fit_shots(example, model_of(tiny_tokenizer, room)).prompt == prompts[shots]
+
+
+def test_the_official_run_takes_no_more_than_2048_tokens(tmp_path, tiny_tokenizer):
+    long = "x y " * 600
+    folder = write_mmlu(tmp_path, dev=DEV + f'"{long}",m,k,g,s,B\n' * 3, test=TEST)
+    example = load_mmlu(data_dir=str(folder), hub_id=None, limit=1, shots=5)[0]
+    fitted = fit_shots(example, model_of(tiny_tokenizer, 10**6)).prompt
+    more = fitted.removesuffix(ASKED) + example.prompt[len(fitted) - len(ASKED) :].split("Answer: B\n\n")[0]
+    assert len(tiny_tokenizer(fitted)["input_ids"]) <= 2048 < len(tiny_tokenizer(more)["input_ids"])
+    assert fitted.endswith(ASKED) and fitted.startswith(HEAD + SHOT_1)
+
+
+def test_strict_takes_cells_for_what_pandas_does(tmp_path):
+    folder = write_mmlu(tmp_path, dev=DEV, test='What is left?,None,"1,5",NA,all,A\nWhat is two?,2,2.50,x,y,B\n')
+    plain, strict = (
+        mmlu_examples(EvaluatorSettings(mmlu=MmluSettings(data_dir=str(folder), shots=0), strict=strict))
+        for strict in (False, True)
+    )
+    assert plain[0].prompt.endswith("A. None\nB. 1,5\nC. NA\nD. all\nAnswer:")
+    assert strict[0].prompt.endswith("A. nan\nB. 1,5\nC. nan\nD. all\nAnswer:")
+    assert plain[1].prompt.endswith("A. 2\nB. 2.50\nC. x\nD. y\nAnswer:")
+    assert [example.answer for example in strict] == ["A", "B"]
 
 
 def test_mmlu_limit_is_per_subject(tmp_path):
