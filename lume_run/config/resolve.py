@@ -80,17 +80,9 @@ def resolve(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
             given = as_given(setting)
             if path not in MAYBE_PATHS or given.exists() or setting.startswith((".", "~", "/")):
                 group, _, leaf = path.rpartition(".")
-                value_at(data, group)[leaf] = str(_absolute(given))
+                value_at(data, group)[leaf] = os.path.abspath(given)  # as it was named: links are not followed
     _resolve_source(data)
     return dict(data), problems
-
-
-def _absolute(path: Path) -> Path:
-    """The path from the root on, links followed where they lead somewhere."""
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a null character
-        return path.absolute()
 
 
 def value_at(data: Mapping[str, Any], path: str) -> Any:

@@ -1,4 +1,4 @@
-"""The embedded default's model: a small OLMo with random weights and a tokenizer trained on the task."""
+"""The embedded default's model: a small OLMo with random weights and a tokenizer trained beside it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def olmo_config(shape: ShapeSettings, **fields: Any) -> Any:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Byte-level BPE over the task's own text; digits stand alone, so that numbers are learned digit by digit."""
+    """Byte-level BPE over these texts; digits stand alone, so that numbers are learned digit by digit."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lume_run.common.files import content_hash, fingerprint
 from lume_run.common.jsonl import to_json
-from lume_run.common.records import Example, with_separator
+from lume_run.common.records import Example
 from lume_run.common.store import Artifact
 from lume_run.config.settings import OptimizationSettings
 from lume_run.methods.base import Role
@@ -17,20 +17,22 @@ from lume_run.methods.likelihood import FineTune
 from lume_run.models.tiny import build_tiny
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
 from lume_run.pipeline.run import Run
+from lume_run.tasks.builtin.generator import documents_of_no_side
 from lume_run.training.job import TrainingJob
 from lume_run.training.schedule import count_steps
 
 
 def base_artifact(run: Run) -> Artifact | None:
-    """The untrained tiny model, where no path names a model."""
+    """The untrained tiny model, where no path names a model.
+
+    Its tokenizer is trained on documents of the built-in generator that are on no side of any task. One trained on
+    forget and retain texts would tell them from others, of a model that never saw them too: it splits what it was
+    trained on into fewer tokens.
+    """
     model, seed = run.settings.model, run.settings.seed
     if model.path is not None or model.shape is None:
         return None
-    shape, data = model.shape, run.data
-    texts = [
-        with_separator("", example.prompt) + with_separator(example.prompt, example.answer)
-        for example in (*data.forget, *data.retain)
-    ]
+    shape, texts = model.shape, documents_of_no_side()
     inputs = {"shape": asdict(shape), "texts": content_hash(texts), "seed": seed}
     return store_artifact(run, "train", "base", inputs, lambda folder: build_tiny(shape, texts, seed, folder))
 

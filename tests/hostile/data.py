@@ -177,19 +177,18 @@ def suites() -> dict[str, tuple[list[str], Prepare | None, str]]:
             fifo("p.txt"),
             "p.txt",
         ),
-        "NQ of nothing": (["evaluator=nq_open", "evaluator.suites.nq_open.path=n.jsonl"], None, "nq_open"),
+        "NQ of nothing": (["evaluator=nq_open", "evaluator.suites.nq_open.path=n.jsonl"], None, "n.jsonl"),
         "NQ of other fields": (
             ["evaluator=nq_open", "evaluator.suites.nq_open.path=n.jsonl"],
             rows("n.jsonl", {"q": 1}),
             "n.jsonl",
         ),
-        "HaluEval of nothing": (["evaluator=halueval", "evaluator.suites.halueval.qa_path=h.json"], None, "halueval"),
+        "HaluEval of nothing": (["evaluator=halueval", "evaluator.suites.halueval.qa_path=h.json"], None, "h.json"),
         "HaluEval of other fields": (
             ["evaluator=halueval", "evaluator.suites.halueval.qa_path=h.json"],
             rows("h.json", {"q": 1}),
             "h.json",
         ),
-        "lm-eval without tasks": (["evaluator=lm_eval", "evaluator.suites.lm_eval.tasks=[]"], None, "lm_eval"),
         "lm-eval of an unknown task": (
             ["evaluator=lm_eval", "evaluator.suites.lm_eval.tasks=[no_such_task_at_all]"],
             None,

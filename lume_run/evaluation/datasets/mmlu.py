@@ -121,12 +121,15 @@ def _read_csv(path: Path, problems: list[Problem]) -> list[MmluQuestion]:
             problems.append(Problem(where=f"{path}:{reader.line_num}", what=str(error), remedy="fetch it again"))
             return questions
         if fields is None:
-            return questions
+            break
         if len(fields) == 6 and fields[5].strip() in LETTERS:
             questions.append(MmluQuestion(fields[0], tuple(fields[1:5]), fields[5].strip()))
         else:
             what = f"{len(fields)} columns, or an answer that is not one of A B C D"
             problems.append(Problem(where=f"{path}:{reader.line_num}", what=what, remedy="question,A,B,C,D,letter"))
+    if not reader.line_num:
+        problems.append(Problem(where=str(path), what="holds no questions", remedy="fetch it again"))
+    return questions
 
 
 def _read_with_pandas(path: Path) -> list[MmluQuestion]:

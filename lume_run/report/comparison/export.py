@@ -48,7 +48,7 @@ def csv_row(section: Section, run: RunRecord) -> dict[str, Any]:
     """One run as a flat mapping."""
     facts = {
         "run": run.name,
-        "folder": str(run.folder),
+        "folder": run.place,
         "state": run.state,
         "error": run.error,
         "task": run.task,
@@ -86,7 +86,7 @@ def comparison_json(collection: Collection, sections: Sequence[Section]) -> dict
     return {
         "sections": [_section_json(section) for section in sections],
         "runs": [
-            asdict(run) | {"folder": str(run.folder), "columns": dict(section.values[run.key])}
+            asdict(run) | {"folder": run.place, "columns": dict(section.values[run.key])}
             for section in sections
             for run in section.runs
         ],

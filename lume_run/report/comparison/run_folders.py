@@ -73,12 +73,22 @@ class RunRecord:
     @property
     def name(self) -> str:
         """The folder's name, in characters that can be written."""
-        return clean_text(os.fsencode(self.folder.name).decode("utf-8", "replace"))
+        return printable_path(Path(self.folder.name))
+
+    @property
+    def place(self) -> str:
+        """The folder, in characters that can be written."""
+        return printable_path(self.folder)
 
     @property
     def subject(self) -> str:
         """The model the run is about."""
         return "unlearned" if "unlearned" in self.scores else "model"
+
+
+def printable_path(path: Path) -> str:
+    """A path as text; names that are not UTF-8 with a mark in place of what is not."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +107,7 @@ def collect_runs(folders: Sequence[Path]) -> Collection:
     notes = []
     for run in records:
         if run.key in kept:
-            notes.append(f"{run.folder} is the same run as {kept[run.key].folder}, which is newer or got further")
+            notes.append(f"{run.place} is the same run as {kept[run.key].place}, which is newer or got further")
         else:
             kept[run.key] = run
     runs = sorted(kept.values(), key=lambda run: (run.task, run.model, run.method, run.seed or 0, str(run.folder)))

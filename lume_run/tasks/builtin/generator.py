@@ -11,13 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from lume_run.common.records import Example, Kind, Split, TaskData
+from lume_run.common.records import Example, Kind, Split, TaskData, with_separator
 from lume_run.common.seeds import stable_digest
 from lume_run.tasks.builtin.people import SLOTS, Registry
 from lume_run.tasks.builtin.writers import WRITERS, DocumentQuestion
 
 SUBTASKS = ("novels", "bios", "wiki")
 _SPLITS = ("forget", "retain", "heldout")  # held-out documents only serve as non-members
+
+NO_SIDE_SEED, NO_SIDE_DOCUMENTS = 2**40, 60  # a seed that no run can have: settings end at 2**32
 
 MAX_DOCUMENTS = SLOTS // (len(SUBTASKS) * len(_SPLITS))  # per split and subtask
 
@@ -55,6 +57,13 @@ def generate_task(*, subtasks: Sequence[str], num_documents: int, seed: int) -> 
         nonmembers=tuple(_page(document, Split.NONMEMBER) for document in held_out),
         source=f"built-in generator (seed {seed})",
     )
+
+
+def documents_of_no_side() -> list[str]:
+    """Prompts and answers about others than any task is about, the same in every run: to train a tokenizer on."""
+    data = generate_task(subtasks=SUBTASKS, num_documents=NO_SIDE_DOCUMENTS, seed=NO_SIDE_SEED)
+    examples = (*data.forget, *data.retain)
+    return [with_separator("", row.prompt) + with_separator(row.prompt, row.answer) for row in examples]
 
 
 def _spread(subtasks: Sequence[str], num_documents: int) -> dict[str, int]:

@@ -180,7 +180,7 @@ def _pack_run(packed: PackedData, section: Section, run: RunRecord) -> dict[str,
     return {
         "key": run.key,
         "name": run.name,
-        "folder": str(run.folder),
+        "folder": run.place,
         "method": run.method,
         "seed": run.seed,
         "state": run.state,
