@@ -13,7 +13,9 @@ from typing import Any
 
 SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 SECRET_SETTING = re.compile(r"(api_?key|secret|password|(auth|access|hf)_?token)$", re.IGNORECASE)
-YAML_LINE = re.compile(r"^(\s*\w*(?:api_?key|secret|password|(?:auth|access|hf)_?token):\s)\s*\S.*$", re.I | re.M)
+YAML_LINE = re.compile(
+    r"^([ \t]*\w*(?:api_?key|secret|password|(?:auth|access|hf)_?token):(?:[ \t]+|[ \t]*\n[ \t]+))\S.*$", re.I | re.M
+)
 USER_INFO = re.compile(r"(\w://)[^/\s:@\"']+:[^/\s@\"']+@")
 SHORTEST = 8  # characters of a value that is taken for a secret; shorter ones would hide innocent words
 HIDDEN = "(hidden)"

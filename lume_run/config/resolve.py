@@ -80,7 +80,7 @@ def resolve(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
             given = as_given(setting)
             if path not in MAYBE_PATHS or given.exists() or setting.startswith((".", "~", "/")):
                 group, _, leaf = path.rpartition(".")
-                value_at(data, group)[leaf] = os.path.abspath(given)  # as it was named: links are not followed
+                value_at(data, group)[leaf] = os.path.abspath(given)  # noqa: PTH100  (links are not followed)
     _resolve_source(data)
     return dict(data), problems
 

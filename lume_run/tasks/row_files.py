@@ -7,11 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lume_run.common.errors import DataError, Problem, RunError
 from lume_run.common.text_files import utf8_lines
 
+NOT_TEXT = object()  # a cell of a table that is no text although its column is
+MOST_ROWS = 1_000_000  # of a parquet file, a small one of which may hold any number
 MOST_PROBLEMS = 50  # a swapped or truncated file has thousands; nobody reads them
 
 
@@ -79,7 +81,12 @@ def parquet_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, object
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
+        file = pq.ParquetFile(path)
+        if file.metadata.num_rows > MOST_ROWS:
+            what = f"holds {file.metadata.num_rows:,} rows, more than the {MOST_ROWS:,} of any benchmark"
+            yield str(path), Problem(where=str(path), what=what, remedy="give a part of it")
+            return
+        table = file.read()
     except (OSError, pa.ArrowException) as error:
         what = f"not a readable parquet file: {str(error).splitlines()[0]}"
         yield str(path), Problem(where=str(path), what=what, remedy="fetch it again")
@@ -89,10 +96,26 @@ def parquet_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, object
         what = f"no column {', '.join(missing)}; there are {', '.join(table.column_names)}"
         yield str(path), Problem(where=str(path), what=what, remedy=f"the columns needed are {', '.join(names)}")
         return
-    columns = [table.column(name) for name in names]
-    for index in range(table.num_rows):
-        where = f"{path}:row {index + 1}"
-        try:
-            yield where, {name: column[index].as_py() for name, column in zip(names, columns, strict=True)}
-        except UnicodeDecodeError:
+    columns = [_column_values(table.column(name)) for name in names]
+    for number, values in enumerate(zip(*columns, strict=True), 1):
+        where = f"{path}:row {number}"
+        if any(value is NOT_TEXT for value in values):
             yield where, Problem(where=where, what="text that is not UTF-8", remedy="write the table as UTF-8")
+        else:
+            yield where, dict(zip(names, values, strict=True))
+
+
+def _column_values(column: Any) -> list[Any]:
+    """The values of a column, `NOT_TEXT` for text that is not UTF-8."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        return [_cell_value(cell) for cell in column]
+    return values
+
+
+def _cell_value(cell: Any) -> Any:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        return NOT_TEXT

@@ -160,7 +160,7 @@ def suites() -> dict[str, tuple[list[str], Prepare | None, str]]:
         "perplexity of nothing": (
             ["evaluator=perplexity", "evaluator.suites.perplexity.path=p.txt"],
             None,
-            "perplexity",
+            "p.txt",
         ),
         "perplexity of an empty text": (
             ["evaluator=perplexity", "evaluator.suites.perplexity.path=p.txt"],
@@ -215,6 +215,17 @@ def suites() -> dict[str, tuple[list[str], Prepare | None, str]]:
     }
 
 
+def parquet_bomb(folder: Path) -> None:
+    """Small files that hold very many rows."""
+    import pyarrow
+    import pyarrow.parquet
+
+    (folder / "d").mkdir()
+    columns = {name: pyarrow.array([text] * 3_000_000) for name, text in row(1).items()}
+    for side in ("forget", "retain"):
+        pyarrow.parquet.write_table(pyarrow.table(columns), folder / "d" / f"{side}_train-0.parquet")
+
+
 def cases() -> Iterator[Case]:
     """Each as a plan: it reads what the run would read."""
     for name, (prepare, culprit) in LUME.items():
@@ -235,6 +246,13 @@ def cases() -> Iterator[Case]:
         yield Case(
             name=f"parquet: {name}", arguments=["task.data_dir=d", "--dry-run"], names=["forget_train"], prepare=prepare
         )
+    yield Case(
+        name="parquet: of three million rows",
+        arguments=["task.data_dir=d", "--dry-run"],
+        names=["forget_train"],
+        prepare=parquet_bomb,
+        needs_model=True,
+    )
     for name, (damaged, culprit) in TOFU.items():
         yield Case(
             name=f"TOFU: {name}",
@@ -270,12 +288,3 @@ def cases() -> Iterator[Case]:
         accepted=True,
         needs_model=True,
     )
-
-
-def parquet_bomb(path: Path, count: int) -> None:
-    """A small file that holds very many rows."""
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = {name: pyarrow.array([text] * count) for name, text in row(1).items()}
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)

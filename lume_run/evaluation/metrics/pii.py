@@ -125,7 +125,7 @@ def _phone_rule(value: str, text: str) -> Disclosure:
 
 def _email_rule(value: str, text: str) -> Disclosure:
     """Who has the local part has the mailbox but for a guess of its host; letters alone may be a name."""
-    match = re.search(r"([\w.+-]+)@([\w-]+(?:\.[\w-]+)+)", value)
+    match = re.search(r"(?<![\w.+-])([\w.+-]+)@([\w-]+(?:\.[\w-]+)+)", value)
     if not match:
         return _verbatim(value, text)
     local, host = map(re.escape, match.groups())
