@@ -172,7 +172,8 @@ class Response:
 class Score:
     """One number of a report under its stable name; `value` is None exactly when `reason` says why.
 
-    `n` rows are behind it. `low` and `high` bound its 95 % bootstrap interval, None where there are too few documents.
+    `n` rows are behind it. `low` and `high` bound its 95 % bootstrap interval over so many `documents` (on the side that
+    has the fewest; 0: not known), None where there are too few of them.
     `resampled` holds the values of the bootstrap samples, in an order that is the same for every model asked the same
     questions, so that two models can be compared pair by pair.
     """
@@ -183,6 +184,7 @@ class Score:
     reason: str | None = None
     low: float | None = None
     high: float | None = None
+    documents: int = 0
     resampled: tuple[float, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
 

@@ -91,7 +91,8 @@ def _draw_dumbbell(axes: Axes, report: Report, name: str, place: int) -> None:
         value, interval = report.value(subject, name), report.interval(subject, name)
         edge, face, marker = styles.get(subject, (color, color, "o"))
         if interval is not None:
-            axes.plot(interval, [place + OFFSETS.get(subject, 0.22)] * 2, color=edge, linewidth=1)
+            style = ":" if report.has_few_documents(name) else "-"
+            axes.plot(interval, [place + OFFSETS.get(subject, 0.22)] * 2, color=edge, linewidth=1, linestyle=style)
         if value is not None:
             axes.plot(value, place, marker=marker, color=edge, markerfacecolor=face, markersize=6, zorder=2)
     if (ideal := IDEALS.get(direction_of(name))) is not None:

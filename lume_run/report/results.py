@@ -9,7 +9,7 @@ from typing import Any
 from lume_run.common.records import Score
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import ScoreGroup, Wanted
-from lume_run.evaluation.metrics.bootstrap import Interval, difference
+from lume_run.evaluation.metrics.bootstrap import FEW_DOCUMENTS, Interval, difference
 
 SUBJECTS = {"model": "model", "target": "before", "unlearned": "after", "retrained": "retrained"}
 BY_TASK = "<side>.<task>."  # patterns of scores of one task on one side
@@ -76,6 +76,11 @@ class Report:
         before, after = self.score("target", name), self.score("unlearned", name)
         return None if before is None or after is None else difference(before, after)
 
+    def has_few_documents(self, name: str) -> bool:
+        """Whether an interval of the score is one over fewer than `FEW_DOCUMENTS`."""
+        scores = (self.score(subject, name) for subject in self.scores)
+        return any(score is not None and 0 < score.documents < FEW_DOCUMENTS for score in scores)
+
     def inside_noise(self, name: str) -> bool:
         """Whether other documents might as well have shown no change: its interval contains 0."""
         interval = self.change_interval(name)
@@ -135,6 +140,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "source": report.source,
         "scores": {name: score.value for name, score in flat.items()} | changes,
         "intervals": intervals,
+        "few_documents": [name for name in report.names if report.has_few_documents(name)],
         "inside_noise": [name for name in report.names if report.inside_noise(name)],
         "n": {name: score.n for name, score in flat.items()},
         "reasons": {name: score.reason for name, score in flat.items() if score.reason},

@@ -10,12 +10,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from lume_run.common.devices import GIB
-from lume_run.evaluation.metrics.bootstrap import Interval
+from lume_run.evaluation.metrics.bootstrap import FEW_DOCUMENTS, Interval
 from lume_run.report.results import SUBJECTS, Report, direction_of, names_by_group
 
 MOST_SCORES = 40  # of scores on a terminal
 WIDE_TERMINAL = 110  # columns of a terminal that has room for intervals
 MOST_NAMES = 4  # before one reason
+FEW_MARK = "\u2020"  # a dagger
+FEW_NOTE = (
+    f"{FEW_MARK} an interval over fewer than {FEW_DOCUMENTS} documents, which may be too narrow (docs/metrics.md)"
+)
 NOISE_MARK = "~"
 NOISE_NOTE = f"{NOISE_MARK} inside the noise: the 95 % interval of the change contains 0"
 INTERVALS_NOTE = "[low, high]: 95 % bootstrap interval over documents"
@@ -34,8 +38,10 @@ def format_score(value: float | None, sign: str = "") -> str:
     return format(value, sign + (".3f" if abs(value) < 1e3 else ",.0f" if abs(value) < 1e6 else ".3g"))
 
 
-def _append_interval(text: str, interval: Interval | None) -> str:
-    return text if interval is None else f"{text} [{format_score(interval.low)}, {format_score(interval.high)}]"
+def _append_interval(text: str, interval: Interval | None, *, few: bool) -> str:
+    if interval is None:
+        return text
+    return f"{text} [{format_score(interval.low)}, {format_score(interval.high)}]{FEW_MARK if few else ''}"
 
 
 def score_cells(report: Report, name: str, *, intervals: Iterable[str]) -> list[str]:
@@ -44,11 +50,13 @@ def score_cells(report: Report, name: str, *, intervals: Iterable[str]) -> list[
     line = [name, str(direction_of(name))]
     for subject in report.subjects:
         interval = report.interval(subject, name) if subject in bounded else None
-        line.append(_append_interval(format_score(report.value(subject, name)), interval))
+        few = report.has_few_documents(name)
+        line.append(_append_interval(format_score(report.value(subject, name)), interval, few=few))
     if "unlearned" in report.scores:
         change = report.change(name)
         text = "" if change is None else format_score(change, "+")
-        text = _append_interval(text, report.change_interval(name)) if "change" in bounded else text
+        if "change" in bounded:
+            text = _append_interval(text, report.change_interval(name), few=report.has_few_documents(name))
         line.append(f"{text} {NOISE_MARK}" if report.inside_noise(name) else text)
     return line
 
@@ -77,8 +85,9 @@ def _table_head(titles: Sequence[str], *, text: int) -> list[str]:
 def legend(report: Report, *, intervals: bool) -> list[str]:
     """What the marks of a table mean, where they occur."""
     bounded = any(report.interval(subject, name) for subject in report.subjects for name in report.names)
-    noisy = any(map(report.inside_noise, report.names))
-    return [*([INTERVALS_NOTE] if intervals and bounded else []), *([NOISE_NOTE] if noisy else [])]
+    noisy, few = (any(map(mark, report.names)) for mark in (report.inside_noise, report.has_few_documents))
+    notes_on_intervals = [INTERVALS_NOTE, *([FEW_NOTE] if few else [])] if intervals and bounded else []
+    return [*notes_on_intervals, *([NOISE_NOTE] if noisy else [])]
 
 
 def terminal_table(report: Report, width: int) -> tuple[Table, list[str]]:

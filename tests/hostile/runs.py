@@ -168,7 +168,12 @@ def cases(run: Path) -> Iterator[Case]:
         for how, flags in (("plan", ["--dry-run"]), ("start", ["debug=default"])):
             yield Case(name=f"sweep: {name}, {how}", arguments=["-m", *flags, *arguments], names=[culprit])
     for name, (environment, culprit) in ENVIRONMENTS.items():
-        yield Case(name=f"environment: {name}", arguments=["debug=default", "logger=wandb"], names=[culprit], environment=environment)
+        yield Case(
+            name=f"environment: {name}",
+            arguments=["debug=default", "logger=wandb"],
+            names=[culprit],
+            environment=environment,
+        )
     places: dict[str, tuple[list[str], Prepare | None, str]] = {
         "a file in the way": (["output_dir=f"], written("f", "x"), "output_dir"),
         "below a file": (["output_dir=f/g"], written("f", "x"), "output_dir"),

@@ -234,18 +234,18 @@ def rows_of(report: Report) -> list[str]:
 def test_scores_stand_in_their_groups():
     assert rows_of(grouped_report())[2:] == [
         "| **forget** | | | | |",
-        "| forget.bios.knowledge | lower | 1.000 [1.000, 1.000] | 0.250 [0.000, 0.500] | -0.750 [-1.000, -0.500] |",
+        "| forget.bios.knowledge | lower | 1.000 [1.000, 1.000]† | 0.250 [0.000, 0.500]† | -0.750 [-1.000, -0.500]† |",
         "| **retain** | | | | |",
-        "| retain.bios.knowledge | higher | 0.750 [0.750, 0.750] | 0.500 [0.500, 0.500] | -0.250 [-0.250, -0.250] |",
+        "| retain.bios.knowledge | higher | 0.750 [0.750, 0.750]† | 0.500 [0.500, 0.500]† | -0.250 [-0.250, -0.250]† |",
         "| **privacy** | | | | |",
-        "| mia.auc | 0.5 | 0.900 [0.900, 0.900] | 0.600 [0.600, 0.600] | -0.300 [-0.300, -0.300] |",
+        "| mia.auc | 0.5 | 0.900 [0.900, 0.900]† | 0.600 [0.600, 0.600]† | -0.300 [-0.300, -0.300]† |",
         "| **utility** | | | | |",
-        "| mmlu.accuracy | higher | 0.500 [0.000, 1.000] | 0.500 [0.000, 1.000] | +0.000 [-1.000, 1.000] ~ |",
-        "| perplexity | lower | 2,000 [2,000, 2,000] | 30.000 [20.000, 40.000] | -1,970 [-1,980, -1,960] |",
+        "| mmlu.accuracy | higher | 0.500 [0.000, 1.000]† | 0.500 [0.000, 1.000]† | +0.000 [-1.000, 1.000]† ~ |",
+        "| perplexity | lower | 2,000 [2,000, 2,000]† | 30.000 [20.000, 40.000]† | -1,970 [-1,980, -1,960]† |",
         "| **overall** | | | | |",
-        "| aggregate | higher | 0.500 [0.500, 0.500] | 0.750 [0.750, 0.750] | +0.250 [0.250, 0.250] |",
+        "| aggregate | higher | 0.500 [0.500, 0.500]† | 0.750 [0.750, 0.750]† | +0.250 [0.250, 0.250]† |",
         "| **other** | | | | |",
-        "| mine.own |  | 0.200 [0.200, 0.200] | 0.300 [0.300, 0.300] | +0.100 [0.100, 0.100] |",
+        "| mine.own |  | 0.200 [0.200, 0.200]† | 0.300 [0.300, 0.300]† | +0.100 [0.100, 0.100]† |",
     ]
 
 
@@ -254,6 +254,7 @@ def test_intervals_and_noise_are_data(tmp_path):
     report = strict_json(tmp_path / "report.json")
     assert report["intervals"]["target.mmlu.accuracy"] == [0.0, 1.0]
     assert report["intervals"]["change.mmlu.accuracy"] == [-1.0, 1.0]
+    assert sorted(report["few_documents"]) == sorted(PAIRS)
     assert report["intervals"]["change.forget.bios.knowledge"] == [-1.0, -0.5]
     assert len(report["intervals"]) == 3 * len(PAIRS)
     assert report["inside_noise"] == ["mmlu.accuracy"]
@@ -274,7 +275,7 @@ def test_without_intervals_nothing_is_called_noise(tmp_path):
         assert "[low, high]" not in text
 
 
-@pytest.mark.parametrize(("width", "cell"), [(109, "0.250"), (110, "0.250 [0.000, 0.500]")])
+@pytest.mark.parametrize(("width", "cell"), [(109, "0.250"), (110, "0.250 [0.000, 0.500]†")])
 def test_a_wide_terminal_has_room_for_intervals(width, cell, tmp_path):
     text = terminal_text(grouped_report(), tmp_path, width=width)
     row = next(line.split() for line in text.split("\n") if line.split()[:1] == ["forget.bios.knowledge"])

@@ -1,12 +1,14 @@
 """Bootstrap intervals that resample documents, not rows.
 
-Percentile bootstrap (Efron and Tibshirani 1993, chapter 13). Prompts about one document share its fate, so whole
+Percentile bootstrap (Efron and Tibshirani 1993, chapter 13), expanded for few documents (Hesterberg, arXiv:1411.5279,
+section 5.3): resamples of n documents vary too little, as if by (n - 1) / n, and their tails are those of a normal
+distribution where those of Student's t are due. Prompts about one document share its fate, so whole
 documents are sampled with replacement; single rows would give intervals that are too narrow. A resample is nothing but
 a weight for every row, so a `Measure` is a function of weights: with all weights 1 it is the score itself.
 
 Columns over the same documents are resampled together, others apart. Resamples depend on the seed and the names of the
 documents alone: two models that answer about the same documents have the same resamples, and the interval of their
-difference is a paired one. Fewer than some 20 documents make an interval too narrow. A resample without the number (a
+difference is a paired one. Of fewer than `FEW_DOCUMENTS` even the expanded interval may be too narrow. A resample without the number (a
 division by zero, say) takes the interval away and leaves the value.
 
 Shapes: S resamples, D documents, N rows.
@@ -27,6 +29,7 @@ from lume_run.common.records import Score
 from lume_run.common.seeds import stable_digest
 
 Numbers = NDArray[np.float64]
+FEW_DOCUMENTS = 20  # an interval over fewer of them is marked
 RESAMPLES_AT_ONCE = 200  # resamples at a time: weights of 14,000 rows then take 22 MB
 
 
@@ -152,11 +155,20 @@ class Bootstrap:
         resampled = self.resample(measure)
         if not resampled.size:
             return Score(name=name, value=value, n=n)
-        ends = interval(resampled.tolist())
+        documents = min(len(set(column.documents)) for column in measure.columns)
+        ends = interval(resampled.tolist(), documents=documents)
         if measure.image is not None:
             inner, image = measure.image
-            ends = image(interval(self.resample(inner).tolist()))
-        return Score(name=name, value=value, n=n, low=ends.low, high=ends.high, resampled=tuple(resampled.tolist()))
+            ends = image(interval(self.resample(inner).tolist(), documents=documents))
+        return Score(
+            name=name,
+            value=value,
+            n=n,
+            low=ends.low,
+            high=ends.high,
+            documents=documents,
+            resampled=tuple(resampled.tolist()),
+        )
 
     def resample(self, measure: Measure) -> Numbers:
         """The measure of every resample, (S,); empty where a column is about one document, or a resample has no value.
@@ -194,12 +206,30 @@ def _counts(documents: tuple[str, ...], seed: int, resamples: int) -> NDArray[np
     return np.stack([np.bincount(sample, minlength=size).astype(np.int16) for sample in samples])
 
 
-def interval(resampled: Sequence[float], level: float = 0.95) -> Interval:
-    """The percentile interval of resampled values; `level` is the share of them within it."""
+def interval(resampled: Sequence[float], level: float = 0.95, *, documents: int | None = None) -> Interval:
+    """The percentile interval of resampled values, expanded for so many documents.
+
+    `level` is the confidence and, of documents without number (None), the share of the values within the interval.
+    """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; give a fraction between 0 and 1, not a percentage")
-    low, high = np.quantile(np.asarray(resampled), [(1 - level) / 2, (1 + level) / 2])
+    tail = (1 - level) / 2 if documents is None else expanded_tail(level, documents)
+    low, high = np.quantile(np.asarray(resampled), [tail, 1 - tail])
     return Interval(float(low), float(high))
+
+
+@lru_cache
+def expanded_tail(level: float, documents: int) -> float:
+    """Share of the resamples beyond each end: Phi(-sqrt(n / (n - 1)) t), t the quantile of n - 1 degrees of freedom.
+
+    Hesterberg, arXiv:1411.5279, section 5.3. ValueError for fewer than two documents.
+    """
+    from scipy.special import ndtr, stdtrit  # late: slow to import
+
+    if documents < 2:
+        raise ValueError(f"an interval over {documents} documents says nothing; give at least 2")
+    quantile = stdtrit(documents - 1, (1 + level) / 2)
+    return float(ndtr(-np.sqrt(documents / (documents - 1)) * quantile))
 
 
 def difference(before: Score, after: Score) -> Interval | None:
@@ -210,4 +240,5 @@ def difference(before: Score, after: Score) -> Interval | None:
     """
     if not len(before.resampled) or len(before.resampled) != len(after.resampled):
         return None
-    return interval((np.asarray(after.resampled) - np.asarray(before.resampled)).tolist())
+    changes = np.asarray(after.resampled) - np.asarray(before.resampled)
+    return interval(changes.tolist(), documents=min(before.documents, after.documents) or None)

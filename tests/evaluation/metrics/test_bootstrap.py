@@ -92,6 +92,19 @@ def test_interval_is_of_percentiles():
             interval([0.0, 1.0], level=level)
 
 
+def test_few_documents_widen_the_interval():
+    """Phi(-sqrt(10 / 9) * 2.262) = 0.0085 of ten documents; of many the plain 0.025."""
+    values = [number / 10_000 for number in range(10_001)]
+    assert interval(values, documents=10).low == pytest.approx(0.0085, abs=2e-4)
+    assert interval(values, documents=100_000) == pytest.approx((0.025, 0.975), abs=1e-4)
+    with pytest.raises(ValueError, match="at least 2"):
+        interval(values, documents=1)
+
+
+def test_a_score_knows_its_documents():
+    assert mean_score([1.0, 2.0, 4.0], ["a", "a", "b"]).documents == 2
+
+
 # ------------------------------------------------------------------------------------------- the same every time
 
 
