@@ -5,7 +5,7 @@ VENV ?= .venv
 PROCESSES = $$($(VENV)/bin/python -c 'import os; print(min(8, 1 + os.cpu_count()))')
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses $(PROCESSES)
 
-.PHONY: help demo test quick lint install
+.PHONY: help demo test quick hostile lint install
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +27,9 @@ test: install lint  ## linters, types and all tests
 
 quick: install  ## the tests of a moment each: no commands, ranks, SLURM, browser, no round through all methods
 	$(PYTEST) -m "not slow"
+
+hostile: install  ## 540 bad inputs for the real command, counted by what became of them (15 minutes)
+	$(VENV)/bin/python tests/hostile/main.py
 
 lint: install  ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -172,10 +172,10 @@ class Response:
 class Score:
     """One number of a report under its stable name; `value` is None exactly when `reason` says why.
 
-    `n` rows are behind it. `low` and `high` bound its 95 % bootstrap interval over so many `documents` (on the side that
-    has the fewest; 0: not known), None where there are too few of them.
-    `resampled` holds the values of the bootstrap samples, in an order that is the same for every model asked the same
-    questions, so that two models can be compared pair by pair.
+    `n` rows are behind it. `low` and `high` bound its 95 % bootstrap interval over so many `documents` (on the side
+    that has the fewest; 0: not known), None where there are too few of them. `resampled` holds the values of the
+    bootstrap samples, in an order that is the same for every model asked the same questions, so that two models can be
+    compared pair by pair.
     """
 
     name: str

@@ -8,8 +8,8 @@ a weight for every row, so a `Measure` is a function of weights: with all weight
 
 Columns over the same documents are resampled together, others apart. Resamples depend on the seed and the names of the
 documents alone: two models that answer about the same documents have the same resamples, and the interval of their
-difference is a paired one. Of fewer than `FEW_DOCUMENTS` even the expanded interval may be too narrow. A resample without the number (a
-division by zero, say) takes the interval away and leaves the value.
+difference is a paired one. Of fewer than `FEW_DOCUMENTS` even the expanded interval may be too narrow. A resample
+without the number (a division by zero, say) takes the interval away and leaves the value.
 
 Shapes: S resamples, D documents, N rows.
 """
