@@ -1,7 +1,8 @@
 """Run every method on the embedded biographies and write the table and the plot of docs/results-methods.md.
 
     python scripts/method_table.py [--seeds 0 1 2] [--tuning-seed 100] [--learning-rates 2e-4 5e-4 1e-3]
-                                   [--methods gd npo_gd] [--jobs 2] [--out outputs/results-methods.md] [override ...]
+                                   [--methods gd npo_gd] [--jobs 2] [--keep-rates] [--out outputs/results-methods.md]
+                                   [override ...]
 
 Every loss gets the same tuning: on the tuning seed each learning rate is tried, and the one with the highest harmonic
 mean of kept and forgotten is used on the seeds of the table, which are others. Each run is an ordinary `lume-run`
@@ -167,6 +168,12 @@ def rates_of(method: str, given: Sequence[str] | None) -> Sequence[str]:
     return given or (LORA_RATES if method in EXTRA else RATES)
 
 
+def rates_in(page: Path) -> dict[str, str | None]:
+    """The rates of a page's table by method, None where there is none."""
+    cells = [line.split("|")[1:3] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    return {method.strip(" `"): rate.strip() or None for method, rate in cells}
+
+
 def main() -> None:
     """Tune, run all methods, and write table and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -174,6 +181,7 @@ def main() -> None:
     parser.add_argument("--tuning-seed", type=int, default=100)
     parser.add_argument("--learning-rates", nargs="*", help=f"default: {' '.join(RATES)}")
     parser.add_argument("--methods", nargs="*", default=[*BASELINES, *LOSSES])
+    parser.add_argument("--keep-rates", action="store_true", help="take the rates of the page's table, tune nothing")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; give each a core and OMP_NUM_THREADS=1")
     parser.add_argument("--out", type=Path, default=Path("outputs/results-methods.md"))
     known, overrides = parser.parse_known_args()
@@ -184,9 +192,10 @@ def main() -> None:
         rates = [] if rate is None else [f"trainer.unlearn.learning_rate={rate}"]
         return pool.submit(run, method, seed, [*overrides, *rates])
 
-    tuning = {method: rates_of(method, known.learning_rates) for method in known.methods}
+    kept = rates_in(known.out) if known.keep_rates else {}
+    tuning = {method: rates_of(method, known.learning_rates) for method in known.methods if method not in kept}
     trials = {method: [start(method, known.tuning_seed, rate) for rate in rates] for method, rates in tuning.items()}
-    chosen = {
+    chosen = kept | {
         method: best_rate(method, rates, [summary(trial.result()) for trial in trials[method]]) if rates else None
         for method, rates in tuning.items()
     }
