@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from lume_run.common.console import console
+from lume_run.common.console import console, set_library_defaults
 from lume_run.common.errors import ConfigError, LumeError, Problem, ProblemsError
 from lume_run.common.places import place_fault
 from lume_run.config.permissions import PERMISSIONS, missing_permissions
@@ -27,10 +27,11 @@ from lume_run.pipeline.driver import run_pipeline
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the folder's stages; 0 when all went well."""
+    set_library_defaults()
     words = sys.argv[1:] if arguments is None else arguments
     given = words[1:]
     if not words or words[0].startswith("-") or any(word.partition("=")[0] not in PERMISSIONS for word in given):
-        console.print("usage: python -m lume_run RUN_FOLDER")
+        console.print(escape(f"usage: python -m lume_run RUN_FOLDER [{'|'.join(PERMISSIONS)}=...]"), soft_wrap=True)
         return 2
     folder = Path(words[0]).resolve()
     try:

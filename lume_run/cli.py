@@ -158,10 +158,9 @@ def _main() -> None:
     if "--version" in arguments:
         print(f"lume-run {__version__}")
         return
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin make busy cores many times slower
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from lume_run.common.console import set_library_defaults
+
+    set_library_defaults()
     arguments = ["dry_run=true" if argument == "--dry-run" else argument for argument in arguments]
     import hydra
 

@@ -17,6 +17,14 @@ from rich.text import Text
 CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
+def set_library_defaults() -> None:
+    """Variables that keep libraries quiet and their threads from spinning, where the user has not set them."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin make busy cores many times slower
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
 def is_later_rank() -> bool:
     """Whether the environment says that this process is one of several, and not the first."""
     rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
@@ -43,6 +51,7 @@ SECONDS_BETWEEN_LINES = 20.0  # progress in a log file, where a bar cannot be re
 LIBRARY_NOISE = {  # what libraries log on import on a machine without a GPU, by logger; all else they log is shown
     "DeepSpeed": "Setting accelerator to CPU",
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+    "matplotlib.font_manager": "generated new fontManager",
 }
 
 

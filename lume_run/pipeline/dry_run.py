@@ -56,6 +56,9 @@ def _show_steps(steps: Plan) -> None:
     for artifact in steps.artifacts:
         table.add_row(artifact.stage, artifact.name, "cached" if artifact.is_done else "due", artifact.note)
     console.print(table)
+    for artifact in steps.artifacts:
+        if damage := artifact.damage():
+            console.print(f"  [yellow]{escape(f'{artifact.path} is damaged: {damage}; it will be made again')}[/]")
 
 
 def _show_memory(run: Run, world: World) -> None:

@@ -7,11 +7,13 @@ One panel a group on the scale 0 to 1; a score on another scale has a panel of i
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lume_run.common.files import replace_file
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import Wanted
 from lume_run.report.results import SUBJECTS, Report, direction_of, names_by_group
@@ -43,7 +45,9 @@ def write_plot(report: Report, path: Path) -> bool:
     figure.suptitle(report.name, fontsize=10)
     handles = _legend_marks(report)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    replace_file(path, picture.getvalue())
     return True
 
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from helpers import resumes, warm
 from helpers.interrupting import Disk, End, Runs, gone, kill, ranks, send
 from helpers.resumes import CASES, STEPS, STOPPED_AT
@@ -235,6 +237,23 @@ def test_one_process_and_two_end_with_the_same_weights(shared_out, whole):
     for name, value in runs.weights.items():
         torch.testing.assert_close(value, whole.weights[name], atol=1e-5, rtol=1e-4, msg=name)
     assert 0 < runs.prompts <= whole.prompts
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_is_heard_at_another_process_s_lock(number, whole, tmp_path):
+    """Where nothing looks for it; seconds, because tests share the cores."""
+    runs = Runs(tmp_path / "run", tmp_path / "printed.txt", ("logger=none",))
+    base = next(path.name for path in (whole.folder.parent / "store" / "base").iterdir() if path.is_dir())
+    (tmp_path / "store" / "base").mkdir(parents=True)
+    with FileLock(tmp_path / "store" / "base" / f"{base}.lock"):
+        process = runs.start()
+        runs.until(process, lambda: "waiting for another process" in runs.log.read_text(encoding="utf-8"))
+        process.send_signal(number)
+        struck = time.monotonic()
+        end = runs.wait(process)
+    assert end.code == REQUEUE, end.text
+    assert time.monotonic() - struck < 5.0
+    assert "Traceback" not in end.text and "the same command resumes from here" in end.text
 
 
 # ------------------------------------------------------------------------------------------------------- DeepSpeed
