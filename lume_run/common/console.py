@@ -34,6 +34,11 @@ def is_later_rank() -> bool:
 class PlainConsole(Console):
     """A console on which names, ids and error texts cannot move the cursor, change colours or set the title."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if getattr(self.file, "errors", "") == "strict" and hasattr(self.file, "reconfigure"):
+            self.file.reconfigure(errors="replace")  # a stream of ASCII shows arrows as question marks
+
     def render_str(self, text: str, **options: Any) -> Text:
         """`text` with every control character but line breaks and tabs replaced by a visible one."""
         return super().render_str(text.translate(CONTROL), **options)

@@ -24,7 +24,7 @@ from lume_run.common.text import first_line
 from lume_run.launch.world import World
 from lume_run.training.collectives import barrier
 
-FILES = "FILES.json"  # in a checkpoint's folder: the sizes of its files
+FILE_SIZES = "FILE_SIZES.json"  # in a checkpoint's folder: the sizes of its files
 COMPLETE = "COMPLETE"  # in a checkpoint's folder: the world that wrote it
 WRITING = "writing"  # beside the complete ones: where the next one is written
 
@@ -52,9 +52,9 @@ def publish_checkpoint(checkpoint: Path, folder: Path, world: World, keep: int) 
     for path in checkpoint.rglob("*"):
         if path.is_file():
             flush(path)
-    write_json(checkpoint / FILES, record_sizes(checkpoint))
+    write_json(checkpoint / FILE_SIZES, record_sizes(checkpoint))
     world.write(checkpoint, COMPLETE)
-    flush(checkpoint / FILES)
+    flush(checkpoint / FILE_SIZES)
     flush(checkpoint / COMPLETE)
     place = folder / checkpoint.name
     if not (place / COMPLETE).exists() or damage_of_checkpoint(
@@ -92,7 +92,7 @@ def step_of(checkpoint: Path) -> int:
 def damage_of_checkpoint(checkpoint: Path) -> str:
     """What became of a file of a complete checkpoint; empty where all have the size that they were written with."""
     try:
-        records = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
+        records = json.loads((checkpoint / FILE_SIZES).read_text(encoding="utf-8"))
         World.read(checkpoint, COMPLETE)
         return damage_of(checkpoint, records)
     except FileNotFoundError:  # of an earlier version

@@ -31,7 +31,7 @@ from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE
 from lume_run.launch.world import World
 from lume_run.training.checkpoints import (
     COMPLETE,
-    FILES,
+    FILE_SIZES,
     WRITING,
     atomic_checkpoint,
     checkpoint_to_resume,
@@ -406,7 +406,7 @@ def test_of_a_damaged_checkpoint_the_next_older_is_taken(damage, tmp_path, capsy
     elif damage == "lost":
         (newest / "weights").unlink()
     else:
-        (newest / FILES).write_text("[", encoding="utf-8")
+        (newest / FILE_SIZES).write_text("[", encoding="utf-8")
     assert checkpoint_to_resume(tmp_path, World()) == tmp_path / "checkpoint-5"
     assert "checkpoint-10 is damaged" in capsys.readouterr().err.replace("\n", "")
     write(tmp_path, 10)  # and makes way for a whole one

@@ -7,7 +7,6 @@ is read by `untrusted.py`.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,9 @@ from typing import Any, Literal
 import yaml
 
 from lume_run.common.text import first_line
+from lume_run.common.text_files import file_fault
 from lume_run.report.comparison.untrusted import (
+    RESPONSE_BYTES,
     as_list,
     as_mapping,
     clean_name,
@@ -27,7 +28,6 @@ from lume_run.report.comparison.untrusted import (
     finite_number,
     flatten,
     read_json,
-    read_json_if_sound,
     read_yaml,
 )
 from lume_run.report.results import SUBJECTS
@@ -38,7 +38,6 @@ ERROR_FILE = "error.json"
 JSON_FILES = ("manifest.json", "report.json", ERROR_FILE)
 DEEPEST = 5  # folders below a given one that are looked into
 LONGEST_SCORE_NAME = 200  # characters of a score's name
-CURVE_NAMES = ("loss", "forget_nll", "retain_nll", "forget_loss", "retain_loss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +109,16 @@ def collect_runs(folders: Sequence[Path]) -> Collection:
             notes.append(f"{run.place} is the same run as {kept[run.key].place}, which is newer or got further")
         else:
             kept[run.key] = run
+    notes += [note for run in kept.values() for note in _unread_responses(run)]
     runs = sorted(kept.values(), key=lambda run: (run.task, run.model, run.method, run.seed or 0, str(run.folder)))
     return Collection(runs=tuple(runs), notes=tuple(notes))
+
+
+def _unread_responses(run: RunRecord) -> Iterator[str]:
+    """Why prompts and answers of a run do not stand in the page."""
+    for path in sorted(run.folder.glob("responses.*.jsonl")):
+        if fault := file_fault(path, limit=RESPONSE_BYTES):
+            yield f"{printable_path(path)} {fault}: its prompts are left out of the page"
 
 
 def find_run_folders(folders: Iterable[Path]) -> Iterator[Path]:
@@ -226,24 +233,6 @@ def _hardware_text(hardware: Mapping[str, Any]) -> str:
     gpus = [str(name) for name in as_list(hardware.get("gpus"))]
     counts = ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))
     return counts or str(hardware.get("machine") or "")
-
-
-def training_curves(run: RunRecord, most: int) -> dict[str, list[list[float]]]:
-    """Training curves of unlearning as [step, value] by name, at most `most` points each: means of neighbours."""
-    history = as_list(read_json_if_sound(run.folder / "unlearned" / "history.json"))
-    entries = [entry for entry in history if isinstance(entry, dict)]
-    curves: dict[str, list[list[float]]] = {}
-    for name in CURVE_NAMES:
-        points = []
-        for number, entry in enumerate(entries, 1):
-            step, value = finite_number(entry.get("step", number)), finite_number(entry.get(name))
-            if step is not None and value is not None:
-                points.append([step, value])
-        width = max(1, math.ceil(len(points) / most))
-        parts = [points[start : start + width] for start in range(0, len(points), width)]
-        if points:
-            curves[name] = [[sum(point[axis] for point in part) / len(part) for axis in (0, 1)] for part in parts]
-    return curves
 
 
 def hash_in(name: str) -> str:

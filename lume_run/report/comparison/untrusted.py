@@ -18,6 +18,7 @@ from lume_run.common.text_files import file_fault
 
 LARGEST_BYTES = 64 * 2**20  # of a file that is read whole
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where libyaml is there
+RESPONSE_BYTES = 2**29  # of a file of responses whose prompts a page shows
 LONGEST_TEXT = 2000  # characters
 DEEPEST_YAML = 50  # levels of a YAML file
 LARGEST_WHOLE = 2**63  # larger ones become text: not all of them are numbers for others

@@ -10,7 +10,8 @@ from helpers import sweeps
 from helpers.shared import ROOT
 
 from lume_run.common.records import Score
-from lume_run.report.comparison.run_folders import collect_runs, find_run_folders, read_run, training_curves
+from lume_run.report.comparison.curves import training_curves
+from lume_run.report.comparison.run_folders import collect_runs, find_run_folders, read_run
 from lume_run.report.comparison.untrusted import finite_number, flatten
 from lume_run.report.results import Report
 from lume_run.report.write import write_report

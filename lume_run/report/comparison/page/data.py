@@ -17,11 +17,12 @@ from lume_run.report.comparison.columns import (
     column_direction,
     subject_scores,
 )
+from lume_run.report.comparison.curves import training_curves
 from lume_run.report.comparison.fronts import pareto_front, planes_of
 from lume_run.report.comparison.page.packing import PackedData, fit_prompts, round_value
 from lume_run.report.comparison.page.prompts import prompts_of
 from lume_run.report.comparison.published import MARK, PublishedTable, published_tables, tables_for
-from lume_run.report.comparison.run_folders import Collection, RunRecord, training_curves
+from lume_run.report.comparison.run_folders import Collection, RunRecord
 from lume_run.report.comparison.summary import RunGroup, Section
 from lume_run.report.comparison.terminal import COLUMN_TITLES, columns_of
 from lume_run.report.results import group_of

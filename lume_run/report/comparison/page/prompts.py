@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lume_run.common.seeds import stable_digest
+from lume_run.common.text_files import file_fault
 from lume_run.evaluation.metrics.pii import RULES, disclosure_of
 from lume_run.report.comparison.run_folders import RunRecord
+from lume_run.report.comparison.untrusted import RESPONSE_BYTES
 
 PROMPT_SIDES = ("forget", "retain")
 EXACT, PARTIAL, SAME = "exact", "partial", "same"  # a whole private fact, a telling part of one, the expected words
@@ -82,7 +84,7 @@ def prompts_of(run: RunRecord, most: int) -> list[PromptAnswers]:
 def read_answers(path: Path) -> dict[str, ResponseRow]:
     """The greedy answers of both sides by id; lines that are none are passed over."""
     answers: dict[str, ResponseRow] = {}
-    if not path.is_file():
+    if file_fault(path, limit=RESPONSE_BYTES):
         return answers
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for line in lines:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from lume_run.report.comparison.columns import badness
 from lume_run.report.comparison.configs import settings_label
+from lume_run.report.comparison.curves import training_curves
 from lume_run.report.comparison.plots.style import (
     MOST_CURVES,
     TALL,
@@ -17,7 +18,6 @@ from lume_run.report.comparison.plots.style import (
     legend_label,
     new_figure,
 )
-from lume_run.report.comparison.run_folders import training_curves
 from lume_run.report.comparison.summary import Section, Spread
 
 if TYPE_CHECKING:
