@@ -770,7 +770,7 @@ def test_whole_numbers_will_do(tmp_path):
 def test_files_that_are_not_utf8_are_named(tmp_path):
     path = tmp_path / "responses.jsonl"
     path.write_bytes(to_json(replace(GOOD, output="caf\u00e9")).encode("latin-1"))
-    with pytest.raises(DataError, match=re.escape(f"{path}: is not text")):
+    with pytest.raises(DataError, match=re.escape(f"{path}:1: byte ")):
         read_responses(path)
 
 

@@ -206,7 +206,7 @@ def test_another_judge_is_asked_again(bert, tmp_path, monkeypatch):
         compose(
             [
                 *("evaluator=closer_look", f"output_dir={tmp_path}", "launch.device=cpu"),
-                *(f"evaluator.suites.closer_look.{name}={folder}" for name in ("embedder", "entailment")),
+                f"evaluator.suites.closer_look.embedder={folder}",
             ],
             [conf_dir()],
         )

@@ -154,7 +154,7 @@ def test_an_absent_file_is_refused(tmp_path):
 def test_a_folder_is_refused(tmp_path):
     where, what, remedy = problem_of(tmp_path)
     assert where == str(tmp_path)
-    assert what.startswith("cannot be read: ")
+    assert what == "is a folder, not a file"
     assert remedy == "give a UTF-8 text file with one refusal a line"
 
 

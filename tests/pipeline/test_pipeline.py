@@ -72,7 +72,7 @@ def test_default_leaves_a_repeatable_folder(default_run):
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert {"command", "config_hash", "seed", "versions", "hardware", "artifacts"} <= manifest.keys()
     assert (Path(manifest["artifacts"]["unlearned"]) / "config.json").exists()
-    assert "| forget.bios.knowledge | lower | 1.000 [1.000, 1.000] |" in (folder / "report.md").read_text(
+    assert "| forget.bios.knowledge | lower | 1.000 [1.000, 1.000]† |" in (folder / "report.md").read_text(
         encoding="utf-8"
     )
     before, spent = report(default_run)["scores"], report(default_run)["seconds"]
