@@ -29,6 +29,7 @@ PATHS = (  # suites look into theirs themselves
 )
 JUDGES = ("evaluator.suites.closer_look.embedder", "evaluator.suites.closer_look.entailment")
 MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer", *JUDGES)  # a folder, or a hub id
+SOURCES = ("task.forget", "task.retain", "task.holdout")  # of task=custom: a path, or a hub id with config and split
 FOLDERS = ("output_dir", "task.data_dir")  # may not exist yet, or are checked by the task
 # What a run computes is the same whatever these are.
 NOT_IDENTITY = ("dry_run", "verify", "objective", "output_dir", "launch", "logger", "hydra")
@@ -74,11 +75,11 @@ def resolve(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
             problems.append(problem)
             OmegaConf.update(cfg, where, None)
     data.pop("hydra", None)
-    for path in FOLDERS + PATHS + MAYBE_PATHS:
+    for path in FOLDERS + PATHS + MAYBE_PATHS + SOURCES:
         setting = value_at(data, path)
         if isinstance(setting, str) and setting.strip():
             given = as_given(setting)
-            if path not in MAYBE_PATHS or given.exists() or setting.startswith((".", "~", "/")):
+            if path not in MAYBE_PATHS + SOURCES or given.exists() or setting.startswith((".", "~", "/")):
                 group, _, leaf = path.rpartition(".")
                 value_at(data, group)[leaf] = os.path.abspath(given)  # noqa: PTH100  (links are not followed)
     _resolve_source(data)

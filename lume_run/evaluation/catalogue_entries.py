@@ -66,6 +66,13 @@ LUME = (
         OVERALL,
         SEMEVAL,
     ),
+    _entry(
+        "partial_aggregate",
+        "",
+        "`task_aggregate` over the kinds of rows that there are; of tasks other than LUME's",
+        OVERALL,
+        LUME_RUN,
+    ),
     _entry("aggregate", "", "mean of `task_aggregate`, `mmlu.accuracy` and `mia.score`", OVERALL, SEMEVAL),
 )
 MEMORISATION = (

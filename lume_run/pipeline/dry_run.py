@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from rich.table import Table
 from lume_run.common.console import console
 from lume_run.common.devices import GIB
 from lume_run.common.errors import LumeError, ProblemsError
+from lume_run.common.records import Example, with_separator
+from lume_run.common.text import shorten_value
 from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.launch.world import World
@@ -20,6 +23,8 @@ from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, es
 from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, format_bytes
 from lume_run.pipeline.plan import Plan, plan
 from lume_run.pipeline.run import Run
+
+LONGEST_ROW = 160  # characters of a row in a plan
 
 
 def show_plan(settings: Settings, folder: Path) -> None:
@@ -39,6 +44,7 @@ def show_plan(settings: Settings, folder: Path) -> None:
             f"  rows: {len(data.forget)} forget, {len(data.retain)} retain, "
             f"{len(data.members)} members, {len(data.nonmembers)} non-members"
         )
+        _show_rows(data.forget)
         _show_steps(plan(run))
     except ProblemsError:
         raise
@@ -49,6 +55,14 @@ def show_plan(settings: Settings, folder: Path) -> None:
     console.print(f"  evaluation on {run.placement}", soft_wrap=True)
     _show_memory(run, world)
     console.print(f"  to repeat from the folder: python -m lume_run {escape(str(folder))}", soft_wrap=True)
+
+
+def _show_rows(examples: Sequence[Example]) -> None:
+    """Three rows as they are put to the model: the prompt, a bar, the answer."""
+    for number in sorted({0, len(examples) // 2, len(examples) - 1}):
+        example = examples[number]
+        text = repr(example.prompt)[1:-1] + " | " + repr(with_separator(example.prompt, example.answer))[1:-1]
+        console.print(f"    {escape(shorten_value(text, LONGEST_ROW))}", soft_wrap=True)
 
 
 def _show_steps(steps: Plan) -> None:

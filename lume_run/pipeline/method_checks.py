@@ -14,6 +14,7 @@ from lume_run.methods.base import Role
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
+from lume_run.tasks.custom.task import CustomTask
 
 
 def lora_problems(model: Any) -> list[Problem]:
@@ -108,6 +109,7 @@ def pairing_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem
         return
     if trainer is not None and not method_problems(method):
         yield from _schedule_problems(method, trainer.unlearn)
+    yield from _retain_problems(groups["task"], method)
     if model is None:
         return
     if isinstance(method, MergeAdapters) and not model.lora.enabled:
@@ -121,6 +123,19 @@ def pairing_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem
     if model.trainable is not None and isinstance(method, (NoOp, Retrain, InContext, TaskVector)):
         what, remedy = f"'{method.name}' cannot choose weights", "drop it, or take a method that is a loss"
         yield Problem(where="model.trainable", what=what, remedy=remedy)
+
+
+def _retain_problems(task: Any, method: Any) -> Iterator[Problem]:
+    """A method that reads retain rows, of a task without any."""
+    if not isinstance(task, CustomTask) or task.retain:
+        return
+    members = [member.method for member in method.members] if isinstance(method, MergeAdapters) else [method]
+    losses = [member for member in members if isinstance(member, Objective)]
+    reads = any(not role.is_forget for loss in losses for role in loss.needs.rows)
+    if reads or isinstance(method, Retrain):
+        what = f"'{method.name}' reads rows to keep, and there are none"
+        remedy = "task.retain=FILE_OR_FOLDER; or method/retain=none; or a method without one, such as method=npo"
+        yield Problem(where="task.retain", what=what, remedy=remedy)
 
 
 def _schedule_problems(method: Any, unlearn: Any) -> Iterator[Problem]:

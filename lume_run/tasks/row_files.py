@@ -76,7 +76,10 @@ def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
 
 
 def parquet_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, object]]:
-    """(place, row or Problem), rows counted from 1; pyarrow rather than pandas, which would turn null into NaN."""
+    """(place, row or Problem), rows counted from 1, with these columns (no names: all).
+
+    pyarrow rather than pandas, which would turn null into NaN.
+    """
     import pyarrow as pa  # imported here: JSON lines do without
     import pyarrow.parquet as pq
 
@@ -96,6 +99,7 @@ def parquet_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, object
         what = f"no column {', '.join(missing)}; there are {', '.join(table.column_names)}"
         yield str(path), Problem(where=str(path), what=what, remedy=f"the columns needed are {', '.join(names)}")
         return
+    names = names or table.column_names
     columns = [_column_values(table.column(name)) for name in names]
     for number, values in enumerate(zip(*columns, strict=True), 1):
         where = f"{path}:row {number}"

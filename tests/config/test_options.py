@@ -17,10 +17,15 @@ from lume_run.methods.likelihood import GradientDescent
 
 pytestmark = pytest.mark.slow
 
+SIDES_OF_TOFU = (("forget", "01"), ("retain", "90"))
 OPTIONS = [(group, name) for group, names in group_options([CONF]).items() for name in names]
 COMPANIONS = {  # what an option takes
     ("model", "hf"): ["model.path={tiny}"],
     ("method", "ties"): ["model.lora=true"],
+    ("task", "custom"): [
+        "task.forget={shared}/data/tofu/forget01.jsonl",
+        "task.retain={shared}/data/tofu/retain90.jsonl",
+    ],
     ("task", "muse"): ["task.data_dir={shared}/data/muse"],
     ("task", "real_world"): ["task.data_dir={shared}/data/real_world_closer_look"],
 }

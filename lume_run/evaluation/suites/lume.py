@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lume_run.common.records import Ask, Example, Question, Score, TaskData
+from lume_run.common.records import Ask, Example, Kind, Question, Response, Score, Split, TaskData
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.datasets.mmlu import load_mmlu
-from lume_run.evaluation.metrics.semeval import lume_scores
-from lume_run.evaluation.suites.base import Answers
+from lume_run.evaluation.metrics.aggregate import harmonic_mean
+from lume_run.evaluation.metrics.bootstrap import Measure, combine
+from lume_run.evaluation.metrics.semeval import TEXT_SPLITS, WORD, is_text_row, lume_scores, text_score
+from lume_run.evaluation.suites.base import Answers, mean_over
+from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +27,36 @@ class Lume:
         return questions + [Question(example=example, ask=Ask.CHOICE) for example in mmlu_examples(evaluator)]
 
     def scores(self, answers: Answers) -> list[Score]:
-        """The whole sheet."""
+        """The whole sheet and, for tasks of other people's rows, `partial_aggregate`."""
         accuracy = answers.evaluator.mmlu.accuracy
-        return lume_scores(answers.responses, mmlu_accuracy=accuracy, bootstrap=answers.bootstrap)
+        sheet = lume_scores(answers.responses, mmlu_accuracy=accuracy, bootstrap=answers.bootstrap)
+        rows = [row for row in answers.responses if is_text_row(row)]
+        if not rows or {row.subtask for row in rows} <= set(SUBTASK_OF_LABEL.values()):
+            return sheet
+        absent = set(WORD.values()) - {WORD[row.kind] for row in rows}  # such as completions, of questions alone
+        sheet = [score for score in sheet if score.name.rpartition(".")[2] not in absent]
+        return [*sheet, answers.bootstrap.score("partial_aggregate", len(rows), lambda: partial_aggregate(rows))]
+
+
+def partial_aggregate(rows: Sequence[Response]) -> Measure:
+    """The harmonic mean of the kinds of rows that there are: 1 - x of the forget side, x of the retain side.
+
+    As `task_aggregate`, which wants completions and questions of both sides. ValueError without a retain side.
+    """
+    cells: dict[tuple[Split, Kind], list[Response]] = {}
+    for row in rows:
+        cells.setdefault((row.split, row.kind), []).append(row)
+    sides = [split for split, _ in cells]
+    if missing := [split for split in TEXT_SPLITS if split not in sides]:
+        raise ValueError(f"no {' and no '.join(missing)} rows")
+    measures = [mean_over(members, text_score) for members in cells.values()]
+
+    def value(means: Sequence[float]) -> float:
+        return harmonic_mean(
+            [1 - mean if side is Split.FORGET else mean for side, mean in zip(sides, means, strict=True)]
+        )
+
+    return combine(measures, value)
 
 
 def mmlu_examples(evaluator: EvaluatorSettings) -> list[Example]:

@@ -1,0 +1,188 @@
+"""What a user's row says: which of its columns hold the prompt, the answer and the rest, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
+
+from lume_run.common.errors import ConfigError, DataError, Problem
+from lume_run.common.records import Kind
+from lume_run.common.seeds import stable_digest
+from lume_run.config.settings import setting
+from lume_run.tasks.row_files import field_problems
+
+USUAL_NAMES = {  # in the order in which they are looked for
+    "messages": ("messages", "conversations", "conversation", "dialog", "chat"),
+    "prompt": ("question", "prompt", "instruction", "query", "input", "q"),
+    "answer": ("answer", "response", "completion", "output", "target", "a"),
+    "text": ("text", "content", "document_text", "story", "article"),
+    "document": ("document", "document_id", "doc_id", "doc", "author", "person", "entity", "group"),
+    "paraphrase": ("paraphrased_answer", "paraphrase", "paraphrases"),
+    "perturbed": ("perturbed_answer", "perturbed", "wrong_answers", "distractors"),
+    "id": ("id", "uid", "row_id"),
+}
+WAYS = "task.columns.prompt=... and task.columns.answer=..., task.columns.messages=... or task.columns.text=..."
+ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}  # as ShareGPT calls them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Names of columns; null: the first usual name that the first row has."""
+
+    prompt: str | None = setting(None, help="what is asked")
+    answer: str | None = setting(None, help="what is answered")
+    messages: str | None = setting(None, help="a chat: a list of {role, content}")
+    text: str | None = setting(None, help="a text to be continued")
+    document: str | None = setting(None, help="what rows are about; rows of one document stay together")
+    paraphrase: str | None = setting(None, help="other wordings of the answer, one or a list")
+    perturbed: str | None = setting(None, help="false answers of its form, a list")
+    id: str | None = setting(None, help="the row's own id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnRow:
+    """A sound row: its place, its texts, and what its other columns say."""
+
+    where: str
+    kind: Kind
+    prompt: str
+    answer: str
+    document: str = ""
+    raw_id: str = ""
+    paraphrases: tuple[str, ...] = ()
+    perturbed: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits of what the row says."""
+        return stable_digest(self.prompt, self.answer, separator="\0").hex()[:12]
+
+
+def guess_columns(given: Columns, row: Mapping[str, Any], source: str) -> Columns:
+    """The columns that are read: those given, else the first usual names that the row has.
+
+    Raises ConfigError for names that it does not have, and where there is neither prompt with answer, chat nor text.
+    """
+    by_lower = {str(name).lower(): str(name) for name in reversed(list(row))}
+    named = {name.name: getattr(given, name.name) for name in fields(given)}
+    problems = [
+        Problem(where=f"task.columns.{name}", what=f"{source} has no column '{column}'", remedy=_listed(row))
+        for name, column in named.items()
+        if column is not None and column not in row
+    ]
+    guessed = {
+        name: named[name] or next((by_lower[usual] for usual in usual_names if usual in by_lower), None)
+        for name, usual_names in USUAL_NAMES.items()
+    }
+    if given.prompt or given.answer or not guessed["messages"]:
+        guessed["messages"] = given.messages
+    pair = guessed["prompt"] and guessed["answer"]
+    if guessed["messages"]:
+        guessed |= {"prompt": None, "answer": None, "text": None}
+    elif pair and not given.text:
+        guessed["text"] = None
+    elif guessed["text"]:
+        guessed |= {"prompt": None, "answer": None}
+    else:
+        what = f"{source} has neither a question with an answer, nor a chat, nor a text"
+        problems.append(Problem(where="task.columns", what=what, remedy=f"{WAYS}; {_listed(row)}"))
+    if problems:
+        raise ConfigError(problems)
+    return Columns(**guessed)
+
+
+def _listed(row: Mapping[str, Any]) -> str:
+    return f"its columns are {', '.join(map(str, row))}"
+
+
+def rows_of(parsed: Iterable[tuple[str, object]], columns: Columns, words: int) -> tuple[list[OwnRow], list[Problem]]:
+    """(sound rows, problems) of parsed rows; a text gives as many rows as it has pieces of `words` words."""
+    rows: list[OwnRow] = []
+    problems: list[Problem] = []
+    needed = [name for name in (columns.prompt, columns.answer, columns.text) if name]
+    for where, row in parsed:
+        wrong = [] if isinstance(row, Problem) else list(field_problems(row, where, needed))
+        if isinstance(row, dict) and not wrong:
+            try:
+                rows += _read_row(row, where, columns, words)
+            except DataError as error:
+                wrong = list(error.problems)
+        problems += wrong
+    return rows, problems
+
+
+def _read_row(row: Mapping[str, Any], where: str, columns: Columns, words: int) -> Iterator[OwnRow]:
+    """What a row with its text fields says; raises DataError for a chat or a further column that cannot be read."""
+    extras = _extras(row, where, columns)
+    if columns.text:
+        yield from _text_pieces(row[columns.text], where, words, extras)
+    elif columns.messages:
+        prompt, answer = _turn(row.get(columns.messages), where)
+        yield OwnRow(where=where, kind=Kind.QUESTION, prompt=prompt, answer=answer, **extras)
+    else:
+        texts = {"prompt": row[str(columns.prompt)], "answer": row[str(columns.answer)]}
+        yield OwnRow(where=where, kind=Kind.QUESTION, **texts, **extras)
+
+
+def _extras(row: Mapping[str, Any], where: str, columns: Columns) -> dict[str, Any]:
+    """Document, id, other wordings and false answers of a row; raises DataError."""
+    extras: dict[str, Any] = {}
+    for name, field in (("paraphrase", "paraphrases"), ("perturbed", "perturbed")):
+        column = getattr(columns, name)
+        entries = row.get(column) or [] if column else []
+        entries = [entries] if isinstance(entries, str) else entries
+        if not isinstance(entries, list) or not all(isinstance(entry, str) and entry.strip() for entry in entries):
+            what = f'field "{column}" is no text and no list of texts'
+            raise DataError([Problem(where=where, what=what, remedy="a text, or a list of texts")])
+        extras[field] = tuple(entries)
+    for name, field in (("document", "document"), ("id", "raw_id")):
+        value = row.get(getattr(columns, name) or "")
+        extras[field] = "" if value is None else str(value)
+    return extras
+
+
+def _turn(messages: object, where: str) -> tuple[str, str]:
+    """(what stands before the last assistant turn, that turn) of a chat; raises DataError.
+
+    A chat of one question is that question; of a longer one each turn stands under its role.
+    """
+
+    def refuse(what: str) -> NoReturn:
+        remedy = "a list of {role, content} that ends with the assistant's turn"
+        raise DataError([Problem(where=where, what=what, remedy=remedy)])
+
+    if isinstance(messages, str):  # as CSV holds them
+        try:
+            messages = json.loads(messages)
+        except (ValueError, RecursionError):
+            refuse("the chat is a text that is no JSON")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        refuse("the chat is no list of turns")
+    turns = [
+        (message.get("role") or message.get("from"), message.get("content") or message.get("value"))
+        for message in messages
+    ]
+    if not all(isinstance(role, str) and isinstance(text, str) and text.strip() for role, text in turns):
+        refuse("a turn of the chat has no role or no text")
+    named = [(ROLES.get(role, role), text) for role, text in turns]
+    if len(named) < 2 or named[-1][0] != "assistant":
+        refuse("the last turn of the chat is not the assistant's")
+    before = [text for _, text in named[:-1]]
+    prompt = before[0] if len(before) == 1 else "\n".join(f"{role}: {text}" for role, text in named[:-1])
+    return prompt, named[-1][1]
+
+
+def _text_pieces(text: str, where: str, words: int, extras: Mapping[str, Any]) -> Iterator[OwnRow]:
+    """Pieces of a text as prompts with their continuations; a last piece of one word joins nothing and is left out."""
+    parts = text.split()
+    document = extras.get("document") or stable_digest(text).hex()[:12]
+    for start in range(0, len(parts), words):
+        piece = parts[start : start + words]
+        middle = len(piece) // 2
+        if middle:
+            prompt, answer = " ".join(piece[:middle]), " ".join(piece[middle:])
+            yield OwnRow(
+                where=where, kind=Kind.COMPLETION, prompt=prompt, answer=answer, **{**extras, "document": document}
+            )

@@ -1,0 +1,136 @@
+"""A task of the user's own rows: questions with answers, chats, or texts, in columns that are named or guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lume_run.common.errors import ConfigError, Problem
+from lume_run.common.records import Example, Kind, Split, TaskData
+from lume_run.config.settings import setting
+from lume_run.tasks.custom.files import READERS, source_rows
+from lume_run.tasks.custom.rows import Columns, OwnRow, guess_columns, rows_of
+from lume_run.tasks.documents import choose_by_side, describe_selection
+from lume_run.tasks.private_facts import attribute_of
+from lume_run.tasks.question_files import COUNT_HELP, QUESTION_SLOT, TEMPLATE_HELP, template_problems
+from lume_run.tasks.row_files import refuse
+from lume_run.tasks.tofu import whole_texts
+
+SIDES = {"forget": Split.FORGET, "retain": Split.RETAIN, "holdout": Split.NONMEMBER}
+SOURCE_HELP = "file (JSON Lines, JSON, CSV, TSV, parquet, text), folder of them, or hub id OWNER/NAME[:CONFIG[:SPLIT]]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomTask:
+    """Rows to forget, to retain and, as non-members, to hold out; each a file, a folder or a hub data set.
+
+    A row is a question with its answer, a chat (`messages`: the last assistant turn is the answer, what stands before
+    it the prompt), or a text, which is cut into pieces of `words` words whose second half continues the first. Ids are
+    made of what a row says, so that its place in the file does not matter.
+    """
+
+    name: str
+    forget: str | None = setting(None, help=f"rows to forget: {SOURCE_HELP}")
+    retain: str | None = setting(None, help="rows to keep; without any only methods without a retain part run")
+    holdout: str | None = setting(None, help="rows that no model was trained on: non-members of membership inference")
+    columns: Columns = setting(factory=Columns, help="names of columns that are not the usual ones")
+    template: str = setting("{question}", help=TEMPLATE_HELP)
+    words: int = setting(120, low=2, help="words of one piece of a text")
+    num_documents: int | None = setting(None, low=1, help=COUNT_HELP)
+
+    def check(self) -> list[Problem]:
+        """Problems visible without reading rows or asking the network."""
+        problems = template_problems(self.template)
+        if not self.forget:
+            what, remedy = "there is nothing to forget", f"task.forget=..., a {SOURCE_HELP}"
+            problems.append(Problem(where="task.forget", what=what, remedy=remedy))
+        for side in SIDES:
+            source = getattr(self, side)
+            if isinstance(source, str) and _looks_like_path(source) and not Path(source).expanduser().exists():
+                problems.append(Problem(where=f"task.{side}", what=f"{source} does not exist", remedy="check the path"))
+        return problems
+
+    def load(self, seed: int) -> TaskData:
+        """The examples of the experiment; DataError with every problem, RunError where the hub gives none."""
+        if problems := self.check():
+            raise ConfigError(problems)
+        rows: dict[str, list[OwnRow]] = {}
+        words: list[str] = []
+        problems = []
+        for side in SIDES:
+            rows[side] = []
+            if source := getattr(self, side):
+                columns, rows[side], wrong = self._read(source, side)
+                problems += wrong
+                words.append(f"{side} {source} ({columns})")
+        problems += shared_row_problems(rows)
+        if problems:
+            refuse(problems)
+        sides = {split: self._examples(rows[side], split) for side, split in SIDES.items() if rows[side]}
+        trained = {split: examples for split, examples in sides.items() if split is not Split.NONMEMBER}
+        kept = choose_by_side(trained, self.num_documents, seed, "task.forget and task.retain")
+        held_out = sides.get(Split.NONMEMBER, ())
+        return TaskData(
+            forget=kept[Split.FORGET],
+            retain=kept.get(Split.RETAIN, ()),
+            members=whole_texts(kept[Split.FORGET], Split.MEMBER) if held_out else (),
+            nonmembers=whole_texts(held_out, Split.NONMEMBER),
+            source=f"{'; '.join(words)}; {describe_selection(kept, trained)}",
+        )
+
+    def _read(self, source: str, side: str) -> tuple[str, list[OwnRow], list[Problem]]:
+        """(the columns in words, the sound rows without repeats, problems) of a side."""
+        parsed = list(source_rows(source))
+        problems = [row for _, row in parsed if isinstance(row, Problem)]
+        first = next((row for _, row in parsed if isinstance(row, dict)), None)
+        if first is None:
+            if not problems:
+                problems.append(Problem(where=source, what="holds no rows", remedy=f"task.{side}=another file"))
+            return "", [], problems
+        try:
+            columns = guess_columns(self.columns, first, source)
+        except ConfigError as error:
+            return "", [], [*problems, *error.problems]
+        rows, wrong = rows_of(parsed, columns, self.words)
+        unique = {(row.prompt, row.answer): row for row in rows}
+        chosen = {name: column for name, column in asdict(columns).items() if column}
+        described = ", ".join(f"{name}={column}" for name, column in chosen.items())
+        repeated = f"; {len(rows) - len(unique)} repeated rows left out" if len(rows) > len(unique) else ""
+        return described + repeated, list(unique.values()), problems + wrong
+
+    def _examples(self, rows: Sequence[OwnRow], split: Split) -> tuple[Example, ...]:
+        return tuple(
+            Example(
+                id=f"{split}-{row.digest}",
+                raw_id=row.raw_id or row.digest,
+                document=row.document or row.digest,
+                split=split,
+                subtask=self.name,
+                kind=row.kind,
+                prompt=self.template.replace(QUESTION_SLOT, row.prompt) if row.kind is Kind.QUESTION else row.prompt,
+                answer=row.answer,
+                paraphrases=row.paraphrases,
+                perturbed=row.perturbed,
+                attribute=attribute_of(row.prompt, row.answer) if row.kind is Kind.QUESTION else "",
+            )
+            for row in rows
+        )
+
+
+def _looks_like_path(source: str) -> bool:
+    """Whether no hub id is meant."""
+    return source.startswith(("/", ".", "~")) or Path(source).suffix.lower() in READERS
+
+
+def shared_row_problems(rows: dict[str, list[OwnRow]]) -> list[Problem]:
+    """Rows that stand on two sides: to forget and to keep the same is no experiment."""
+    homes: dict[tuple[str, str], tuple[str, str]] = {}
+    problems = []
+    for side, members in rows.items():
+        for row in members:
+            home, place = homes.setdefault((row.prompt, row.answer), (side, row.where))
+            if home != side:
+                what = f"the same row already stands at {place} (task.{home})"
+                problems.append(Problem(where=row.where, what=what, remedy="leave it on one side"))
+    return problems

@@ -1,0 +1,219 @@
+"""A user's own rows: every kind of file, guessed columns, chats and texts, and what is wrong with them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from lume_run.common.errors import ConfigError, DataError
+from lume_run.common.records import Ask, Kind, Response, Split
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.evaluation.suites.lume import partial_aggregate
+from lume_run.pipeline.checks import check_config
+from lume_run.tasks.custom.rows import Columns
+from lume_run.tasks.custom.task import CustomTask
+
+ROWS = [{"question": f"Who is {name}?", "response": f"{name} mends clocks."} for name in ("Ada", "Бо", "山田")]
+OTHERS = [{"question": "Who is Eve?", "response": "Nobody knows."}]
+
+
+def write_jsonl(path: Path, rows: list) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_json(path: Path, rows: list) -> None:
+    path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+def write_csv(path: Path, rows: list, delimiter: str = ",", mark: str = "") -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.write(mark)
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_parquet(path: Path, rows: list) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+WRITERS = {
+    "f.jsonl": write_jsonl,
+    "f.json": write_json,
+    "f.csv": write_csv,
+    "semicolons.csv": lambda path, rows: write_csv(path, rows, ";"),
+    "mark.csv": lambda path, rows: write_csv(path, rows, mark="\ufeff"),
+    "f.tsv": lambda path, rows: write_csv(path, rows, "\t"),
+    "f.parquet": write_parquet,
+}
+
+
+def load(forget: Path, **settings):
+    return CustomTask(name="custom", forget=str(forget), **settings).load(0)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_file_gives_the_same_rows(name, tmp_path):
+    WRITERS[name](tmp_path / name, ROWS)
+    data = load(tmp_path / name)
+    assert [(row.prompt, row.answer) for row in data.forget] == [tuple(row.values()) for row in ROWS]
+    assert {(row.split, row.kind) for row in data.forget} == {(Split.FORGET, Kind.QUESTION)}
+    assert "prompt=question, answer=response" in data.source
+    assert data.retain == data.members == data.nonmembers == ()
+
+
+def test_a_folder_of_shards_is_read_in_the_order_of_names(tmp_path):
+    (tmp_path / "data").mkdir()
+    for number, row in enumerate(ROWS):
+        write_parquet(tmp_path / "data" / f"train-{number:05d}-of-00003.parquet", [row])
+    assert [row.prompt for row in load(tmp_path).forget] == [row["question"] for row in ROWS]
+
+
+def test_ids_do_not_depend_on_the_order_of_rows(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", ROWS)
+    write_jsonl(tmp_path / "b.jsonl", ROWS[::-1])
+    first, second = (load(tmp_path / name).forget for name in ("a.jsonl", "b.jsonl"))
+    assert {row.id: row for row in first} == {row.id: row for row in second}
+    assert len({row.id for row in first}) == len(ROWS)
+
+
+def test_repeated_rows_are_left_out_with_a_word(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [*ROWS, ROWS[0]])
+    data = load(tmp_path / "a.jsonl")
+    assert len(data.forget) == len(ROWS) and "1 repeated rows left out" in data.source
+
+
+def test_members_and_nonmembers(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", ROWS)
+    write_jsonl(tmp_path / "b.jsonl", OTHERS)
+    data = load(tmp_path / "a.jsonl", holdout=str(tmp_path / "b.jsonl"))
+    assert [page.answer for page in data.members] == [f"{row['question']} {row['response']}" for row in ROWS]
+    assert [page.answer for page in data.nonmembers] == ["Who is Eve? Nobody knows."]
+
+
+def test_a_row_on_two_sides_is_refused(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", ROWS)
+    write_jsonl(tmp_path / "b.jsonl", [*OTHERS, ROWS[1]])
+    with pytest.raises(DataError, match=r"b\.jsonl:2: the same row already stands at .*a\.jsonl:2 \(task\.forget\)"):
+        load(tmp_path / "a.jsonl", retain=str(tmp_path / "b.jsonl"))
+
+
+def test_chats(tmp_path):
+    single = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Ho."}]
+    longer = [{"from": "human", "value": "A"}, {"from": "gpt", "value": "B"}, *single]
+    write_jsonl(tmp_path / "a.jsonl", [{"messages": single}, {"messages": longer}])
+    data = load(tmp_path / "a.jsonl", template="Q: {question}")
+    assert [(row.prompt, row.answer) for row in data.forget] == [
+        ("Q: Hi?", "Ho."),
+        ("Q: user: A\nassistant: B\nuser: Hi?", "Ho."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("messages", "what"),
+    [
+        ("{", "no JSON"),
+        ([1], "no list of turns"),
+        ([{"role": "user", "content": "Hi"}], "the last turn"),
+        ([{"role": "user"}, {"role": "assistant", "content": "x"}], "no role or no text"),
+        (None, "no list of turns"),
+    ],
+)
+def test_chats_that_cannot_be_read(messages, what, tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"messages": messages}])
+    with pytest.raises(DataError, match=rf"a\.jsonl:1: .*{what}"):
+        load(tmp_path / "a.jsonl")
+
+
+def test_texts_are_cut_into_pieces_of_one_document(tmp_path):
+    (tmp_path / "story.txt").write_text("one two three four five six seven", encoding="utf-8")
+    data = load(tmp_path / "story.txt", words=4)
+    assert [(row.prompt, row.answer, row.kind) for row in data.forget] == [
+        ("one two", "three four", Kind.COMPLETION),
+        ("five", "six seven", Kind.COMPLETION),
+    ]
+    assert {row.document for row in data.forget} == {"story"}
+
+
+def test_columns_may_be_named(tmp_path):
+    rows = [{"q1": "a", "a1": "b", "question": "c", "response": "d", "who": 7, "wrong_answers": ["x", "y"]}]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    (row,) = load(tmp_path / "a.jsonl", columns=Columns(prompt="q1", answer="a1", document="who")).forget
+    assert (row.prompt, row.answer, row.document, row.perturbed) == ("a", "b", "7", ("x", "y"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ([{"x": "a", "y": "b"}], {}, "(?s)neither a question with an answer.*its columns are x, y"),
+        (ROWS, {"prompt": "query"}, "task.columns.prompt: .*has no column 'query'"),
+        ([{"question": "a", "answer": ""}], {}, "blank"),
+        ([{"question": "a", "answer": 3}], {}, "not a string"),
+        ([{"question": "a", "answer": "b", "perturbed_answer": 3}], {}, "no list of texts"),
+        ([], {}, "holds no rows"),
+    ],
+)
+def test_rows_that_cannot_be_used(rows, columns, message, tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / "a.jsonl", columns=Columns(**columns))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", 'question,answer\n"open,b\n', "not CSV"),
+        ("a.csv", "question,answer\na,b,c\n", "not as many cells"),
+        ("a.json", "[1, 2", "not JSON"),
+        ("a.xlsx", "PK", "no ending that is read"),
+        ("a.parquet", "PAR1", "not a readable parquet file"),
+        ("a.csv", "question,answer\na,caf\u00e9\n".encode("latin-1"), "is not UTF-8"),
+        ("a.csv", "question,answer\na,b\n".encode("utf-16"), "is UTF-16"),
+    ],
+)
+def test_files_that_cannot_be_read(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / name)
+
+
+def test_nothing_to_forget():
+    with pytest.raises(ConfigError, match=r"task\.forget: there is nothing to forget"):
+        CustomTask(name="custom").load(0)
+    with pytest.raises(ConfigError, match=r"rows\.csv does not exist"):
+        CustomTask(name="custom", forget="rows.csv").load(0)
+
+
+@pytest.mark.parametrize(("method", "refused"), [("npo", False), ("ga", False), ("npo_gd", True), ("retrain", True)])
+def test_methods_that_read_rows_to_keep_want_some(method, refused, tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", ROWS)
+    overrides = ["task=custom", f"task.forget={tmp_path}/a.jsonl", f"method={method}", "dry_run=true"]
+    problems = check_config(compose(overrides, [conf_dir()])).problems
+    assert [problem.where for problem in problems] == (["task.retain"] if refused else [])
+
+
+def _response(split: Split, expected: str, output: str) -> Response:
+    return Response(
+        id=f"{split}-{expected}",
+        ask=Ask.GENERATE,
+        split=split,
+        subtask="custom",
+        kind=Kind.QUESTION,
+        document=expected,
+        prompt="?",
+        expected=expected,
+        output=output,
+    )
+
+
+def test_the_partial_aggregate_is_over_what_there_is():
+    rows = [_response(Split.FORGET, "a", "b"), _response(Split.FORGET, "c", "c")]
+    rows += [_response(Split.RETAIN, "d", "d")]
+    assert partial_aggregate(rows).value == pytest.approx(2 / (1 / 0.5 + 1 / 1.0))
+    with pytest.raises(ValueError, match="no retain rows"):
+        partial_aggregate(rows[:2])
