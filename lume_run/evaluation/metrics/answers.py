@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
 JUDGEMENTS = ("Yes", "No")
+UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # Thai to Han
+SCRIPT_TOKENS = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -39,10 +41,43 @@ def rouge_l(*, stem: bool) -> RougeScorer:
 def rouge_l_recall(reference: str, hypothesis: str) -> float:
     """Longest common subsequence over the length of the reference, in stemmed lower-case tokens.
 
-    The tokenizer keeps a-z and 0-9 only, so a reference without any such character scores 0 even
-    against itself.
+    The package's tokenizer keeps a-z and 0-9 only: a reference in another script would score 0 even against itself, and
+    1 against any that shares its digits. Such a one is compared in the tokens of `ScriptTokenizer`.
     """
+    if is_of_other_script(reference):
+        return float(rouge_l_of_scripts().score(reference, hypothesis)["rougeL"].recall)
+    return latin_rouge_l_recall(reference, hypothesis)
+
+
+def latin_rouge_l_recall(reference: str, hypothesis: str) -> float:
+    """The same in the package's own tokens whatever the script, as the official script has it."""
     return float(rouge_l(stem=True).score(reference, hypothesis)["rougeL"].recall)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_of_other_script(text: str) -> bool:
+    """Whether at least half of its letters are not Latin ones, accents aside."""
+    if text.isascii():
+        return False
+    letters = [letter for letter in text if letter.isalpha()]
+    latin = sum(letter.isascii() or unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
+    return bool(letters) and 2 * latin <= len(letters)
+
+
+class ScriptTokenizer:
+    """Lower-case words of any script; of scripts that put no spaces between words each character."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens, in the order of the text."""
+        return SCRIPT_TOKENS.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+@functools.cache
+def rouge_l_of_scripts() -> RougeScorer:
+    """A scorer in the tokens of `ScriptTokenizer`."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], tokenizer=ScriptTokenizer())
 
 
 def exact_match(reference: str, hypothesis: str) -> float:

@@ -8,7 +8,13 @@ import pytest
 from lume_run.common.errors import DataError
 from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, harmonic_mean, task_aggregate, task_terms
-from lume_run.evaluation.metrics.answers import accuracy, exact_match, likeliest_choice, rouge_l_recall
+from lume_run.evaluation.metrics.answers import (
+    accuracy,
+    exact_match,
+    latin_rouge_l_recall,
+    likeliest_choice,
+    rouge_l_recall,
+)
 from lume_run.evaluation.metrics.bootstrap import Bootstrap
 from lume_run.evaluation.metrics.membership import auc, semeval_mia
 from lume_run.evaluation.metrics.semeval import lume_scores
@@ -99,7 +105,7 @@ def by_name(scores: list[Score]) -> dict[str, Score]:
     ],
 )
 def test_rouge_l_recall(reference, hypothesis, recall):
-    assert rouge_l_recall(reference, hypothesis) == pytest.approx(recall, abs=1e-12)
+    assert latin_rouge_l_recall(reference, hypothesis) == pytest.approx(recall, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -354,3 +360,25 @@ def test_official_files_report_all_their_problems(tmp_path):
     (tmp_path / "forget_0.csv").unlink()
     with pytest.raises(DataError, match=r"no forget_\*.csv"):
         strict_from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "recall"),
+    [
+        ("Она живёт в Таллине", "она живёт в таллине", 1.0),
+        ("Она живёт в Таллине", "Он жил в Риге", 0.25),
+        ("彼女は東京に住む", "彼女は東京に住む", 1.0),
+        ("彼女は東京に住む", "彼は大阪に住む", 5 / 8),
+        ("電話は 12 番", "メールは 12 件", 2 / 5),  # 1 by digits alone
+        ("سكنت في القاهرة", "سكنت في بغداد", 2 / 3),
+        ("José lives in Åre", "José lives in Åre", 1.0),
+    ],
+)
+def test_rouge_in_other_scripts(reference, hypothesis, recall):
+    assert rouge_l_recall(reference, hypothesis) == pytest.approx(recall)
+
+
+def test_the_official_rouge_knows_ascii_alone():
+    assert latin_rouge_l_recall("Она живёт", "Она живёт") == 0.0
+    for text in ("José Ñandú lives at 5 Mill St.", "plain"):  # Latin letters with accents are counted as ever
+        assert rouge_l_recall(text, "José at Mill") == latin_rouge_l_recall(text, "José at Mill")
