@@ -18,7 +18,7 @@ from lume_run.common.records import Response, Score
 from lume_run.common.secrets import without_secrets
 from lume_run.common.store import Artifact
 from lume_run.config.settings import Settings
-from lume_run.evaluation.metrics.answers import is_of_other_script
+from lume_run.evaluation.metrics.answers import PUBLISHED_SUBTASKS, is_of_other_script
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.scoring import cost_summary, gate, read_harness_scores, score_models, unavailable_judges
 from lume_run.launch.preemption import signal_handlers, stop_if_requested
@@ -29,7 +29,6 @@ from lume_run.pipeline.memory.remedies import explain_out_of_memory
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
 from lume_run.report.write import Report, print_report, write_report
-from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 from lume_run.tracking.tracker import Tracker, track_run
 
 MEMORISED_SCORE = 0.9  # below this, a target has too little to forget
@@ -136,7 +135,7 @@ def memorisation_warnings(target: Mapping[str, Score]) -> tuple[str, ...]:
 
 def script_warnings(responses: Sequence[Response]) -> tuple[str, ...]:
     """A word on answers whose ROUGE is counted in other tokens than the field's."""
-    texts = [row for row in responses if row.output is not None and row.subtask not in SUBTASK_OF_LABEL.values()]
+    texts = [row for row in responses if row.output is not None and row.subtask not in PUBLISHED_SUBTASKS]
     count = sum(is_of_other_script(row.expected) for row in texts)
     note = f"ROUGE of {count} answers that are not in Latin letters counts words or characters of their script"
     return (note,) if count else ()

@@ -12,14 +12,16 @@ import math
 import re
 import string
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lume_run.common.records import Response
+from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
+PUBLISHED_SUBTASKS = (*SUBTASK_OF_LABEL.values(), "tofu", "real_world", "muse")  # whose numbers are compared
 JUDGEMENTS = ("Yes", "No")
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # Thai to Han
 SCRIPT_TOKENS = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
@@ -41,17 +43,22 @@ def rouge_l(*, stem: bool) -> RougeScorer:
 def rouge_l_recall(reference: str, hypothesis: str) -> float:
     """Longest common subsequence over the length of the reference, in stemmed lower-case tokens.
 
-    The package's tokenizer keeps a-z and 0-9 only: a reference in another script would score 0 even against itself, and
-    1 against any that shares its digits. Such a one is compared in the tokens of `ScriptTokenizer`.
+    The tokenizer keeps a-z and 0-9 only, so a reference without any such character scores 0 even
+    against itself.
     """
+    return float(rouge_l(stem=True).score(reference, hypothesis)["rougeL"].recall)
+
+
+def script_rouge_l_recall(reference: str, hypothesis: str) -> float:
+    """The same, but a reference in another script than the Latin one is compared in the tokens of `ScriptTokenizer`."""
     if is_of_other_script(reference):
         return float(rouge_l_of_scripts().score(reference, hypothesis)["rougeL"].recall)
-    return latin_rouge_l_recall(reference, hypothesis)
+    return rouge_l_recall(reference, hypothesis)
 
 
-def latin_rouge_l_recall(reference: str, hypothesis: str) -> float:
-    """The same in the package's own tokens whatever the script, as the official script has it."""
-    return float(rouge_l(stem=True).score(reference, hypothesis)["rougeL"].recall)
+def recall_rule(subtask: str) -> Callable[[str, str], float]:
+    """ROUGE-L recall for the rows of a subtask: as published for those of benchmarks, of any script for others."""
+    return rouge_l_recall if subtask in PUBLISHED_SUBTASKS else script_rouge_l_recall
 
 
 @functools.lru_cache(maxsize=4096)

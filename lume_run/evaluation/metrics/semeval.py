@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Ask, Kind, Response, Score, Split
 from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, task_aggregate
-from lume_run.evaluation.metrics.answers import exact_match, latin_rouge_l_recall, likeliest_choice, rouge_l_recall
+from lume_run.evaluation.metrics.answers import exact_match, likeliest_choice, recall_rule
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, NamedMeasure, combine, mean_of, peaked
 from lume_run.evaluation.metrics.membership import CHANCE, auc_of, semeval_mia
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
@@ -66,10 +66,8 @@ def lume_scores(
 
 
 def text_score(response: Response) -> float:
-    """ROUGE-L recall of a completion, exact match of a question; LUME's own rows in the official script's tokens."""
-    official = response.subtask in SUBTASK_OF_LABEL.values()
-    rouge = latin_rouge_l_recall if official else rouge_l_recall
-    score = rouge if response.kind is Kind.COMPLETION else exact_match
+    """ROUGE-L recall of a completion, exact match of a question."""
+    score = recall_rule(response.subtask) if response.kind is Kind.COMPLETION else exact_match
     return score(response.expected, response.output or "")
 
 

@@ -22,7 +22,7 @@ import pandas
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Response, Split
 from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, task_terms
-from lume_run.evaluation.metrics.answers import accuracy, exact_match, latin_rouge_l_recall
+from lume_run.evaluation.metrics.answers import accuracy, exact_match, rouge_l_recall
 from lume_run.evaluation.metrics.membership import auc, semeval_mia
 from lume_run.evaluation.metrics.semeval import (
     TEXT_SPLITS,
@@ -120,7 +120,7 @@ def _strict_row(folder: Path, id: object, task: object, expected: object, output
     return StrictRow(
         id=id,
         task=None if isinstance(task, float) and math.isnan(task) else str(task),
-        regurgitation=latin_rouge_l_recall(str(expected), str(output)) if is_completion else None,
+        regurgitation=rouge_l_recall(str(expected), str(output)) if is_completion else None,
         knowledge=exact_match(str(expected), str(output)) if is_question else None,
     )
 

@@ -17,7 +17,7 @@ from functools import cached_property, partial
 
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
 from lume_run.evaluation.metrics import tofu
-from lume_run.evaluation.metrics.answers import rouge_l_recall
+from lume_run.evaluation.metrics.answers import recall_rule
 from lume_run.evaluation.metrics.bootstrap import Column, Measure, NamedMeasure, combine, mean_of
 from lume_run.evaluation.suites.base import column_of, mean_over
 
@@ -163,12 +163,12 @@ def set_measures(suite: str, evaluated: EvaluatedSet, ratio: LossComparison) -> 
 
 def text_recall(row: Response) -> float | None:
     """ROUGE-L recall of a text against the scored answer; None without a text."""
-    return None if row.output is None else _recall(row.golden or row.expected, row.output)
+    return None if row.output is None else _recall(row.subtask, row.golden or row.expected, row.output)
 
 
 @functools.lru_cache(maxsize=16384)  # both suites ask for the same ones, the judges once more
-def _recall(reference: str, text: str) -> float:
-    return rouge_l_recall(reference, text)
+def _recall(subtask: str, reference: str, text: str) -> float:
+    return recall_rule(subtask)(reference, text)
 
 
 def _loss(row: Response) -> float | None:

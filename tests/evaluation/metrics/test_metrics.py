@@ -11,9 +11,9 @@ from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, ha
 from lume_run.evaluation.metrics.answers import (
     accuracy,
     exact_match,
-    latin_rouge_l_recall,
     likeliest_choice,
     rouge_l_recall,
+    script_rouge_l_recall,
 )
 from lume_run.evaluation.metrics.bootstrap import Bootstrap
 from lume_run.evaluation.metrics.membership import auc, semeval_mia
@@ -105,7 +105,7 @@ def by_name(scores: list[Score]) -> dict[str, Score]:
     ],
 )
 def test_rouge_l_recall(reference, hypothesis, recall):
-    assert latin_rouge_l_recall(reference, hypothesis) == pytest.approx(recall, abs=1e-12)
+    assert rouge_l_recall(reference, hypothesis) == pytest.approx(recall, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -375,10 +375,10 @@ def test_official_files_report_all_their_problems(tmp_path):
     ],
 )
 def test_rouge_in_other_scripts(reference, hypothesis, recall):
-    assert rouge_l_recall(reference, hypothesis) == pytest.approx(recall)
+    assert script_rouge_l_recall(reference, hypothesis) == pytest.approx(recall)
 
 
 def test_the_official_rouge_knows_ascii_alone():
-    assert latin_rouge_l_recall("Она живёт", "Она живёт") == 0.0
+    assert rouge_l_recall("Она живёт", "Она живёт") == 0.0
     for text in ("José Ñandú lives at 5 Mill St.", "plain"):  # Latin letters with accents are counted as ever
-        assert rouge_l_recall(text, "José at Mill") == latin_rouge_l_recall(text, "José at Mill")
+        assert script_rouge_l_recall(text, "José at Mill") == rouge_l_recall(text, "José at Mill")
