@@ -149,6 +149,49 @@ MMLU: dict[str, tuple[Prepare, str]] = {
 }
 
 
+OWN: dict[str, tuple[list[str], Prepare | None, str]] = {
+    "nothing to forget": ([], None, "task.forget"),
+    "a file that is not there": (["task.forget=rows.csv"], None, "rows.csv"),
+    "an ending that is not read": (["task.forget=rows.xlsx"], written("rows.xlsx", "x"), "rows.xlsx"),
+    "other columns": (["task.forget=r.jsonl", "method=npo"], rows("r.jsonl", {"x": "a"}), "task.columns"),
+    "a column that is not there": (
+        ["task.forget=r.jsonl", "task.columns.prompt=y", "method=npo"],
+        rows("r.jsonl", {"question": "a", "answer": "b"}),
+        "task.columns.prompt",
+    ),
+    "a blank answer": (
+        ["task.forget=r.jsonl", "method=npo"],
+        rows("r.jsonl", {"question": "a", "answer": " "}),
+        "r.jsonl:1",
+    ),
+    "a quote that stays open": (
+        ["task.forget=r.csv", "method=npo"],
+        written("r.csv", 'question,answer\n"a,b\n'),
+        "r.csv",
+    ),
+    "too many cells": (["task.forget=r.csv", "method=npo"], written("r.csv", "question,answer\na,b,c\n"), "r.csv:2"),
+    "UTF-16": (
+        ["task.forget=r.csv", "method=npo"],
+        written("r.csv", "question,answer\na,b\n".encode("utf-16")),
+        "UTF-16",
+    ),
+    "a chat without an answer": (
+        ["task.forget=r.jsonl", "method=npo"],
+        rows("r.jsonl", {"messages": [{"role": "user", "content": "a"}]}),
+        "r.jsonl:1",
+    ),
+    "a folder of nothing": (["task.forget=d", "method=npo"], directory("d"), "holds no files"),
+    "a pipe": (["task.forget=r.jsonl", "method=npo"], fifo("r.jsonl"), "r.jsonl"),
+    "no rows to keep": (["task.forget=r.jsonl"], rows("r.jsonl", {"question": "a", "answer": "b"}), "task.retain"),
+    "the same rows twice": (
+        ["task.forget=r.jsonl", "task.retain=r.jsonl"],
+        rows("r.jsonl", {"question": "a", "answer": "b"}),
+        "r.jsonl:1",
+    ),
+    "a deep array": (["task.forget=r.json", "method=npo"], written("r.json", "[" * 100_000), "r.json"),
+}
+
+
 def tofu_files(damaged: Mapping[str, object]) -> Prepare:
     """A folder of TOFU's sets with one damaged row in each."""
     return both(*[rows(f"t/{name}.jsonl", QUESTION, damaged) for name in TOFU_SETS])
@@ -272,6 +315,9 @@ def cases() -> Iterator[Case]:
         yield Case(
             name=f"MMLU: {name}", arguments=["evaluator.mmlu.data_dir=m", "--dry-run"], names=[culprit], prepare=prepare
         )
+    for name, (own, prepare_, culprit) in OWN.items():
+        arguments = ["task=custom", *own, "--dry-run"]
+        yield Case(name=f"own rows: {name}", arguments=arguments, names=[culprit], prepare=prepare_)
     for name, (arguments, prepare_, culprit) in suites().items():
         yield Case(
             name=name,

@@ -170,7 +170,6 @@ def test_rows_that_cannot_be_used(rows, columns, message, tmp_path):
         ("a.csv", 'question,answer\n"open,b\n', "not CSV"),
         ("a.csv", "question,answer\na,b,c\n", "not as many cells"),
         ("a.json", "[1, 2", "not JSON"),
-        ("a.xlsx", "PK", "no ending that is read"),
         ("a.parquet", "PAR1", "not a readable parquet file"),
         ("a.csv", "question,answer\na,caf\u00e9\n".encode("latin-1"), "is not UTF-8"),
         ("a.csv", "question,answer\na,b\n".encode("utf-16"), "is UTF-16"),
@@ -182,7 +181,10 @@ def test_files_that_cannot_be_read(name, content, message, tmp_path):
         load(tmp_path / name)
 
 
-def test_nothing_to_forget():
+def test_nothing_to_forget(tmp_path):
+    (tmp_path / "rows.xlsx").write_text("PK", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"rows\.xlsx has an ending that is not read"):
+        load(tmp_path / "rows.xlsx")
     with pytest.raises(ConfigError, match=r"task\.forget: there is nothing to forget"):
         CustomTask(name="custom").load(0)
     with pytest.raises(ConfigError, match=r"rows\.csv does not exist"):

@@ -47,8 +47,8 @@ class CustomTask:
             problems.append(Problem(where="task.forget", what=what, remedy=remedy))
         for side in SIDES:
             source = getattr(self, side)
-            if isinstance(source, str) and _looks_like_path(source) and not Path(source).expanduser().exists():
-                problems.append(Problem(where=f"task.{side}", what=f"{source} does not exist", remedy="check the path"))
+            if isinstance(source, str) and (what := _source_fault(source)):
+                problems.append(Problem(where=f"task.{side}", what=what, remedy=f"a {SOURCE_HELP}"))
         return problems
 
     def load(self, seed: int) -> TaskData:
@@ -118,9 +118,15 @@ class CustomTask:
         )
 
 
-def _looks_like_path(source: str) -> bool:
-    """Whether no hub id is meant."""
-    return source.startswith(("/", ".", "~")) or Path(source).suffix.lower() in READERS
+def _source_fault(source: str) -> str:
+    """Why a file cannot be read, as its name says; empty for a folder, a hub id, and a file of a known ending."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        is_path = source.startswith(("/", ".", "~")) or path.suffix.lower() in READERS
+        return f"{source} does not exist" if is_path else ""
+    if not path.is_dir() and path.suffix.lower() not in READERS:
+        return f"{source} has an ending that is not read"
+    return ""
 
 
 def shared_row_problems(rows: dict[str, list[OwnRow]]) -> list[Problem]:
