@@ -315,8 +315,8 @@ def cases() -> Iterator[Case]:
         yield Case(
             name=f"MMLU: {name}", arguments=["evaluator.mmlu.data_dir=m", "--dry-run"], names=[culprit], prepare=prepare
         )
-    for name, (own, prepare_, culprit) in OWN.items():
-        arguments = ["task=custom", *own, "--dry-run"]
+    for name, (settings, prepare_, culprit) in OWN.items():
+        arguments = ["task=custom", *settings, "--dry-run"]
         yield Case(name=f"own rows: {name}", arguments=arguments, names=[culprit], prepare=prepare_)
     for name, (arguments, prepare_, culprit) in suites().items():
         yield Case(
