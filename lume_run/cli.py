@@ -30,6 +30,8 @@ from lume_run.config.overrides import (
 if TYPE_CHECKING:
     from lume_run.config.settings import Settings
 
+MOST_CHECKED = 100  # choices of one swept override before a sweep starts
+
 
 def print_error(error: ProblemsError) -> None:
     """Print what is wrong with a command."""
@@ -70,7 +72,9 @@ def check_command(command: CommandLine) -> int | None:
 
 def check_jobs(command: CommandLine) -> Settings | None:
     """The settings of the last job; raises ConfigError with all that is wrong with any of them."""
-    choices = [sweep_choices(override) if command.sweeping else [override] for override in command.overrides]
+    # Of very long lists of choices the first ones; whatever is wrong with a later one fails that job.
+    every = [sweep_choices(override) if command.sweeping else [override] for override in command.overrides]
+    choices = [values[:MOST_CHECKED] for values in every]
     jobs = list(jobs_to_check([values for values in choices if values]))
     problems: list[Problem] = list(choice_problems(command.overrides, command.folders))
     sound = list(chain.from_iterable(choices))
