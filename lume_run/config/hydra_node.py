@@ -47,15 +47,35 @@ def hydra_node_problems(config: Any, overrides: Sequence[str], folders: Sequence
     set_by_key = [key.removeprefix(".") for key in keys if key.startswith(".")]
     set_by_choice = [key.removeprefix("/") for key in keys if key.startswith("/")]  # hydra/launcher=mine
     expected, chosen = (leaves(_compose_known(typed, where).hydra) for where in (folders[:1], folders))
-    node: dict[str, Any] = leaves(config.hydra)
-    for path, value in node.items():
-        if expected.get(path, ...) == value or _is_below(path, [*OF_HYDRA, *set_by_key]) or _is_allowed(path, value):
+    for path, value in _unexpected(config.hydra, expected):
+        if _is_below(path, set_by_key):
             continue
         if _is_below(path, RUN_CODE) and path.partition(".")[0] in set_by_choice and chosen.get(path, ...) == value:
             continue
-        what = "a recipe sets it, and it can run code: only a command that is typed can"
-        remedy = f"take it out of the recipe or, if you trust it, add 'hydra.{path}={value}' to the command"
-        yield Problem(where=f"hydra.{path}", what=what, remedy=remedy)
+        yield _refusal(path, value)
+
+
+def job_node_problems(config: Any, sweep: Any) -> Iterator[Problem]:
+    """What the config of a job (with Hydra's node) holds there that the checked one of its sweep does not.
+
+    Recipes that a glob chooses are composed for the first time with their jobs.
+    """
+    for path, value in _unexpected(config.hydra, leaves(sweep.hydra)):
+        yield _refusal(path, value)
+
+
+def _unexpected(node: Any, expected: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings of Hydra's node, other than expected, that neither Hydra nor a recipe may set."""
+    settings: dict[str, Any] = leaves(node)
+    for path, value in settings.items():
+        if expected.get(path, ...) != value and not _is_below(path, OF_HYDRA) and not _is_allowed(path, value):
+            yield path, value
+
+
+def _refusal(path: str, value: object) -> Problem:
+    what = "a recipe sets it, and it can run code: only a command that is typed can"
+    remedy = f"take it out of the recipe or, if you trust it, add 'hydra.{path}={value}' to the command"
+    return Problem(where=f"hydra.{path}", what=what, remedy=remedy)
 
 
 def leaves(node: Any, path: str = "") -> dict[str, Any]:

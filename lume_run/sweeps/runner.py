@@ -30,6 +30,7 @@ from lume_run.common.console import Progress, console
 from lume_run.common.errors import ConfigError, LumeError
 from lume_run.common.files import content_hash
 from lume_run.common.text import first_line
+from lume_run.config.hydra_node import job_node_problems
 from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
 from lume_run.launch.preemption import REQUEUE, SIGNALS, STOP_FILE_VARIABLE
@@ -125,6 +126,8 @@ class JobRunner:
             return Job(overrides=overrides, folder=None, settings=None, error=str(refusal))
         with print_user_errors():
             folder = hydra_folder(cfg, sweeping=True)
+        if refused := list(job_node_problems(cfg, self.config)):
+            return Job(overrides=overrides, folder=None, settings=None, error=str(ConfigError(refused)))
         with open_dict(cfg):
             del cfg["hydra"]
         settings, problems, data = check_config(cfg)
