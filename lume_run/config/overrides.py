@@ -5,6 +5,7 @@ Hydra stops at the first bad override; here each is judged alone, so that all co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -35,19 +36,31 @@ def group_options(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
     """
     groups: dict[str, dict[str, str]] = {}
     for folder in folders:
-        for path in sorted(folder.rglob("*.yaml")):
-            group, option = path.parent.relative_to(folder).as_posix(), path.stem
-            if group == "." or group.startswith("hydra") or option.startswith("_"):  # _name: shared values only
-                continue
-            if group.startswith(f"{FAMILIES}/"):
-                group, option = FAMILIES, f"{group.removeprefix(f'{FAMILIES}/')}/{option}"
-            if file_fault(path, limit=YAML_BYTES):
-                continue
-            text = path.read_text(encoding="utf-8-sig", errors="replace")
-            lines = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
-            comments = [line for line in lines if not line.startswith("@package")]
-            groups.setdefault(group, {})[option] = comments[0] if comments else ""
+        options = _own_options() if folder == conf_dir() else _folder_options(folder)
+        for group, option, comment in options:
+            groups.setdefault(group, {})[option] = comment
     return groups
+
+
+@cache
+def _own_options() -> tuple[tuple[str, str, str], ...]:
+    return tuple(_folder_options(conf_dir()))
+
+
+def _folder_options(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """(group, option, description) of every YAML file that is an option."""
+    for path in sorted(folder.rglob("*.yaml")):
+        group, option = path.parent.relative_to(folder).as_posix(), path.stem
+        if group == "." or group.startswith("hydra") or option.startswith("_"):  # _name: shared values only
+            continue
+        if group.startswith(f"{FAMILIES}/"):
+            group, option = FAMILIES, f"{group.removeprefix(f'{FAMILIES}/')}/{option}"
+        if file_fault(path, limit=YAML_BYTES):
+            continue
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        lines = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
+        comments = [line for line in lines if not line.startswith("@package")]
+        yield group, option, next(iter(comments), "")
 
 
 def choice_problems(overrides: Sequence[str], folders: Sequence[Path]) -> Iterator[Problem]:
@@ -70,6 +83,9 @@ def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tupl
     problems: list[Problem] = []
     good: list[str] = []
     for override in overrides:
+        if _is_unknown_key(override, folders, good):
+            problems.append(explain_override_error(override, "", folders, good))
+            continue
         try:
             error = composition_error([*good, override], folders)
         except ProblemsError as refusal:  # of a file that it chooses
@@ -80,6 +96,15 @@ def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tupl
         else:
             problems.append(explain_override_error(override, error, folders, good))
     return problems, good
+
+
+def _is_unknown_key(override: str, folders: Sequence[Path], beside: Sequence[str]) -> bool:
+    """Whether a plain override names a key that the config of the others does not have; cheaper than to compose it."""
+    key, equals, _ = override.partition("=")
+    if not equals or not re.fullmatch(r"[a-z_]\w*(\.\w+)*", key) or key.startswith("hydra"):
+        return False
+    chosen = tuple(other for other in beside if not other.startswith("hydra/"))
+    return key not in key_paths(_plain_config(chosen, *folders, hydra=False)) and key not in group_options(folders)
 
 
 def compose(overrides: Sequence[str], folders: Sequence[Path], *, whole: bool = False) -> Any:
