@@ -11,20 +11,17 @@ from typing import Any
 CHEAP_BYTES = 2**26  # files up to this size are read at every look, which takes 0.1 s at most
 
 
-def record_files(folder: Path, *, without: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    """Size [bytes] and digest of every file of a folder by its path in there, but those named."""
+def record_files(folder: Path, *, without: Collection[str] = (), digests: bool = True) -> dict[str, dict[str, Any]]:
+    """Size [bytes] and digest of every file of a folder by its path in there, but those named.
+
+    Without `digests` sizes alone: of gigabytes they would take minutes.
+    """
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {
-        name: {"bytes": path.stat().st_size, "sha256": digest_of(path)}
+        name: {"bytes": path.stat().st_size, **({"sha256": digest_of(path)} if digests else {})}
         for name, path in paths.items()
         if name not in without
     }
-
-
-def record_sizes(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size [bytes] of every file of a folder by its path in there, where digests would take too long."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size} for path in paths}
 
 
 def damage_of(folder: Path, records: Mapping[str, Any], *, thorough: bool = False) -> str:

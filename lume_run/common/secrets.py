@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
@@ -21,12 +21,19 @@ SHORTEST = 8  # characters of a value that is taken for a secret; shorter ones w
 HIDDEN = "(hidden)"
 
 
+def _secret_variables() -> Iterator[tuple[str, str]]:
+    """(name, value) of environment variables that are named like a secret and long enough to be one."""
+    for name, value in os.environ.items():
+        if len(value) >= SHORTEST and SECRET_VARIABLE.search(name):
+            yield name, value
+
+
 def secret_in(text: str) -> str:
     """What makes a text one that should not be written down; empty where nothing does."""
     if USER_INFO.search(text):
         return "holds a URL with a password in it"
-    for name, secret in os.environ.items():
-        if len(secret) >= SHORTEST and SECRET_VARIABLE.search(name) and secret in text:
+    for name, secret in _secret_variables():
+        if secret in text:
             return f"holds the value of the environment variable {name}"
     return ""
 
@@ -44,7 +51,6 @@ def without_secrets(value: Any) -> Any:
         return [without_secrets(item) for item in value]
     if not isinstance(value, str):
         return value
-    for name, secret in os.environ.items():
-        if len(secret) >= SHORTEST and SECRET_VARIABLE.search(name):
-            value = value.replace(secret, HIDDEN)
+    for _, secret in _secret_variables():
+        value = value.replace(secret, HIDDEN)
     return USER_INFO.sub(rf"\1{HIDDEN}@", YAML_LINE.sub(rf"\1{HIDDEN}", value))

@@ -19,8 +19,7 @@ def read_config_file(path: Path, remedy: str = REMEDY) -> tuple[Any, str]:
     """(plain data of a YAML file, as OmegaConf reads it; its text); raises DataError that names the file."""
     text = read_utf8(path, remedy=remedy, limit=YAML_BYTES)
     try:
-        what = _excess(text) or None
-        if what is None:
+        if not (what := _excess(text)):
             return yaml.load(text, Loader=get_yaml_loader()), text  # a safe loader that knows 1e-5 as a number
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number of 5,000 digits
         what = " ".join(str(error).split())

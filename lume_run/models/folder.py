@@ -110,9 +110,7 @@ def _config_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     elif kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         what = f"{file}: this {config.model_type} is an encoder (is_decoder is false), which predicts no next token"
         yield what, "a decoder such as OLMo, Llama or GPT"
-    for end in _ends(text):
-        if not isinstance(end, int) or end >= (text.vocab_size or end + 1):
-            yield f"{file}: eos_token_id {end!r} is no token of a vocabulary of {text.vocab_size}", COPY_AGAIN
+    yield from _end_faults(text, file, text.vocab_size)
     if fault := _quantisation_fault(getattr(config, "quantization_config", None)):
         yield f"{file}: {fault}", "the unquantised model, or install what it was quantised with"
     yield from _generation_faults(folder, settings, text.vocab_size)
@@ -125,15 +123,15 @@ def _generation_faults(folder: Path, settings: ModelSettings, vocabulary: int | 
         value = getattr(config, name, None)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
             yield f"{file}: {name} is {value!r}, which is no number", COPY_AGAIN
-    for end in _ends(config):
+    yield from _end_faults(config, file, vocabulary)
+
+
+def _end_faults(config: Any, file: Path, vocabulary: int | None) -> Iterator[tuple[str, str]]:
+    """Ends of texts, by a config, that are no tokens."""
+    ends = getattr(config, "eos_token_id", None)
+    for end in ends if isinstance(ends, list) else [] if ends is None else [ends]:
         if not isinstance(end, int) or end >= (vocabulary or end + 1):
             yield f"{file}: eos_token_id {end!r} is no token of a vocabulary of {vocabulary}", COPY_AGAIN
-
-
-def _ends(config: Any) -> list[Any]:
-    """The tokens at which texts end, by a config."""
-    end = getattr(config, "eos_token_id", None)
-    return [] if end is None else end if isinstance(end, list) else [end]
 
 
 def _quantisation_fault(settings: Any) -> str:

@@ -57,14 +57,12 @@ def place_problems(cfg: DictConfig, *, sweeping: bool) -> Iterator[Problem]:
     output = str(cfg.output_dir)
     folder = Path(str(cfg.hydra.sweep.dir)).absolute() if sweeping else hydra_folder(cfg, sweeping=False)
     store = as_given(output).absolute() / "store"
-    where = "hydra.sweep.dir" if sweeping else "hydra.run.dir"
-    places = {"output_dir" if folder.is_relative_to(store.parent) else where: folder, "output_dir ": store}
-    seen = set()
-    for setting, place in places.items():
-        fault = place_fault(place)
-        if fault and fault not in seen:
-            seen.add(fault)
-            yield Problem(where=setting.strip(), what=fault, remedy=f"{setting.strip()}=FOLDER that can be written to")
+    elsewhere = "hydra.sweep.dir" if sweeping else "hydra.run.dir"
+    setting = "output_dir" if folder.is_relative_to(store.parent) else elsewhere
+    faults = {place_fault(store): "output_dir", place_fault(folder): setting}  # the same fault of both once
+    for fault, where in faults.items():
+        if fault:
+            yield Problem(where=where, what=fault, remedy=f"{where}=FOLDER that can be written to")
 
 
 def name_for_hydra(*, _root_: Any) -> str:

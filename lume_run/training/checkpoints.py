@@ -19,7 +19,7 @@ from lume_run.common.console import console
 from lume_run.common.devices import rank
 from lume_run.common.errors import RunError
 from lume_run.common.files import explain_full_disk, write_json
-from lume_run.common.integrity import damage_of, record_sizes
+from lume_run.common.integrity import damage_of, record_files
 from lume_run.common.text import first_line
 from lume_run.launch.world import World
 from lume_run.training.collectives import barrier
@@ -52,14 +52,13 @@ def publish_checkpoint(checkpoint: Path, folder: Path, world: World, keep: int) 
     for path in checkpoint.rglob("*"):
         if path.is_file():
             flush(path)
-    write_json(checkpoint / FILE_SIZES, record_sizes(checkpoint))
+    write_json(checkpoint / FILE_SIZES, record_files(checkpoint, digests=False))
     world.write(checkpoint, COMPLETE)
     flush(checkpoint / FILE_SIZES)
     flush(checkpoint / COMPLETE)
     place = folder / checkpoint.name
-    if not (place / COMPLETE).exists() or damage_of_checkpoint(
-        place
-    ):  # else it is the same step again: a resumed run also writes its last step
+    # A whole one is the same step again: a resumed run also writes its last step.
+    if not (place / COMPLETE).exists() or damage_of_checkpoint(place):
         shutil.rmtree(place, ignore_errors=True)
         checkpoint.replace(place)
     for old in complete_checkpoints(folder)[keep:]:
