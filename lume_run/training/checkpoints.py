@@ -100,18 +100,22 @@ def damage_of_checkpoint(checkpoint: Path) -> str:
         return f"its records cannot be read ({first_line(str(error))})"
 
 
+def whole_checkpoints(folder: Path) -> Iterator[Path]:
+    """The complete checkpoints whose files are whole, newest first; damaged ones are named and passed over."""
+    for checkpoint in complete_checkpoints(folder):
+        if damage := damage_of_checkpoint(checkpoint):
+            console.print(f"  [yellow]{escape(f'{checkpoint} is damaged: {damage}; an older one is looked for')}[/]")
+        else:
+            yield checkpoint
+
+
 def checkpoint_to_resume(folder: Path, world: World) -> Path | None:
     """The newest complete checkpoint whose files are whole; None where there is none.
 
     RunError where this world cannot read its optimizer states. Without ZeRO, and within one of its stages, any number
     of processes resumes from what any other number wrote.
     """
-    newest = None
-    for checkpoint in complete_checkpoints(folder):
-        if not (damage := damage_of_checkpoint(checkpoint)):
-            newest = checkpoint
-            break
-        console.print(f"  [yellow]{escape(f'{checkpoint} is damaged: {damage}; an older one is looked for')}[/]")
+    newest = next(whole_checkpoints(folder), None)
     if newest is None:
         return None
     written = World.read(newest, COMPLETE)

@@ -30,7 +30,7 @@ from lume_run.models.tokenise import TokenRow
 from lume_run.models.weights import with_adapters
 from lume_run.training.build import build_trainer
 from lume_run.training.callbacks import Clock, StopAtBound, StopOnSignal, WriteLive
-from lume_run.training.checkpoints import checkpoint_to_resume, complete_checkpoints, step_of
+from lume_run.training.checkpoints import checkpoint_to_resume, step_of, whole_checkpoints
 from lume_run.training.collectives import all_reduce_max, any_rank, barrier
 from lume_run.training.job import TrainingJob
 from lume_run.training.rows import token_rows
@@ -152,7 +152,7 @@ def _save_good(job: TrainingJob, trainer: UnlearnTrainer, tokenizer: Any, diverg
 
     step: int = trainer.state.global_step
     good = diverged is None or (not diverged.model_is_broken and finite())
-    for checkpoint in () if good else complete_checkpoints(Path(trainer.args.output_dir)):
+    for checkpoint in () if good else whole_checkpoints(Path(trainer.args.output_dir)):
         read_weights(trainer, checkpoint)
         if good := finite():
             step = step_of(checkpoint)
