@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Example, Kind, Split
 from lume_run.tasks.documents import Examples
-from lume_run.tasks.row_files import field_problems, jsonl_rows, unavailable_dataset_error
+from lume_run.tasks.row_files import ask_hub, field_problems, jsonl_rows
 
 PAIR = ("question", "answer")
 REWORDING_FIELDS = ("paraphrased_answer", "paraphrased_question")
@@ -68,11 +67,11 @@ class RowSource:
         from datasets import get_dataset_config_names, load_dataset
 
         def read(name: str) -> Iterator[tuple[str, object]]:
-            rows = _ask_hub(hub_id, lambda: load_dataset(hub_id, name, split="train"))
+            rows = ask_hub(hub_id, lambda: load_dataset(hub_id, name, split="train"), local="task.data_dir=FOLDER")
             for number, row in enumerate(rows, 1):
                 yield f"hub {hub_id}, {name}:row {number}", dict(row)
 
-        names = _ask_hub(hub_id, lambda: get_dataset_config_names(hub_id))
+        names = ask_hub(hub_id, lambda: get_dataset_config_names(hub_id), local="task.data_dir=FOLDER")
         return cls(origin=f"hub {hub_id}", setting="task.hub_id", names=frozenset(names), read=read)
 
     def missing_sets(self, names: Iterable[str]) -> list[Problem]:
@@ -81,14 +80,6 @@ class RowSource:
         what = f"{self.origin} has no {', '.join(absent)}"
         remedy = "give the folder in which these stand as <name>.jsonl or <name>.json (or the hub data set)"
         return [Problem(where=self.setting, what=what, remedy=remedy)] if absent else []
-
-
-def _ask_hub(hub_id: str, ask: Callable[[], Any]) -> Any:
-    """What the hub answers, or an error that says what to do."""
-    try:
-        return ask()
-    except Exception as error:  # the clients' errors share no base
-        raise unavailable_dataset_error(hub_id, error, local="task.data_dir=FOLDER") from error
 
 
 def folder_problems(data_dir: str | None) -> list[Problem]:

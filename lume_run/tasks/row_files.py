@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +36,14 @@ def unavailable_dataset_error(hub_id: str, error: Exception, *, local: str) -> R
         f"  -> {local} reads a local copy and needs no hub;\n"
         "     a gated or private data set needs HF_TOKEN, an earlier download is looked for under HF_HOME."
     )
+
+
+def ask_hub(hub_id: str, ask: Callable[[], Any], *, local: str) -> Any:
+    """What the hub answers about a data set; RunError that says what to do where it does not."""
+    try:
+        return ask()
+    except Exception as error:  # the clients' errors share no base
+        raise unavailable_dataset_error(hub_id, error, local=local) from error
 
 
 def field_problems(row: object, where: str, names: Sequence[str]) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.text_files import file_fault, read_utf8
-from lume_run.tasks.row_files import jsonl_rows, parquet_rows, unavailable_dataset_error
+from lume_run.tasks.row_files import ask_hub, jsonl_rows, parquet_rows
 
 Rows = Iterator[tuple[str, object]]  # (place, row or Problem)
 FIELD_BYTES = 2**24  # of one cell of a CSV file
@@ -66,10 +66,8 @@ def hub_rows(source: str) -> Rows:
 
     name, _, rest = source.partition(":")
     config, _, split = rest.partition(":")
-    try:
-        rows = load_dataset(name, config or None, split=split or "train")
-    except Exception as error:  # the clients' errors share no base
-        raise unavailable_dataset_error(name, error, local="task.forget=FILE_OR_FOLDER") from error
+    part = split or "train"
+    rows = ask_hub(name, lambda: load_dataset(name, config or None, split=part), local="task.forget=FILE_OR_FOLDER")
     for number, row in enumerate(rows, 1):
         yield f"hub {source}:row {number}", dict(row)
 
