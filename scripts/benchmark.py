@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from lume_run.common.devices import device_of
 from lume_run.common.records import Ask, Example, Question
-from lume_run.config.settings import ModelSettings
+from lume_run.config.model_settings import ModelSettings
 from lume_run.evaluation.inference.loaded_model import LoadedModel
 from lume_run.evaluation.inference.requests import requests_of
 from lume_run.evaluation.inference.respond import run_batch

@@ -21,7 +21,7 @@ import pytest
 from helpers import warm
 from helpers.shared import GOLDEN, SHARED, tokenizer_at
 
-from lume_run.config.settings import ShapeSettings
+from lume_run.config.model_settings import ShapeSettings
 from lume_run.models.tiny import build_tiny
 
 TINY_SHAPE = ShapeSettings(hidden_size=32, layers=2, heads=2, intermediate_size=64, vocabulary=400)

@@ -32,6 +32,7 @@ from lume_run.common.logits import token_logps
 from lume_run.common.records import Response
 from lume_run.config.command import read_command
 from lume_run.config.help import HELP_FLAGS, help_text, help_topic
+from lume_run.config.model_settings import ShapeSettings
 from lume_run.config.overrides import (
     compose,
     conf_dir,
@@ -40,7 +41,7 @@ from lume_run.config.overrides import (
 )
 from lume_run.config.permissions import PERMISSIONS
 from lume_run.config.resolve import JUDGES
-from lume_run.config.settings import Settings, ShapeSettings
+from lume_run.config.settings import Settings
 from lume_run.evaluation.suites.base import Answers
 from lume_run.methods.base import Count, Role, Signals, Totals
 from lume_run.models.tiny import olmo_config

@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
-SEPARATOR = " "  # between prompt and answer, unless one of them brings its own white space
+from lume_run.common.text import joining_space
 
 
 class Split(StrEnum):
@@ -37,6 +38,20 @@ class Kind(StrEnum):
     CHOICE = "choice"  # pick one of `choices`
 
 
+class Turn(NamedTuple):
+    """What somebody says in a chat."""
+
+    role: str  # system, user or assistant
+    text: str
+
+
+class Chat(NamedTuple):
+    """That a row is put into the tokenizer's chat template: what was said before, and the template's arguments."""
+
+    before: tuple[Turn, ...] = ()
+    arguments: tuple[tuple[str, bool | int | float | str], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """One prompt with its expected answer.
@@ -49,6 +64,11 @@ class Example:
     `rephrasings` other wordings of the prompt. `golden` is the true answer where the model learns another one (its
     own), `sentence` the answer written out where it is a bare name. `attribute` names the private fact asked for.
     `shots` are the places in the prompt where its worked examples begin, and where the last of them ends.
+
+    `template` is what stands around a question that a chat model may be asked without it, `turns` the chat that the
+    prompt was written from. With a `chat` the prompt is the user's turn of it and the answer the assistant's; without,
+    `separator` stands between them (None: a space where the script has one). `begun` is how the answer begins already
+    when the model is to continue it.
     """
 
     id: str
@@ -67,6 +87,11 @@ class Example:
     sentence: str = ""
     attribute: str = ""
     shots: tuple[int, ...] = ()
+    template: str = ""
+    turns: tuple[Turn, ...] = ()
+    separator: str | None = None
+    chat: Chat | None = None
+    begun: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +213,8 @@ class Score:
     resampled: tuple[float, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
 
-def with_separator(prompt: str, answer: str) -> str:
-    """`answer` with the separator it needs after `prompt`."""
-    needs_space = bool(prompt) and not prompt[-1].isspace() and not answer[:1].isspace()
-    return (SEPARATOR if needs_space else "") + answer
+def continuation(example: Example, text: str | None = None) -> str:
+    """The answer, or another text, as it follows the example's prompt in plain text: behind what separates them."""
+    text = example.answer if text is None else text
+    separator = joining_space(example.prompt, text) if example.separator is None else example.separator
+    return separator + text

@@ -16,9 +16,8 @@ from typing import Any, Literal
 
 from lume_run.common.errors import Problem
 from lume_run.common.text import shorten_value
-from lume_run.config.renamed import renamed_key_problem
-from lume_run.config.settings import LoraSettings
-from lume_run.config.suggest import key_paths, suggest_key, suggest_nearest
+from lume_run.config.model_settings import ChatSettings, LoraSettings
+from lume_run.config.suggest import key_paths, renamed_key_problem, suggest_key, suggest_nearest
 from lume_run.config.targets import PACKAGE_NAME, TARGET, TargetError, import_target
 
 SCALARS = {  # kind of value -> what is expected, how it is written
@@ -121,6 +120,8 @@ class Builder:
             return self.build_target(value, path)
         if hint is LoraSettings and isinstance(value, bool):
             return LoraSettings(enabled=value)
+        if hint is ChatSettings and isinstance(value, str):
+            value = {"use": value}
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             return self.build_record(hint, value, path)
         if hint is Any or getattr(hint, "_is_protocol", False):

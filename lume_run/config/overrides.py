@@ -13,8 +13,7 @@ from typing import Any
 
 from lume_run.common.errors import Problem, ProblemsError
 from lume_run.common.text_files import file_fault
-from lume_run.config.renamed import renamed_key_problem
-from lume_run.config.suggest import key_paths, suggest_key, suggest_nearest
+from lume_run.config.suggest import key_paths, renamed_key_problem, suggest_key, suggest_nearest
 from lume_run.config.yaml_files import YAML_BYTES
 
 FAMILIES = "experiment"  # the group whose options stand in folders by family: experiment=semeval/npo

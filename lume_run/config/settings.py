@@ -1,89 +1,20 @@
 """What a run is configured by: plain frozen dataclasses, no Hydra and no torch.
 
-`build.py` checks a composed config against these types and bounds, and builds them. A field's
-metadata holds `low`/`high` (inclusive unless `open_low`) and `help`; docs and messages use both.
+`build.py` checks a composed config against these types and bounds (`fields.py`), and builds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import TaskData
+from lume_run.config.fields import setting
+from lume_run.config.model_settings import ModelSettings
 
 Stage = Literal["train", "unlearn", "evaluate", "score"]
-
-
-def setting(
-    default: Any = ...,
-    *,
-    help: str,
-    low: float | None = None,
-    high: float | None = None,
-    open_low: bool = False,
-    factory: Callable[[], Any] | None = None,
-) -> Any:
-    """A dataclass field with bounds and one line of help; required when it has no default."""
-    metadata = {"help": help, "low": low, "high": high, "open_low": open_low}
-    if factory is not None:
-        return field(default_factory=factory, metadata=metadata)
-    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraSettings:
-    """Low-rank adapters (peft). `model.lora=true` takes these defaults."""
-
-    enabled: bool = setting(False, help="train adapters instead of all weights")
-    rank: int = setting(8, low=1, help="rank of the update")
-    alpha: float = setting(32.0, low=0, open_low=True, help="scale numerator: the update is scaled by alpha/rank")
-    dropout: float = setting(0.0, low=0, high=0.99, help="dropout on the adapter's input")
-    target_modules: str | list[str] = setting("all-linear", help="peft's target_modules: all-linear, or module names")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShapeSettings:
-    """OLMo dimensions: what `tiny` is built with, and what the plan estimates memory from when no config is at hand."""
-
-    hidden_size: int = setting(low=8, help="width of the residual stream")
-    layers: int = setting(low=1, help="decoder layers")
-    heads: int = setting(low=1, help="attention heads")
-    intermediate_size: int = setting(low=8, help="width of the SwiGLU layer")
-    vocabulary: int = setting(low=260, help="tokens; for tiny the size of the tokenizer to train")
-    tie_embeddings: bool = setting(False, help="share input embedding and vocabulary head")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """Which model is the base or the target."""
-
-    name: str = setting(help="name in run folders and tables")
-    path: str | None = setting(None, help="Hugging Face id or folder; null builds the model from `shape`")
-    base: str | None = setting(None, help="id or folder of the model before it saw the documents, for `retrained`")
-    tokenizer: str | None = setting(None, help="id or folder of the tokenizer, when not beside the model")
-    is_target: bool = setting(False, help="the model already memorised the documents: skip `train`")
-    dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", help="auto: bfloat16 on GPUs that have it")
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = setting(
-        "auto", help="attention implementation; auto: flash_attention_2 for bfloat16 on GPUs where installed, else sdpa"
-    )
-    tf32: bool = setting(False, help="on GPUs, multiply float32 matrices with 10 bits of mantissa (TF32)")
-    quantize: Literal["none", "8bit", "4bit"] = setting(
-        "none", help="bits of the frozen base while LoRA adapters are trained (bitsandbytes); it is merged unquantised"
-    )
-    max_length: int | None = setting(None, low=8, help="longest row [tokens]; null: the model's own limit")
-    gradient_checkpointing: bool = setting(False, help="recompute activations in the backward pass")
-    trainable: list[str] | None = setting(
-        None, help="unlearn these weights only, by shell patterns of their names such as '*.layers.1.mlp.*'; null: all"
-    )
-    trust_remote_code: bool = setting(False, help="run code that comes with the model (only if you trust it)")
-    mmlu_gate: float | None = setting(
-        None, low=0, high=1, help="lowest MMLU accuracy that passes; null: 75 % of the target's own"
-    )
-    shape: ShapeSettings | None = setting(None, help="dimensions, see Shape")
-    lora: LoraSettings = setting(factory=LoraSettings, help="adapters, see Lora; `true` for its defaults")
 
 
 @dataclass(frozen=True, kw_only=True)

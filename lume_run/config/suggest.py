@@ -1,10 +1,13 @@
-"""The name nearest to a mistyped one: a choice, an option, or a config key, compared by its last part too."""
+"""The name nearest to a mistyped one (a choice, an option, or a config key, compared by its last part too), and what
+names of earlier versions are called now."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from lume_run.common.errors import Problem
 
 ABBREVIATIONS = {  # as other tools call settings
     "lr": "learning_rate",
@@ -17,6 +20,7 @@ ABBREVIATIONS = {  # as other tools call settings
     "lr_scheduler_type": "schedule",
     "optim": "optimizer",
 }
+RENAMED_KEYS = {"evaluator.metrics": "evaluator.suites"}
 MOST_KEYS = 3  # more keys of one name are no suggestion
 
 
@@ -50,3 +54,13 @@ def key_paths(node: Any, path: str = "") -> list[str]:
         return [path]
     below = [key for name, child in node.items() for key in key_paths(child, f"{path}.{name}" if path else str(name))]
     return [*([path] if path else []), *below]
+
+
+def renamed_key_problem(key: str, override: str = "") -> Problem | None:
+    """The problem of a config key that is, or stands below, one with a new name; None for every other key."""
+    for before, now in RENAMED_KEYS.items():
+        if key == before or key.startswith(before + "."):
+            general = f"{now}.NAME.SETTING=... on a command line, {now.rpartition('.')[2]}: in a YAML file"
+            remedy = override.replace(before, now, 1) if override else general
+            return Problem(where=key, what=f"{before} is now {now}", remedy=remedy)
+    return None

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from lume_run.common.records import Example, Kind, Question, TaskData, with_separator
+from lume_run.common.records import Example, Kind, Question, TaskData, continuation
 from lume_run.common.seeds import pick, stable_digest
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.methods.base import Needs
 from lume_run.methods.objective import Objective
 
@@ -99,9 +99,8 @@ def context_of(method: InContext, data: TaskData, refusals: Sequence[str], seed:
     """The text put before every prompt: the instruction, refused forget prompts, answered retain prompts."""
     forget = sample_examples(data.forget, method.forget_examples, seed)
     retain = sample_examples(data.retain, method.retain_examples, seed)
-    refused = [(example.prompt, pick(example.id, seed, refusals)) for example in forget]
-    answered = [(example.prompt, example.answer) for example in retain]
-    shots = [prompt + with_separator(prompt, answer) for prompt, answer in (*refused, *answered)]
+    refused = [replace(example, answer=pick(example.id, seed, refusals)) for example in forget]
+    shots = [example.prompt + continuation(example) for example in (*refused, *retain)]
     return "\n".join([method.instruction, *shots, ""])
 
 

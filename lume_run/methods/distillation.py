@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lume_run.common.logits import to_float32
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.methods.base import Needs, Role, Signals, require
 
 RELEASED_IGNORED = -100  # the label of ignored positions, which the released code takes for a vocabulary index

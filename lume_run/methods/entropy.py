@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from lume_run.common.logits import to_float32
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.methods.base import Needs, Role, Signals, require
 
 SMALLEST = 1e-12  # added to probabilities by the released code

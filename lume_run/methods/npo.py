@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.methods.base import Needs, Role, Signals
 
 

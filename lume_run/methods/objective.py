@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.methods.base import Losses, Needs, Role, Signals
 from lume_run.methods.likelihood import mean_nll
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lume_run.common.logits import to_float32
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.methods.base import MIDDLE, Needs, Role, Signals, require
 
 Mean = Literal["rows", "released"]

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.methods.base import Needs, Role, Signals
 
 

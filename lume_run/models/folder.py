@@ -14,7 +14,7 @@ from typing import Any
 
 from lume_run.common.errors import Problem, RunError
 from lume_run.common.text_files import file_fault
-from lume_run.config.settings import ModelSettings
+from lume_run.config.model_settings import ModelSettings
 from lume_run.models.load import (
     config_of,
     explain_loading,

@@ -15,7 +15,7 @@ from torch import nn
 from lume_run.common.devices import dtype_of, is_out_of_memory
 from lume_run.common.errors import LumeError, RunError
 from lume_run.common.files import HUB_PATIENCE_SECONDS
-from lume_run.config.settings import ModelSettings
+from lume_run.config.model_settings import ModelSettings
 from lume_run.models.precision import attention_of, quantization_config, set_matmul_precision
 
 if TYPE_CHECKING:

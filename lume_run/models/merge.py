@@ -10,7 +10,7 @@ import torch
 
 from lume_run.common.console import console
 from lume_run.common.errors import RunError
-from lume_run.config.settings import ModelSettings
+from lume_run.config.model_settings import ModelSettings
 from lume_run.methods.baselines import MergeAdapters
 from lume_run.models.folder import stored_names
 from lume_run.models.load import load_model, load_tokenizer, save_model, weight_fault

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lume_run.common.devices import dtype_of
-from lume_run.config.settings import ModelSettings
+from lume_run.config.model_settings import ModelSettings
 from lume_run.models.layers import unwrap
 
 

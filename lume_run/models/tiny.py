@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lume_run.config.settings import ShapeSettings
+from lume_run.config.model_settings import ShapeSettings
 from lume_run.models.load import TINY_CONTEXT_TOKENS, save_model
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 Three promises hold everywhere because they are made here:
 * the prompt of a training row has exactly the tokens that generation will see (rows too long for
   the model excepted: those lose their oldest words, and the caller says so);
-* the answer ends in EOS, which is a label and is attended to even where pad equals EOS
-  (attention masks come from lengths, never from comparing ids with the pad id);
+* the answer ends in EOS, or as the chat template ends a turn, which is a label and is attended to even where pad
+  equals EOS (attention masks come from lengths, never from comparing ids with the pad id);
 * the first answer token is always a label: where joint tokenisation would merge it with the
   prompt's last token, the answer is tokenised on its own.
 
@@ -16,8 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lume_run.common.records import Example, Kind, with_separator
+from lume_run.common.records import Example, Kind, continuation
 from lume_run.methods.base import Role
+from lume_run.models.chat import chat_prompt, chat_texts
+from lume_run.models.special_text import continuation_ids, mask_special, text_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,12 +55,20 @@ class TokenRow:
         return f"{self.role.name.lower()} {self.example_id}"
 
 
-def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a prompt with the tokenizer's own special tokens, never ending in EOS."""
-    ids: list[int] = list(tokenizer(prompt)["input_ids"])
-    if ids and ids[-1] == tokenizer.eos_token_id and ids[-1] != tokenizer.bos_token_id:
-        ids.pop()  # some tokenizers close every text; the answer comes after the prompt here
-    return ids
+def prompt_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of what generation sees: the prompt behind the tokenizer's own first tokens, or in its chat template.
+
+    It never ends in EOS, also where a tokenizer closes every text.
+    """
+    if example.chat is not None:
+        return text_ids(chat_prompt(example, tokenizer), tokenizer, add_special_tokens=False)
+    prompt = example.prompt + (continuation(example, example.begun) if example.begun else "")
+    return plain_ids(prompt, tokenizer, template=example.template)
+
+
+def plain_ids(text: str, tokenizer: PreTrainedTokenizerBase, *, template: str = "") -> list[int]:
+    """Token ids of a text that is to be continued; special tokens are those that `template` spells."""
+    return text_ids(mask_special(text, tokenizer, template=template), tokenizer, add_special_tokens=True)
 
 
 def encode(
@@ -76,7 +86,7 @@ def encode(
     EOS, and with `label_prompt` the prompt as well.
     """
     if example.kind is Kind.DOCUMENT:
-        ids = prompt_ids(example.answer, tokenizer)
+        ids = plain_ids(example.answer, tokenizer)
         kept = tuple(ids[:max_tokens])
         start = min(1, len(kept))
         return TokenRow(
@@ -87,8 +97,7 @@ def encode(
             role=role,
             truncated=len(ids) - len(kept),
         )
-    prompt = prompt_ids(example.prompt, tokenizer)
-    answer = answer_ids(example.prompt, example.answer, prompt, tokenizer)
+    prompt, answer = pair_ids(example, tokenizer)
     overflow = max(0, len(prompt) + len(answer) - max_tokens)
     cut = min(overflow, max(0, len(prompt) - 1))  # a prompt loses its oldest words first
     prompt, answer = prompt[cut:], answer[: max_tokens - (len(prompt) - cut)]
@@ -102,21 +111,25 @@ def encode(
     )
 
 
-def answer_ids(prompt: str, answer: str, prompt_tokens: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of the answer after this prompt, closed by EOS."""
-    tail = with_separator(prompt, answer)
-    together = prompt_ids(prompt + tail, tokenizer)
-    if together[: len(prompt_tokens)] == prompt_tokens:
-        ids = together[len(prompt_tokens) :]
-    else:  # the boundary merged: keep the prompt as generation sees it
-        ids = continuation_ids(tail, tokenizer)
-    return ids if tokenizer.eos_token_id is None else [*ids, int(tokenizer.eos_token_id)]
+def pair_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Token ids of (the prompt, the answer after it with the token that ends it)."""
+    if example.chat is not None:
+        prompt, answer = chat_texts(example, tokenizer)
+        return split_ids(prompt, answer, tokenizer, add_special_tokens=False)
+    prompt, answer = (
+        mask_special(text, tokenizer, template=template)
+        for text, template in ((example.prompt, example.template), (continuation(example), ""))
+    )
+    start, rest = split_ids(prompt, answer, tokenizer, add_special_tokens=True)
+    return start, rest if tokenizer.eos_token_id is None else [*rest, int(tokenizer.eos_token_id)]
 
 
-def continuation_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of `text` in the middle of a text: SentencePiece tokenizers put a space before a text's first word."""
-    anchor: list[int] = list(tokenizer("\n", add_special_tokens=False)["input_ids"])
-    anchored: list[int] = list(tokenizer("\n" + text, add_special_tokens=False)["input_ids"])
-    if anchor and anchored[: len(anchor)] == anchor:
-        return anchored[len(anchor) :]
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def split_ids(
+    prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool
+) -> tuple[list[int], list[int]]:
+    """Token ids of two masked texts on end; the first has the tokens that it has alone, as generation sees it."""
+    start = text_ids(prompt, tokenizer, add_special_tokens=add_special_tokens)
+    together = text_ids(prompt + answer, tokenizer, add_special_tokens=add_special_tokens)
+    if together[: len(start)] == start:
+        return start, together[len(start) :]
+    return start, continuation_ids(answer, tokenizer)  # the boundary merged

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lume_run.common.errors import Problem, RunError
-from lume_run.config.settings import LoraSettings
+from lume_run.config.model_settings import LoraSettings
 from lume_run.methods.base import Needs
 from lume_run.models.layers import decoder_layers, layer_number, unwrap
 

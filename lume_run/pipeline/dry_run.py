@@ -12,19 +12,20 @@ from rich.table import Table
 from lume_run.common.console import console
 from lume_run.common.devices import GIB
 from lume_run.common.errors import LumeError, ProblemsError
-from lume_run.common.records import Example, with_separator
-from lume_run.common.text import shorten_value
+from lume_run.common.records import Example, continuation
+from lume_run.common.text import shorten_middle
 from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.launch.world import World
 from lume_run.models.placement import USABLE_MEMORY_SHARE
+from lume_run.models.tokenise import pair_ids
 from lume_run.pipeline.memory.estimate import Estimator, cards_for, evaluation_estimate, host_estimate
 from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, estimator_of
 from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, format_bytes
 from lume_run.pipeline.plan import Plan, plan
 from lume_run.pipeline.run import Run
 
-LONGEST_ROW = 160  # characters of a row in a plan
+PLANNED_TEXT = 120  # characters of a prompt or an answer in a plan
 
 
 def show_plan(settings: Settings, folder: Path) -> None:
@@ -44,7 +45,8 @@ def show_plan(settings: Settings, folder: Path) -> None:
             f"  rows: {len(data.forget)} forget, {len(data.retain)} retain, "
             f"{len(data.members)} members, {len(data.nonmembers)} non-members"
         )
-        _show_rows(data.forget)
+        console.print(f"  format: {escape(str(run.text_format))}", soft_wrap=True)
+        _show_rows(run, data.forget)
         _show_steps(plan(run))
     except ProblemsError:
         raise
@@ -57,12 +59,17 @@ def show_plan(settings: Settings, folder: Path) -> None:
     console.print(f"  to repeat from the folder: python -m lume_run {escape(str(folder))}", soft_wrap=True)
 
 
-def _show_rows(examples: Sequence[Example]) -> None:
-    """Three rows as they are put to the model: the prompt, a bar, the answer."""
+def _show_rows(run: Run, examples: Sequence[Example]) -> None:
+    """Three rows as they are put to the model: the prompt, a bar, the answer, special tokens included."""
+    tokenizer = run.tokenizer
     for number in sorted({0, len(examples) // 2, len(examples) - 1}):
-        example = examples[number]
-        text = repr(example.prompt)[1:-1] + " | " + repr(with_separator(example.prompt, example.answer))[1:-1]
-        console.print(f"    {escape(shorten_value(text, LONGEST_ROW))}", soft_wrap=True)
+        texts, tokens = (examples[number].prompt, continuation(examples[number])), ""
+        if tokenizer is not None:
+            prompt, answer = pair_ids(examples[number], tokenizer)
+            texts = (tokenizer.decode(prompt), tokenizer.decode(answer))
+            tokens = f" ({len(prompt)} + {len(answer)} tokens)"
+        row = " | ".join(shorten_middle(repr(text)[1:-1], PLANNED_TEXT) for text in texts)
+        console.print(f"    {escape(row + tokens)}", soft_wrap=True)
 
 
 def _show_steps(steps: Plan) -> None:

@@ -24,6 +24,7 @@ from lume_run.evaluation.inference.vllm import Engine, start_engine
 from lume_run.evaluation.questions import harnesses
 from lume_run.evaluation.suites.base import Harnessed
 from lume_run.models.load import config_of, context_limit, load_model, load_tokenizer
+from lume_run.models.text_format import turn_ends
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact
 from lume_run.pipeline.run import Run
 
@@ -45,7 +46,7 @@ def answer_questions(run: Run, questions: Sequence[Question], name: str, path: s
         questions = [question for question in questions if question.ask not in (Ask.GENERATE, Ask.SAMPLE)]
     if questions:
         model = load_model(path, run.settings.model, run.device, rooms=placement.rooms).eval()
-        loaded = loaded_model(run, path, model, context_limit(model.config, run.settings.model))
+        loaded = loaded_model(run, path, model, context_limit(model.config, run.settings.model), questions)
         respond_share(loaded, questions, folder, title, rank=rank, world=world)
 
 
@@ -60,22 +61,25 @@ def generate_with_engine(
     longest, devices = context_limit(config, model_settings), max(1, run.placement.gpus)
     seed = run.settings.seed
     with start_engine(path, model_settings, run.device, max_length=longest, seed=seed, devices=devices) as engine:
-        loaded = loaded_model(run, path, engine, longest)
+        loaded = loaded_model(run, path, engine, longest, questions)
         loaded = replace(loaded, batch_tokens=BATCH_ROWS * longest)  # it packs rows itself
         respond_share(loaded, questions, folder, title, rank=rank, world=world)
 
 
-def loaded_model(run: Run, path: str, model: nn.Module | Engine, max_length: int) -> LoadedModel:
-    """A model as this run evaluates it."""
-    evaluator = run.settings.evaluator
+def loaded_model(
+    run: Run, path: str, model: nn.Module | Engine, max_length: int, questions: Sequence[Question]
+) -> LoadedModel:
+    """A model as this run asks it these questions."""
+    evaluator, tokenizer = run.settings.evaluator, load_tokenizer(path, run.settings.model)
     return LoadedModel(
         model=model,
-        tokenizer=load_tokenizer(path, run.settings.model),
+        tokenizer=tokenizer,
         max_new_tokens=evaluator.max_new_tokens,
         max_length=max_length,
         batch_tokens=evaluator.batch_tokens,
         temperature=evaluator.temperature,
         seed=run.settings.seed,
+        turn_ends=turn_ends(questions, tokenizer),
     )
 
 

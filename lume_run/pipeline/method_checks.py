@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lume_run.common.errors import DataError, Problem
-from lume_run.config.settings import LoraSettings
+from lume_run.config.model_settings import LoraSettings
 from lume_run.config.targets import TARGET
 from lume_run.methods.base import Role
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,10 +20,14 @@ from lume_run.launch.world import World
 from lume_run.methods.base import Needs, Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
-from lume_run.models.load import config_of
+from lume_run.models.load import config_of, load_tokenizer
 from lume_run.models.placement import Placement, placement_of
+from lume_run.models.text_format import TextFormat, text_format_of
 from lume_run.models.tiny import olmo_config
 from lume_run.training.rows import examples_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +50,27 @@ class Run:
     @cached_property
     def data(self) -> TaskData:
         """All examples of the task."""
+        return self.text_format.data(self._plain_data)
+
+    @cached_property
+    def _plain_data(self) -> TaskData:
         loaded: TaskData = self.settings.task.load(self.settings.seed)
         return loaded
+
+    @cached_property
+    def text_format(self) -> TextFormat:
+        """The form in which rows are put to the model; ConfigError where the chat template cannot be used."""
+        data = self._plain_data
+        return text_format_of(self.settings.model, self.tokenizer, (*data.forget, *data.retain, *data.others))
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer of the model that the run starts from; None where that is built here or out of reach."""
+        model = self.settings.model
+        try:
+            return load_tokenizer(model.path, model) if model.path else None
+        except RunError:
+            return None
 
     @cached_property
     def device(self) -> torch.device:
@@ -58,7 +81,8 @@ class Run:
     def questions_by_suite(self) -> dict[str, list[Question]]:
         """What each suite asks a model."""
         trained_here = not self.settings.model.is_target
-        return questions_of(self.data, self.settings.evaluator, trained_here=trained_here)
+        asked = questions_of(self.data, self.settings.evaluator, trained_here=trained_here)
+        return {name: self.text_format.questions(questions) for name, questions in asked.items()}
 
     @cached_property
     def questions(self) -> list[Question]:

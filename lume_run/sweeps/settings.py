@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.config.build import Builder
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 
 WHERE = "hydra.sweeper"
 

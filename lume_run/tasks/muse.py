@@ -17,7 +17,7 @@ from typing import Any, Literal
 from lume_run.common.errors import ConfigError, DataError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.common.text_files import read_utf8
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.tasks.documents import Examples, choose_by_side, describe_selection
 from lume_run.tasks.question_files import folder_problems
 from lume_run.tasks.row_files import field_problems, refuse

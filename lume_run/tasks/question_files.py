@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Example, Kind, Split
@@ -20,6 +21,7 @@ REWORDING_FIELDS = ("paraphrased_answer", "paraphrased_question")
 SENTENCE = "original_answer"  # where the answer is a bare name
 QUESTION_SLOT = "{question}"
 TEMPLATE = "Question: {question}\nAnswer:"
+SEPARATOR_HELP = "text between prompt and answer; null: a space where the script has one"
 TEMPLATE_HELP = "the prompt, with {question} where the question belongs"
 COUNT_HELP = "documents (authors, people) per split with all their questions; null: all"
 
@@ -93,11 +95,19 @@ def folder_problems(data_dir: str | None) -> list[Problem]:
 
 
 def template_problems(template: str) -> list[Problem]:
-    """Whether the prompt has a place for the question."""
-    if QUESTION_SLOT in template:
+    """Whether the prompt has one place for the question."""
+    count = template.count(QUESTION_SLOT)
+    if count == 1:
         return []
-    what, remedy = f"{template!r} has no {QUESTION_SLOT}", f"write {QUESTION_SLOT} where the question belongs"
+    what = f"{template!r} has {count or 'no'} {QUESTION_SLOT}"
+    remedy = f"write {QUESTION_SLOT} once, where the question belongs"
     return [Problem(where="task.template", what=what, remedy=remedy)]
+
+
+def format_fields(template: str, separator: str | None) -> dict[str, Any]:
+    """The two settings as fields of examples, with line breaks and tabs where a shell left a backslash and a letter."""
+    fields = {"template": template, "separator": separator}
+    return {name: text and text.replace("\\n", "\n").replace("\\t", "\t") for name, text in fields.items()}
 
 
 @dataclass(slots=True)
@@ -170,6 +180,7 @@ class ExampleBuilder:
     extras: dict[tuple[str, str], QuestionRow]
     answer: str = "answer"
     golden: str = "answer"
+    separator: str | None = None
 
     def sides(self, forget: Iterable[QuestionRow], retain: Iterable[QuestionRow]) -> dict[Split, Examples]:
         """The examples of both sides of the experiment."""
@@ -198,6 +209,8 @@ class ExampleBuilder:
             rephrasings=(self._prompt(rephrasing),) if rephrasing else (),
             golden=golden if golden != answer else "",
             sentence=row.texts.get(SENTENCE, ""),
+            template=self.template,
+            separator=self.separator,
         )
 
     def _prompt(self, question: str) -> str:

@@ -12,12 +12,13 @@ from typing import Literal
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Split, TaskData
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.tasks.documents import choose_by_side, describe_selection
 from lume_run.tasks.question_files import (
     COUNT_HELP,
     PAIR,
     REWORDING_FIELDS,
+    SEPARATOR_HELP,
     TEMPLATE,
     TEMPLATE_HELP,
     ExampleBuilder,
@@ -26,6 +27,7 @@ from lume_run.tasks.question_files import (
     RowSource,
     duplicate_problems,
     folder_problems,
+    format_fields,
     mismatch_problems,
     template_problems,
 )
@@ -53,6 +55,7 @@ class RealWorldTask:
     data_dir: str | None = setting(None, help="folder of JSON lines; there is no hub data set")
     reference: Literal["own", "golden"] = setting("own", help="the answer to learn; the golden one is scored in both")
     template: str = setting(TEMPLATE, help=TEMPLATE_HELP)
+    separator: str | None = setting(None, help=SEPARATOR_HELP)
     num_documents: int | None = setting(None, low=1, help=COUNT_HELP)
 
     def check(self) -> list[Problem]:
@@ -80,7 +83,7 @@ class RealWorldTask:
         if problems:
             refuse(problems)
         builder = ExampleBuilder(
-            template=self.template,
+            **format_fields(self.template, self.separator),
             subtask="real_world",
             extras={row.key: row for row in extras},
             answer=LEARNED_FIELDS[self.reference],

@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lume_run.common.errors import ConfigError, Problem
-from lume_run.common.records import Example, Split, TaskData, with_separator
+from lume_run.common.records import Example, Split, TaskData, continuation
 from lume_run.common.seeds import stable_digest
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.tasks.documents import choose_by_side, describe_selection, page_example
 from lume_run.tasks.question_files import (
     COUNT_HELP,
     PAIR,
     REWORDING_FIELDS,
     SENTENCE,
+    SEPARATOR_HELP,
     TEMPLATE,
     TEMPLATE_HELP,
     ExampleBuilder,
@@ -29,6 +30,7 @@ from lume_run.tasks.question_files import (
     RowSource,
     duplicate_problems,
     folder_problems,
+    format_fields,
     mismatch_problems,
     template_problems,
 )
@@ -82,6 +84,7 @@ class TofuTask:
     hub_id: str = setting("locuslab/TOFU", help="hub data set with a config for each set of rows")
     split: Literal["forget01", "forget05", "forget10"] = setting("forget10", help="the authors to forget")
     template: str = setting(TEMPLATE, help=TEMPLATE_HELP)
+    separator: str | None = setting(None, help=SEPARATOR_HELP)
     num_documents: int | None = setting(None, low=1, help=COUNT_HELP)
 
     def check(self) -> list[Problem]:
@@ -98,7 +101,7 @@ class TofuTask:
         source = RowSource.hub(self.hub_id) if self.data_dir is None else RowSource.folder(self.data_dir)
         sets = self._read(source)
         extras = {row.key: row for rows in sets.extras for row in rows}
-        builder = ExampleBuilder(template=self.template, subtask="tofu", extras=extras)
+        builder = ExampleBuilder(**format_fields(self.template, self.separator), subtask="tofu", extras=extras)
         sides = builder.sides(sets.forget, sets.retain)
         kept = choose_by_side(sides, self.num_documents, seed, source.origin)
         selection = describe_selection(kept, sides)
@@ -174,7 +177,7 @@ def whole_texts(examples: Iterable[Example], split: Split) -> tuple[Example, ...
     """Prompt and answer as one text, as a target was trained on it."""
     pages = []
     for example in examples:
-        text = example.prompt + with_separator(example.prompt, example.answer)
+        text = example.prompt + continuation(example)
         page = page_example(example.id, example.raw_id, split, example.subtask, text)
         pages.append(replace(page, document=example.document))  # the author's, as that of the questions
     return tuple(pages)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from lume_run.common.records import Example
-from lume_run.config.settings import ModelSettings, OptimizationSettings, TrainerSettings
+from lume_run.config.model_settings import ModelSettings
+from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.launch.world import World
 from lume_run.methods.base import Method, Role
 from lume_run.training.reference import ReferenceCache

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lume_run.common.console import Progress
 from lume_run.common.logits import token_logps
 from lume_run.common.records import Example
-from lume_run.config.settings import ModelSettings
+from lume_run.config.model_settings import ModelSettings
 from lume_run.methods.base import Needs, Role, require
 from lume_run.models.batch import NO_TOTALS, Batch, collate, length_batches
 from lume_run.models.forward import Outputs, forward

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from helpers.configs import CONF, cfg_of, data_of, problems_of, settings_of
 
+from lume_run.config.model_settings import ModelSettings
 from lume_run.config.overrides import override_problems
 from lume_run.config.resolve import as_data
-from lume_run.config.settings import LaunchSettings, LoggerSettings, ModelSettings, Settings, TrainerSettings
+from lume_run.config.settings import LaunchSettings, LoggerSettings, Settings, TrainerSettings
 from lume_run.config.targets import TARGET, import_target
 
 
@@ -92,6 +93,7 @@ def test_every_default_of_a_setting_is_compared():
     unwritten = {key for key in defaults - written if not key.startswith("model.shape.")}
     assert unwritten == {
         "model.path",  # of every model's file
+        "model.chat.arguments",  # none
         "evaluator.suites",  # of every evaluator's file
         *(f"trainer.train.{name}" for name in ("retain_ratio", "chunk_size", "alternate")),  # of unlearning alone
     }

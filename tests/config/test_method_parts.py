@@ -40,8 +40,8 @@ def test_parts_in_the_wrong_place(write_yaml):
     [
         ("task/mine.yaml", "lume_run.methods.npo.NPO", "task", "name, load, check"),
         ("method/mine.yaml", "lume_run.methods.npo.NPO", "method", "name"),
-        ("method/mine.yaml", "lume_run.config.settings.LoraSettings", "method", "name, needs, __call__"),
-        ("method/forget/mine.yaml", "lume_run.config.settings.LoraSettings", "method.forget", "needs, __call__"),
+        ("method/mine.yaml", "lume_run.config.model_settings.LoraSettings", "method", "name, needs, __call__"),
+        ("method/forget/mine.yaml", "lume_run.config.model_settings.LoraSettings", "method.forget", "needs, __call__"),
         ("method/retain/mine.yaml", "lume_run.config.settings.LaunchSettings", "method.retain", "needs, __call__"),
     ],
 )

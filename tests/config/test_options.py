@@ -9,8 +9,8 @@ import yaml
 from helpers.configs import CONF, problems_of, settings_of
 from helpers.shared import DATA, SHARED
 
+from lume_run.config.model_settings import LoraSettings
 from lume_run.config.overrides import group_options
-from lume_run.config.settings import LoraSettings
 from lume_run.methods.base import MIDDLE, Needs, Role
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientDescent

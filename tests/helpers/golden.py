@@ -20,7 +20,7 @@ import torch
 
 from helpers.shared import GOLDEN, tokenizer_at
 from lume_run.common.records import Example, Kind, Split
-from lume_run.config.settings import ModelSettings
+from lume_run.config.model_settings import ModelSettings
 from lume_run.evaluation.inference.generation import continuations
 from lume_run.evaluation.inference.loaded_model import LoadedModel, decode
 from lume_run.evaluation.inference.logprobs import AnswerScores, score_rows

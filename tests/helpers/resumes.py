@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from helpers.shared import tokenizer_at
 from helpers.training import Setup, compose_method, phase, rows_for, set_up
 from lume_run.common.devices import rank, world_size
-from lume_run.config.settings import LoraSettings
+from lume_run.config.model_settings import LoraSettings
 from lume_run.launch.preemption import looks_itself, signal_handlers
 from lume_run.launch.world import World
 from lume_run.pipeline.rank import end_process

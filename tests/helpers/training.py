@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Tr
 from helpers.shared import tokenizer_at
 from lume_run.common.devices import rank
 from lume_run.common.records import Example, Kind, Split
+from lume_run.config.model_settings import LoraSettings, ModelSettings
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import LoraSettings, ModelSettings, OptimizationSettings, TrainerSettings
+from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.launch.world import World
 from lume_run.methods.base import Method, Role
 from lume_run.methods.likelihood import FineTune

@@ -53,7 +53,7 @@ class Stage:
 
     def build(self) -> None:
         """Make both."""
-        from lume_run.config.settings import ShapeSettings
+        from lume_run.config.model_settings import ShapeSettings
         from lume_run.models.tiny import build_tiny
 
         shape = ShapeSettings(hidden_size=32, layers=2, heads=2, intermediate_size=64, vocabulary=400)

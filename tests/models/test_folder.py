@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from lume_run.common.errors import RunError
+from lume_run.config.model_settings import ModelSettings
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import ModelSettings
 from lume_run.models.folder import model_folder_problems
 from lume_run.models.load import load_model
 from lume_run.pipeline.checks import check_config

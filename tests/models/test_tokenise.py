@@ -10,12 +10,12 @@ import torch
 from helpers.shared import tokenizer_at
 from tokenizers.processors import TemplateProcessing
 
-from lume_run.common.records import Example, Kind, Split, with_separator
+from lume_run.common.records import Example, Kind, Split, continuation
 from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row
 from lume_run.methods.base import Needs, Role, Totals
 from lume_run.methods.refusals import REFUSALS
 from lume_run.models.batch import Batch, collate
-from lume_run.models.tokenise import TokenRow, encode, prompt_ids
+from lume_run.models.tokenise import TokenRow, encode, plain_ids
 from lume_run.training.rows import examples_of, token_rows
 
 NO_TOTALS = Totals()
@@ -87,7 +87,7 @@ def test_the_answer_is_labelled_whole_and_nothing_else(tokenizer, prompt, answer
 @pytest.mark.parametrize(("prompt", "answer"), PAIRS)
 def test_round_trip(tokenizer, prompt, answer):
     row = encode(example(prompt, answer), tokenizer, max_tokens=PLENTY)
-    assert decode(row.ids, tokenizer) == prompt + with_separator(prompt, answer)
+    assert decode(row.ids, tokenizer) == prompt + continuation(example(prompt, answer))
 
 
 def test_a_merged_boundary_is_really_among_the_pairs(tokenizer):
@@ -108,13 +108,24 @@ def test_first_answer_token_by_hand(golden_tokenizer, llama_tokenizer):
         assert tokens[-1] == "</s>"
 
 
-def test_separator_only_where_no_white_space_stands():
-    assert with_separator("a", "b") == " b"
-    assert with_separator("a ", "b") == "b"
-    assert with_separator("a\n", "b") == "b"
-    assert with_separator("a", " b") == " b"
-    assert with_separator("a", "\nb") == "\nb"
-    assert with_separator("", "b") == "b"
+@pytest.mark.parametrize(
+    ("prompt", "answer", "joined"),
+    [
+        ("a", "b", " b"),
+        ("a ", "b", "b"),
+        ("a\n", "b", "b"),
+        ("a", " b", " b"),
+        ("a", "\nb", "\nb"),
+        ("", "b", "b"),
+        ("\u5979\u4f4f\u5728\u54ea\u91cc\uff1f", "\u5357\u4eac", "\u5357\u4eac"),  # scripts without spaces
+        ("\u0e2d\u0e22\u0e39\u0e48", "\u0e17\u0e35\u0e48", "\u0e17\u0e35\u0e48"),
+        ("Answer:", "\u5357\u4eac", " \u5357\u4eac"),
+        ("\uc5b4\ub514?", "\uc11c\uc6b8", " \uc11c\uc6b8"),  # Korean has spaces
+    ],
+)
+def test_separator_only_where_no_white_space_stands(prompt, answer, joined):
+    assert continuation(example(prompt, answer)) == joined
+    assert continuation(replace(example(prompt, answer), separator=" ->")) == f" ->{answer}"
 
 
 def test_bos_stands_once_at_the_front(golden_tokenizer, llama_tokenizer):
@@ -133,7 +144,7 @@ def test_a_tokenizer_that_closes_every_text(tiny):
         single=f"$A {eos}", pair=f"$A {eos} $B {eos}", special_tokens=[(eos, tokenizer.eos_token_id)]
     )
     assert tokenizer("Once upon")["input_ids"][-1] == tokenizer.eos_token_id
-    assert tokenizer.eos_token_id not in prompt_ids("Once upon", tokenizer)
+    assert tokenizer.eos_token_id not in plain_ids("Once upon", tokenizer)
     for prompt in ("Once upon", "Once upon "):
         row = encode(example(prompt, "a time"), tokenizer, max_tokens=PLENTY)
         assert row.ids.count(tokenizer.eos_token_id) == 1

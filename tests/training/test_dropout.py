@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from lume_run.common.records import Split
-from lume_run.config.settings import ModelSettings
+from lume_run.config.model_settings import ModelSettings
 from lume_run.models.batch import NO_TOTALS, collate
 from lume_run.models.forward import forward
 from lume_run.models.tokenise import TokenRow

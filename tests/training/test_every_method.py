@@ -23,7 +23,7 @@ from helpers.training import (
 )
 from torch import Tensor
 
-from lume_run.config.settings import LoraSettings
+from lume_run.config.model_settings import LoraSettings
 from lume_run.methods.baselines import BASELINES
 from lume_run.methods.objective import Objective
 

@@ -16,7 +16,7 @@ from helpers.training import KillAt, Killed, Setup, Snapshots, phase, rows_for, 
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from lume_run.common.errors import RunError
-from lume_run.config.settings import LoraSettings
+from lume_run.config.model_settings import LoraSettings
 from lume_run.methods.base import Losses, Needs, Role, Signals
 from lume_run.methods.dpo import AnswerPreservation
 from lume_run.methods.kl import RetainKL

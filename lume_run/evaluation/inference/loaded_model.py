@@ -16,7 +16,7 @@ from lume_run.common.errors import RunError
 from lume_run.common.records import Ask, Example, Question
 from lume_run.evaluation.inference.vllm import Engine
 from lume_run.models.batch import NO_TOTALS, Batch, collate
-from lume_run.models.tokenise import TokenRow, encode, prompt_ids
+from lume_run.models.tokenise import TokenRow, encode, plain_ids, prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +31,8 @@ class LoadedModel:
     """A loaded model with the sizes it is run at.
 
     `batch_tokens` counts padded tokens of the rows, not those generated after them. `temperature` and `seed` are for
-    sampled continuations.
+    sampled continuations. `turn_ends` are the tokens that end the assistant's turn in the chat template, where rows are
+    put into one.
     """
 
     model: nn.Module | Engine
@@ -41,6 +42,7 @@ class LoadedModel:
     batch_tokens: int
     temperature: float = 1.0
     seed: int = 0
+    turn_ends: frozenset[int] = frozenset()
 
     @property
     def network(self) -> nn.Module:
@@ -60,10 +62,10 @@ class LoadedModel:
         return int(self.tokenizer.pad_token_id)
 
     def stop_tokens(self) -> list[int]:
-        """Token ids that end a generation: the tokenizer's EOS and the model's own."""
+        """Token ids that end a generation: the tokenizer's EOS, the model's own and the chat template's."""
         ends = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
         ends = ends if isinstance(ends, list) else [ends]
-        return sorted({token for token in [self.tokenizer.eos_token_id, *ends] if token is not None})
+        return sorted({token for token in [self.tokenizer.eos_token_id, *ends, *self.turn_ends] if token is not None})
 
 
 def fit_shots(example: Example, loaded: LoadedModel) -> Example:
@@ -81,13 +83,13 @@ def fit_shots(example: Example, loaded: LoadedModel) -> Example:
 
 def _fits(prompt: str, loaded: LoadedModel) -> bool:
     """Whether a prompt with worked examples is short enough for the official run, and for the model."""
-    tokens, special = (len(prompt_ids(text, loaded.tokenizer)) for text in (prompt, ""))
+    tokens, special = (len(plain_ids(text, loaded.tokenizer)) for text in (prompt, ""))
     return tokens - special <= SHOT_TOKENS and tokens < loaded.max_length
 
 
 def prompt_row(example: Example, loaded: LoadedModel, *, new_tokens: int) -> TokenRow:
     """A prompt as a row without labels, cut on the left where it and `new_tokens` more would not fit."""
-    ids = prompt_ids(example.prompt, loaded.tokenizer)
+    ids = prompt_ids(example, loaded.tokenizer)
     room = max(1, loaded.max_length - new_tokens)
     kept = tuple(ids[-room:])
     if not kept:

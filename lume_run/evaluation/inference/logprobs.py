@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from lume_run.common.records import Example
 from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, decode, prompt_row
 from lume_run.methods.base import require
 from lume_run.models.forward import forward, inputs_of
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.tokenise import TokenRow, pair_ids
 
 NO_GRADIENT = (
     "Gradients need all layers' weights on devices at once, and some of this model's are in host memory or on disk; "
@@ -34,14 +35,17 @@ def choice_logps(loaded: LoadedModel, examples: Sequence[Example]) -> list[tuple
     logps = to_float32(loaded.network(**inputs).logits[:, -1]).log_softmax(-1).cpu()
     answers: list[tuple[float, ...]] = []
     for number, example in enumerate(examples):
-        options = [first_token(option, loaded) for option in example.choices]
+        options = [first_token(example, option, loaded) for option in example.choices]
         answers.append(tuple(float(logps[number, option]) for option in options) if len(set(options)) > 1 else ())
     return answers
 
 
-def first_token(option: str, loaded: LoadedModel) -> int:
-    """The first token of an option after a space, a bare space left out."""
-    ids: list[int] = loaded.tokenizer(f" {option}", add_special_tokens=False)["input_ids"]
+def first_token(example: Example, option: str, loaded: LoadedModel) -> int:
+    """The first token of an option after a space, or as the assistant's turn; a bare space left out."""
+    if example.chat is None:
+        ids: Sequence[int] = loaded.tokenizer(f" {option}", add_special_tokens=False)["input_ids"]
+    else:
+        ids = pair_ids(replace(example, answer=option), loaded.tokenizer)[1]
     return next((token for token in ids if decode([token], loaded).strip()), ids[-1])
 
 
@@ -62,12 +66,12 @@ def score_rows(loaded: LoadedModel, rows: Sequence[TokenRow]) -> list[AnswerScor
     """One forward over a batch of rows; without numbers where the model gives none that are finite."""
     batch = batch_of(rows, loaded)
     logits = require(forward(loaded.network, batch).logits)  # (B, R, V), labels at the right end
-    stop = loaded.tokenizer.eos_token_id
+    ends = {loaded.tokenizer.eos_token_id, *loaded.turn_ends}
     answers = []
     for number, row in enumerate(rows):
         logps = to_float32(logits[number, logits.shape[1] - row.labels :]).log_softmax(-1)  # (L, V)
         targets = batch.targets[number, logits.shape[1] - row.labels :]
-        answers.append(token_scores(logps, targets, closed=bool(row.ids) and row.ids[-1] == stop))
+        answers.append(token_scores(logps, targets, closed=bool(row.ids) and row.ids[-1] in ends))
     return answers
 
 

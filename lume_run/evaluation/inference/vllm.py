@@ -21,7 +21,7 @@ import torch
 
 from lume_run.common.devices import device_of, dtype_of
 from lume_run.common.errors import RunError
-from lume_run.config.settings import ModelSettings
+from lume_run.config.model_settings import ModelSettings
 from lume_run.launch.lifeline import end_when_closed
 from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.load import generation_config_of

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lume_run.common.records import JUDGED, Ask, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import EvaluatorSettings, setting
+from lume_run.config.fields import setting
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics import closer_look
 from lume_run.evaluation.metrics.bootstrap import Measure, NamedMeasure
 from lume_run.evaluation.metrics.closer_look import SetMeans

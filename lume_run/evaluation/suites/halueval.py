@@ -14,7 +14,8 @@ from pathlib import Path
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import EvaluatorSettings, setting
+from lume_run.config.fields import setting
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.datasets.halueval import load_general, load_qa
 from lume_run.evaluation.metrics.answers import judgement, likeliest_choice
 from lume_run.evaluation.suites.base import Answers, RowValue, problems_in

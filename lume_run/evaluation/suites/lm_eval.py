@@ -23,7 +23,8 @@ from typing import Any
 
 from lume_run.common.errors import Problem, RunError
 from lume_run.common.records import Question, Score, TaskData
-from lume_run.config.settings import EvaluatorSettings, setting
+from lume_run.config.fields import setting
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.suites.base import Answers
 
 SETTINGS_KEY = "evaluator.suites.lm_eval"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from lume_run.common.records import Ask, Kind, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import EvaluatorSettings, setting
+from lume_run.config.fields import setting
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.bootstrap import Column
 from lume_run.evaluation.metrics.membership import (
     auc_of,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import EvaluatorSettings, setting
+from lume_run.config.fields import setting
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.bootstrap import Measure, combine
 from lume_run.evaluation.metrics.membership import auc_of, min_k
 from lume_run.evaluation.metrics.muse import (

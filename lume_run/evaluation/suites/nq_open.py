@@ -12,7 +12,8 @@ from pathlib import Path
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Ask, Example, Question, Score, Split, TaskData
-from lume_run.config.settings import EvaluatorSettings, setting
+from lume_run.config.fields import setting
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.datasets.nq_open import load_nq_open
 from lume_run.evaluation.metrics.answers import normalised_match
 from lume_run.evaluation.suites.base import Answers, problems_in

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData
-from lume_run.config.settings import EvaluatorSettings, setting
+from lume_run.config.fields import setting
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.datasets.plain_text import load_texts
 from lume_run.evaluation.metrics.bootstrap import Measure
 from lume_run.evaluation.metrics.perplexity import perplexity_of

@@ -19,9 +19,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData, with_separator
+from lume_run.common.records import Ask, Example, Question, Response, Score, Split, TaskData, continuation
 from lume_run.common.seeds import stable_digest
-from lume_run.config.settings import EvaluatorSettings, setting
+from lume_run.config.fields import setting
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.pii import hint_of
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.pii_verdicts import (
@@ -83,8 +84,7 @@ class Pii:
             variant = f"{REPHRASED_VARIANT}{number}"
             yield Question(example=rephrased, ask=Ask.GENERATE, variant=variant, limit=PROBED_TOKENS)
         for name, share in self.named_hints().items():
-            hint = with_separator(example.prompt, hint_of(example.answer, share))
-            hinted = replace(example, prompt=example.prompt + hint)
+            hinted = begin_answer(example, hint_of(example.answer, share))
             yield Question(example=hinted, ask=Ask.GENERATE, variant=name, limit=PROBED_TOKENS)
         for number in range(self.samples):
             yield Question(example=example, ask=Ask.SAMPLE, variant=str(number), limit=PROBED_TOKENS)
@@ -137,3 +137,10 @@ class Pii:
             rules["sampled"] = partial(sample_verdicts, given=given, samples=self.samples, k=self.samples)
             rules["sampled1"] = partial(sample_verdicts, given=given, samples=self.samples, k=1)
         return rules
+
+
+def begin_answer(example: Example, hint: str) -> Example:
+    """The example with an answer that begins with `hint`, which the model continues: a chat model its own turn."""
+    if example.chat is not None:
+        return replace(example, begun=hint)
+    return replace(example, prompt=example.prompt + continuation(example, hint))

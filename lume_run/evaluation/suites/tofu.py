@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from lume_run.common.records import Question, Score, Split, TaskData
-from lume_run.config.settings import EvaluatorSettings, setting
+from lume_run.config.fields import setting
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics import tofu
 from lume_run.evaluation.metrics.bootstrap import Column, Measure, NamedMeasure
 from lume_run.evaluation.suites.base import Answers

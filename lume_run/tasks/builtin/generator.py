@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from lume_run.common.records import Example, Kind, Split, TaskData, with_separator
+from lume_run.common.records import Example, Kind, Split, TaskData, continuation
 from lume_run.common.seeds import stable_digest
 from lume_run.tasks.builtin.people import SLOTS, Registry
 from lume_run.tasks.builtin.writers import WRITERS, DocumentQuestion
@@ -63,7 +63,7 @@ def documents_of_no_side() -> list[str]:
     """Prompts and answers about others than any task is about, the same in every run: to train a tokenizer on."""
     data = generate_task(subtasks=SUBTASKS, num_documents=NO_SIDE_DOCUMENTS, seed=NO_SIDE_SEED)
     examples = (*data.forget, *data.retain)
-    return [with_separator("", row.prompt) + with_separator(row.prompt, row.answer) for row in examples]
+    return [row.prompt + continuation(row) for row in examples]
 
 
 def _spread(subtasks: Sequence[str], num_documents: int) -> dict[str, int]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from lume_run.common.errors import ConfigError, DataError, Problem
-from lume_run.common.records import Kind
+from lume_run.common.records import Kind, Turn
 from lume_run.common.seeds import stable_digest
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.tasks.row_files import field_problems
 
 USUAL_NAMES = {  # in the order in which they are looked for
@@ -53,6 +53,7 @@ class OwnRow:
     raw_id: str = ""
     paraphrases: tuple[str, ...] = ()
     perturbed: tuple[str, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -119,8 +120,9 @@ def _read_row(row: Mapping[str, Any], where: str, columns: Columns, words: int) 
     if columns.text:
         yield from _text_pieces(row[columns.text], where, words, extras)
     elif columns.messages:
-        prompt, answer = _turn(row.get(columns.messages), where)
-        yield OwnRow(where=where, kind=Kind.QUESTION, prompt=prompt, answer=answer, **extras)
+        turns = _turns_of(row.get(columns.messages), where)
+        prompt = plain_prompt(turns[:-1])
+        yield OwnRow(where=where, kind=Kind.QUESTION, prompt=prompt, answer=turns[-1].text, turns=turns[:-1], **extras)
     else:
         texts = {"prompt": row[str(columns.prompt)], "answer": row[str(columns.answer)]}
         yield OwnRow(where=where, kind=Kind.QUESTION, **texts, **extras)
@@ -143,11 +145,8 @@ def _extras(row: Mapping[str, Any], where: str, columns: Columns) -> dict[str, A
     return extras
 
 
-def _turn(messages: object, where: str) -> tuple[str, str]:
-    """(what stands before the last assistant turn, that turn) of a chat; raises DataError.
-
-    A chat of one question is that question; of a longer one each turn stands under its role.
-    """
+def _turns_of(messages: object, where: str) -> tuple[Turn, ...]:
+    """The turns of a chat, the last one the assistant's that answers the user's; raises DataError."""
 
     def refuse(what: str) -> NoReturn:
         remedy = "a list of {role, content} that ends with the assistant's turn"
@@ -166,12 +165,15 @@ def _turn(messages: object, where: str) -> tuple[str, str]:
     ]
     if not all(isinstance(role, str) and isinstance(text, str) and text.strip() for role, text in turns):
         refuse("a turn of the chat has no role or no text")
-    named = [(ROLES.get(role, role), text) for role, text in turns]
-    if len(named) < 2 or named[-1][0] != "assistant":
-        refuse("the last turn of the chat is not the assistant's")
-    before = [text for _, text in named[:-1]]
-    prompt = before[0] if len(before) == 1 else "\n".join(f"{role}: {text}" for role, text in named[:-1])
-    return prompt, named[-1][1]
+    named = tuple(Turn(ROLES.get(role, role), text) for role, text in turns)
+    if [turn.role for turn in named[-2:]] != ["user", "assistant"]:
+        refuse("the last turn of the chat is not the assistant's, to a turn of the user")
+    return named
+
+
+def plain_prompt(turns: Sequence[Turn]) -> str:
+    """A chat as plain text: one question as it is, of a longer chat each turn under its role."""
+    return turns[0].text if len(turns) == 1 else "\n".join(f"{turn.role}: {turn.text}" for turn in turns)
 
 
 def _text_pieces(text: str, where: str, words: int, extras: Mapping[str, Any]) -> Iterator[OwnRow]:

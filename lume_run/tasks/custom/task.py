@@ -8,12 +8,19 @@ from pathlib import Path
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
-from lume_run.config.settings import setting
+from lume_run.config.fields import setting
 from lume_run.tasks.custom.files import READERS, source_rows
 from lume_run.tasks.custom.rows import Columns, OwnRow, guess_columns, rows_of
 from lume_run.tasks.documents import choose_by_side, describe_selection
 from lume_run.tasks.private_facts import attribute_of
-from lume_run.tasks.question_files import COUNT_HELP, QUESTION_SLOT, TEMPLATE_HELP, template_problems
+from lume_run.tasks.question_files import (
+    COUNT_HELP,
+    QUESTION_SLOT,
+    SEPARATOR_HELP,
+    TEMPLATE_HELP,
+    format_fields,
+    template_problems,
+)
 from lume_run.tasks.row_files import refuse
 from lume_run.tasks.tofu import whole_texts
 
@@ -37,6 +44,7 @@ class CustomTask:
     columns: Columns = setting(factory=Columns, help="names of columns that are not the usual ones")
     template: str = setting("{question}", help=TEMPLATE_HELP)
     words: int = setting(120, low=2, help="words of one piece of a text")
+    separator: str | None = setting(None, help=SEPARATOR_HELP)
     num_documents: int | None = setting(None, low=1, help=COUNT_HELP)
 
     def check(self) -> list[Problem]:
@@ -100,6 +108,8 @@ class CustomTask:
         return described + repeated, list(unique.values()), problems + wrong
 
     def _examples(self, rows: Sequence[OwnRow], split: Split) -> tuple[Example, ...]:
+        in_format = format_fields(self.template, self.separator)
+        template = in_format["template"]
         return tuple(
             Example(
                 id=f"{split}-{row.digest}",
@@ -108,11 +118,14 @@ class CustomTask:
                 split=split,
                 subtask=self.name,
                 kind=row.kind,
-                prompt=self.template.replace(QUESTION_SLOT, row.prompt) if row.kind is Kind.QUESTION else row.prompt,
+                prompt=template.replace(QUESTION_SLOT, row.prompt) if row.kind is Kind.QUESTION else row.prompt,
                 answer=row.answer,
                 paraphrases=row.paraphrases,
                 perturbed=row.perturbed,
                 attribute=attribute_of(row.prompt, row.answer) if row.kind is Kind.QUESTION else "",
+                template=template if row.kind is Kind.QUESTION else "",
+                turns=row.turns,
+                separator=in_format["separator"],
             )
             for row in rows
         )

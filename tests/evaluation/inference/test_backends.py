@@ -23,8 +23,9 @@ from transformers import GenerationConfig
 from lume_run.common.devices import GIB
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.records import Ask, Example, Kind, Question, Response
+from lume_run.config.model_settings import ModelSettings, ShapeSettings
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import EvaluatorSettings, ModelSettings, ShapeSettings
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.inference import respond
 from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row
 from lume_run.evaluation.inference.requests import requests_of
@@ -314,7 +315,7 @@ def test_a_killed_run_leaves_no_engine(stand_in, tiny):
     script = """if __name__ == "__main__":
         import multiprocessing, sys, torch
         from lume_run.evaluation.inference.vllm import start_engine
-        from lume_run.config.settings import ModelSettings
+        from lume_run.config.model_settings import ModelSettings
         tiny, cpu = ModelSettings(name="tiny"), torch.device("cpu")
         with start_engine(sys.argv[1], tiny, cpu, max_length=64, seed=0) as engine:
             print(multiprocessing.active_children()[0].pid, flush=True)

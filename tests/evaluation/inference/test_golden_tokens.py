@@ -40,7 +40,7 @@ from helpers.golden import (
 from lume_run.common.records import Kind
 from lume_run.evaluation.inference.loaded_model import prompt_row
 from lume_run.evaluation.metrics.tofu import probability
-from lume_run.models.tokenise import TokenRow, encode, prompt_ids
+from lume_run.models.tokenise import TokenRow, encode, plain_ids
 from lume_run.tasks.question_files import TEMPLATE
 
 pytestmark = GOLDEN_MARKS
@@ -99,7 +99,7 @@ def test_prompts_of_open_unlearning(dataset):
     for row, data in zip(golden["generation_datasets"][dataset], read_rows(f"lm/data/{dataset}.jsonl"), strict=True):
         prompt = question_text(data["question"])
         ours = prompt_row(question_of(prompt, ""), loaded_model_of("model"), new_tokens=NEW_TOKENS)
-        assert list(ours.ids) == row["input_ids"] == prompt_ids(prompt, tokenizer())
+        assert list(ours.ids) == row["input_ids"] == plain_ids(prompt, tokenizer())
         assert row["labels"] == golden["datasets"][dataset][row["index"]]["input_ids"]
         assert row["attention_mask"] == [1] * len(ours.ids)
 
@@ -204,7 +204,7 @@ def test_few_shot_chat():
         ours = encode(question_of(prompt, answer), tokenizer(), max_tokens=case["max_length"])
         if case["predict_with_generate"]:
             assert case["labels"] == list(ours.ids)
-            assert case["input_ids"] == prompt_ids(prompt + " ", tokenizer())
+            assert case["input_ids"] == plain_ids(prompt + " ", tokenizer())
         else:
             assert case["input_ids"] == list(ours.ids)
             assert labelled_row(case).label_start == ours.label_start + 1

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from lume_run.common.errors import DataError, RunError
 from lume_run.common.jsonl import read_jsonl, to_json
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split
-from lume_run.config.settings import ModelSettings
+from lume_run.config.model_settings import ModelSettings
 from lume_run.evaluation.inference.generation import continuations
 from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row, token_row
 from lume_run.evaluation.inference.logprobs import choice_logps, gradient_norms, norm_of, score_rows

@@ -14,7 +14,8 @@ from helpers.shared import SHARED
 
 from lume_run.common.errors import RunError
 from lume_run.common.records import Score, TaskData
-from lume_run.config.settings import EvaluatorSettings, ModelSettings
+from lume_run.config.model_settings import ModelSettings
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.scoring import score_models
 from lume_run.evaluation.suites.base import Answers, Harnessed
 from lume_run.evaluation.suites.lm_eval import LmEval, scores_of

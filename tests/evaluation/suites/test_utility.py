@@ -14,8 +14,9 @@ from helpers.shared import SHARED
 
 from lume_run.common.errors import ConfigError, DataError
 from lume_run.common.records import Ask, Example, Kind, Response, Split, TaskData
+from lume_run.config.model_settings import ModelSettings
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.config.settings import EvaluatorSettings, ModelSettings
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.datasets.halueval import GENERAL, is_hallucinated, load_general, load_qa
 from lume_run.evaluation.datasets.nq_open import load_nq_open
 from lume_run.evaluation.datasets.plain_text import load_texts, pieces

@@ -1,0 +1,77 @@
+"""What the model group is configured by: which model, its adapters, its chat template, its shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lume_run.config.fields import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters (peft). `model.lora=true` takes these defaults."""
+
+    enabled: bool = setting(False, help="train adapters instead of all weights")
+    rank: int = setting(8, low=1, help="rank of the update")
+    alpha: float = setting(32.0, low=0, open_low=True, help="scale numerator: the update is scaled by alpha/rank")
+    dropout: float = setting(0.0, low=0, high=0.99, help="dropout on the adapter's input")
+    target_modules: str | list[str] = setting("all-linear", help="peft's target_modules: all-linear, or module names")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatSettings:
+    """The tokenizer's chat template. `model.chat=never` is short for `model.chat.use=never`."""
+
+    use: Literal["auto", "never", "always"] = setting(
+        "auto",
+        help="auto: for a task's questions where the tokenizer has a template, never for LUME and benchmarks; "
+        "always: for theirs too",
+    )
+    system: str | None = setting(None, help="system prompt; a chat of the task that brings one keeps its own")
+    arguments: dict[str, bool | int | float | str] = setting(
+        factory=dict, help="what the template asks for, such as {date_string: 10 Apr 2025, enable_thinking: false}"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeSettings:
+    """OLMo dimensions: what `tiny` is built with, and what the plan estimates memory from when no config is at hand."""
+
+    hidden_size: int = setting(low=8, help="width of the residual stream")
+    layers: int = setting(low=1, help="decoder layers")
+    heads: int = setting(low=1, help="attention heads")
+    intermediate_size: int = setting(low=8, help="width of the SwiGLU layer")
+    vocabulary: int = setting(low=260, help="tokens; for tiny the size of the tokenizer to train")
+    tie_embeddings: bool = setting(False, help="share input embedding and vocabulary head")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which model is the base or the target."""
+
+    name: str = setting(help="name in run folders and tables")
+    path: str | None = setting(None, help="Hugging Face id or folder; null builds the model from `shape`")
+    base: str | None = setting(None, help="id or folder of the model before it saw the documents, for `retrained`")
+    tokenizer: str | None = setting(None, help="id or folder of the tokenizer, when not beside the model")
+    is_target: bool = setting(False, help="the model already memorised the documents: skip `train`")
+    dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", help="auto: bfloat16 on GPUs that have it")
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = setting(
+        "auto", help="attention implementation; auto: flash_attention_2 for bfloat16 on GPUs where installed, else sdpa"
+    )
+    tf32: bool = setting(False, help="on GPUs, multiply float32 matrices with 10 bits of mantissa (TF32)")
+    quantize: Literal["none", "8bit", "4bit"] = setting(
+        "none", help="bits of the frozen base while LoRA adapters are trained (bitsandbytes); it is merged unquantised"
+    )
+    max_length: int | None = setting(None, low=8, help="longest row [tokens]; null: the model's own limit")
+    gradient_checkpointing: bool = setting(False, help="recompute activations in the backward pass")
+    trainable: list[str] | None = setting(
+        None, help="unlearn these weights only, by shell patterns of their names such as '*.layers.1.mlp.*'; null: all"
+    )
+    trust_remote_code: bool = setting(False, help="run code that comes with the model (only if you trust it)")
+    mmlu_gate: float | None = setting(
+        None, low=0, high=1, help="lowest MMLU accuracy that passes; null: 75 % of the target's own"
+    )
+    chat: ChatSettings = setting(factory=ChatSettings, help="the tokenizer's chat template, see Chat")
+    shape: ShapeSettings | None = setting(None, help="dimensions, see Shape")
+    lora: LoraSettings = setting(factory=LoraSettings, help="adapters, see Lora; `true` for its defaults")

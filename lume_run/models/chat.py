@@ -1,0 +1,109 @@
+"""Rows in a tokenizer's chat template: what is put to the model, and the assistant's turn that follows.
+
+The template is the tokenizer's own, rendered by transformers. What is relied on is checked row by row: the row begins
+with the prompt that generation sees, the assistant's text stands in it unchanged, and a special token ends the turn
+(EOS where the template has none). What the template writes behind that token is left out: it changes no number.
+A template that asks for today's date gets `DATE`, so that a run says tomorrow what it says today.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, NoReturn
+
+from lume_run.common.errors import Problem, RunError
+from lume_run.common.records import Chat, Example, Kind, Split, Turn
+from lume_run.common.text import first_line
+from lume_run.models.special_text import find_special, mask_special
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DATE = datetime.datetime(2024, 7, 26)  # what Llama 3's template writes where nobody gives a date
+USER, ASSISTANT = "user", "assistant"
+TEMPLATE_REMEDY = (
+    "model.chat.use=never for plain text, other model.chat.arguments, or model.tokenizer=FOLDER with another one"
+)
+
+
+@cache
+def template_at_date(template: str) -> str:
+    """A chat template in which it is always `DATE`."""
+    if "strftime_now" not in template:
+        return template
+    replaced = "".join(f".replace('%{code}', '{DATE.strftime('%' + code)}')" for code in "aAbBdeHIjmMpSyY")
+    return "{%- macro strftime_now(form) -%}{{- form" + replaced + " -}}{%- endmacro -%}" + template
+
+
+def chat_prompt(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What generation sees, masked: all turns, the beginning of the assistant's, and what it said already."""
+    if not example.begun.strip():
+        return _render(_turns_before(example, tokenizer), example, tokenizer, generates=True)
+    prompt, turn = chat_texts(replace(example, answer=example.begun, begun=""), tokenizer)
+    begun = mask_special(example.begun, tokenizer)
+    end = turn.rindex(begun.strip()) + len(begun.strip())
+    return prompt + turn[:end] + begun[len(begun.rstrip()) :]
+
+
+def chat_texts(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """(what generation sees, the assistant's turn with the token that ends it), masked; RunError where the template
+    does not let one follow the other."""
+    turns, answer = _turns_before(example, tokenizer), mask_special(example.answer, tokenizer)
+    prompt = _render(turns, example, tokenizer, generates=True)
+    row = _render([*turns, Turn(ASSISTANT, answer)], example, tokenizer, generates=False)
+    if not row.startswith(prompt):
+        _refuse(example, tokenizer, "does not begin the assistant's turn as it begins what the model is to continue")
+    rest = row[len(prompt) :]
+    start = rest.rfind(answer.strip())
+    if start < 0:
+        _refuse(example, tokenizer, "changes what the assistant says")
+    end = start + len(answer.strip())
+    closing = find_special(rest[end:], tokenizer)
+    if closing is None:
+        return prompt, rest[:end] + str(tokenizer.eos_token)
+    return prompt, rest[: end + closing.end()]
+
+
+def chat_problems(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
+    """What keeps this template from being used with these turns and arguments, tried on a question of two words."""
+    probe = Example(
+        id="probe", raw_id="", document="", split=Split.FORGET, subtask="", kind=Kind.QUESTION,
+        prompt="Who asks?", answer="Somebody does.", chat=chat,
+    )  # fmt: skip
+    try:
+        chat_texts(probe, tokenizer)
+    except RunError as error:
+        what, _, remedy = str(error).partition("\n")
+        return [Problem(where="model.chat", what=what, remedy=remedy.strip(" -"))]
+    return []
+
+
+def _turns_before(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Turn]:
+    """What was said before the assistant's turn, masked."""
+    assert example.chat is not None
+    turns = (*example.chat.before, Turn(USER, example.prompt))
+    return [Turn(turn.role, mask_special(turn.text, tokenizer)) for turn in turns]
+
+
+def _render(turns: Sequence[Turn], example: Example, tokenizer: PreTrainedTokenizerBase, *, generates: bool) -> str:
+    """The turns in the template, without the tokens that the tokenizer itself puts around a text."""
+    assert example.chat is not None
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": turn.role, "content": turn.text} for turn in turns],
+            tokenize=False,
+            add_generation_prompt=generates,
+            chat_template=template_at_date(str(tokenizer.get_chat_template())),
+            **dict(example.chat.arguments),
+        )
+    except Exception as error:  # of Jinja, or whatever a template raises
+        _refuse(example, tokenizer, f"cannot be used: {first_line(str(error)) or type(error).__name__}")
+    return str(text)
+
+
+def _refuse(example: Example, tokenizer: PreTrainedTokenizerBase, what: str) -> NoReturn:
+    row = f" (row '{example.raw_id}')" if example.raw_id else ""
+    raise RunError(f"The chat template of '{tokenizer.name_or_path}' {what}{row}.\n  - {TEMPLATE_REMEDY}")
