@@ -67,7 +67,8 @@ class Example:
 
     `template` is what stands around a question that a chat model may be asked without it, `turns` the chat that the
     prompt was written from. With a `chat` the prompt is the user's turn of it and the answer the assistant's; without,
-    `separator` stands between them (None: a space where the script has one). `begun` is how the answer begins already
+    `separator` stands between them (None: a space where the script has one; else the two are tokenised as one text, as
+    released codes do). `begun` is how the answer begins already
     when the model is to continue it.
     """
 

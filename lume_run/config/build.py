@@ -61,7 +61,8 @@ class Builder:
             where = _join_path(path, name)
             if name in node:
                 before = len(self.problems)
-                values[name] = self.build_value(hints[name], node[name], where)
+                blank = field.metadata.get("blank") and isinstance(node[name], str)
+                values[name] = node[name] if blank else self.build_value(hints[name], node[name], where)
                 if len(self.problems) == before:
                     self.check_bounds(field, values[name], where)
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:

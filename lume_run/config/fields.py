@@ -14,10 +14,14 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     open_low: bool = False,
+    blank: bool = False,
     factory: Callable[[], Any] | None = None,
 ) -> Any:
-    """A dataclass field with bounds (inclusive unless `open_low`) and one line of help; required without a default."""
-    metadata = {"help": help, "low": low, "high": high, "open_low": open_low}
+    """A dataclass field with bounds (inclusive unless `open_low`) and one line of help; required without a default.
+
+    Text with no letters is refused unless `blank`.
+    """
+    metadata = {"help": help, "low": low, "high": high, "open_low": open_low, "blank": blank}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)

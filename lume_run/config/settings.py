@@ -40,6 +40,10 @@ class OptimizationSettings:
     warmup: float = setting(low=0, high=1, help="share of the steps that warm up")
     max_grad_norm: float = setting(1.0, low=0, help="gradient clipping; 0 for none")
     retain_ratio: int = setting(1, low=1, help="unlearn: retain examples for each forget example")
+    retain_partners: Literal["cycled", "by_index"] = setting(
+        "cycled",
+        help="unlearn: retain examples in turn, or for each forget example always the one that closer-look draws",
+    )
     chunk_size: int | None = setting(
         None, low=1, help="unlearn: all epochs over so many forget examples, then the next"
     )
@@ -77,6 +81,7 @@ class EvaluatorSettings:
     """What is measured."""
 
     max_new_tokens: int = setting(256, low=1, help="longest generated answer [tokens]")
+    max_total_tokens: int | None = setting(None, low=8, help="longest prompt and generated answer together [tokens]")
     batch_tokens: int = setting(8192, low=64, help="padded tokens in one evaluation batch, before any are generated")
     membership: bool = setting(True, help="membership inference on members against non-members")
     retrained: bool = setting(False, help="also train and score a model that never saw the forget set")

@@ -7,6 +7,7 @@ Three promises hold everywhere because they are made here:
   equals EOS (attention masks come from lengths, never from comparing ids with the pad id);
 * the first answer token is always a label: where joint tokenisation would merge it with the
   prompt's last token, the answer is tokenised on its own.
+A task with a `separator` of its own gives up the first and the third: its rows are what released codes make of them.
 
 Shapes: B rows, T tokens, R label positions (padded).
 """
@@ -120,16 +121,20 @@ def pair_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list
         mask_special(text, tokenizer, template=template)
         for text, template in ((example.prompt, example.template), (continuation(example), ""))
     )
-    start, rest = split_ids(prompt, answer, tokenizer, add_special_tokens=True)
+    start, rest = split_ids(prompt, answer, tokenizer, add_special_tokens=True, merges=example.separator is not None)
     return start, rest if tokenizer.eos_token_id is None else [*rest, int(tokenizer.eos_token_id)]
 
 
 def split_ids(
-    prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool
+    prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool, merges: bool = False
 ) -> tuple[list[int], list[int]]:
-    """Token ids of two masked texts on end; the first has the tokens that it has alone, as generation sees it."""
+    """Token ids of two masked texts on end; the first has the tokens that it has alone, as generation sees it.
+
+    Where the boundary falls into a token, the answer is tokenised alone; with `merges` the two are tokenised as one
+    text and cut behind as many tokens as the prompt has alone.
+    """
     start = text_ids(prompt, tokenizer, add_special_tokens=add_special_tokens)
     together = text_ids(prompt + answer, tokenizer, add_special_tokens=add_special_tokens)
-    if together[: len(start)] == start:
-        return start, together[len(start) :]
-    return start, continuation_ids(answer, tokenizer)  # the boundary merged
+    if merges or together[: len(start)] == start:
+        return together[: len(start)], together[len(start) :]
+    return start, continuation_ids(answer, tokenizer)

@@ -28,7 +28,7 @@ from lume_run.models.text_format import turn_ends
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact
 from lume_run.pipeline.run import Run
 
-RECORDS = 3  # version of the response records: raise it when responses hold more than they did
+RECORDS = 4  # version of the response records: raise it when responses hold more than they did
 
 
 def answer_questions(run: Run, questions: Sequence[Question], name: str, path: str, folder: Path) -> None:
@@ -79,6 +79,7 @@ def loaded_model(
         batch_tokens=evaluator.batch_tokens,
         temperature=evaluator.temperature,
         seed=run.settings.seed,
+        max_total_tokens=evaluator.max_total_tokens,
         turn_ends=turn_ends(questions, tokenizer),
     )
 
@@ -103,6 +104,7 @@ def responses_artifact(run: Run, name: str, model: EvaluatedModel) -> Artifact:
         "max_new_tokens": evaluator.max_new_tokens,
         "numerics": run.numerics,
         **({"backend": evaluator.backend} if evaluator.backend != "transformers" else {}),
+        **({"max_total_tokens": evaluator.max_total_tokens} if evaluator.max_total_tokens else {}),
     }
     return store_artifact(
         run,

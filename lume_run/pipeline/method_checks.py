@@ -159,7 +159,7 @@ def fine_tuning_problems(train: Any) -> list[Problem]:
     what = "fine-tuning has one side only"
     return [
         Problem(where=f"trainer.train.{name}", what=what, remedy=f"trainer.unlearn.{name}=...")
-        for name in ("retain_ratio", "chunk_size", "alternate")
+        for name in ("retain_ratio", "retain_partners", "chunk_size", "alternate")
         if getattr(train, name) != defaults[name]
     ]
 

@@ -21,7 +21,10 @@ REWORDING_FIELDS = ("paraphrased_answer", "paraphrased_question")
 SENTENCE = "original_answer"  # where the answer is a bare name
 QUESTION_SLOT = "{question}"
 TEMPLATE = "Question: {question}\nAnswer:"
-SEPARATOR_HELP = "text between prompt and answer; null: a space where the script has one"
+SEPARATOR_HELP = (
+    "text between prompt and answer, which are then tokenised as one, as released codes do; null: a space where the "
+    "script has one, and the first answer token is the answer's alone"
+)
 TEMPLATE_HELP = "the prompt, with {question} where the question belongs"
 COUNT_HELP = "documents (authors, people) per split with all their questions; null: all"
 

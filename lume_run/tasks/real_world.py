@@ -55,7 +55,7 @@ class RealWorldTask:
     data_dir: str | None = setting(None, help="folder of JSON lines; there is no hub data set")
     reference: Literal["own", "golden"] = setting("own", help="the answer to learn; the golden one is scored in both")
     template: str = setting(TEMPLATE, help=TEMPLATE_HELP)
-    separator: str | None = setting(None, help=SEPARATOR_HELP)
+    separator: str | None = setting(None, help=SEPARATOR_HELP, blank=True)
     num_documents: int | None = setting(None, low=1, help=COUNT_HELP)
 
     def check(self) -> list[Problem]:

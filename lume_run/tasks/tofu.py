@@ -84,7 +84,7 @@ class TofuTask:
     hub_id: str = setting("locuslab/TOFU", help="hub data set with a config for each set of rows")
     split: Literal["forget01", "forget05", "forget10"] = setting("forget10", help="the authors to forget")
     template: str = setting(TEMPLATE, help=TEMPLATE_HELP)
-    separator: str | None = setting(None, help=SEPARATOR_HELP)
+    separator: str | None = setting(None, help=SEPARATOR_HELP, blank=True)
     num_documents: int | None = setting(None, low=1, help=COUNT_HELP)
 
     def check(self) -> list[Problem]:

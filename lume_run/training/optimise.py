@@ -107,6 +107,7 @@ def _build_schedule(job: TrainingJob, rows: list[TokenRow]) -> Schedule:
         epochs=phase.epochs,
         seed=job.seed,
         retain_ratio=phase.retain_ratio,
+        partners_by_index=phase.retain_partners == "by_index",
         chunk_size=phase.chunk_size,
         alternate=phase.alternate,
         pad_to=job.method.needs.pad_to,

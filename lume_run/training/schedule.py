@@ -2,20 +2,20 @@
 
 Nothing random happens later: the schedule is a pure function of row lengths, sizes and a seed.
 A unit is one example: its own row and, where a loss compares, rows with other answers, which never part.
-Each epoch is a fresh permutation of the forget units; retain units come from their own cycled
-permutations, partners in the same optimizer step. Units are sorted by length only inside one optimizer
-step, so that bucketing saves padding without changing what any step optimises; losses divide by the step's
-totals, so neither does the micro-batch size.
+Each epoch is a fresh permutation of the forget units; retain units are partners in the same optimizer step. Units are
+sorted by length only inside one optimizer step, so that bucketing saves padding without changing what any step
+optimises; losses divide by the step's totals, so neither does the micro-batch size.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
 
 import numpy as np
+import torch
 
 from lume_run.methods.base import Count, Role, Totals
 from lume_run.models.tokenise import TokenRow
@@ -89,6 +89,7 @@ def build_schedule(
     epochs: float,
     seed: int,
     retain_ratio: int = 1,
+    partners_by_index: bool = False,
     chunk_size: int | None = None,
     alternate: bool = False,
     pad_to: int = 0,
@@ -98,14 +99,15 @@ def build_schedule(
     """The schedule of one rank.
 
     `batch_size` forget units and `retain_ratio` retain units for each of them (where there are any) make an optimizer
-    step; with `alternate` they make `retain_ratio` + 1 steps, the forget units first. `micro_batch_size` rows of all
-    kinds together make a forward on one device; a unit more where units of several rows do not fit evenly. With
-    `chunk_size` all epochs over the first so many forget units come before the next ones (AILS-NTUA's data
-    chunking). With no forget rows at all (fine-tuning) the retain rows are the epoch.
+    step, chosen as `partners_of` says; with `alternate` they make `retain_ratio` + 1 steps, the forget units first.
+    `micro_batch_size` rows of all kinds together make a forward on one device; a unit more where units of several rows
+    do not fit evenly. With `chunk_size` all epochs over the first so many forget units come before the next ones
+    (AILS-NTUA's data chunking). With no forget rows at all (fine-tuning) the retain rows are the epoch.
     """
     forget, retain = units_of(rows)
     main, partners = (forget, retain) if forget else (retain, [])
-    steps = list(_steps(main, partners, batch_size, epochs, seed, retain_ratio, chunk_size, alternate))
+    order = partners_of(main, partners, by_index=partners_by_index, seed=seed)
+    steps = list(_steps(main, order, batch_size, epochs, seed, retain_ratio, chunk_size, alternate))
     largest = max(sum(map(len, step)) for step in steps)
     accumulation = max(1, -(-largest // (micro_batch_size * world_size)))
     micro_batches: list[MicroBatch] = []
@@ -137,9 +139,31 @@ def count_steps(
     return steps_each * sum(-(-max(1, round(size * epochs)) // batch_size) for size in sizes)
 
 
+Partners = Callable[[Sequence[Unit]], list[Unit]]  # the retain units of so many forget units
+
+
+def partners_of(forget: Sequence[Unit], retain: Sequence[Unit], *, by_index: bool, seed: int) -> Partners | None:
+    """How retain units are chosen; None where there are none.
+
+    They come in turn, from permutations of all of them; or `by_index`, for forget unit i always the same one, as in
+    closer-look: i + r (modulo their number), r drawn below their number by torch's generator with the seed i.
+    """
+    if not retain:
+        return None
+    if not by_index:
+        stream = _stream(retain, (seed, 1))
+        return lambda units: list(islice(stream, len(units)))
+    count = len(retain)
+    draws = (int(torch.randint(0, count, (1,), generator=torch.Generator().manual_seed(i))) for i in range(len(forget)))
+    fixed = {
+        unit: retain[(number + draw) % count] for number, (unit, draw) in enumerate(zip(forget, draws, strict=True))
+    }
+    return lambda units: [fixed[unit] for unit in units]
+
+
 def _steps(
     main: list[Unit],
-    partners: list[Unit],
+    partners: Partners | None,
     batch_size: int,
     epochs: float,
     seed: int,
@@ -148,13 +172,12 @@ def _steps(
     alternate: bool,
 ) -> Iterator[list[Unit]]:
     """The units of every optimizer step."""
-    partner_stream = _stream(partners, (seed, 1))
     for begin in range(0, len(main), chunk_size or len(main)):
         chunk = main[begin : begin + (chunk_size or len(main))]
         place = (seed, 0, begin) if begin else (seed, 0)
         stream = islice(_stream(chunk, place), max(1, round(len(chunk) * epochs)))
         while step := list(islice(stream, batch_size)):
-            beside = [list(islice(partner_stream, len(step))) for _ in range(retain_ratio)]
+            beside = [partners(step) for _ in range(retain_ratio)] if partners else []
             yield from ([step, *beside] if alternate and partners else [sum(beside, step)])
 
 

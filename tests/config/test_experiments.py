@@ -45,24 +45,34 @@ def default_data() -> dict:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_can_be_tried_on_the_tiny_model(name):
-    """It sets the method, the unlearning phase as published, what of the model belongs to the method, nothing else."""
-    settings, data = require_settings(cfg_of(f"experiment={name}", "model=tiny"))
+    """And on another task. It sets its task, the method, the unlearning phase as published, what of the model belongs to
+    the method, nothing else."""
+    assert data_of(f"experiment={name}")["task"]["name"] == task_of(name)
+    settings, data = require_settings(cfg_of(f"experiment={name}", "model=tiny", "task=bios", "task.split=all"))
     default = default_data()
     assert settings.model.name == "tiny"
     assert data.keys() == default.keys()
     for group in ("task", "launch", "seed", "stages"):
         assert data[group] == default[group], group
     assert set(data["evaluator"]["suites"]) == {suite_of(name)}
-    assert {**data["evaluator"], "suites": {}} == {**default["evaluator"], "suites": {}}
+    total = 200 if name.startswith("closer_look") else None
+    assert {**data["evaluator"], "suites": {}} == {**default["evaluator"], "suites": {}, "max_total_tokens": total}
     assert data["trainer"]["train"] == default["trainer"]["train"]
     changed = {key for key, value in data["model"].items() if value != default["model"][key]}
-    assert changed <= {"max_length", "lora", "trainable"}
+    assert changed <= {"max_length", "lora", "trainable", "chat"}
     longest = max((start for start in PUBLISHED_PHASES if name.startswith(start)), key=len)
     phase, others = data["trainer"]["unlearn"], default["trainer"]["unlearn"]
     for key, value in zip(PHASE_FIELDS, PUBLISHED_PHASES[longest], strict=True):
         assert phase[key] == (others[key] if value is None else value), key
     raw_loop = "snuffleupagus" in name or "atyaephyra" in name  # without the library's schedule and clipping
     assert (phase["schedule"], phase["max_grad_norm"]) == (("constant", 0) if raw_loop else ("linear", 1))
+
+
+def task_of(name: str) -> str:
+    """The task of the paper that a recipe is from."""
+    if name.startswith("semeval"):
+        return "lume"
+    return "real_world" if "real_world" in name else "tofu"
 
 
 def suite_of(name: str) -> str:
@@ -114,7 +124,7 @@ def test_the_recipes_are_all_there():
     ],
 )
 def test_published_coefficients(name, forget_weight, max_length):
-    settings = settings_of(f"experiment={name}")
+    settings = settings_of(f"experiment={name}", "task=bios", "task.split=all")
     assert (settings.method.forget_weight, settings.method.retain_weight) == (forget_weight, 1.0)
     assert settings.model.max_length == max_length
 

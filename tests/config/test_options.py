@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 
 SIDES_OF_TOFU = (("forget", "01"), ("retain", "90"))
 OPTIONS = [(group, name) for group, names in group_options([CONF]).items() for name in names]
+REAL_PEOPLE = ["task.data_dir={shared}/data/real_world_closer_look"]
 COMPANIONS = {  # what an option takes
     ("model", "hf"): ["model.path={tiny}"],
     ("method", "ties"): ["model.lora=true"],
@@ -27,7 +28,9 @@ COMPANIONS = {  # what an option takes
         "task.retain={shared}/data/tofu/retain90.jsonl",
     ],
     ("task", "muse"): ["task.data_dir={shared}/data/muse"],
-    ("task", "real_world"): ["task.data_dir={shared}/data/real_world_closer_look"],
+    ("task", "real_world"): REAL_PEOPLE,
+    ("task", "real_world_closer_look"): REAL_PEOPLE,
+    **{("experiment", f"closer_look/real_world_{method}"): REAL_PEOPLE for method in ("me_gd", "idk_ap")},
 }
 ORGANIZATION = "llmunlearningsemeval2025organization"
 FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role

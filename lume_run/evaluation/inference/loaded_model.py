@@ -42,6 +42,7 @@ class LoadedModel:
     batch_tokens: int
     temperature: float = 1.0
     seed: int = 0
+    max_total_tokens: int | None = None
     turn_ends: frozenset[int] = frozenset()
 
     @property
@@ -88,9 +89,12 @@ def _fits(prompt: str, loaded: LoadedModel) -> bool:
 
 
 def prompt_row(example: Example, loaded: LoadedModel, *, new_tokens: int) -> TokenRow:
-    """A prompt as a row without labels, cut on the left where it and `new_tokens` more would not fit."""
+    """A prompt as a row without labels, cut on the left where it and `new_tokens` more would not fit.
+
+    Half of the model's length is the prompt's in any case; the continuation is shorter then.
+    """
     ids = prompt_ids(example, loaded.tokenizer)
-    room = max(1, loaded.max_length - new_tokens)
+    room = max(1, loaded.max_length - new_tokens, loaded.max_length // 2)
     kept = tuple(ids[-room:])
     if not kept:
         raise RunError(NO_PROMPT.format(example.id))
@@ -110,10 +114,11 @@ def token_row(question: Question, loaded: LoadedModel) -> TokenRow:
 
 
 def continuation_limit(question: Question, loaded: LoadedModel) -> int:
-    """Longest continuation [tokens]; 0 where there is none."""
+    """Longest continuation [tokens] of any prompt; 0 where there is none."""
     if question.ask not in (Ask.GENERATE, Ask.SAMPLE):
         return 0
-    return min(question.limit or loaded.max_new_tokens, loaded.max_new_tokens)
+    limits = (question.limit, loaded.max_new_tokens, loaded.max_total_tokens)
+    return min(limit for limit in limits if limit)
 
 
 def batch_of(rows: Sequence[TokenRow], loaded: LoadedModel) -> Batch:

@@ -42,7 +42,10 @@ def requests_of(questions: Sequence[Question], loaded: LoadedModel) -> list[Requ
         Request(
             row=rows[key],
             questions=tuple(alike),
-            limit=max(continuation_limit(question, loaded) for question in alike),
+            limit=min(
+                max(continuation_limit(question, loaded) for question in alike),
+                loaded.max_length - len(rows[key].ids),  # positions that the model has not are not asked for
+            ),
         )
         for key, alike in shared.items()
     ]

@@ -28,6 +28,7 @@ from lume_run.evaluation.inference.loaded_model import LoadedModel, continuation
 from lume_run.evaluation.inference.logprobs import choice_logps, gradient_norms, score_rows
 from lume_run.evaluation.inference.requests import Request, batch_requests, rank_share
 from lume_run.launch.preemption import stop_if_requested
+from lume_run.models.tokenise import TokenRow
 
 COST, COST_OF_RANK, PARTIAL_OF_RANK = "cost.json", "cost.{}.json", "responses.partial.{}.jsonl"
 
@@ -39,7 +40,10 @@ def run_batch(loaded: LoadedModel, batch: Sequence[Request]) -> tuple[list[list[
         samples = [f"{request.first.example.id}:{request.first.variant}" for request in batch]
         texts = continuations(loaded, rows, limit=batch[0].limit, samples=samples if ask is Ask.SAMPLE else None)
         responses = [
-            [response_of(question, **text_fields(question, tokens, loaded)) for question in request.questions]
+            [
+                response_of(question, **text_fields(question, request.row, tokens, loaded))
+                for question in request.questions
+            ]
             for request, tokens in zip(batch, texts, strict=True)
         ]
         return responses, max(map(len, texts))
@@ -78,10 +82,11 @@ def run_in_parts(loaded: LoadedModel, batch: Sequence[Request]) -> tuple[list[li
     return first + second, some + more
 
 
-def text_fields(question: Question, tokens: Sequence[int], loaded: LoadedModel) -> dict[str, Any]:
-    """Fields of a generated text, cut to the question's limit."""
+def text_fields(question: Question, prompt: TokenRow, tokens: Sequence[int], loaded: LoadedModel) -> dict[str, Any]:
+    """Fields of a generated text, cut to the question's limit, and to that of prompt and text together."""
     limit, expected = continuation_limit(question, loaded), question.example.answer
-    kept = tokens[:limit]
+    room = limit if loaded.max_total_tokens is None else max(0, loaded.max_total_tokens - len(prompt.ids))
+    kept = tokens[: min(limit, room)]
     text = decode(kept, loaded)
     if question.limit and question.example.kind is Kind.COMPLETION:  # compared over the same length
         expected = decode(loaded.tokenizer(expected, add_special_tokens=False)["input_ids"][:limit], loaded)

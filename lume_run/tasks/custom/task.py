@@ -44,7 +44,7 @@ class CustomTask:
     columns: Columns = setting(factory=Columns, help="names of columns that are not the usual ones")
     template: str = setting("{question}", help=TEMPLATE_HELP)
     words: int = setting(120, low=2, help="words of one piece of a text")
-    separator: str | None = setting(None, help=SEPARATOR_HELP)
+    separator: str | None = setting(None, help=SEPARATOR_HELP, blank=True)
     num_documents: int | None = setting(None, low=1, help=COUNT_HELP)
 
     def check(self) -> list[Problem]:

@@ -48,6 +48,7 @@ from lume_run.methods.base import Role
 from lume_run.models.batch import NO_TOTALS, collate
 from lume_run.models.tokenise import TokenRow, encode
 from lume_run.training.rows import in_role
+from lume_run.training.schedule import partners_of
 
 pytestmark = GOLDEN_MARKS
 
@@ -284,6 +285,9 @@ def test_other_answers_are_sampled_differently():
         torch.manual_seed(draw["idx"])
         assert int(torch.randint(0, len(golden["retain"]), (1,))) == draw["first_draw"]
         assert draw["retain_idx"] == (draw["idx"] + draw["first_draw"]) % len(golden["retain"])
+        forget, retain = ([(number,) for number in range(len(golden[side]))] for side in ("forget", "retain"))
+        partners = partners_of(forget, retain, by_index=True, seed=0)
+        assert partners(forget)[draw["idx"]] == (draw["retain_idx"],)  # trainer.unlearn.retain_partners=by_index
         assert_rows_of_a_draw(golden, draw, rows)
     forget, retain = (
         [
