@@ -33,9 +33,10 @@ from lume_run.methods.base import Role
 from lume_run.methods.likelihood import GradientDescent
 from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Objective
-from lume_run.models.batch import collate, length_batches
-from lume_run.models.load import context_limit, load_model, load_tokenizer
-from lume_run.models.tokenise import TokenRow, encode
+from lume_run.models.load import context_limit, load_model
+from lume_run.models.rows.batch import collate, length_batches
+from lume_run.models.rows.tokenise import TokenRow, encode
+from lume_run.models.tokenizer import load_tokenizer
 from lume_run.tasks.lume import LumeTask
 from lume_run.training.reference import ReferenceCache, row_logps
 from lume_run.training.schedule import build_schedule, totals_of

@@ -29,8 +29,8 @@ import torch
 from lume_run.common.devices import GIB, PeakMemory, device_of, dtype_of
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.methods.base import Role
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tiny import olmo_config
-from lume_run.models.tokenise import TokenRow
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.memory.estimate import Estimator
 from lume_run.pipeline.memory.launch_mode import estimator_of

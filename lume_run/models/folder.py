@@ -10,19 +10,17 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lume_run.common.errors import Problem, RunError
 from lume_run.common.text_files import file_fault
 from lume_run.config.model_settings import ModelSettings
-from lume_run.models.load import (
-    config_of,
-    explain_loading,
-    generation_config_of,
-    load_tokenizer,
-    weight_fault,
-    weights_are,
-)
+from lume_run.models.load import config_of, explain_loading, generation_config_of, weight_fault, weights_are
+from lume_run.models.precision import supports_attention
+from lume_run.models.tokenizer import load_tokenizer, tokens_beyond
+
+if TYPE_CHECKING:
+    pass
 
 SIZES = (
     "vocab_size",
@@ -47,11 +45,21 @@ def model_folder_problems(settings: ModelSettings) -> Iterator[Problem]:
         if not Path(path).is_dir():
             yield Problem(where=setting, what=f"{path} is a file", remedy="the folder of a model, or a hub id")
         else:
-            for what, remedy in _folder_faults(path, settings.tokenizer, settings.trust_remote_code):
+            faults = _folder_faults(path, settings.tokenizer, settings.trust_remote_code)
+            for what, remedy in faults:
                 yield Problem(where=setting, what=what, remedy=remedy)
+            yield from () if faults else attention_faults(path, settings)
     if settings.tokenizer is not None and Path(settings.tokenizer).exists():
         for what, remedy in _tokenizer_faults(settings.tokenizer, settings.trust_remote_code):
             yield Problem(where="model.tokenizer", what=what, remedy=remedy)
+
+
+def attention_faults(path: str, settings: ModelSettings) -> Iterator[Problem]:
+    """An attention implementation that the model's family has not."""
+    config = config_of(path, trust_remote_code=settings.trust_remote_code)
+    if not supports_attention(config, settings.attention):
+        what = f"models of type {config.model_type} have no {settings.attention} attention"
+        yield Problem(where="model.attention", what=what, remedy="model.attention=auto, or eager")
 
 
 @cache
@@ -107,6 +115,9 @@ def _config_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     if known and (kind not in MODEL_FOR_CAUSAL_LM_MAPPING or config.is_encoder_decoder):
         what = f"{file}: a model of type {config.model_type} is no causal language model"
         yield what, "a decoder such as OLMo, Llama or GPT"
+    elif known and getattr(text, "num_attention_heads", None) is None:
+        what = f"{file}: a model of type {config.model_type} has no attention heads; padded batches would change it"
+        yield what, "a transformer such as OLMo, Llama or GPT"
     elif kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         what = f"{file}: this {config.model_type} is an encoder (is_decoder is false), which predicts no next token"
         yield what, "a decoder such as OLMo, Llama or GPT"
@@ -186,9 +197,7 @@ def _weight_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     ):
         return  # which is said of that setting
     tokenizer = load_tokenizer(str(folder), settings)
-    last = max(tokenizer.get_vocab().values(), default=-1)
-    if last >= rows:
-        what = f"the tokenizer has tokens up to {last}, and the embedding {rows} rows (0 to {rows - 1})"
+    if what := tokens_beyond(tokenizer, rows):
         yield f"{folder}: {what}", "the tokenizer that the model was trained with: model.tokenizer=FOLDER_OR_ID"
 
 

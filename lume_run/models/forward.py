@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lume_run.methods.base import Needs
-from lume_run.models.batch import Batch
 from lume_run.models.layers import forward_accepts, layer_number, output_of_layer, unwrap
+from lume_run.models.rows.batch import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

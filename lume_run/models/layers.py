@@ -26,7 +26,7 @@ def forward_accepts(model: nn.Module, name: str) -> bool:
 
 def layer_number(config: Any, wanted: int) -> int:
     """The decoder layer meant by `wanted`, MIDDLE being layer (L - 1) // 2 of L. Raises RunError beyond the last."""
-    layers: int = config.num_hidden_layers
+    layers: int = config.get_text_config().num_hidden_layers
     if wanted >= layers:
         raise RunError(
             f"The method reads layer {wanted}, but the model's last layer is {layers - 1}; lower its `layer`."
@@ -37,10 +37,11 @@ def layer_number(config: Any, wanted: int) -> int:
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The stack of decoder layers: the module list as long as the config says."""
     inner = unwrap(model)
-    for module in inner.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == inner.config.num_hidden_layers:
+    layers, language = inner.config.get_text_config().num_hidden_layers, inner.get_decoder()  # not of what sees images
+    for module in (*language.modules(), *inner.modules()):
+        if isinstance(module, nn.ModuleList) and len(module) == layers:
             return module
-    raise RunError(f"No list of {inner.config.num_hidden_layers} decoder layers in {type(inner).__name__}.")
+    raise RunError(f"No list of {layers} decoder layers in {type(inner).__name__}.")
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def output_of_layer(model: nn.Module, layer: int, *, stop: bool) -> Iterator[lis
     """Catch the output of decoder layer `layer`; with `stop` no layer above it runs (where the model's loop
     obeys `config.num_hidden_layers`, as transformers' Llama-like models do)."""
     caught: list[Tensor] = []
-    config = unwrap(model).config
+    config = unwrap(model).config.get_text_config()
     layers = config.num_hidden_layers
 
     def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:

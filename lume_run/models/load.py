@@ -94,49 +94,6 @@ def unavailable_model_error(path: str, error: Exception, part: str = "model fold
     )
 
 
-def _tokenizer_at(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub id; RunError where there is none, or none that could be used."""
-    from transformers import AutoTokenizer
-
-    with explain_loading(path, "folder for a tokenizer"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            path, trust_remote_code=settings.trust_remote_code, local_files_only=only_local(path)
-        )
-    if not tokenizer("a").input_ids:  # of a folder without its files the library makes one that knows nothing
-        raise RunError(
-            f"The tokenizer of '{path}' knows no letters: its files are missing or empty.\n"
-            "  - copy its files into the folder, or model.tokenizer=FOLDER_OR_ID"
-        )
-    if tokenizer.eos_token_id is None:
-        raise RunError(
-            f"The tokenizer of '{path}' has no EOS token, so answers cannot end.\n"
-            "  - name one in its tokenizer_config.json: eos_token"
-        )
-    return tokenizer
-
-
-def load_tokenizer(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """The tokenizer of the model at `path`, with a pad token (EOS where it has none of its own).
-
-    `model.tokenizer` wins; else the one beside the model; else the base model's, since some released
-    targets come without.
-    """
-    candidates = [settings.tokenizer] if settings.tokenizer else [path, *([settings.base] if settings.base else [])]
-    failure: RunError | None = None
-    for candidate in candidates:
-        try:
-            tokenizer = _tokenizer_at(candidate, settings)
-            break
-        except RunError as error:
-            failure = failure or error
-    else:
-        assert failure is not None  # there is at least one candidate
-        raise failure
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def load_model(
     path: str,
     settings: ModelSettings,
@@ -155,11 +112,13 @@ def load_model(
     from transformers import AutoModelForCausalLM
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-    options = _loading_options(path, settings, device, dtype or dtype_of(settings.dtype, device))
+    config = config_of(path, trust_remote_code=settings.trust_remote_code)
+    options = _loading_options(path, settings, dtype or dtype_of(settings.dtype, device))
+    options["attn_implementation"] = attention_of(settings, config, device)
     set_matmul_precision(settings, device)
     if quantised and settings.quantize != "none":
-        config = quantization_config(settings.quantize, options["dtype"])
-        options |= {"quantization_config": config, "device_map": {"": device}}
+        bits = quantization_config(settings.quantize, options["dtype"])
+        options |= {"quantization_config": bits, "device_map": {"": device}}
     if rooms is not None:
         gc.collect()  # frees an earlier model of this kind, which its hooks refer to
         options |= {"device_map": "auto", "max_memory": dict(rooms)}
@@ -173,10 +132,9 @@ def load_model(
     return moved
 
 
-def _loading_options(path: str, settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def _loading_options(path: str, settings: ModelSettings, dtype: torch.dtype) -> dict[str, Any]:
     return {
         "dtype": dtype,
-        "attn_implementation": attention_of(settings, device),
         "trust_remote_code": settings.trust_remote_code,
         "local_files_only": only_local(path),
         "use_safetensors": True,
@@ -220,4 +178,5 @@ def save_model(
 
 def context_limit(config: Any, settings: ModelSettings) -> int:
     """The longest row [tokens] a model of this transformers config takes."""
-    return settings.max_length or getattr(config, "max_position_embeddings", None) or TINY_CONTEXT_TOKENS
+    limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return settings.max_length or limit or TINY_CONTEXT_TOKENS

@@ -13,7 +13,8 @@ from lume_run.common.errors import RunError
 from lume_run.config.model_settings import ModelSettings
 from lume_run.methods.baselines import MergeAdapters
 from lume_run.models.folder import stored_names
-from lume_run.models.load import load_model, load_tokenizer, save_model, weight_fault
+from lume_run.models.load import load_model, save_model, weight_fault
+from lume_run.models.tokenizer import load_tokenizer
 
 PRUNING = ("ties", "ties_svd", "dare_ties", "dare_linear", "magnitude_prune")  # combinations that take a density
 

@@ -82,7 +82,8 @@ def device_bytes() -> dict[int, int]:
 
 def weight_and_cache_bytes(config: Any, itemsize: int, tokens: int) -> tuple[int, int]:
     """(weights, keys and values of so many tokens) [bytes] of a model of this transformers config."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = 2 * config.num_hidden_layers * heads * width * tokens
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    cache = 2 * text.num_hidden_layers * heads * width * tokens
     return count_parameters(meta_model(config)) * itemsize, cache * itemsize

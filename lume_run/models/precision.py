@@ -16,13 +16,28 @@ from lume_run.common.devices import dtype_of
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.layers import unwrap
 
+FLASH = "flash_attention_2"
+ATTENTION_FLAGS = {"sdpa": "_supports_sdpa", FLASH: "_supports_flash_attn"}  # as transformers' classes call them
 
-def attention_of(settings: ModelSettings, device: torch.device) -> str:
-    """The attention implementation: `auto` takes FlashAttention-2 for bfloat16 on a GPU where it is installed."""
+
+def attention_of(settings: ModelSettings, config: Any, device: torch.device) -> str | None:
+    """The attention implementation of a model of this transformers config; None: what the library takes for it.
+
+    `auto` takes FlashAttention-2 for bfloat16 on a GPU where it is installed and the family has it.
+    """
     if settings.attention != "auto":
         return settings.attention
     half = device.type == "cuda" and dtype_of(settings.dtype, device) is torch.bfloat16
-    return "flash_attention_2" if half and importlib.util.find_spec("flash_attn") is not None else "sdpa"
+    flash = half and importlib.util.find_spec("flash_attn") is not None and supports_attention(config, FLASH)
+    return FLASH if flash else None
+
+
+def supports_attention(config: Any, name: str) -> bool:
+    """Whether the model class of this transformers config has an attention implementation; yes where unknown."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return bool(getattr(kind, ATTENTION_FLAGS[name], True)) if name in ATTENTION_FLAGS else True
 
 
 def quantization_config(bits: str, compute: torch.dtype) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from lume_run.common.errors import Problem, RunError
+from lume_run.common.errors import ConfigError, Problem
 from lume_run.config.model_settings import LoraSettings
 from lume_run.methods.base import Needs
 from lume_run.models.layers import decoder_layers, layer_number, unwrap
@@ -53,14 +53,22 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.M
         names = sorted(
             {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         )
-        raise RunError(
-            str(
-                Problem(
-                    where="model.lora.target_modules", what=str(error), remedy=f"linear modules: {', '.join(names)}"
-                )
-            )
-        ) from error
+        remedy = f"linear modules: {', '.join(names)}"
+        raise ConfigError([Problem(where="model.lora.target_modules", what=str(error), remedy=remedy)]) from error
+    if tied := adapted_and_tied(wrapped):
+        what = f"{tied} shares its weights between embedding and head: an adapter on one could not be merged into it"
+        raise ConfigError([Problem(where="model.lora.target_modules", what=what, remedy="leave it out: all-linear")])
     return wrapped
+
+
+def adapted_and_tied(model: Any) -> str:
+    """The name of a module with an adapter whose weight another module has as well; "" where there is none."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    weights = [getattr(module, "weight", None) for module in (embedding, head)]
+    if weights[0] is None or weights[0] is not weights[1]:
+        return ""
+    adapted = ((name, module) for name, module in model.named_modules() if hasattr(module, "base_layer"))
+    return next((name.split(".", 2)[-1] for name, module in adapted if module.weight is weights[0]), "")
 
 
 def pattern_problems(patterns: Sequence[str], model: nn.Module) -> list[Problem]:

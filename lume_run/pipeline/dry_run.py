@@ -18,7 +18,7 @@ from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.launch.world import World
 from lume_run.models.placement import USABLE_MEMORY_SHARE
-from lume_run.models.tokenise import pair_ids
+from lume_run.models.rows.tokenise import pair_ids
 from lume_run.pipeline.memory.estimate import Estimator, cards_for, evaluation_estimate, host_estimate
 from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, estimator_of
 from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, format_bytes

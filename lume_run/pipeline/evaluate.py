@@ -23,8 +23,9 @@ from lume_run.evaluation.inference.respond import gather_responses, key_of, read
 from lume_run.evaluation.inference.vllm import Engine, start_engine
 from lume_run.evaluation.questions import harnesses
 from lume_run.evaluation.suites.base import Harnessed
-from lume_run.models.load import config_of, context_limit, load_model, load_tokenizer
-from lume_run.models.text_format import turn_ends
+from lume_run.models.load import config_of, context_limit, load_model
+from lume_run.models.rows.text_format import turn_ends
+from lume_run.models.tokenizer import load_tokenizer
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact
 from lume_run.pipeline.run import Run
 

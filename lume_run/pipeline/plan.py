@@ -96,7 +96,8 @@ def model_problems(run: Run) -> list[Problem]:
     if config is None:  # loading the model will say so
         return []
     problems = pattern_problems(model.trainable, meta_model(config)) if model.trainable is not None else []
-    if needs.hidden_layer is not None and needs.hidden_layer >= config.num_hidden_layers:
-        what = f"layer {needs.hidden_layer} is read, but the last layer is {config.num_hidden_layers - 1}"
+    layers = config.get_text_config().num_hidden_layers
+    if needs.hidden_layer is not None and needs.hidden_layer >= layers:
+        what = f"layer {needs.hidden_layer} is read, but the last layer is {layers - 1}"
         problems.append(Problem(where="method.forget.layer", what=what, remedy="a smaller one, or -1 for the middle"))
     return problems

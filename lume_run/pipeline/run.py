@@ -20,10 +20,11 @@ from lume_run.launch.world import World
 from lume_run.methods.base import Needs, Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
-from lume_run.models.load import config_of, load_tokenizer
+from lume_run.models.load import config_of
 from lume_run.models.placement import Placement, placement_of
-from lume_run.models.text_format import TextFormat, text_format_of
+from lume_run.models.rows.text_format import TextFormat, text_format_of
 from lume_run.models.tiny import olmo_config
+from lume_run.models.tokenizer import load_tokenizer
 from lume_run.training.rows import examples_of
 
 if TYPE_CHECKING:

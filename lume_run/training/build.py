@@ -13,10 +13,10 @@ from torch import nn
 from lume_run.common.devices import dtype_of, seed_everything
 from lume_run.common.errors import RunError
 from lume_run.methods.likelihood import FineTune
-from lume_run.models.batch import Batch, collate
 from lume_run.models.layers import unwrap
 from lume_run.models.load import load_model
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.batch import Batch, collate
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.weights import choose_weights, with_adapters
 from lume_run.training.callbacks import ShowProgress, StopWhenMemorised
 from lume_run.training.job import TrainingJob

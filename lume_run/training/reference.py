@@ -24,10 +24,11 @@ from lume_run.common.logits import token_logps
 from lume_run.common.records import Example
 from lume_run.config.model_settings import ModelSettings
 from lume_run.methods.base import Needs, Role, require
-from lume_run.models.batch import NO_TOTALS, Batch, collate, length_batches
 from lume_run.models.forward import Outputs, forward
-from lume_run.models.load import context_limit, load_model, load_tokenizer
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.load import context_limit, load_model
+from lume_run.models.rows.batch import NO_TOTALS, Batch, collate, length_batches
+from lume_run.models.rows.tokenise import TokenRow
+from lume_run.models.tokenizer import load_tokenizer
 from lume_run.training.rows import token_rows
 from lume_run.training.signals import Reference, rows_in_roles
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from lume_run.methods.base import Count, Role, Totals
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.tokenise import TokenRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lume_run.common.logits import token_logps
 from lume_run.methods.base import Needs, Role, Signals
-from lume_run.models.batch import Batch
 from lume_run.models.forward import Outputs, forward
+from lume_run.models.rows.batch import Batch
 
 Reference = Callable[[Batch, Needs], Outputs]
 

@@ -23,7 +23,7 @@ from lume_run.common.errors import RunError
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.launch.world import World
 from lume_run.methods.base import Method
-from lume_run.models.batch import Batch
+from lume_run.models.rows.batch import Batch
 from lume_run.training.checkpoints import WRITING, atomic_checkpoint
 from lume_run.training.collectives import all_reduce_sum, any_rank
 from lume_run.training.schedule import MicroBatch, Schedule

@@ -45,8 +45,8 @@ def default_data() -> dict:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_can_be_tried_on_the_tiny_model(name):
-    """And on another task. It sets its task, the method, the unlearning phase as published, what of the model belongs to
-    the method, nothing else."""
+    """And on another task. It sets its task, the method, the unlearning phase as published, what of the model belongs
+    to the method, nothing else."""
     assert data_of(f"experiment={name}")["task"]["name"] == task_of(name)
     settings, data = require_settings(cfg_of(f"experiment={name}", "model=tiny", "task=bios", "task.split=all"))
     default = default_data()

@@ -1,4 +1,4 @@
-"""The score sheets of two released codes, met by whole runs: their rows, prompt formats and settings in, our report out.
+"""The score sheets of two released codes, met by whole runs: their rows, formats and settings in, our report out.
 
 No row is made here.
 """

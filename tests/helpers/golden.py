@@ -25,7 +25,7 @@ from lume_run.evaluation.inference.generation import continuations
 from lume_run.evaluation.inference.loaded_model import LoadedModel, decode
 from lume_run.evaluation.inference.logprobs import AnswerScores, score_rows
 from lume_run.models.load import load_model
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.tokenise import TokenRow
 
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the golden values are not at {GOLDEN}")
 GOLDEN_MARKS = [pytest.mark.golden, needs_golden]  # of a file in which every test reads them

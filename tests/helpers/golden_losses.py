@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 from helpers.golden import PRECISIONS, UNLABELLED, label_places
 from helpers.shared import GOLDEN
 from lume_run.methods.base import Count, Role, Signals, Totals
-from lume_run.models.batch import Batch
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.batch import Batch
+from lume_run.models.rows.tokenise import TokenRow
 
 LOSSES = GOLDEN / "losses"
 VOCABULARIES = sorted(path.parent.name for path in LOSSES.glob("*/batches.json"))  # none without golden values

@@ -24,8 +24,8 @@ from helpers.golden_losses import (
 )
 from helpers.losses import Outcome, cached_reference, run_step, signals_of
 from lume_run.methods.base import Needs, Role
-from lume_run.models.batch import collate
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.batch import collate
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.reference import ReferenceCache
 from lume_run.training.schedule import totals_of
 from lume_run.training.signals import read_signals

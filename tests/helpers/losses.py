@@ -14,8 +14,8 @@ from lume_run.methods import distillation, dpo, entropy, kl, likelihood, npo, ob
 from lume_run.methods.base import Signals
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective, Part, Sum
-from lume_run.models.batch import Batch
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.batch import Batch
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.reference import ReferenceCache, live_reference, row_logps
 from lume_run.training.signals import read_signals
 

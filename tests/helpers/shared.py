@@ -25,7 +25,7 @@ def shape(hidden_size: int, heads: int, intermediate_size: int) -> tuple[str, ..
 def tokenizer_at(folder: Path) -> Any:
     """The tokenizer of a folder as runs load it."""
     from lume_run.config.model_settings import ModelSettings
-    from lume_run.models.load import load_tokenizer
+    from lume_run.models.tokenizer import load_tokenizer
 
     return load_tokenizer(str(folder), ModelSettings(name="test"))
 

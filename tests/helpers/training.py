@@ -23,7 +23,7 @@ from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.launch.world import World
 from lume_run.methods.base import Method, Role
 from lume_run.methods.likelihood import FineTune
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.pipeline.checks import require_settings
 from lume_run.training.build import build_trainer
 from lume_run.training.job import TrainingJob

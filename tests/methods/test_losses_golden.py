@@ -56,8 +56,8 @@ from lume_run.methods.kl import RetainKL, RetainKLCompat
 from lume_run.methods.objective import Dual, Objective, Sum, Term
 from lume_run.methods.pdu import LogitMargin
 from lume_run.methods.rmu import RMU, AdaptiveRMU, direction
-from lume_run.models.batch import collate
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.batch import collate
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.reference import row_logps
 from lume_run.training.schedule import totals_of
 from lume_run.training.signals import read_signals

@@ -26,9 +26,9 @@ from lume_run.methods.objective import Dual, Objective, StopWhen, Sum, Term
 from lume_run.methods.pdu import LogitMargin, LogitMarginCompat
 from lume_run.methods.rmu import RMU, AdaptiveRMU, EmbeddingDistance
 from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscent
-from lume_run.models.batch import Batch, collate
 from lume_run.models.layers import output_of_layer
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.batch import Batch, collate
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.build import IDLE_ROLE
 from lume_run.training.reference import ReferenceCache, live_reference, row_logps
 from lume_run.training.schedule import MicroBatch, Schedule, build_schedule, totals_of

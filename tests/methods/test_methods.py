@@ -31,8 +31,8 @@ from lume_run.methods.objective import Dual, Objective, StopWhen, Sum, Term
 from lume_run.methods.pdu import LogitMargin, LogitMarginCompat
 from lume_run.methods.rmu import RMU, AdaptiveRMU, EmbeddingDistance, direction
 from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscent
-from lume_run.models.batch import collate
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.batch import collate
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.schedule import totals_of
 from lume_run.training.signals import read_signals
 

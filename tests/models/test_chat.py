@@ -15,10 +15,10 @@ from lume_run.config.model_settings import ChatSettings, ModelSettings
 from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row
 from lume_run.evaluation.inference.logprobs import first_token
 from lume_run.evaluation.suites.pii import begin_answer
-from lume_run.models.chat import DATE
-from lume_run.models.special_text import special_texts
-from lume_run.models.text_format import TextFormat, text_format_of, turn_ends
-from lume_run.models.tokenise import encode, pair_ids
+from lume_run.models.rows.chat import DATE
+from lume_run.models.rows.special_text import special_texts
+from lume_run.models.rows.text_format import TextFormat, text_format_of, turn_ends
+from lume_run.models.rows.tokenise import encode, pair_ids
 
 PLENTY = 10_000
 TEMPLATES = {path.stem: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("chat_templates/*")}

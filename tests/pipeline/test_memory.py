@@ -26,11 +26,11 @@ from lume_run.common.logits import token_logps
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.world import World
 from lume_run.methods.base import Totals
-from lume_run.models.batch import Batch
 from lume_run.models.forward import forward
 from lume_run.models.load import config_of
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.models.precision import is_quantised
+from lume_run.models.rows.batch import Batch
 from lume_run.models.tiny import olmo_config
 from lume_run.models.weights import with_adapters
 from lume_run.pipeline import dry_run

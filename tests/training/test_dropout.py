@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Llam
 
 from lume_run.common.records import Split
 from lume_run.config.model_settings import ModelSettings
-from lume_run.models.batch import NO_TOTALS, collate
 from lume_run.models.forward import forward
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.batch import NO_TOTALS, collate
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.reference import ReferenceCache, build_reference, live_reference, row_logps
 from lume_run.training.rows import examples_of
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lume_run.methods.base import Count, Role, Totals
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.schedule import MicroBatch, Schedule, build_schedule, count_steps
 
 SIZES = list(product((1, 3, 7, 12), (1, 5, 20), (1, 2, 4, 5), (1, 2, 3, 8)))  # forget, retain, batch, micro-batch

@@ -25,9 +25,9 @@ from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Dual, Objective, StopWhen
 from lume_run.methods.pdu import LogitMargin
 from lume_run.methods.rmu import RMU, EmbeddingDistance
-from lume_run.models.batch import collate
 from lume_run.models.load import save_model
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.batch import collate
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.weights import with_adapters
 from lume_run.training.callbacks import StopAtBound, StopWhenMemorised
 from lume_run.training.checkpoints import COMPLETE, last_checkpoint

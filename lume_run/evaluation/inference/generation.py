@@ -17,7 +17,7 @@ from torch import Tensor
 from lume_run.common.seeds import stable_digest
 from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of
 from lume_run.evaluation.inference.vllm import Engine
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.tokenise import TokenRow
 
 
 @torch.inference_mode()

@@ -15,8 +15,8 @@ from torch import nn
 from lume_run.common.errors import RunError
 from lume_run.common.records import Ask, Example, Question
 from lume_run.evaluation.inference.vllm import Engine
-from lume_run.models.batch import NO_TOTALS, Batch, collate
-from lume_run.models.tokenise import TokenRow, encode, plain_ids, prompt_ids
+from lume_run.models.rows.batch import NO_TOTALS, Batch, collate
+from lume_run.models.rows.tokenise import TokenRow, encode, plain_ids, prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

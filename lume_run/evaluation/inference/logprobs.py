@@ -19,7 +19,7 @@ from lume_run.common.records import Example
 from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, decode, prompt_row
 from lume_run.methods.base import require
 from lume_run.models.forward import forward, inputs_of
-from lume_run.models.tokenise import TokenRow, pair_ids
+from lume_run.models.rows.tokenise import TokenRow, pair_ids
 
 NO_GRADIENT = (
     "Gradients need all layers' weights on devices at once, and some of this model's are in host memory or on disk; "

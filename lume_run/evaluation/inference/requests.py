@@ -9,8 +9,8 @@ from typing import Any
 from lume_run.common.console import console
 from lume_run.common.records import Ask, Question
 from lume_run.evaluation.inference.loaded_model import LoadedModel, continuation_limit, fit_shots, token_row
-from lume_run.models.batch import length_batches
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.batch import length_batches
+from lume_run.models.rows.tokenise import TokenRow
 
 BATCH_ROWS = 256  # at most, whatever the token budget allows
 

@@ -28,7 +28,7 @@ from lume_run.evaluation.inference.loaded_model import LoadedModel, continuation
 from lume_run.evaluation.inference.logprobs import choice_logps, gradient_norms, score_rows
 from lume_run.evaluation.inference.requests import Request, batch_requests, rank_share
 from lume_run.launch.preemption import stop_if_requested
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.tokenise import TokenRow
 
 COST, COST_OF_RANK, PARTIAL_OF_RANK = "cost.json", "cost.{}.json", "responses.partial.{}.jsonl"
 

@@ -82,18 +82,19 @@ def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
             adapted = with_adapters(model, settings.model.lora, 0)
         trained = adapters = count_parameters(adapted, trainable=True)
     stops = not needs.logits and needs.hidden_layer is not None
-    heads, layers = config.num_attention_heads, config.num_hidden_layers
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    text = config.get_text_config()
+    heads, layers = text.num_attention_heads, text.num_hidden_layers
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
     return Sizes(
         parameters=parameters,
         trained=trained,
         adapters=adapters,
         tables=0 if config.tie_word_embeddings else sum(table.weight.numel() for table in tables),
         linear=sum(layer.weight.numel() for layer in linear),
-        hidden=config.hidden_size,
-        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         layers=layer_number(config, needs.hidden_layer) + 1 if stops and needs.hidden_layer is not None else layers,
         heads=heads,
-        key_value=width * (getattr(config, "num_key_value_heads", None) or heads),
-        vocabulary=config.vocab_size,
+        key_value=width * (getattr(text, "num_key_value_heads", None) or heads),
+        vocabulary=text.vocab_size,
     )

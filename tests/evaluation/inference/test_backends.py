@@ -31,9 +31,10 @@ from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row
 from lume_run.evaluation.inference.requests import requests_of
 from lume_run.evaluation.inference.vllm import engine_environment, start_engine, unsupported_settings, visible_device
 from lume_run.models import placement
-from lume_run.models.load import load_model, load_tokenizer
+from lume_run.models.load import load_model
 from lume_run.models.placement import placement_of, weight_and_cache_bytes
 from lume_run.models.tiny import olmo_config
+from lume_run.models.tokenizer import load_tokenizer
 from lume_run.models.weights import meta_model
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.evaluate import answer_questions

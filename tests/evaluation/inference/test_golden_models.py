@@ -64,7 +64,7 @@ from lume_run.evaluation.metrics.membership import (
 from lume_run.evaluation.metrics.tofu import UtilityTerms
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.tofu import Tofu
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.tokenise import TokenRow
 
 pytestmark = GOLDEN_MARKS
 

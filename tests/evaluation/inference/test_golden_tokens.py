@@ -40,7 +40,7 @@ from helpers.golden import (
 from lume_run.common.records import Kind
 from lume_run.evaluation.inference.loaded_model import prompt_row
 from lume_run.evaluation.metrics.tofu import probability
-from lume_run.models.tokenise import TokenRow, encode, plain_ids
+from lume_run.models.rows.tokenise import TokenRow, encode, plain_ids
 from lume_run.tasks.question_files import TEMPLATE
 
 pytestmark = GOLDEN_MARKS

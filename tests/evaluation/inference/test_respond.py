@@ -22,8 +22,9 @@ from lume_run.evaluation.inference.logprobs import choice_logps, gradient_norms,
 from lume_run.evaluation.inference.requests import requests_of
 from lume_run.evaluation.inference.respond import read_cost, run_batch
 from lume_run.evaluation.metrics.semeval import lume_scores
-from lume_run.models.load import load_model, load_tokenizer
-from lume_run.models.tokenise import encode
+from lume_run.models.load import load_model
+from lume_run.models.rows.tokenise import encode
+from lume_run.models.tokenizer import load_tokenizer
 from lume_run.tasks.lume import LumeTask
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL, document_and_kind
 

@@ -28,7 +28,8 @@ from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.halueval import HaluEval
 from lume_run.evaluation.suites.nq_open import NqOpen
 from lume_run.evaluation.suites.perplexity import Perplexity
-from lume_run.models.load import load_model, load_tokenizer
+from lume_run.models.load import load_model
+from lume_run.models.tokenizer import load_tokenizer
 from lume_run.pipeline.checks import require_settings
 
 DATA = SHARED / "data"

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from lume_run.common.records import Example, Kind, continuation
 from lume_run.methods.base import Role
-from lume_run.models.chat import chat_prompt, chat_texts
-from lume_run.models.special_text import continuation_ids, mask_special, text_ids
+from lume_run.models.rows.chat import chat_prompt, chat_texts
+from lume_run.models.rows.special_text import continuation_ids, mask_special, text_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lume_run.methods.base import Totals
-from lume_run.models.tokenise import TokenRow
+from lume_run.models.rows.tokenise import TokenRow
 
 NO_TOTALS = Totals()
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from lume_run.common.errors import Problem, RunError
 from lume_run.common.records import Chat, Example, Kind, Split, Turn
 from lume_run.common.text import first_line
-from lume_run.models.special_text import find_special, mask_special
+from lume_run.models.rows.special_text import find_special, mask_special
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

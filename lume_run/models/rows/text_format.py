@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Chat, Example, Kind, Question, TaskData, Turn
 from lume_run.config.model_settings import ModelSettings
-from lume_run.models.chat import chat_problems
-from lume_run.models.tokenise import pair_ids
+from lume_run.models.rows.chat import chat_problems
+from lume_run.models.rows.tokenise import pair_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
