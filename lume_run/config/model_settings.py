@@ -52,6 +52,7 @@ class ModelSettings:
 
     name: str = setting(help="name in run folders and tables")
     path: str | None = setting(None, help="Hugging Face id or folder; null builds the model from `shape`")
+    revision: str | None = setting(None, help="branch, tag or commit of the hub id in path; null: main")
     base: str | None = setting(None, help="id or folder of the model before it saw the documents, for `retrained`")
     tokenizer: str | None = setting(None, help="id or folder of the tokenizer, when not beside the model")
     is_target: bool = setting(False, help="the model already memorised the documents: skip `train`")
@@ -61,7 +62,9 @@ class ModelSettings:
     )
     tf32: bool = setting(False, help="on GPUs, multiply float32 matrices with 10 bits of mantissa (TF32)")
     quantize: Literal["none", "8bit", "4bit"] = setting(
-        "none", help="bits of the frozen base while LoRA adapters are trained (bitsandbytes); it is merged unquantised"
+        "none",
+        help="bits (bitsandbytes) of the frozen base while LoRA adapters are trained, which are merged unquantised, or "
+        "of a model that is evaluated alone",
     )
     max_length: int | None = setting(None, low=8, help="longest row [tokens]; null: the model's own limit")
     gradient_checkpointing: bool = setting(False, help="recompute activations in the backward pass")

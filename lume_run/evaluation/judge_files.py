@@ -15,7 +15,8 @@ from torch import nn
 
 from lume_run.common.records import Ask
 from lume_run.evaluation.metrics.closer_look import ENTAILMENT_LABEL
-from lume_run.models.load import only_local, weight_fault
+from lume_run.models.faults import weight_fault
+from lume_run.models.hub import only_local
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 POOLING = {"cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens", "mean": "pooling_mode_mean_tokens"}

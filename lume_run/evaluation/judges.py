@@ -28,7 +28,7 @@ from lume_run.evaluation.judge_files import (
     read_judge_files,
 )
 from lume_run.evaluation.suites.base import Judgement
-from lume_run.models.load import only_local
+from lume_run.models.hub import only_local
 
 BATCH_TOKENS = 8192  # padded tokens in one batch; longer texts are cut
 WHAT = {Ask.COSINE: "sentence embedder", Ask.ENTAILMENT: "entailment model"}

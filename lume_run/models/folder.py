@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any
 from lume_run.common.errors import Problem, RunError
 from lume_run.common.text_files import file_fault
 from lume_run.config.model_settings import ModelSettings
-from lume_run.models.load import config_of, explain_loading, generation_config_of, weight_fault, weights_are
+from lume_run.models.adapters import adapter_folder_fault
+from lume_run.models.faults import explain_loading, stored_names, weight_fault, weights_are
+from lume_run.models.hub import adapter_base
+from lume_run.models.load import config_of, generation_config_of
 from lume_run.models.precision import supports_attention
 from lume_run.models.tokenizer import load_tokenizer, tokens_beyond
+from lume_run.models.weights import meta_model
 
 if TYPE_CHECKING:
     pass
@@ -56,7 +60,7 @@ def model_folder_problems(settings: ModelSettings) -> Iterator[Problem]:
 
 def attention_faults(path: str, settings: ModelSettings) -> Iterator[Problem]:
     """An attention implementation that the model's family has not."""
-    config = config_of(path, trust_remote_code=settings.trust_remote_code)
+    config = config_of(path, settings)
     if not supports_attention(config, settings.attention):
         what = f"models of type {config.model_type} have no {settings.attention} attention"
         yield Problem(where="model.attention", what=what, remedy="model.attention=auto, or eager")
@@ -82,13 +86,26 @@ def _split(error: RunError) -> tuple[str, str]:
 def _folder_faults(path: str, tokenizer: str | None, trust_remote_code: bool) -> tuple[tuple[str, str], ...]:
     """(what is wrong, what to do) of a folder; looked at once a process."""
     settings = ModelSettings(name="", path=path, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
-    for faults in (_pointer_faults, _config_faults, _weight_faults):
-        try:
+    try:
+        checks = (_pointer_faults, *((_adapter_faults,) if adapter_base(path) else (_config_faults, _weight_faults)))
+        for faults in checks:
             if seen := tuple(faults(Path(path), settings)):
                 return seen
-        except RunError as error:
-            return (_split(error),)
+    except RunError as error:
+        return (_split(error),)
     return ()
+
+
+def _adapter_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str, str]]:
+    """What is wrong with the model below an adapter, or with the adapter on it."""
+    base = str(adapter_base(str(folder)))
+    if Path(base).exists():
+        yield from _folder_faults(base, settings.tokenizer, settings.trust_remote_code)
+    elif base.startswith(("/", ".")):
+        yield f"{folder}: the model below the adapter, {base}, does not exist", "its base_model_name_or_path is another"
+        return
+    if fault := adapter_folder_fault(folder, meta_model(config_of(base, settings))):
+        yield f"{folder}: {fault}", "the adapter that belongs to that model"
 
 
 def _pointer_faults(folder: Path, _: ModelSettings) -> Iterator[tuple[str, str]]:
@@ -104,7 +121,7 @@ def _config_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     """A config that describes no causal LM, and one of generation that cannot be read."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-    config = config_of(str(folder), trust_remote_code=settings.trust_remote_code)
+    config = config_of(str(folder), settings)
     file = folder / "config.json"
     text = config.get_text_config()
     for name in SIZES:
@@ -169,7 +186,7 @@ def _weight_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     """Weights that do not fit the config, and a tokenizer that does not fit the embedding."""
     from transformers import AutoModelForCausalLM
 
-    config = config_of(str(folder), trust_remote_code=settings.trust_remote_code)
+    config = config_of(str(folder), settings)
     if getattr(config, "quantization_config", None) is not None:
         return  # its names and shapes are those of a library that packs them, which looks when it loads
     names = stored_names(folder)
@@ -199,17 +216,6 @@ def _weight_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     tokenizer = load_tokenizer(str(folder), settings)
     if what := tokens_beyond(tokenizer, rows):
         yield f"{folder}: {what}", "the tokenizer that the model was trained with: model.tokenizer=FOLDER_OR_ID"
-
-
-def stored_names(folder: Path) -> dict[str, set[str]]:
-    """By file, the names of the weights that the safetensors files of a folder hold."""
-    from safetensors import safe_open
-
-    with explain_loading(str(folder)):
-        return {
-            file.name: set(safe_open(file, "pt").keys())  # type: ignore[no-untyped-call]
-            for file in sorted(folder.glob("*.safetensors"))
-        }
 
 
 def _file_fault(folder: Path, names: Mapping[str, set[str]]) -> str:

@@ -12,8 +12,8 @@ from lume_run.common.console import console
 from lume_run.common.errors import RunError
 from lume_run.config.model_settings import ModelSettings
 from lume_run.methods.baselines import MergeAdapters
-from lume_run.models.folder import stored_names
-from lume_run.models.load import load_model, save_model, weight_fault
+from lume_run.models.adapters import adapter_fault
+from lume_run.models.load import load_model, save_model
 from lume_run.models.tokenizer import load_tokenizer
 
 PRUNING = ("ties", "ties_svd", "dare_ties", "dare_linear", "magnitude_prune")  # combinations that take a density
@@ -51,7 +51,9 @@ def merge_adapters(
     for name, folder in zip(names[1:], adapters[1:], strict=True):
         model.load_adapter(folder, adapter_name=name)
     for name, folder in zip(names, adapters, strict=True):
-        require_whole_adapter(model, name, Path(folder))
+        if fault := adapter_fault(model, name, Path(folder)):
+            remedy = "remove the folder, and it is trained again"
+            raise RunError(f"The adapter {folder} is not whole: {fault}\n  - {remedy}")
     torch.manual_seed(seed)  # DARE drops values at random
     model.add_weighted_adapter(
         names,
@@ -62,14 +64,3 @@ def merge_adapters(
     )
     model.set_adapter("merged")
     save_model(model, load_tokenizer(target, settings), out)
-
-
-def require_whole_adapter(model: Any, name: str, folder: Path) -> None:
-    """RunError where the weights in the folder of an adapter are not those that it has in the model."""
-    from peft import get_peft_model_state_dict
-
-    stored = set().union(*stored_names(folder).values())
-    wanted = set(get_peft_model_state_dict(model, adapter_name=name))
-    report = {"missing_keys": wanted - stored, "unexpected_keys": stored - wanted, "mismatched_keys": ()}
-    if fault := weight_fault(report):
-        raise RunError(f"The adapter {folder} is not whole: {fault}\n  - remove the folder, and it is trained again")

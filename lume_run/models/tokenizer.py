@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from lume_run.common.errors import RunError
 from lume_run.config.model_settings import ModelSettings
-from lume_run.models.load import config_of, explain_loading, only_local
+from lume_run.models.faults import explain_loading
+from lume_run.models.hub import adapter_base, hub_options
+from lume_run.models.load import config_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,9 +19,7 @@ def _tokenizer_at(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase
     from transformers import AutoTokenizer
 
     with explain_loading(path, "folder for a tokenizer"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            path, trust_remote_code=settings.trust_remote_code, local_files_only=only_local(path)
-        )
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **hub_options(path, settings))
     if not tokenizer("a").input_ids:  # of a folder without its files the library makes one that knows nothing
         raise RunError(
             f"The tokenizer of '{path}' knows no letters: its files are missing or empty.\n"
@@ -36,10 +36,11 @@ def _tokenizer_at(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase
 def load_tokenizer(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The tokenizer of the model at `path`, with a pad token (EOS where it has none of its own).
 
-    `model.tokenizer` wins; else the one beside the model; else the base model's, since some released
-    targets come without.
+    `model.tokenizer` wins; else the one beside the model; else that of the model below an adapter; else the base
+    model's, since some released targets come without.
     """
-    candidates = [settings.tokenizer] if settings.tokenizer else [path, *([settings.base] if settings.base else [])]
+    further = (adapter_base(path), settings.base)
+    candidates = [settings.tokenizer] if settings.tokenizer else [path, *filter(None, further)]
     failure: RunError | None = None
     for candidate in candidates:
         try:
@@ -60,7 +61,7 @@ def pads_beyond_embedding(path: str, tokenizer: PreTrainedTokenizerBase, setting
     if int(tokenizer.pad_token_id) < tokenizer.vocab_size:  # one of the tokens it was trained with
         return False
     try:
-        config = config_of(path, trust_remote_code=settings.trust_remote_code)
+        config = config_of(path, settings)
     except RunError:  # a tokenizer without a model beside it
         return False
     return int(tokenizer.pad_token_id) >= int(config.get_text_config().vocab_size)

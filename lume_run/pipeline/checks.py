@@ -212,7 +212,7 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
     if trainer is not None:
         yield from fine_tuning_problems(trainer.train)
     if runs_model:
-        yield from quantization_problems(groups)
+        yield from quantization_problems(groups, stages)
 
 
 def _suite_problems(evaluator: Any, *, runs_model: bool) -> Iterator[Problem]:

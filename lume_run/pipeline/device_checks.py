@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from lume_run.common.devices import device_of, world_size
@@ -15,6 +16,7 @@ from lume_run.launch import slurm
 from lume_run.launch.preemption import STOP_FILE_VARIABLE
 from lume_run.launch.spawn import is_free
 from lume_run.launch.world import ZERO_STAGES
+from lume_run.models.hub import ADAPTER_CONFIG
 
 DEFAULT_OPTIMIZER = "adamw_torch_fused"
 PIP_QUANTIZE = "pip install 'lume-run[quantize]'"
@@ -115,21 +117,24 @@ def device_problems(name: str) -> Iterator[Problem]:
         yield Problem(where="launch.device", what=str(error).split("\n")[0], remedy="launch.device=auto or cpu")
 
 
-def quantization_problems(groups: Mapping[str, Any]) -> Iterator[Problem]:
+def quantization_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
     """Settings that need bitsandbytes and cannot have it; groups that are None are skipped."""
     model, trainer, launch = groups["model"], groups["trainer"], groups["launch"]
     mode = launch.name if launch is not None else ""
     if model is not None and model.quantize != "none":
-        yield from _weight_problems(model, mode)
+        yield from _weight_problems(model, mode, trains=stages != ["evaluate"])
     for stage in ("train", "unlearn") if trainer is not None else ():
         optimizer = getattr(trainer, stage).optimizer
         if optimizer.startswith("paged_") or "bnb" in optimizer:
             yield from _optimizer_problems(f"trainer.{stage}.optimizer", optimizer, launch, mode)
 
 
-def _weight_problems(model: Any, mode: str) -> Iterator[Problem]:
+def _weight_problems(model: Any, mode: str, *, trains: bool) -> Iterator[Problem]:
     """Why a model's weights cannot be quantised."""
-    if not model.lora.enabled:
+    if model.path and (Path(model.path) / ADAPTER_CONFIG).exists():
+        what = "the adapter of model.path is merged into weights that are not quantised"
+        yield Problem(where="model.quantize", what=what, remedy="save the merged model, or model.quantize=none")
+    if trains and not model.lora.enabled:
         what = "only the frozen base under adapters can have fewer bits; weights that train cannot"
         yield Problem(where="model.quantize", what=what, remedy="add model.lora=true, or model.quantize=none")
     if not _has_bitsandbytes():

@@ -17,6 +17,7 @@ from lume_run.common.text import shorten_middle
 from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.launch.world import World
+from lume_run.models.hub import adapter_base
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.models.rows.tokenise import pair_ids
 from lume_run.pipeline.memory.estimate import Estimator, cards_for, evaluation_estimate, host_estimate
@@ -91,6 +92,8 @@ def _show_memory(run: Run, world: World) -> None:
     if estimator is None:
         return
     name, count = escape(run.settings.model.path or "built from model.shape"), estimator.sizes.parameters / 1e6
+    if run.settings.model.path and (base := adapter_base(run.settings.model.path)):
+        name += f", an adapter over {escape(base)}, merged"
     console.print(f"  model: {name}: {count:,.1f} M parameters ({model_config.origin})", soft_wrap=True)
     console.print(parts_table(run, estimator, world))
     for line in alternatives(run, estimator, world):

@@ -46,7 +46,8 @@ def answer_questions(run: Run, questions: Sequence[Question], name: str, path: s
         generate_with_engine(run, texts, title, path, folder, rank=rank, world=world)
         questions = [question for question in questions if question.ask not in (Ask.GENERATE, Ask.SAMPLE)]
     if questions:
-        model = load_model(path, run.settings.model, run.device, rooms=placement.rooms).eval()
+        quantised = run.settings.stages == ["evaluate"]  # other stages save models that are not
+        model = load_model(path, run.settings.model, run.device, rooms=placement.rooms, quantised=quantised).eval()
         loaded = loaded_model(run, path, model, context_limit(model.config, run.settings.model), questions)
         respond_share(loaded, questions, folder, title, rank=rank, world=world)
 
@@ -58,7 +59,7 @@ def generate_with_engine(
     model_settings = run.settings.model
     if set(read_partial_responses(folder)).issuperset(map(key_of, questions)):  # also where there are none
         return
-    config = config_of(path, trust_remote_code=model_settings.trust_remote_code)
+    config = config_of(path, model_settings)
     longest, devices = context_limit(config, model_settings), max(1, run.placement.gpus)
     seed = run.settings.seed
     with start_engine(path, model_settings, run.device, max_length=longest, seed=seed, devices=devices) as engine:
@@ -85,9 +86,16 @@ def loaded_model(
     )
 
 
+def bits_of(run: Run) -> dict[str, Any]:
+    """The bits in which a model is evaluated alone, where they are not its own."""
+    quantize = run.settings.model.quantize
+    return {"quantize": quantize} if quantize != "none" and run.settings.stages == ["evaluate"] else {}
+
+
 def run_harness(run: Run, suite: Harnessed, path: str, folder: Path) -> None:
     """Have a suite run its own library on the model at `path`; its scores go into `folder/scores.jsonl`."""
-    model = load_model(path, run.settings.model, run.device, rooms=run.placement.rooms).eval()
+    quantised = run.settings.stages == ["evaluate"]
+    model = load_model(path, run.settings.model, run.device, rooms=run.placement.rooms, quantised=quantised).eval()
     write_jsonl(folder / "scores.jsonl", suite.measure(model, load_tokenizer(path, run.settings.model)))
 
 
@@ -105,6 +113,7 @@ def responses_artifact(run: Run, name: str, model: EvaluatedModel) -> Artifact:
         "max_new_tokens": evaluator.max_new_tokens,
         "numerics": run.numerics,
         **({"backend": evaluator.backend} if evaluator.backend != "transformers" else {}),
+        **bits_of(run),
         **({"max_total_tokens": evaluator.max_total_tokens} if evaluator.max_total_tokens else {}),
     }
     return store_artifact(
@@ -127,6 +136,7 @@ def harness_artifacts(run: Run, name: str, model: EvaluatedModel) -> list[Artifa
     artifacts = []
     for title, suite in harnesses(run.settings.evaluator).items():
         inputs = {"model": model.key, "suite": data_for_hash(suite), **suite.identity(), "numerics": run.numerics}
+        inputs |= bits_of(run)
 
         def build(folder: Path, suite: Harnessed = suite) -> None:
             run_harness(run, suite, model.path, folder)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import chain
 
 from lume_run.common.errors import ConfigError, Problem, RunError
-from lume_run.common.files import fingerprint
 from lume_run.common.store import Artifact
 from lume_run.evaluation.questions import needs_retrained
+from lume_run.models.hub import model_identity
 from lume_run.models.weights import meta_model, pattern_problems
 from lume_run.pipeline.artifacts import EvaluatedModel
 from lume_run.pipeline.evaluate import harness_artifacts, responses_artifact
@@ -70,7 +70,7 @@ def start_model(run: Run, base: Artifact | None) -> EvaluatedModel:
     if base is not None:
         return EvaluatedModel(path=str(base.path), key=base.key)
     path = str(run.settings.model.path)
-    return EvaluatedModel(path=path, key=fingerprint(path))
+    return EvaluatedModel(path=path, key=model_identity(path, run.settings.model))
 
 
 def target_artifact(run: Run, base: Artifact | None) -> Artifact:

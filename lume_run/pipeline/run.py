@@ -11,7 +11,6 @@ import torch
 
 from lume_run.common.devices import device_of, dtype_of
 from lume_run.common.errors import ConfigError, Problem, RunError
-from lume_run.common.files import fingerprint
 from lume_run.common.records import Ask, Example, Question, TaskData
 from lume_run.config.settings import Settings
 from lume_run.evaluation.inference.logprobs import NO_GRADIENT
@@ -20,6 +19,7 @@ from lume_run.launch.world import World
 from lume_run.methods.base import Needs, Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
+from lume_run.models.hub import model_identity
 from lume_run.models.load import config_of
 from lume_run.models.placement import Placement, placement_of
 from lume_run.models.rows.text_format import TextFormat, text_format_of
@@ -110,7 +110,7 @@ class Run:
             "device": self.device.type,
             "attention": model.attention,
             "max_length": model.max_length,
-            "tokenizer": fingerprint(tokenizer) if tokenizer else None,
+            "tokenizer": model_identity(tokenizer, model) if tokenizer else None,
         }
 
     @cached_property
@@ -120,7 +120,7 @@ class Run:
         failure = ""
         if model.path is not None:
             try:
-                config = config_of(model.path, trust_remote_code=model.trust_remote_code)
+                config = config_of(model.path, model)
                 return ModelConfig(config=config, origin="its config")
             except RunError as error:
                 failure = str(error)

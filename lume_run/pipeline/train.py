@@ -7,13 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lume_run.common.files import content_hash, fingerprint
+from lume_run.common.files import content_hash
 from lume_run.common.jsonl import to_json
 from lume_run.common.records import Example
 from lume_run.common.store import Artifact
 from lume_run.config.settings import OptimizationSettings
 from lume_run.methods.base import Role
 from lume_run.methods.likelihood import FineTune
+from lume_run.models.hub import model_identity
 from lume_run.models.tiny import build_tiny
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
 from lume_run.pipeline.run import Run
@@ -46,7 +47,7 @@ def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
     """The reference that never saw the forget set: the base model fine-tuned on retain rows alone."""
     model = run.settings.model
     path = str(base.path) if base else str(model.base if model.is_target else model.path)
-    start = EvaluatedModel(path=path, key=base.key if base else fingerprint(path))
+    start = EvaluatedModel(path=path, key=base.key if base else model_identity(path, model))
     return fine_tuned_artifact(run, "retrained", run.data.retain, start, run.settings.trainer.train)
 
 

@@ -68,7 +68,7 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
         shutil.rmtree(checkpoints, ignore_errors=True)
         return
     tokenizer = load_tokenizer(job.start, settings)
-    config = config_of(job.start, trust_remote_code=settings.trust_remote_code)
+    config = config_of(job.start, settings)
     rows = training_rows(job, tokenizer, context_limit(config, settings))
     schedule = _build_schedule(job, rows)
     resume = checkpoint_to_resume(checkpoints, job.world)

@@ -24,6 +24,7 @@ from lume_run.common.errors import RunError
 from lume_run.config.model_settings import ModelSettings
 from lume_run.launch.lifeline import end_when_closed
 from lume_run.launch.preemption import stop_if_requested
+from lume_run.models.hub import revision_of
 from lume_run.models.load import generation_config_of
 
 ENDING_SECONDS = 60.0
@@ -133,6 +134,7 @@ def options_of(
         "skip_tokenizer_init": True,
         "generation_config": "vllm",  # what the model's says is in `Engine.continue_prompts`
         "trust_remote_code": settings.trust_remote_code,
+        "revision": revision_of(path, settings),
         "tensor_parallel_size": devices,
         "gpu_memory_utilization": GPU_MEMORY_SHARE,
         "enforce_eager": device.type == "cpu",  # compiling takes minutes there

@@ -1,0 +1,91 @@
+"""Where the files of a model come from: a folder, that of a LoRA adapter over another model, the hub at a revision."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lume_run.common.errors import RunError
+from lume_run.common.files import HUB_PATIENCE_SECONDS, content_hash, fingerprint
+from lume_run.config.model_settings import ModelSettings
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@cache
+def only_local(path: str) -> bool:
+    """Whether loading must do with the folder or the cache: the hub does not answer within seconds.
+
+    Asked once here, since the loaders themselves would retry for half a minute a file.
+    """
+    if Path(path).exists():
+        return True
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(path, timeout=HUB_PATIENCE_SECONDS)
+    except Exception:  # the client's errors share no base; the loader then says what is missing
+        return True
+    return False
+
+
+def hub_options(path: str, settings: ModelSettings) -> dict[str, Any]:
+    """What every loader of transformers is told about the files at `path`; the revision is that of `model.path`."""
+    options: dict[str, Any] = {
+        "local_files_only": only_local(path),
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    if revision := revision_of(path, settings):
+        options["revision"] = revision
+    return options
+
+
+def revision_of(path: str, settings: ModelSettings) -> str | None:
+    """The branch, tag or commit that the settings name for a hub id; None for folders and other ids."""
+    return settings.revision if path == settings.path and not Path(path).exists() else None
+
+
+@cache
+def hub_commit(path: str, revision: str | None) -> str | None:
+    """The commit that a hub id stands for now, by the hub or, where that does not answer, the cache; None: unknown."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if not only_local(path):
+        try:
+            return HfApi().model_info(path, revision=revision, timeout=HUB_PATIENCE_SECONDS).sha
+        except Exception:  # no such revision: loading says so
+            return None
+    cached = try_to_load_from_cache(path, "config.json", revision=revision)
+    return Path(cached).parent.name if isinstance(cached, str) else None
+
+
+def model_identity(path: str, settings: ModelSettings) -> str:
+    """What identifies a model: the content of its folder, and of that below an adapter, or the commit of a hub id."""
+    folder = Path(path)
+    if not folder.is_dir():
+        commit = hub_commit(path, revision_of(path, settings))
+        return f"hub:{path}@{commit}" if commit else fingerprint(path)
+    if base := adapter_base(path):
+        return content_hash([fingerprint(path), model_identity(base, settings)])
+    return fingerprint(path)
+
+
+def adapter_base(path: str) -> str | None:
+    """The model below the LoRA adapter in a folder, by its config; None where the folder holds a whole model.
+
+    RunError where the config names none.
+    """
+    file = Path(path) / ADAPTER_CONFIG
+    if not file.is_file() or (Path(path) / "config.json").exists():
+        return None
+    try:
+        named = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError, OSError) as error:
+        raise RunError(f"{file} cannot be read: {error}\n  - copy or download the adapter again") from error
+    if not isinstance(named, str) or not named.strip():
+        raise RunError(f"{file} names no base model\n  - base_model_name_or_path: the folder or id of the model below")
+    if named == path:
+        raise RunError(f"{file} names itself as the base model\n  - the folder or id of the model below it")
+    return named

@@ -1,0 +1,150 @@
+"""The folder of a LoRA adapter as `model.path`: checked on the meta device, merged, evaluated and unlearned further."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from helpers.configs import problems_of as config_problems
+from helpers.configs import settings_of
+from helpers.families import build_family, logits_of
+from helpers.shared import tokenizer_at
+from helpers.training import CPU
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from lume_run.common.errors import RunError
+from lume_run.config.model_settings import ModelSettings
+from lume_run.models.folder import model_folder_problems
+from lume_run.models.hub import adapter_base, model_identity
+from lume_run.models.load import config_of, context_limit, load_model
+from lume_run.models.tokenizer import load_tokenizer
+from lume_run.pipeline.driver import run_pipeline
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def adapter(tiny, tmp_path):
+    """(the folder of an adapter that changes its model, the folder of that model)."""
+    base = build_family("Llama, untied", tiny, tmp_path / "base")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, target_modules="all-linear"))
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    model.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter", base
+
+
+def problems_of(folder):
+    return [str(problem) for problem in model_folder_problems(ModelSettings(name="m", path=str(folder)))]
+
+
+def test_it_is_merged_into_the_model_below(adapter):
+    folder, base = adapter
+    settings = ModelSettings(name="m", path=str(folder), dtype="float32")
+    assert adapter_base(str(folder)) == str(base)
+    assert problems_of(folder) == []
+    ids = torch.tensor([[5, 6, 7, 8]])
+    expected = logits_of(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder), ids)
+    merged = load_model(str(folder), settings, CPU)
+    assert torch.allclose(logits_of(merged, ids), expected, atol=1e-6)
+    assert not torch.allclose(logits_of(AutoModelForCausalLM.from_pretrained(base), ids), expected, atol=1e-3)
+    assert load_tokenizer(str(folder), settings).get_vocab() == tokenizer_at(base).get_vocab()
+    assert context_limit(config_of(str(folder), settings), settings) == 256
+
+
+def test_what_is_below_identifies_it_too(adapter):
+    folder, base = adapter
+    before = model_identity(str(folder), ModelSettings(name="m", path=str(folder)))
+    (base / "generation_config.json").write_text('{"temperature": 0.5}', encoding="utf-8")
+    assert model_identity(str(folder), ModelSettings(name="m", path=str(folder))) != before
+
+
+def spoil_config(**changed):
+    def change(folder):
+        file = folder / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changed), encoding="utf-8")
+
+    return change
+
+
+def spoil_weights(change):
+    def rewrite(folder):
+        weights = load_file(folder / WEIGHTS)
+        change(weights)
+        save_file(weights, folder / WEIGHTS)
+
+    return rewrite
+
+
+def first_of(weights):
+    return next(iter(weights))
+
+
+SPOILED = {
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "no safetensors"),
+    "a pickle": (lambda folder: (folder / WEIGHTS).rename(folder / "adapter_model.bin"), "no safetensors"),
+    "cut": (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:100]), "not a usable"),
+    "one lost": (spoil_weights(lambda weights: weights.pop(first_of(weights))), "1 weight is missing"),
+    "one more": (spoil_weights(lambda weights: weights.update(x=torch.zeros(1))), "1 weight is in the files"),
+    "of another shape": (
+        spoil_weights(lambda weights: weights.update({first_of(weights): torch.zeros(2, 2)})),
+        "of another shape",
+    ),
+    "of another rank": (spoil_config(r=2), "of another shape"),
+    "no base": (spoil_config(base_model_name_or_path=""), "names no base"),
+    "base away": (spoil_config(base_model_name_or_path="/nowhere/base"), "does not exist"),
+    "no json": (lambda folder: (folder / "adapter_config.json").write_text("{"), "cannot be read"),
+    "no list": (lambda folder: (folder / "adapter_config.json").write_text("[]"), "cannot be read"),
+    "modules away": (spoil_config(target_modules=["nothing"]), "not a usable"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_what_is_wrong_is_told_before_anything_loads(name, adapter):
+    folder, _ = adapter
+    spoil, what = SPOILED[name]
+    spoil(folder)
+    (problem,) = problems_of(folder)
+    assert what in problem and str(folder) in problem
+
+
+def test_a_base_that_is_broken_is_told_as_such(adapter):
+    folder, base = adapter
+    (base / "model.safetensors").unlink()
+    (problem,) = problems_of(folder)
+    assert str(base) in problem
+
+
+def test_loading_refuses_what_nobody_checked(adapter):
+    folder, _ = adapter
+    spoil_weights(lambda weights: weights.pop(first_of(weights)))(folder)
+    with pytest.raises(RunError, match="1 weight is missing"):
+        load_model(str(folder), ModelSettings(name="m", path=str(folder), dtype="float32"), CPU)
+
+
+def test_it_is_unlearned_further(adapter, tmp_path):
+    """The unlearned model is a whole one; the adapter's folder can go."""
+    folder, base = adapter
+    settings = settings_of(
+        "debug=default",
+        "model=hf",
+        f"model.path={folder}",
+        "launch.device=cpu",
+        "logger=none",
+        f"output_dir={tmp_path / 'out'}",
+    )
+    run_pipeline(settings, tmp_path / "run", identity={}, command=["test"])
+    shutil.rmtree(folder)
+    shutil.rmtree(base)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "unlearned" / "model") is not None
+
+
+def test_fewer_bits_would_change_what_is_below(adapter):
+    problems = config_problems("model=hf", f"model.path={adapter[0]}", "model.quantize=4bit", "stages=[evaluate]")
+    assert "adapter of model.path" in problems["model.quantize"].what
