@@ -44,6 +44,12 @@ class ShapeSettings:
     intermediate_size: int = setting(low=8, help="width of the SwiGLU layer")
     vocabulary: int = setting(low=260, help="tokens; for tiny the size of the tokenizer to train")
     tie_embeddings: bool = setting(False, help="share input embedding and vocabulary head")
+    key_value_heads: int | None = setting(None, low=1, help="heads of keys and values; null: as many as of attention")
+    head_dim: int | None = setting(None, low=2, help="width of a head; null: hidden_size / heads")
+
+    def __post_init__(self) -> None:
+        if self.heads % (self.key_value_heads or 1):
+            raise ValueError(f"{self.key_value_heads} key_value_heads are not shared evenly by {self.heads} heads")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,7 @@ class EvaluatorSettings:
     membership: bool = setting(True, help="membership inference on members against non-members")
     retrained: bool = setting(False, help="also train and score a model that never saw the forget set")
     retrained_responses: str | None = setting(None, help="responses.jsonl of such a model, instead of training one")
+    retrained_model: str | None = setting(None, help="id or folder of such a model, instead of training one")
     strict: bool = setting(False, help="also score as the official script does, CSV quirks included")
     temperature: float = setting(1.0, low=0, open_low=True, help="of sampled answers")
     backend: Literal["transformers", "vllm"] = setting(
@@ -99,6 +100,11 @@ class EvaluatorSettings:
     resamples: int = setting(1000, low=0, help="bootstrap resamples behind every 95 % interval; 0: no intervals")
     mmlu: MmluSettings = setting(factory=MmluSettings, help="MMLU, see Mmlu")
     suites: dict[str, Any] = setting(factory=dict, help="the suites it is made of, by name; none: LUME's")
+
+    def __post_init__(self) -> None:
+        ways = {name: getattr(self, name) for name in ("retrained", "retrained_responses", "retrained_model")}
+        if len(named := [name for name, value in ways.items() if value]) > 1:
+            raise ValueError(f"{' and '.join(named)} each say where the retrained model's answers come from: give one")
 
 
 @dataclass(frozen=True, kw_only=True)

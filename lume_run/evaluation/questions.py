@@ -48,9 +48,10 @@ def deduplicate_questions(asked: Mapping[str, Sequence[Question]]) -> list[Quest
 
 
 def needs_retrained(evaluator: EvaluatorSettings) -> bool:
-    """Whether a score needs the answers of a model that never saw the forget set, and they are not given."""
+    """Whether a score needs the answers of a model that never saw the forget set, and neither they nor it are given."""
     compared = any(isinstance(suite, Compared) and suite.compares for suite in suites_of(evaluator).values())
-    return evaluator.retrained or (compared and evaluator.retrained_responses is None)
+    given = evaluator.retrained_responses or evaluator.retrained_model
+    return evaluator.retrained or (compared and given is None)
 
 
 def harnesses(evaluator: EvaluatorSettings) -> dict[str, Harnessed]:

@@ -41,9 +41,10 @@ LFS_POINTER = b"version https://git-lfs"
 COPY_AGAIN = "copy or download the folder again; config.json and the weights must be of one model"
 
 
-def model_folder_problems(settings: ModelSettings) -> Iterator[Problem]:
+def model_folder_problems(settings: ModelSettings, retrained: str | None = None) -> Iterator[Problem]:
     """What is wrong with the folders that the settings name; hub ids are seen when they load."""
-    for setting, path in (("model.path", settings.path), ("model.base", settings.base)):
+    named = {"model.path": settings.path, "model.base": settings.base, "evaluator.retrained_model": retrained}
+    for setting, path in named.items():
         if path is None or not Path(path).exists():
             continue
         if not Path(path).is_dir():

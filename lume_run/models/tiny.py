@@ -21,6 +21,7 @@ def olmo_config(shape: ShapeSettings, **fields: Any) -> Any:
     """A transformers OlmoConfig of this shape."""
     from transformers import OlmoConfig
 
+    given = {"num_key_value_heads": shape.key_value_heads, "head_dim": shape.head_dim}
     return OlmoConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden_size,
@@ -28,6 +29,7 @@ def olmo_config(shape: ShapeSettings, **fields: Any) -> Any:
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         tie_word_embeddings=shape.tie_embeddings,
+        **{name: value for name, value in given.items() if value is not None},
         **fields,
     )
 

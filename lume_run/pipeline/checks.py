@@ -166,7 +166,8 @@ def _model_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 def _shape_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     """Dimensions that no model has: what attention heads share evenly, in pairs that rotate."""
     width, heads = (value_at(data, f"model.shape.{name}") for name in ("hidden_size", "heads"))
-    if isinstance(width, int) and isinstance(heads, int) and heads > 0 and width % (2 * heads):
+    derived = value_at(data, "model.shape.head_dim") is None
+    if derived and isinstance(width, int) and isinstance(heads, int) and heads > 0 and width % (2 * heads):
         what = f"{heads} heads cannot share a hidden_size of {width} in even parts"
         yield Problem(where="model.shape.heads", what=what, remedy=f"a hidden_size that {2 * heads} divides")
     if value_at(data, "model.trainable") == []:
@@ -198,7 +199,8 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
     if groups["model"] is not None and runs_model and STOP_FILE_VARIABLE not in os.environ:  # no rank: the driver has
         from lume_run.models.folder import model_folder_problems
 
-        yield from model_folder_problems(groups["model"])
+        retrained = groups["evaluator"].retrained_model if groups["evaluator"] is not None else None
+        yield from model_folder_problems(groups["model"], retrained)
     if runs_model:
         yield from pairing_problems(groups, stages)
     if groups["evaluator"] is not None:

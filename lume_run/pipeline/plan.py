@@ -55,7 +55,9 @@ def plan(run: Run) -> Plan:
         artifacts += unlearning
     if "evaluate" not in stages:
         return Plan(artifacts=tuple(artifacts), responses={}, harness_scores={})
-    if can_retrain(run) and "model" not in models:
+    if (reference := run.settings.evaluator.retrained_model) is not None:
+        models["retrained"] = EvaluatedModel(path=reference, key=model_identity(reference, run.settings.model))
+    elif can_retrain(run) and "model" not in models:
         retrained = retrained_artifact(run, base)
         artifacts += [retrained] if retrained.path not in [artifact.path for artifact in artifacts] else []
         models["retrained"] = EvaluatedModel(path=str(retrained.path), key=retrained.key)

@@ -74,9 +74,13 @@ def test_the_sheet_of_closer_look(model, data, tmp_path):
 def test_the_sheet_of_open_unlearning(model, data, tmp_path):
     """Its 1e-10 in every denominator and float32 losses leave 1e-5."""
     template = "task.template='Question: {question}\\nAnswer: '"
-    suite = ("evaluator=tofu", "evaluator.suites.tofu.compares=false", f"evaluator.max_new_tokens={NEW_TOKENS}")
+    other = GOLDEN / "lm" / ("ref_model" if model == "model" else "model")
+    suite = ("evaluator=tofu", f"evaluator.retrained_model={other}", f"evaluator.max_new_tokens={NEW_TOKENS}")
     ours = scores_of(model, data, tmp_path, *suite, template)
-    theirs = read_golden("open_unlearning_metrics/metrics.json")["float32"][model]
+    golden = read_golden("open_unlearning_metrics/metrics.json")["float32"]
+    theirs = golden[model]
+    quality = golden["comparisons"]["forget_quality_ks_test|closer_to_1_better"]["agg_value"]  # the same both ways
+    assert ours["tofu.forget_quality"] == pytest.approx(quality, rel=1e-5)
     names = {
         "forget.truth_ratio": "truth_ratio|forget|closer_to_1_better",
         **{f"{split}.probability": f"probability|{split}" for split in ("forget", "retain")},

@@ -168,7 +168,7 @@ def test_the_estimate_of_a_small_model_that_trains(lora, tiny, tmp_path):
         setup.trainer.train()
     settings = settings_of("method=npo_gd", "trainer.unlearn.micro_batch_size=16", "trainer.unlearn.batch_size=8")
     settings = replace(settings, model=setup.job.model)
-    sizes = sizes_of(settings, config_of(str(tiny)), "unlearn")
+    sizes = sizes_of(settings, config_of(str(tiny), settings.model), "unlearn")
     estimator = Estimator(settings=settings, stage="unlearn", sizes=sizes, lengths=lengths, compute=4)
     assert 1 / 1.25 < estimator.total(ALONE) / live.peak < 1.25
 
