@@ -16,6 +16,7 @@ class LoraSettings:
     rank: int = setting(8, low=1, help="rank of the update")
     alpha: float = setting(32.0, low=0, open_low=True, help="scale numerator: the update is scaled by alpha/rank")
     dropout: float = setting(0.0, low=0, high=0.99, help="dropout on the adapter's input")
+    save: bool = setting(False, help="also save the unlearned adapter alone, beside the merged model")
     target_modules: str | list[str] = setting("all-linear", help="peft's target_modules: all-linear, or module names")
 
 

@@ -100,10 +100,21 @@ def _loading_options(path: str, settings: ModelSettings, dtype: torch.dtype) -> 
 
 
 def save_model(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, *, keep_adapters: bool = False
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    keep_adapters: bool = False,
+    adapter: Path | None = None,
 ) -> None:
-    """Write an ordinary Hugging Face folder; adapters are merged so that anything can load it, unless kept apart."""
+    """Write an ordinary Hugging Face folder; adapters are merged so that anything can load it, unless kept apart.
+
+    They are written into the folder `adapter` as well, where there is one and the model has some.
+    """
     wrapped: Any = model
+    if adapter is not None and hasattr(wrapped, "merge_and_unload"):
+        wrapped.save_pretrained(adapter, safe_serialization=True)
+        tokenizer.save_pretrained(adapter)
     merges = hasattr(wrapped, "merge_and_unload") and not keep_adapters
     plain: Any = wrapped.merge_and_unload() if merges else wrapped
     plain.save_pretrained(folder, safe_serialization=True)

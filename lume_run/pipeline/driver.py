@@ -28,6 +28,7 @@ from lume_run.pipeline.memory.launch_mode import choose_world
 from lume_run.pipeline.memory.remedies import explain_out_of_memory
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
+from lume_run.report.card import write_card
 from lume_run.report.write import Report, print_report, write_report
 from lume_run.tracking.tracker import Tracker, track_run
 
@@ -164,5 +165,6 @@ def score_and_report(settings: Settings, folder: Path, record: Mapping[str, Any]
         ),
     )
     write_report(report, folder)
+    write_card(report, settings, folder / "unlearned")
     print_report(report, folder, console)
     return report

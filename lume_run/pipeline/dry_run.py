@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,7 @@ def show_plan(settings: Settings, folder: Path) -> None:
     console.print(f"  launch: {world} ({world.why})", soft_wrap=True)
     console.print(f"  evaluation on {run.placement}", soft_wrap=True)
     _show_memory(run, world)
-    console.print(f"  to repeat from the folder: python -m lume_run {escape(str(folder))}", soft_wrap=True)
+    console.print(f"  to repeat from the folder: python -m lume_run {escape(shlex.quote(str(folder)))}", soft_wrap=True)
 
 
 def _show_rows(run: Run, examples: Sequence[Example]) -> None:

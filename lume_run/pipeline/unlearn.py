@@ -135,7 +135,8 @@ def loss_artifacts(run: Run, method: Method, target: EvaluatedModel) -> list[Art
     phase, cached = run.settings.trainer.unlearn, reference_artifact(run, method, target)
 
     def build(folder: Path) -> None:
-        run_training(_unlearning_job(run, method, target, phase, cached), folder, folder / "model")
+        job = _unlearning_job(run, method, target, phase, cached)
+        run_training(replace(job, saves_adapter=run.settings.model.lora.save), folder, folder / "model")
 
     unlearned = unlearned_artifact(
         run, _unlearning_inputs(run, method, target, phase), build, _note(run, method, phase), share=True

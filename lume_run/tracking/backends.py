@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -56,7 +57,9 @@ class WeightsAndBiases:
         truncate_torn_record(home, start["init"]["id"])
         self.run, self.online = self._start_run()
         self.where = str(self.run.url) if self.online else str(home)
-        self.sync = f"wandb sync --include-online {Path(self.run.dir).parent}" if self.online else f"wandb sync {home}"
+        self.sync = shlex.join(
+            ["wandb", "sync", *(["--include-online", str(Path(self.run.dir).parent)] if self.online else [str(home)])]
+        )
         self.last = int(self.run.step) - 1 if self.online else last_logged_step(home, start["init"]["id"])
 
     def _start_run(self) -> tuple[Any, bool]:

@@ -20,8 +20,8 @@ class TrainingJob:
     """One optimisation: what it is called, where it starts, how it steps, what it minimises over which rows, and where.
 
     `model` and `trainer` are settings; `phase` is the one of the trainer's that this is. `adapters`: train LoRA
-    adapters, and save them alone with `keep_adapters`, merged otherwise. `trainable`: name patterns of the weights to
-    train (None: all).
+    adapters, and save them alone with `keep_adapters`, merged otherwise; with `saves_adapter` both ways. `trainable`:
+    name patterns of the weights to train (None: all).
     """
 
     title: str
@@ -38,3 +38,4 @@ class TrainingJob:
     cache: ReferenceCache | None = None
     trainable: Sequence[str] | None = None
     keep_adapters: bool = False
+    saves_adapter: bool = False

@@ -160,7 +160,14 @@ def _save_good(job: TrainingJob, trainer: UnlearnTrainer, tokenizer: Any, diverg
             step = step_of(checkpoint)
             break
     if good:
-        save_trained_model(trainer, tokenizer, out, keep_adapters=job.keep_adapters, reload=lambda: load_start(job))
+        save_trained_model(
+            trainer,
+            tokenizer,
+            out,
+            keep_adapters=job.keep_adapters,
+            adapter=out.parent / "adapter" if job.saves_adapter else None,
+            reload=lambda: load_start(job),
+        )
         return step
     console.print("  [yellow]no good checkpoint was written; the model from before takes its place[/]")
     if rank() == 0:

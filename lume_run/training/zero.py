@@ -97,6 +97,7 @@ def save_trained_model(
     *,
     keep_adapters: bool,
     reload: Callable[[], nn.Module],
+    adapter: Path | None = None,
 ) -> None:
     """Write the trained model as one folder; all ranks together.
 
@@ -109,9 +110,10 @@ def save_trained_model(
             trainer.accelerator.get_state_dict(trainer.model_wrapped) if in_parts else model.state_dict()
         )
         if rank() == 0:
-            _save_gathered(model, weights, tokenizer, folder, keep_adapters=keep_adapters, reload=reload)
+            options: dict[str, Any] = {"keep_adapters": keep_adapters, "adapter": adapter}
+            _save_gathered(model, weights, tokenizer, folder, reload=reload, **options)
     elif rank() == 0:
-        save_model(model, tokenizer, folder, keep_adapters=keep_adapters)
+        save_model(model, tokenizer, folder, keep_adapters=keep_adapters, adapter=adapter)
     barrier()
 
 
@@ -122,6 +124,7 @@ def _save_gathered(
     folder: Path,
     *,
     keep_adapters: bool,
+    adapter: Path | None,
     reload: Callable[[], nn.Module],
 ) -> None:
     """Write gathered weights; adapters are put on a model of their own, for this one cannot take them."""
@@ -133,7 +136,7 @@ def _save_gathered(
 
     whole = reload()
     set_peft_model_state_dict(whole, get_peft_model_state_dict(model, state_dict=weights))
-    save_model(whole, tokenizer, folder, keep_adapters=keep_adapters)
+    save_model(whole, tokenizer, folder, keep_adapters=keep_adapters, adapter=adapter)
 
 
 def deepspeed_config(world: World, *, bf16: bool) -> dict[str, Any] | None:

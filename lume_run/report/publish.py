@@ -1,0 +1,100 @@
+"""`lume-run-publish RUN --to ID`: the unlearned model of a run, its card and its report as a repository on the hub.
+
+The token is read from the environment as huggingface_hub does (HF_TOKEN, or a login); the repository is private unless
+`--public` says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from lume_run.common.console import console
+from lume_run.common.errors import LumeError, RunError
+from lume_run.common.text import first_line
+from lume_run.report.card import CARD
+
+PUBLISHED_REPORTS = ("report.md", "report.json", "report.png")
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}")
+RUN_HELP = "the folder of a run that unlearned a model: outputs/<run>"
+
+
+def files_to_publish(run: Path, *, adapter: bool) -> dict[str, Path]:
+    """Names in the repository and the files that go there; RunError where the run has no whole model or no card."""
+    folder = run / "unlearned" / ("adapter" if adapter else "model")
+    if not folder.is_dir():
+        what = "saved no adapter (model.lora.save=true does)" if adapter else "has no unlearned model"
+        raise RunError(f"{run} {what}\n  - give {RUN_HELP}")
+    if not (run / "unlearned" / "model" / CARD).is_file():
+        raise RunError(
+            f"{run} has no model card: it was not evaluated\n  - start its command again with stage evaluate"
+        )
+    names = {file.name: file for file in sorted(folder.iterdir()) if file.is_file() and not file.is_symlink()}
+    reports = {name: run / name for name in PUBLISHED_REPORTS if (run / name).is_file()}
+    return {**names, **reports, CARD: run / "unlearned" / "model" / CARD}
+
+
+def publish(run: Path, repository: str, *, adapter: bool, public: bool, dry_run: bool) -> None:
+    """Push the files of a run, or say which they are."""
+    files = files_to_publish(run, adapter=adapter)
+    for name, file in sorted(files.items()):
+        console.print(f"  {escape(name)}  {file.stat().st_size / 2**20:,.1f} MiB", soft_wrap=True)
+    if dry_run:
+        kind = "public" if public else "private"
+        console.print(f"  would go to the {kind} repository {escape(repository)}; nothing was sent", soft_wrap=True)
+        return
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    hub = HfApi()
+    try:
+        url = hub.create_repo(repository, private=not public, exist_ok=True)
+        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]
+        hub.create_commit(repository, operations, commit_message=f"lume-run: {run.name}")
+    except Exception as error:  # the client's errors share no base
+        raise RunError(
+            f"{repository} could not be written: {first_line(str(error))}\n"
+            "  - a token that may write there: HF_TOKEN, or hf auth login\n"
+            "  - no network here: --dry-run shows the files, which any machine can upload"
+        ) from error
+    console.print(f"  published: {escape(str(url))}", soft_wrap=True)
+
+
+def arguments_of(words: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(prog="lume-run-publish", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("run", type=Path, help=RUN_HELP)
+    parser.add_argument("--to", required=True, metavar="OWNER/NAME", help="the repository on the hub")
+    parser.add_argument("--adapter", action="store_true", help="the adapter alone, where model.lora.save=true kept it")
+    parser.add_argument("--public", action="store_true", help="make the repository public if it is new")
+    parser.add_argument("--dry-run", action="store_true", help="show the files and stop")
+    arguments = parser.parse_args(words)
+    if not REPOSITORY.fullmatch(arguments.to):
+        parser.error(f"--to {arguments.to}: a repository is OWNER/NAME")
+    if not arguments.run.is_dir():
+        parser.error(f"{arguments.run} is no folder; give {RUN_HELP}")
+    return arguments
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Publish; exit code 1 where that does not work, 2 for a mistake in the command."""
+    arguments = arguments_of(words)
+    try:
+        publish(
+            arguments.run,
+            arguments.to,
+            adapter=arguments.adapter,
+            public=arguments.public,
+            dry_run=arguments.dry_run,
+        )
+    except LumeError as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The model card beside an unlearned model, and `lume-run-publish` against a stand-in for the hub's API."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import yaml
+from helpers.configs import settings_of
+from huggingface_hub import ModelCard
+from transformers import AutoModelForCausalLM, pipeline
+
+from lume_run.common.jsonl import read_jsonl
+from lume_run.common.records import Response
+from lume_run.pipeline.driver import run_pipeline
+from lume_run.report.publish import main
+
+PEOPLE = ["Orla Quist", "Bram Sefton", "Ilsa Wyck", "Odo Marr", "Tove Lunde", "Rhys Calder"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    """The folder of a finished run over a user's own rows, an adapter kept beside the merged model."""
+    folder = tmp_path_factory.mktemp("published")
+    for side, people in (("forget", PEOPLE[:3]), ("retain", PEOPLE[3:])):
+        rows = [{"question": f"Where does {name} live?", "answer": f"In {name[::-1]}."} for name in people]
+        (folder / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    settings = settings_of(
+        "task=custom",
+        *(f"task.{side}={folder / side}.jsonl" for side in ("forget", "retain")),
+        "model=hf",
+        f"model.path={tiny}",
+        "model.is_target=true",
+        "model.lora={enabled: true, save: true}",
+        "trainer=tiny",
+        "trainer.unlearn.epochs=1",
+        "evaluator.resamples=20",
+        "launch.device=cpu",
+        "logger=none",
+        f"output_dir={folder / 'out'}",
+    )
+    run_pipeline(settings, folder / "run", identity={}, command=["test"])
+    return folder / "run"
+
+
+def test_the_card_says_what_was_done(run):
+    text = (run / "unlearned" / "model" / "README.md").read_text(encoding="utf-8")
+    card = ModelCard(text)  # as the hub reads it
+    results = {result.metric_type: result for result in card.data.eval_results}
+    report = json.loads((run / "report.json").read_text())
+    scores = {
+        name.removeprefix("unlearned."): value for name, value in report["scores"].items() if "unlearned." in name
+    }
+    known = {name: value for name, value in scores.items() if value is not None}
+    assert {name: result.metric_value for name, result in results.items()} == pytest.approx(known, abs=1e-6)
+    assert results["forget.custom.knowledge"].metric_args["n"] == report["n"]["unlearned.forget.custom.knowledge"]
+    assert card.data.library_name == "transformers" and "machine-unlearning" in card.data.tags
+    settings = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert settings["trainer.unlearn"]["epochs"] == 1 and settings["method"]["name"] == "npo_gd"
+    assert settings["model.lora"]["enabled"] is True
+
+
+def test_the_card_tells_nothing_of_the_data_or_the_disk(run):
+    text = (run / "unlearned" / "model" / "README.md").read_text(encoding="utf-8")
+    for row in read_jsonl(run / "responses.unlearned.jsonl", Response):
+        assert row.prompt not in text and row.expected not in text
+    assert not any(name in text for name in PEOPLE)
+    assert str(run.parent) not in text
+
+
+def test_the_folder_loads_as_it_lies(run):
+    """In transformers, in its pipeline, and as an adapter."""
+    folder = run / "unlearned" / "model"
+    assert json.loads((folder / "config.json").read_text())["use_cache"] is True
+    answer = pipeline("text-generation", model=str(folder))("Where does", max_new_tokens=4)
+    assert answer[0]["generated_text"].startswith("Where does")
+    assert (run / "unlearned" / "adapter" / "adapter_model.safetensors").is_file()
+    assert AutoModelForCausalLM.from_pretrained(run / "unlearned" / "adapter") is not None
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Takes a repository and a commit of small and of large files, and writes down what came."""
+
+    def log_message(self, *_):
+        pass
+
+    def reply(self, body, status=200):
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def do_POST(self):
+        data, seen = self.body(), self.server.seen
+        seen["tokens"].add(self.headers.get("Authorization"))
+        if self.path == "/api/repos/create":
+            seen["created"] = json.loads(data)
+            self.reply({"url": f"{self.server.address}/me/gone"})
+        elif self.path == "/api/validate-yaml":
+            self.reply({"errors": [], "warnings": []})
+        elif self.path.endswith("/preupload/main"):
+            files = json.loads(data)["files"]
+            self.reply(
+                {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]}
+            )
+        elif self.path.endswith("/commit/main"):
+            for line in data.decode().splitlines():
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    seen["files"][entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            self.reply({"commitUrl": f"{self.server.address}/me/gone/commit/abc", "commitOid": "abc"})
+        else:
+            self.reply({"error": "no such call"}, 404)
+
+    def do_GET(self):
+        self.reply({"error": "nothing is here"}, 404)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    server.seen = {"files": {}, "tokens": set(), "created": None}
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("huggingface_hub.hf_api.HfApi.__init__", _at(server.address))
+    yield server.seen
+    server.shutdown()
+
+
+def _at(address):
+    from huggingface_hub import HfApi
+
+    original = HfApi.__init__
+
+    def init(self, *_, **options):
+        original(self, **{"endpoint": address, "token": "hf_testing", **options})
+
+    return init
+
+
+def test_what_is_published(run, hub):
+    main([str(run), "--to", "me/gone"])
+    assert hub["created"]["name"] == "gone" and hub["created"]["visibility"] == "private"
+    model = {file.name: file.read_bytes() for file in (run / "unlearned" / "model").iterdir()}
+    reports = {name: (run / name).read_bytes() for name in ("report.md", "report.json", "report.png")}
+    assert hub["files"] == {**model, **reports}
+    assert hub["tokens"] == {"Bearer hf_testing"}
+
+
+def test_an_adapter_is_published_alone(run, hub):
+    main([str(run), "--to", "me/gone", "--adapter", "--public"])
+    assert hub["created"]["visibility"] == "public"
+    assert "adapter_model.safetensors" in hub["files"] and "model.safetensors" not in hub["files"]
+    assert hub["files"]["README.md"] == (run / "unlearned" / "model" / "README.md").read_bytes()
+
+
+def test_a_dry_run_sends_nothing(run, hub, capsys):
+    main([str(run), "--to", "me/gone", "--dry-run"])
+    said = "".join(capsys.readouterr())
+    assert "model.safetensors" in said and "nothing was sent" in said and "private" in said
+    assert hub == {"files": {}, "tokens": set(), "created": None}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "what"),
+    [
+        (["{run}", "--to", "nonsense"], 2, "OWNER/NAME"),
+        (["/nowhere", "--to", "me/gone"], 2, "no folder"),
+        (["{empty}", "--to", "me/gone"], 1, "has no unlearned model"),
+        (["{bare}", "--to", "me/gone"], 1, "has no model card"),
+        (["{bare}", "--to", "me/gone", "--adapter"], 1, "saved no adapter"),
+        (["{run}", "--to", "me/gone"], 1, "could not be written"),  # nobody answers
+    ],
+)
+def test_what_cannot_be_published(words, code, what, run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_api.HfApi.__init__", _at("http://127.0.0.1:9"))
+    bare = tmp_path / "bare"
+    shutil.copytree(run / "unlearned" / "model", bare / "unlearned" / "model", ignore=shutil.ignore_patterns("*.md"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        main([word.format(run=run, empty=tmp_path / "empty", bare=bare) for word in words])
+    said = capsys.readouterr()
+    assert ended.value.code == code
+    assert what in said.out + said.err and "Traceback" not in said.out + said.err
