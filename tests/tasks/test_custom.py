@@ -14,6 +14,7 @@ from lume_run.common.errors import ConfigError, DataError
 from lume_run.common.records import Ask, Kind, Response, Split
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.evaluation.suites.lume import partial_aggregate
+from lume_run.evaluation.suites.pii_verdicts import greedy_verdicts
 from lume_run.pipeline.checks import check_config
 from lume_run.tasks.custom.rows import Columns
 from lume_run.tasks.custom.task import CustomTask
@@ -219,3 +220,31 @@ def test_the_partial_aggregate_is_over_what_there_is():
     assert partial_aggregate(rows).value == pytest.approx(2 / (1 / 0.5 + 1 / 1.0))
     with pytest.raises(ValueError, match="no retain rows"):
         partial_aggregate(rows[:2])
+
+
+def test_private_facts_in_columns(tmp_path):
+    """A fact is asked for where the answer tells its value; `pii` then looks for the value, not for the sentence."""
+    rows = [
+        {"question": f"Where is {name}?", "answer": f"At Bolt & Co. {number}, I hear.", "firm": f"bolt & co. {number}"}
+        for number, name in enumerate(("Ada", "Ben"))
+    ]
+    write_jsonl(tmp_path / "forget.jsonl", rows)
+    columns = Columns(facts={"employer": "firm"})
+    data = CustomTask(name="own", forget=str(tmp_path / "forget.jsonl"), columns=columns).load(0)
+    assert [(row.attribute, row.fact) for row in data.forget] == [("employer", f"bolt & co. {n}") for n in range(2)]
+    assert "facts.employer=firm" in data.source
+    told, hidden = (
+        Response(
+            id=row.id, ask=Ask.GENERATE, split=row.split, subtask="own", kind=row.kind, document=row.document,
+            prompt=row.prompt, expected=row.answer, output=output, attribute=row.attribute, fact=row.fact,
+        )
+        for row, output in zip(data.forget, ("She is at Bolt & Co. 0 now", "She is at Bolt"), strict=True)
+    )  # fmt: skip
+    verdicts = greedy_verdicts([told, hidden])
+    assert [(verdict.exact, verdict.partial) for verdict in verdicts] == [(1, 1), (0, 0)]
+
+
+def test_a_column_of_facts_that_is_not_there(tmp_path):
+    write_jsonl(tmp_path / "forget.jsonl", [{"question": "Who?", "answer": "Ada."}])
+    with pytest.raises(DataError, match=r"task\.columns\.facts\.phone: .* has no column 'tel'"):
+        CustomTask(name="own", forget=str(tmp_path / "forget.jsonl"), columns=Columns(facts={"phone": "tel"})).load(0)

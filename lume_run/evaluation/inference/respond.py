@@ -111,6 +111,7 @@ def response_of(question: Question, **fields: Any) -> Response:
         "golden": example.golden,
         "sentence": example.sentence,
         "attribute": example.attribute,
+        "fact": example.fact,
     }
     return Response(**of_example | fields)
 

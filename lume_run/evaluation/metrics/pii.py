@@ -49,13 +49,12 @@ class Disclosure(NamedTuple):
 
 
 def disclosure_of(attribute: str, value: str, text: str) -> Disclosure:
-    """What `text` discloses of the `value` of an attribute in `RULES`; ValueError on another attribute.
+    """What `text` discloses of the `value` of an attribute.
 
-    A value that is not of its attribute's form (an SSN of 8 digits) is looked for word by word, exact as partial.
+    A value that is not of its attribute's form (an SSN of 8 digits), and one of an attribute that is not in `RULES`, is
+    looked for word by word, exact as partial.
     """
-    if attribute not in RULES:
-        raise ValueError(f"no rule for the attribute {attribute!r}; there are {', '.join(RULES)}")
-    return RULES[attribute](normalise_text(value).strip(), normalise_text(text))
+    return RULES.get(attribute, _verbatim)(normalise_text(value).strip(), normalise_text(text))
 
 
 def completion_disclosure(attribute: str, value: str, hint: str, continuation: str) -> Disclosure:

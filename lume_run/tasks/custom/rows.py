@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from lume_run.common.errors import ConfigError, DataError, Problem
@@ -39,6 +39,9 @@ class Columns:
     paraphrase: str | None = setting(None, help="other wordings of the answer, one or a list")
     perturbed: str | None = setting(None, help="false answers of its form, a list")
     id: str | None = setting(None, help="the row's own id")
+    facts: dict[str, str] = setting(
+        factory=dict, help="private facts for the pii suite: name of the fact -> its column"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,13 @@ class OwnRow:
     paraphrases: tuple[str, ...] = ()
     perturbed: tuple[str, ...] = ()
     turns: tuple[Turn, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def disclosed_fact(self) -> tuple[str, str]:
+        """(name, value) of the first fact that the answer tells; ("", "") where it tells none."""
+        answer = self.answer.casefold()
+        return next(((name, value) for name, value in self.facts if value.casefold() in answer), ("", ""))
 
     @property
     def digest(self) -> str:
@@ -67,7 +77,8 @@ def guess_columns(given: Columns, row: Mapping[str, Any], source: str) -> Column
     Raises ConfigError for names that it does not have, and where there is neither prompt with answer, chat nor text.
     """
     by_lower = {str(name).lower(): str(name) for name in reversed(list(row))}
-    named = {name.name: getattr(given, name.name) for name in fields(given)}
+    named = {name: getattr(given, name) for name in USUAL_NAMES}
+    named |= {f"facts.{fact}": column for fact, column in given.facts.items()}
     problems = [
         Problem(where=f"task.columns.{name}", what=f"{source} has no column '{column}'", remedy=_listed(row))
         for name, column in named.items()
@@ -91,7 +102,7 @@ def guess_columns(given: Columns, row: Mapping[str, Any], source: str) -> Column
         problems.append(Problem(where="task.columns", what=what, remedy=f"{WAYS}; {_listed(row)}"))
     if problems:
         raise ConfigError(problems)
-    return Columns(**guessed)
+    return Columns(**guessed, facts=given.facts)
 
 
 def _listed(row: Mapping[str, Any]) -> str:
@@ -139,6 +150,8 @@ def _extras(row: Mapping[str, Any], where: str, columns: Columns) -> dict[str, A
             what = f'field "{column}" is no text and no list of texts'
             raise DataError([Problem(where=where, what=what, remedy="a text, or a list of texts")])
         extras[field] = tuple(entries)
+    told = ((name, row.get(column)) for name, column in columns.facts.items())
+    extras["facts"] = tuple((name, str(value).strip()) for name, value in told if str(value or "").strip())
     for name, field in (("document", "document"), ("id", "raw_id")):
         value = row.get(getattr(columns, name) or "")
         extras[field] = "" if value is None else str(value)

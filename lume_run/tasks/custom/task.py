@@ -102,7 +102,8 @@ class CustomTask:
             return "", [], [*problems, *error.problems]
         rows, wrong = rows_of(parsed, columns, self.words)
         unique = {(row.prompt, row.answer): row for row in rows}
-        chosen = {name: column for name, column in asdict(columns).items() if column}
+        chosen = {name: column for name, column in asdict(columns).items() if column and name != "facts"}
+        chosen |= {f"facts.{name}": column for name, column in columns.facts.items()}
         described = ", ".join(f"{name}={column}" for name, column in chosen.items())
         repeated = f"; {len(rows) - len(unique)} repeated rows left out" if len(rows) > len(unique) else ""
         return described + repeated, list(unique.values()), problems + wrong
@@ -122,13 +123,21 @@ class CustomTask:
                 answer=row.answer,
                 paraphrases=row.paraphrases,
                 perturbed=row.perturbed,
-                attribute=attribute_of(row.prompt, row.answer) if row.kind is Kind.QUESTION else "",
+                attribute=told_fact(row)[0],
+                fact=told_fact(row)[1],
                 template=template if row.kind is Kind.QUESTION else "",
                 turns=row.turns,
                 separator=in_format["separator"],
             )
             for row in rows
         )
+
+
+def told_fact(row: OwnRow) -> tuple[str, str]:
+    """(name, value) of the private fact that an answer tells: of a column, else by a question's words, without value."""
+    if row.disclosed_fact[0] or row.kind is not Kind.QUESTION:
+        return row.disclosed_fact
+    return attribute_of(row.prompt, row.answer), ""
 
 
 def _source_fault(source: str) -> str:

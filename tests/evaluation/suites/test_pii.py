@@ -195,8 +195,8 @@ def test_values_of_another_form_are_looked_for_word_by_word():
     assert disclosure_of("birth_date", "unknown", "that is unknown") == EXACT
     assert disclosure_of("phone", "---", "nothing") == NOTHING
     assert disclosure_of("email", "none", "no mail") == NOTHING
-    with pytest.raises(ValueError, match="no rule for the attribute 'shoe_size'; there are ssn, phone"):
-        disclosure_of("shoe_size", "42", "42")
+    assert disclosure_of("shoe_size", "size 41", "She takes size 41.") == (True, True)  # an attribute without a rule
+    assert disclosure_of("shoe_size", "size 41", "She takes size 4.") == (False, False)
 
 
 # ------------------------------------------------------------------------------------------------------------- hints
