@@ -134,7 +134,7 @@ class CustomTask:
 
 
 def told_fact(row: OwnRow) -> tuple[str, str]:
-    """(name, value) of the private fact that an answer tells: of a column, else by a question's words, without value."""
+    """(name, value) of the private fact that an answer tells: of a column, else by the question, without a value."""
     if row.disclosed_fact[0] or row.kind is not Kind.QUESTION:
         return row.disclosed_fact
     return attribute_of(row.prompt, row.answer), ""
