@@ -220,5 +220,6 @@ class Score:
 def continuation(example: Example, text: str | None = None) -> str:
     """The answer, or another text, as it follows the example's prompt in plain text: behind what separates them."""
     text = example.answer if text is None else text
-    separator = joining_space(example.prompt, text) if example.separator is None else example.separator
+    plain = example.separator is None or example.chat is not None  # a separator is of rows without a chat
+    separator = joining_space(example.prompt, text) if plain else str(example.separator)
     return separator + text

@@ -49,6 +49,8 @@ class ShapeSettings:
     head_dim: int | None = setting(None, low=2, help="width of a head; null: hidden_size / heads")
 
     def __post_init__(self) -> None:
+        if (self.head_dim or 2) % 2:
+            raise ValueError(f"head_dim {self.head_dim} is odd, and positions rotate its values in pairs")
         if self.heads % (self.key_value_heads or 1):
             raise ValueError(f"{self.key_value_heads} key_value_heads are not shared evenly by {self.heads} heads")
 

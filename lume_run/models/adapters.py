@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PART = "folder of an adapter"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
@@ -24,13 +25,14 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         if fault := adapter_fault(adapted, "default", folder):
             raise unavailable_model_error(str(folder), ValueError(fault), PART)
         merged: PreTrainedModel = adapted.merge_and_unload()
+    merged.name_or_path = str(folder)  # an adapter trained on it belongs to it, not to the model below
     return merged.requires_grad_(True)  # under the adapter it was frozen
 
 
 def require_adapter_weights(folder: Path) -> None:
     """RunError where a folder holds no safetensors: other formats run code when they are read."""
-    if not stored_names(folder):
-        raise RunError(f"{folder} holds no safetensors\n  - save the adapter again: adapter_model.safetensors")
+    if ADAPTER_WEIGHTS not in stored_names(folder):
+        raise RunError(f"{folder} holds no safetensors\n  - save the adapter again: {ADAPTER_WEIGHTS}")
 
 
 def adapter_fault(model: Any, name: str, folder: Path) -> str:

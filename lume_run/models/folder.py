@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lume_run.common.errors import Problem, RunError
 from lume_run.common.text_files import file_fault
@@ -22,9 +22,6 @@ from lume_run.models.load import config_of, generation_config_of
 from lume_run.models.precision import supports_attention
 from lume_run.models.tokenizer import load_tokenizer, tokens_beyond
 from lume_run.models.weights import meta_model
-
-if TYPE_CHECKING:
-    pass
 
 SIZES = (
     "vocab_size",
@@ -54,6 +51,9 @@ def model_folder_problems(settings: ModelSettings, retrained: str | None = None)
             for what, remedy in faults:
                 yield Problem(where=setting, what=what, remedy=remedy)
             yield from () if faults else attention_faults(path, settings)
+    if settings.revision is not None and settings.path is not None and Path(settings.path).exists():
+        what = "a revision is one of a hub id, and model.path is a folder"
+        yield Problem(where="model.revision", what=what, remedy="model.revision=null")
     if settings.tokenizer is not None and Path(settings.tokenizer).exists():
         for what, remedy in _tokenizer_faults(settings.tokenizer, settings.trust_remote_code):
             yield Problem(where="model.tokenizer", what=what, remedy=remedy)

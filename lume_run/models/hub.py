@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lume_run.common.files import HUB_PATIENCE_SECONDS, content_hash, fingerprin
 from lume_run.config.model_settings import ModelSettings
 
 ADAPTER_CONFIG = "adapter_config.json"
+COMMITS_VARIABLE = "LUME_RUN_HUB_COMMITS"
 
 
 @cache
@@ -37,8 +39,9 @@ def hub_options(path: str, settings: ModelSettings) -> dict[str, Any]:
         "local_files_only": only_local(path),
         "trust_remote_code": settings.trust_remote_code,
     }
-    if revision := revision_of(path, settings):
-        options["revision"] = revision
+    if not Path(path).exists():
+        revision = revision_of(path, settings)
+        options["revision"] = hub_commit(path, revision) or revision
     return options
 
 
@@ -49,7 +52,19 @@ def revision_of(path: str, settings: ModelSettings) -> str | None:
 
 @cache
 def hub_commit(path: str, revision: str | None) -> str | None:
-    """The commit that a hub id stands for now, by the hub or, where that does not answer, the cache; None: unknown."""
+    """The commit that a hub id stands for now, by the hub or, where that does not answer, the cache; None: unknown.
+
+    Asked once a command: the ranks that it starts are told, or they might see a branch after it moved.
+    """
+    told: dict[str, str | None] = json.loads(os.environ.get(COMMITS_VARIABLE, "{}"))
+    key = f"{path}@{revision}"
+    if key not in told:
+        told[key] = _ask_commit(path, revision)
+        os.environ[COMMITS_VARIABLE] = json.dumps(told)  # of the processes that are started from here on
+    return told[key]
+
+
+def _ask_commit(path: str, revision: str | None) -> str | None:
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     if not only_local(path):
@@ -72,20 +87,37 @@ def model_identity(path: str, settings: ModelSettings) -> str:
     return fingerprint(path)
 
 
+def is_adapter(path: str | None) -> bool:
+    """Whether a path is the folder of an adapter and of no whole model."""
+    return path is not None and (Path(path) / ADAPTER_CONFIG).is_file() and not (Path(path) / "config.json").exists()
+
+
 def adapter_base(path: str) -> str | None:
     """The model below the LoRA adapter in a folder, by its config; None where the folder holds a whole model.
 
-    RunError where the config names none.
+    RunError where the config names none, or where adapters stand on each other in a circle.
     """
-    file = Path(path) / ADAPTER_CONFIG
-    if not file.is_file() or (Path(path) / "config.json").exists():
+    if not is_adapter(path):
         return None
+    base = below = _named_base(path)
+    seen = {Path(path).resolve()}
+    while is_adapter(below):
+        if Path(below).resolve() in seen:
+            raise RunError(
+                f"{path} stands on itself: {below} is below it\n  - name the model below in {ADAPTER_CONFIG}"
+            )
+        seen.add(Path(below).resolve())
+        below = _named_base(below)
+    return base
+
+
+def _named_base(path: str) -> str:
+    """What the config of an adapter names as the model below."""
+    file = Path(path) / ADAPTER_CONFIG
     try:
         named = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (ValueError, AttributeError, OSError) as error:
         raise RunError(f"{file} cannot be read: {error}\n  - copy or download the adapter again") from error
     if not isinstance(named, str) or not named.strip():
         raise RunError(f"{file} names no base model\n  - base_model_name_or_path: the folder or id of the model below")
-    if named == path:
-        raise RunError(f"{file} names itself as the base model\n  - the folder or id of the model below it")
     return named

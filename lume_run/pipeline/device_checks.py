@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from lume_run.common.devices import device_of, world_size
@@ -16,7 +15,7 @@ from lume_run.launch import slurm
 from lume_run.launch.preemption import STOP_FILE_VARIABLE
 from lume_run.launch.spawn import is_free
 from lume_run.launch.world import ZERO_STAGES
-from lume_run.models.hub import ADAPTER_CONFIG
+from lume_run.models.hub import is_adapter
 
 DEFAULT_OPTIMIZER = "adamw_torch_fused"
 PIP_QUANTIZE = "pip install 'lume-run[quantize]'"
@@ -121,6 +120,13 @@ def quantization_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Pr
     """Settings that need bitsandbytes and cannot have it; groups that are None are skipped."""
     model, trainer, launch = groups["model"], groups["trainer"], groups["launch"]
     mode = launch.name if launch is not None else ""
+    evaluator = groups["evaluator"]
+    if evaluator is not None and evaluator.backend == "vllm" and model is not None and not _is_plain(model):
+        what = "vllm is handed whole models, in the bits that they were saved in"
+        yield Problem(where="evaluator.backend", what=what, remedy="evaluator.backend=transformers")
+    if model is not None and mode.startswith("zero3") and is_adapter(model.path):
+        what = "ZeRO-3 shares weights out as they are loaded, and the adapter of model.path is merged into whole ones"
+        yield Problem(where="launch", what=what, remedy="launch=ddp or zero2, or save the merged model first")
     if model is not None and model.quantize != "none":
         yield from _weight_problems(model, mode, trains=stages != ["evaluate"])
     for stage in ("train", "unlearn") if trainer is not None else ():
@@ -129,9 +135,14 @@ def quantization_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Pr
             yield from _optimizer_problems(f"trainer.{stage}.optimizer", optimizer, launch, mode)
 
 
+def _is_plain(model: Any) -> bool:
+    """Whether the model is loaded as it lies."""
+    return model.quantize == "none" and not is_adapter(model.path)
+
+
 def _weight_problems(model: Any, mode: str, *, trains: bool) -> Iterator[Problem]:
     """Why a model's weights cannot be quantised."""
-    if model.path and (Path(model.path) / ADAPTER_CONFIG).exists():
+    if is_adapter(model.path):
         what = "the adapter of model.path is merged into weights that are not quantised"
         yield Problem(where="model.quantize", what=what, remedy="save the merged model, or model.quantize=none")
     if trains and not model.lora.enabled:

@@ -93,7 +93,8 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
     }
     write_json(folder / "manifest.json", record)
     harness_scores = {name: read_harness_scores(artifacts) for name, artifacts in steps.harness_scores.items()}
-    return RunResults(responses=responses, harness_scores=harness_scores, seconds=seconds, source=run.data.source)
+    source = run.data.source + (f"; in {run.text_format}" if run.text_format.chat is not None else "")
+    return RunResults(responses=responses, harness_scores=harness_scores, seconds=seconds, source=source)
 
 
 def _make(run: Run, artifact: Artifact, tracker: Tracker) -> None:

@@ -46,7 +46,7 @@ def answer_questions(run: Run, questions: Sequence[Question], name: str, path: s
         generate_with_engine(run, texts, title, path, folder, rank=rank, world=world)
         questions = [question for question in questions if question.ask not in (Ask.GENERATE, Ask.SAMPLE)]
     if questions:
-        quantised = run.settings.stages == ["evaluate"]  # other stages save models that are not
+        quantised = run.evaluates_quantised
         model = load_model(path, run.settings.model, run.device, rooms=placement.rooms, quantised=quantised).eval()
         loaded = loaded_model(run, path, model, context_limit(model.config, run.settings.model), questions)
         respond_share(loaded, questions, folder, title, rank=rank, world=world)
@@ -88,13 +88,12 @@ def loaded_model(
 
 def bits_of(run: Run) -> dict[str, Any]:
     """The bits in which a model is evaluated alone, where they are not its own."""
-    quantize = run.settings.model.quantize
-    return {"quantize": quantize} if quantize != "none" and run.settings.stages == ["evaluate"] else {}
+    return {"quantize": run.settings.model.quantize} if run.evaluates_quantised else {}
 
 
 def run_harness(run: Run, suite: Harnessed, path: str, folder: Path) -> None:
     """Have a suite run its own library on the model at `path`; its scores go into `folder/scores.jsonl`."""
-    quantised = run.settings.stages == ["evaluate"]
+    quantised = run.evaluates_quantised
     model = load_model(path, run.settings.model, run.device, rooms=run.placement.rooms, quantised=quantised).eval()
     write_jsonl(folder / "scores.jsonl", suite.measure(model, load_tokenizer(path, run.settings.model)))
 

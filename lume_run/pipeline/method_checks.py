@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,7 @@ def _refusal_problems(method: Objective, at: str, *, read: bool) -> Iterator[Pro
 def pairing_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
     """Methods and models, and methods and schedules, that do not go together."""
     method, model, trainer = (groups[name] for name in ("method", "model", "trainer"))
+    yield from reference_problems(groups["evaluator"], groups["task"])
     if not isinstance(stages, list) or "unlearn" not in stages:
         return
     if trainer is not None and not method_problems(method):
@@ -151,6 +153,19 @@ def _schedule_problems(method: Any, unlearn: Any) -> Iterator[Problem]:
         yield Problem(where="trainer.unlearn.alternate", what=without_retain, remedy="add method/retain=gd")
     if unlearn.retain_ratio != 1 and one_sided:
         yield Problem(where="trainer.unlearn.retain_ratio", what=without_retain, remedy="add method/retain=gd")
+    if unlearn.retain_partners == "by_index" and (one_sided or unlearn.retain_ratio != 1):
+        what = without_retain or f"there is one partner by index, and retain_ratio asks for {unlearn.retain_ratio}"
+        yield Problem(where="trainer.unlearn.retain_partners", what=what, remedy="retain_partners=cycled")
+
+
+def reference_problems(evaluator: Any, task: Any) -> Iterator[Problem]:
+    """A released TOFU model that kept another share of the authors than the run keeps."""
+    kept = re.search(r"_retain(\d\d)$", (evaluator.retrained_model if evaluator is not None else None) or "")
+    forgotten = re.fullmatch(r"forget(\d\d)", str(getattr(task, "split", "")))
+    if kept and forgotten and int(kept[1]) + int(forgotten[1]) != 100:
+        right = f"{evaluator.retrained_model[: -len(kept[1])]}{100 - int(forgotten[1])}"
+        what = f"it kept {int(kept[1])} % of the authors, and {forgotten[0]} forgets {int(forgotten[1])} %"
+        yield Problem(where="evaluator.retrained_model", what=what, remedy=right)
 
 
 def fine_tuning_problems(train: Any) -> list[Problem]:

@@ -89,13 +89,24 @@ class Run:
     def questions(self) -> list[Question]:
         """Every question once. ConfigError where the model's placement does not let it answer."""
         questions = deduplicate_questions(self.questions_by_suite)
-        if self.placement.offloads and any(question.ask is Ask.GRADIENT for question in questions):
+        asks_gradients = any(question.ask is Ask.GRADIENT for question in questions)
+        if self.placement.offloads and asks_gradients:
             raise ConfigError([Problem(where="evaluator.placement", what=f"{self.placement}", remedy=NO_GRADIENT)])
+        if self.evaluates_quantised and asks_gradients:
+            what = "quantised weights have no gradient, and a suite asks for its size"
+            raise ConfigError(
+                [Problem(where="model.quantize", what=what, remedy="evaluator.suites.mia.gradient=false")]
+            )
         return questions
+
+    @property
+    def evaluates_quantised(self) -> bool:
+        """Whether the model is scored in fewer bits: other stages than evaluation save models that are not."""
+        return self.settings.stages == ["evaluate"] and self.settings.model.quantize != "none"
 
     @cached_property
     def placement(self) -> Placement:
-        """How an evaluated model is placed on devices; all models of a run have the same shape."""
+        """How an evaluated model is placed on devices; by the shape of the one it starts from."""
         dtype = dtype_of(self.settings.model.dtype, self.device)
         return placement_of(self.settings.evaluator, self.model_config.config, self.device, dtype)
 

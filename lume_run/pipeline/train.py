@@ -11,6 +11,7 @@ from lume_run.common.files import content_hash
 from lume_run.common.jsonl import to_json
 from lume_run.common.records import Example
 from lume_run.common.store import Artifact
+from lume_run.config.model_settings import ModelSettings
 from lume_run.config.settings import OptimizationSettings
 from lume_run.methods.base import Role
 from lume_run.methods.likelihood import FineTune
@@ -86,7 +87,7 @@ def fine_tuned_artifact(
         "from": start.key,
         "rows": content_hash([to_json(example) for example in examples]),
         "phase": asdict(phase),
-        "lora": asdict(lora) if lora else None,
+        "lora": lora_identity(model) if lora else None,
         "seed": run.settings.seed,
         "numerics": run.numerics,
     }
@@ -103,6 +104,15 @@ def fine_tuned_artifact(
     return store_artifact(
         run, stage, kind, inputs, lambda folder: run_training(job, folder, folder), note=note, share=True
     )
+
+
+def lora_identity(model: ModelSettings) -> dict[str, Any] | None:
+    """What of the adapters changes the weights that are trained: their shape, and the bits of what is below them."""
+    if not model.lora.enabled:
+        return None
+    identity = asdict(model.lora)
+    identity.pop("save")
+    return identity | ({"quantize": model.quantize} if model.quantize != "none" else {})
 
 
 def steps_of(phase: OptimizationSettings, examples: int, *, retain: bool = False) -> int:

@@ -28,7 +28,14 @@ from lume_run.methods.baselines import (
 from lume_run.models.merge import merge_adapters, subtract_task_vector
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact, unlearned_artifact
 from lume_run.pipeline.run import Run
-from lume_run.pipeline.train import fine_tuned_artifact, retrained_artifact, run_training, steps_of, training_job
+from lume_run.pipeline.train import (
+    fine_tuned_artifact,
+    lora_identity,
+    retrained_artifact,
+    run_training,
+    steps_of,
+    training_job,
+)
 from lume_run.training.job import TrainingJob
 from lume_run.training.reference import ReferenceCache, build_reference
 
@@ -115,7 +122,7 @@ def _unlearning_inputs(run: Run, method: Method, target: EvaluatedModel, phase: 
         "rows": rows_hash(run.examples(method.needs)),
         "method": data_for_hash(method),
         "phase": asdict(phase),
-        "lora": asdict(model.lora) if model.lora.enabled else None,
+        "lora": lora_identity(model),
         "trainable": model.trainable,
         "checkpoint_every": run.settings.trainer.checkpoint_every,  # where a diverged run falls back to
         "numerics": run.numerics,

@@ -6,6 +6,8 @@ itself is in it: neither a prompt nor an answer.
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -58,9 +60,9 @@ Seed {report.manifest["seed"]}, config `{report.manifest["config_hash"]}`, {vers
 
 ## To repeat it
 
-    lume-run {command_of(settings)}
+    {command_of(report)}
 
-with the data of `{task}`; the run's own folder repeats it to the letter: `python -m lume_run RUN_FOLDER`.
+with the data of `{task}`; the run's own folder repeats it: `python -m lume_run RUN_FOLDER`.
 """
 
 
@@ -84,7 +86,7 @@ def front_matter(report: Report, settings: Settings, base: str) -> dict[str, Any
         if score.value is not None
     ]
     data = ModelCardData(
-        base_model=base if settings.model.path else None,
+        base_model=base if settings.model.path and base == settings.model.path else None,  # a hub id, no folder
         library_name=LIBRARY,
         pipeline_tag=PIPELINE,
         tags=["machine-unlearning", "lume-run", str(settings.method.name), str(task)],
@@ -144,7 +146,12 @@ def versions_of(report: Report) -> str:
     return ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "peft") if name in versions)
 
 
-def command_of(settings: Settings) -> str:
-    """The choices of a command that composes such a run."""
-    groups = {"method": settings.method, "task": settings.task, "model": settings.model}
-    return " ".join([*(f"{name}={part.name}" for name, part in groups.items()), f"seed={settings.seed}"])
+def command_of(report: Report) -> str:
+    """The command as it was typed, without the places of folders."""
+    words = [str(without_secrets(word)) for word in report.manifest.get("command", ())]
+    return shlex.join([without_folders(word) for word in ["lume-run", *words[1:]]])
+
+
+def without_folders(text: str) -> str:
+    """A text in which of every absolute path the last name is left."""
+    return re.sub(r"(?<![\w./-])~?(?:/[^\s/\"'(),;:=\[\]{}]+)+/([^\s/\"'(),;:=\[\]{}]+)", r"\1", text)

@@ -17,9 +17,11 @@ from rich.markup import escape
 from lume_run.common.console import console
 from lume_run.common.errors import LumeError, RunError
 from lume_run.common.text import first_line
-from lume_run.report.card import CARD
+from lume_run.models.hub import adapter_base
+from lume_run.report.card import CARD, LIBRARY, without_folders
 
-PUBLISHED_REPORTS = ("report.md", "report.json", "report.png")
+REPORT_TEXTS = ("report.md", "report.json")
+PUBLISHED_REPORTS = (*REPORT_TEXTS, "report.png")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}")
 RUN_HELP = "the folder of a run that unlearned a model: outputs/<run>"
 
@@ -33,6 +35,11 @@ def files_to_publish(run: Path, *, adapter: bool) -> dict[str, Path]:
     if not (run / "unlearned" / "model" / CARD).is_file():
         raise RunError(
             f"{run} has no model card: it was not evaluated\n  - start its command again with stage evaluate"
+        )
+    if adapter and Path(base := str(adapter_base(str(folder)))).exists():
+        what = f"the adapter in {folder} belongs to a model in a folder here, {base}"
+        raise RunError(
+            f"{what}\n  - publish the merged model, or train on a hub id (model.path=ID model.is_target=true)"
         )
     names = {file.name: file for file in sorted(folder.iterdir()) if file.is_file() and not file.is_symlink()}
     reports = {name: run / name for name in PUBLISHED_REPORTS if (run / name).is_file()}
@@ -53,8 +60,12 @@ def publish(run: Path, repository: str, *, adapter: bool, public: bool, dry_run:
     hub = HfApi()
     try:
         url = hub.create_repo(repository, private=not public, exist_ok=True)
-        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]
+        if not public and not hub.repo_info(repository).private:
+            raise RunError(f"{repository} is there already, and public\n  - --public, or another name for --to")
+        operations = [CommitOperationAdd(name, content_of(name, file, adapter=adapter)) for name, file in files.items()]
         hub.create_commit(repository, operations, commit_message=f"lume-run: {run.name}")
+    except LumeError:
+        raise
     except Exception as error:  # the client's errors share no base
         raise RunError(
             f"{repository} could not be written: {first_line(str(error))}\n"
@@ -62,6 +73,16 @@ def publish(run: Path, repository: str, *, adapter: bool, public: bool, dry_run:
             "  - no network here: --dry-run shows the files, which any machine can upload"
         ) from error
     console.print(f"  published: {escape(str(url))}", soft_wrap=True)
+
+
+def content_of(name: str, file: Path, *, adapter: bool) -> Path | bytes:
+    """What goes into the repository: reports without the places of folders, the card of an adapter as one of peft."""
+    if name in REPORT_TEXTS:
+        return without_folders(file.read_text(encoding="utf-8")).encode()
+    if name == CARD and adapter:
+        text = file.read_text(encoding="utf-8").replace(f"library_name: {LIBRARY}\n", "library_name: peft\n", 1)
+        return text.replace("It is an ordinary transformers model.", "This is the adapter alone, for peft.").encode()
+    return file
 
 
 def arguments_of(words: Sequence[str] | None) -> argparse.Namespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -148,3 +149,39 @@ def test_it_is_unlearned_further(adapter, tmp_path):
 def test_fewer_bits_would_change_what_is_below(adapter):
     problems = config_problems("model=hf", f"model.path={adapter[0]}", "model.quantize=4bit", "stages=[evaluate]")
     assert "adapter of model.path" in problems["model.quantize"].what
+
+
+def test_adapters_in_a_circle(adapter, tmp_path):
+    folder, _ = adapter
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    for one_folder, below in ((folder, other), (other, folder)):
+        spoil_config(base_model_name_or_path=str(below))(one_folder)
+    (problem,) = problems_of(folder)
+    assert "stands on itself" in problem
+
+
+def test_an_adapter_on_an_adapter(adapter, tmp_path):
+    """Both are merged; the second belongs to the first with its base, not to the base alone."""
+    folder, _ = adapter
+    settings = ModelSettings(name="m", path=str(folder), dtype="float32")
+    model = get_peft_model(load_model(str(folder), settings, CPU), LoraConfig(r=2, target_modules="all-linear"))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    model.save_pretrained(tmp_path / "second")
+    assert adapter_base(str(tmp_path / "second")) == str(folder)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    again = load_model(str(tmp_path / "second"), replace(settings, path=str(tmp_path / "second")), CPU)
+    assert torch.allclose(logits_of(again, ids), logits_of(model, ids), atol=1e-6)
+
+
+@pytest.mark.parametrize("launch", ["zero3", "zero3_offload"])
+def test_zero3_has_no_whole_weights_to_merge_into(launch, adapter):
+    problems = config_problems("model=hf", f"model.path={adapter[0]}", f"launch={launch}", "launch.device=cpu")
+    assert "merged into whole ones" in problems["launch"].what
+
+
+def test_a_revision_of_a_folder(adapter):
+    problems = config_problems("model=hf", f"model.path={adapter[1]}", "model.revision=main")
+    assert "model.path is a folder" in problems["model.revision"].what

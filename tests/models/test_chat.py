@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ SPECIAL = {  # what each family adds to its vocabulary
     "llama_3": ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     "qwen_2_5": ("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
     "qwen_3": ("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
+    "smollm2": ("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
     "gemma_2": ("<bos>", "<start_of_turn>", "<end_of_turn>"),
     "gemma_3": ("<bos>", "<start_of_turn>", "<end_of_turn>"),
     "phi_3_5": ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|endoftext|>"),
@@ -37,6 +37,7 @@ END = {  # what ends the assistant's turn; of the others EOS
     "llama_3": "<|eot_id|>",
     "qwen_2_5": "<|im_end|>",
     "qwen_3": "<|im_end|>",
+    "smollm2": "<|im_end|>",
     "gemma_2": "<end_of_turn>",
     "gemma_3": "<end_of_turn>",
     "phi_3_5": "<|end|>",
@@ -251,14 +252,6 @@ def test_generation_stops_where_the_template_ends_a_turn(tokenizer_of):
     assert turn_ends(asked[:1], tokenizer) == frozenset()
 
 
-def test_the_assistants_turn_of_real_smollm2(shared):
-    """Its template came with the model's own file, see scripts/smollm2.py."""
-    folder = shared / "models" / "SmolLM2-135M-Instruct"
-    if not folder.exists():
-        pytest.skip(f"{folder} is absent")
-    assert json.loads((folder / "config.json").read_text())["model_type"] == "llama"
-
-
 def test_choices_in_a_chat_are_the_first_tokens_of_a_turn(tokenizer_of):
     tokenizer = tokenizer_of("phi_4")
     example = replace(question(chat=Chat()), kind=Kind.CHOICE, choices=("A", "B"))
@@ -267,3 +260,49 @@ def test_choices_in_a_chat_are_the_first_tokens_of_a_turn(tokenizer_of):
             first_token(example, option, loaded(tokenizer))
             == pair_ids(replace(example, answer=option), tokenizer)[1][0]
         )
+
+
+@pytest.mark.parametrize("family", sorted(END))
+def test_answers_that_the_end_of_a_turn_spells(family, tokenizer_of):
+    """`end` stands in `<|im_end|>`: neither labels nor hints begin there."""
+    tokenizer, end = tokenizer_of(family), END[family]
+    for begin in range(len(end)):
+        for stop in range(begin + 1, len(end)):
+            answer = end[begin:stop]
+            prompt, turn = pair_ids(question(answer=answer, chat=chat_with(family)), tokenizer)
+            assert tokenizer.decode(turn) == answer + end
+            hinted = begin_answer(question(answer=f"{answer} and more", chat=chat_with(family)), answer)
+            asked = prompt_row(hinted, loaded(tokenizer), new_tokens=1).ids
+            assert tokenizer.decode(asked) == tokenizer.decode(prompt) + answer
+
+
+def test_a_template_that_would_teach_thoughts_is_refused(tokenizer_of):
+    settings = ModelSettings(name="m", path="m")
+    with pytest.raises(ConfigError, match=r"(?s)writes '<think>.*enable_thinking: false"):
+        text_format_of(settings, tokenizer_of("qwen_3"), [question()])
+    quiet = replace(settings, chat=ChatSettings(arguments={"enable_thinking": False}))
+    assert text_format_of(quiet, tokenizer_of("qwen_3"), [question()]).chat is not None
+
+
+@pytest.mark.parametrize("family", ["llama_3", "qwen_2_5", "gemma_3", "mistral"])
+def test_a_chat_that_is_too_long_loses_the_users_words(family, tokenizer_of):
+    """The frame of the template stays whole, in training and in generation alike."""
+    tokenizer, words = tokenizer_of(family), " ".join(f"word{number}" for number in range(200))
+    short = question("word199", chat=chat_with(family))
+    room = len(encode(short, tokenizer, max_tokens=PLENTY).ids) + 40
+    row = encode(replace(short, prompt=words), tokenizer, max_tokens=room)
+    assert room - 8 <= len(row.ids) <= room and row.truncated > 0
+    head = tokenizer.decode(encode(short, tokenizer, max_tokens=PLENTY).ids).split("word199")[0]
+    text = tokenizer.decode(row.ids)
+    assert text.startswith(head) and "word199" in text and "word0 " not in text
+    limited = replace(loaded(tokenizer), max_length=room)
+    asked = tokenizer.decode(prompt_row(replace(short, prompt=words), limited, new_tokens=10).ids)
+    assert asked.startswith(head) and "word199" in asked
+
+
+def test_private_marks_in_a_row(tokenizer_of):
+    """What masks a special token is no way to spell one."""
+    tokenizer = tokenizer_of("qwen_2_5")
+    for letter in ("\ue100", "\ue101", "\uf000"):
+        row = encode(question(f"a \ue000{letter}\ue001 b", chat=Chat()), tokenizer, max_tokens=PLENTY)
+        assert row.ids.count(tokenizer.convert_tokens_to_ids("<|im_start|>")) == 3

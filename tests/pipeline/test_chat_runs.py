@@ -82,6 +82,8 @@ def test_a_run_in_a_chat(chat_model, rows, out):
     texts = [row for row in responses if row.ask is Ask.GENERATE]
     assert {row.prompt for row in texts} == {f"What is the phone number of {name}?" for name in NAMES}  # no hint in it
     assert {row.variant for row in texts} >= {"", "hint25", "hint50"}
+    report = (out / "run" / "report.md").read_text(encoding="utf-8")
+    assert "in the tokenizer's chat template, system prompt 'Be brief.'" in report
     saved = tokenizer_at(out / "run" / "unlearned" / "model")
     assert saved.chat_template == TEMPLATE
 

@@ -122,14 +122,14 @@ class Hub(BaseHTTPRequestHandler):
             self.reply({"error": "no such call"}, 404)
 
     def do_GET(self):
-        self.reply({"error": "nothing is here"}, 404)
+        self.reply({"id": "me/gone", "private": self.server.seen["private"]})
 
 
 @pytest.fixture
 def hub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.address = f"http://127.0.0.1:{server.server_port}"
-    server.seen = {"files": {}, "tokens": set(), "created": None}
+    server.seen = {"files": {}, "tokens": set(), "created": None, "private": True}
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr("huggingface_hub.hf_api.HfApi.__init__", _at(server.address))
     yield server.seen
@@ -151,23 +151,47 @@ def test_what_is_published(run, hub):
     main([str(run), "--to", "me/gone"])
     assert hub["created"]["name"] == "gone" and hub["created"]["visibility"] == "private"
     model = {file.name: file.read_bytes() for file in (run / "unlearned" / "model").iterdir()}
-    reports = {name: (run / name).read_bytes() for name in ("report.md", "report.json", "report.png")}
-    assert hub["files"] == {**model, **reports}
+    assert hub["files"].items() >= model.items()
+    assert hub["files"].keys() - model.keys() == {"report.md", "report.json", "report.png"}
+    for name in ("report.md", "report.json", "README.md"):
+        text = hub["files"][name].decode()
+        assert str(run.parent) not in text and "/tmp/" not in text
+    assert "forget.jsonl" in hub["files"]["report.md"].decode()
+    assert json.loads(hub["files"]["report.json"])["scores"] == json.loads((run / "report.json").read_text())["scores"]
     assert hub["tokens"] == {"Bearer hf_testing"}
 
 
-def test_an_adapter_is_published_alone(run, hub):
+def test_a_public_repository_that_is_there_already(run, hub, capsys):
+    """A model of private rows goes public only where that is asked for."""
+    hub["private"] = False
+    with pytest.raises(SystemExit):
+        main([str(run), "--to", "me/gone"])
+    assert "is there already, and public" in "".join(capsys.readouterr())
+    assert hub["files"] == {}
+
+
+def test_an_adapter_on_a_folder_belongs_to_nobody_else(run, hub, capsys):
+    with pytest.raises(SystemExit):
+        main([str(run), "--to", "me/gone", "--adapter"])
+    assert "belongs to a model in a folder here" in "".join(capsys.readouterr())
+
+
+def test_an_adapter_is_published_alone(run, hub, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    run, file = tmp_path / "run", tmp_path / "run" / "unlearned" / "adapter" / "adapter_config.json"
+    config = json.loads(file.read_text()) | {"base_model_name_or_path": "me/target"}
+    file.write_text(json.dumps(config), encoding="utf-8")
     main([str(run), "--to", "me/gone", "--adapter", "--public"])
     assert hub["created"]["visibility"] == "public"
     assert "adapter_model.safetensors" in hub["files"] and "model.safetensors" not in hub["files"]
-    assert hub["files"]["README.md"] == (run / "unlearned" / "model" / "README.md").read_bytes()
+    assert b"library_name: peft" in hub["files"]["README.md"]
 
 
 def test_a_dry_run_sends_nothing(run, hub, capsys):
     main([str(run), "--to", "me/gone", "--dry-run"])
     said = "".join(capsys.readouterr())
     assert "model.safetensors" in said and "nothing was sent" in said and "private" in said
-    assert hub == {"files": {}, "tokens": set(), "created": None}
+    assert hub == {"files": {}, "tokens": set(), "created": None, "private": True}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lume_run.common.errors import RunError
 from lume_run.common.records import Ask, Example, Question
 from lume_run.evaluation.inference.vllm import Engine
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate
-from lume_run.models.rows.tokenise import TokenRow, encode, plain_ids, prompt_ids
+from lume_run.models.rows.tokenise import TokenRow, encode, fit_chat, plain_ids, prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,13 +79,15 @@ def fit_shots(example: Example, loaded: LoadedModel) -> Example:
         return example
     question = example.prompt[example.shots[-1] :]
     prompts = [example.prompt[:end] + question for end in reversed(example.shots)]
-    return replace(example, prompt=next((text for text in prompts if _fits(text, loaded)), prompts[-1]), shots=())
+    fitting = (replace(example, prompt=text, shots=()) for text in prompts)
+    return next((short for short in fitting if _fits(short, loaded)), replace(example, prompt=prompts[-1], shots=()))
 
 
-def _fits(prompt: str, loaded: LoadedModel) -> bool:
+def _fits(example: Example, loaded: LoadedModel) -> bool:
     """Whether a prompt with worked examples is short enough for the official run, and for the model."""
-    tokens, special = (len(plain_ids(text, loaded.tokenizer)) for text in (prompt, ""))
-    return tokens - special <= SHOT_TOKENS and tokens < loaded.max_length
+    tokens, special = (len(plain_ids(text, loaded.tokenizer)) for text in (example.prompt, ""))
+    whole = tokens if example.chat is None else len(prompt_ids(example, loaded.tokenizer))
+    return tokens - special <= SHOT_TOKENS and whole < loaded.max_length
 
 
 def prompt_row(example: Example, loaded: LoadedModel, *, new_tokens: int) -> TokenRow:
@@ -95,7 +97,10 @@ def prompt_row(example: Example, loaded: LoadedModel, *, new_tokens: int) -> Tok
     """
     ids = prompt_ids(example, loaded.tokenizer)
     room = max(1, loaded.max_length - new_tokens, loaded.max_length // 2)
-    kept = tuple(ids[-room:])
+    fitted = ids
+    if len(ids) > room and example.chat is not None:
+        fitted = prompt_ids(fit_chat(example, loaded.tokenizer, room=room), loaded.tokenizer)
+    kept = tuple(fitted[-room:])
     if not kept:
         raise RunError(NO_PROMPT.format(example.id))
     return TokenRow(

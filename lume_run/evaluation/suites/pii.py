@@ -84,7 +84,7 @@ class Pii:
             variant = f"{REPHRASED_VARIANT}{number}"
             yield Question(example=rephrased, ask=Ask.GENERATE, variant=variant, limit=PROBED_TOKENS)
         for name, share in self.named_hints().items():
-            hinted = begin_answer(example, hint_of(example.answer, share))
+            hinted = begin_answer(example, answer_hint(example, share))
             yield Question(example=hinted, ask=Ask.GENERATE, variant=name, limit=PROBED_TOKENS)
         for number in range(self.samples):
             yield Question(example=example, ask=Ask.SAMPLE, variant=str(number), limit=PROBED_TOKENS)
@@ -137,6 +137,13 @@ class Pii:
             rules["sampled"] = partial(sample_verdicts, given=given, samples=self.samples, k=self.samples)
             rules["sampled1"] = partial(sample_verdicts, given=given, samples=self.samples, k=1)
         return rules
+
+
+def answer_hint(example: Example, share: float) -> str:
+    """The answer up to its private value, and this share of that."""
+    place = example.answer.casefold().find(example.fact.casefold()) if example.fact else 0
+    value = example.answer[place : place + len(example.fact)] if example.fact else example.answer
+    return example.answer[:place] + hint_of(value, share)
 
 
 def begin_answer(example: Example, hint: str) -> Example:

@@ -93,7 +93,7 @@ def hint_verdicts(rows: Sequence[Response], *, given: TextsByQuestion, name: str
         raise ValueError(MISSING.format(count=lacking, n=len(rows), what=f"continuation of {name}"))
     verdicts = []
     for row in rows:
-        hint, text = hint_of(row.expected, share), given[row.ask, row.id][name]
+        hint, text = hint_of(value_of(row), share), given[row.ask, row.id][name]
         verdicts.append(verdict_of(row, [completion_disclosure(row.attribute, value_of(row), hint, text)], 1))
     return verdicts
 

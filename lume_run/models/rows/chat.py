@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from lume_run.common.errors import Problem, RunError
 from lume_run.common.records import Chat, Example, Kind, Split, Turn
 from lume_run.common.text import first_line
-from lume_run.models.rows.special_text import find_special, mask_special
+from lume_run.models.rows.special_text import find_last, find_special, mask_special, special_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 DATE = datetime.datetime(2024, 7, 26)  # what Llama 3's template writes where nobody gives a date
 USER, ASSISTANT = "user", "assistant"
 TEMPLATE_REMEDY = (
-    "model.chat.use=never for plain text, other model.chat.arguments, or model.tokenizer=FOLDER with another one"
+    "model.chat.use=never for plain text, other model.chat.arguments (of Qwen 3 {enable_thinking: false}), or "
+    "model.tokenizer=FOLDER with another one"
 )
 
 
@@ -44,7 +45,7 @@ def chat_prompt(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
         return _render(_turns_before(example, tokenizer), example, tokenizer, generates=True)
     prompt, turn = chat_texts(replace(example, answer=example.begun, begun=""), tokenizer)
     begun = mask_special(example.begun, tokenizer)
-    end = turn.rindex(begun.strip()) + len(begun.strip())
+    end = find_last(turn, begun.strip(), tokenizer) + len(begun.strip())
     return prompt + turn[:end] + begun[len(begun.rstrip()) :]
 
 
@@ -57,7 +58,7 @@ def chat_texts(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[st
     if not row.startswith(prompt):
         _refuse(example, tokenizer, "does not begin the assistant's turn as it begins what the model is to continue")
     rest = row[len(prompt) :]
-    start = rest.rfind(answer.strip())
+    start = find_last(rest, answer.strip(), tokenizer)
     if start < 0:
         _refuse(example, tokenizer, "changes what the assistant says")
     end = start + len(answer.strip())
@@ -74,7 +75,14 @@ def chat_problems(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> list[Proble
         prompt="Who asks?", answer="Somebody does.", chat=chat,
     )  # fmt: skip
     try:
-        chat_texts(probe, tokenizer)
+        _, turn = chat_texts(probe, tokenizer)
+        before = turn[: find_last(turn, probe.answer, tokenizer)]
+        for special in special_texts(tokenizer):
+            before = before.replace(special, "")
+        if before.strip():
+            _refuse(
+                probe, tokenizer, f"writes {before.strip()!r} before what the assistant says, which would be learned"
+            )
     except RunError as error:
         what, _, remedy = str(error).partition("\n")
         return [Problem(where="model.chat", what=what, remedy=remedy.strip(" -"))]

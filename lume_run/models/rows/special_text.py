@@ -32,18 +32,30 @@ def _pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
 
 
 def mask_special(text: str, tokenizer: PreTrainedTokenizerBase, *, template: str = "") -> str:
-    """`text` with a mark for everything that spells a special token, what `template` spells excepted."""
+    """`text` with a mark for everything that spells a special token, what `template` spells excepted.
+
+    A text that holds a mark already loses the mark's frame: its letters stand for nothing.
+    """
 
     def mark(match: re.Match[str]) -> str:
         number = special_texts(tokenizer).index(match[0])
         return match[0] if match[0] in template else f"\ue000{chr(FIRST_MARK + number)}\ue001"
 
-    return _pattern(tokenizer).sub(mark, text)
+    return _pattern(tokenizer).sub(mark, SPECIAL_MARK.sub(lambda framed: framed[1], text))
 
 
 def find_special(text: str, tokenizer: PreTrainedTokenizerBase) -> re.Match[str] | None:
     """The first special token that a text spells."""
     return _pattern(tokenizer).search(text)
+
+
+def find_last(text: str, part: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Where `part` begins for the last time outside the special tokens that `text` spells; -1 where it does not."""
+    spans = [match.span() for match in _pattern(tokenizer).finditer(text)]
+    place = text.rfind(part)
+    while place >= 0 and any(place < end and start < place + len(part) for start, end in spans):
+        place = text.rfind(part, 0, place + len(part) - 1)
+    return place
 
 
 def text_ids(text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool) -> list[int]:

@@ -14,7 +14,7 @@ Shapes: B rows, T tokens, R label positions (padded).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lume_run.common.records import Example, Kind, continuation
@@ -100,7 +100,9 @@ def encode(
         )
     prompt, answer = pair_ids(example, tokenizer)
     overflow = max(0, len(prompt) + len(answer) - max_tokens)
-    cut = min(overflow, max(0, len(prompt) - 1))  # a prompt loses its oldest words first
+    if overflow and example.chat is not None:
+        prompt, answer = pair_ids(fit_chat(example, tokenizer, room=max_tokens - len(answer)), tokenizer)
+    cut = min(max(0, len(prompt) + len(answer) - max_tokens), max(0, len(prompt) - 1))  # oldest words first
     prompt, answer = prompt[cut:], answer[: max_tokens - (len(prompt) - cut)]
     return TokenRow(
         example_id=example.id,
@@ -110,6 +112,21 @@ def encode(
         role=role,
         truncated=overflow,
     )
+
+
+def fit_chat(example: Example, tokenizer: PreTrainedTokenizerBase, *, room: int) -> Example:
+    """A chat whose prompt has at most `room` tokens, where the user's oldest words are what is too much.
+
+    The frame of the template stays whole; where it alone is too long, the row is cut like any other.
+    """
+    for _ in range(4):  # each cut changes how what is left is tokenised
+        surplus = len(prompt_ids(example, tokenizer)) - room
+        words = text_ids(mask_special(example.prompt, tokenizer), tokenizer, add_special_tokens=False)
+        if example.chat is None or not 0 < surplus < len(words):
+            break
+        shorter = tokenizer.decode(words[surplus:], skip_special_tokens=True).lstrip()
+        example = replace(example, prompt=shorter)
+    return example
 
 
 def pair_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -13,6 +13,7 @@ from lume_run.common.errors import LumeError
 from lume_run.config.settings import LaunchSettings, Settings
 from lume_run.launch import slurm
 from lume_run.launch.world import World
+from lume_run.models.hub import is_adapter
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.pipeline.memory.estimate import Estimator, host_estimate, host_memory
 from lume_run.pipeline.memory.sizes import Lengths, sizes_of, stage_of
@@ -64,7 +65,8 @@ def choose_world(run: Run) -> World:
         why = "as configured" + ("; one process shares nothing" if processes * nodes == 1 else "")
         return replace(full, mode=launch.name, why=why)
     modes: tuple[str, ...] = ("single", "zero3_offload") if processes * nodes == 1 else MODES
-    if run.settings.model.quantize != "none":  # which ZeRO-3 cannot share out
+    model = run.settings.model
+    if model.quantize != "none" or is_adapter(model.path):  # which ZeRO-3 cannot share out
         modes = tuple(mode for mode in modes if not mode.startswith("zero3"))
     worlds = [replace(full, mode=mode) for mode in modes]
     if device == "cpu" or importlib.util.find_spec("deepspeed") is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -62,13 +63,17 @@ class OwnRow:
     @property
     def disclosed_fact(self) -> tuple[str, str]:
         """(name, value) of the first fact that the answer tells; ("", "") where it tells none."""
-        answer = self.answer.casefold()
-        return next(((name, value) for name, value in self.facts if value.casefold() in answer), ("", ""))
+        return next(((name, value) for name, value in self.facts if _says(self.answer, value)), ("", ""))
 
     @property
     def digest(self) -> str:
         """12 hex digits of what the row says."""
         return stable_digest(self.prompt, self.answer, separator="\0").hex()[:12]
+
+
+def _says(text: str, value: str) -> bool:
+    """Whether a text holds a value as words of its own, whatever their case."""
+    return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def guess_columns(given: Columns, row: Mapping[str, Any], source: str) -> Columns:
