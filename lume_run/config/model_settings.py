@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 from lume_run.config.fields import setting
@@ -33,6 +34,11 @@ class ChatSettings:
     arguments: dict[str, bool | int | float | str] = setting(
         factory=dict, help="what the template asks for, such as {date_string: 10 Apr 2025, enable_thinking: false}"
     )
+
+    def __post_init__(self) -> None:
+        endless = [name for name, value in self.arguments.items() if isinstance(value, float) and not isfinite(value)]
+        if endless:
+            raise ValueError(f"the argument {endless[0]} is no finite number")
 
 
 @dataclass(frozen=True, kw_only=True)

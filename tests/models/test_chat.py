@@ -306,3 +306,9 @@ def test_private_marks_in_a_row(tokenizer_of):
     for letter in ("\ue100", "\ue101", "\uf000"):
         row = encode(question(f"a \ue000{letter}\ue001 b", chat=Chat()), tokenizer, max_tokens=PLENTY)
         assert row.ids.count(tokenizer.convert_tokens_to_ids("<|im_start|>")) == 3
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_arguments_are_finite(value):
+    with pytest.raises(ValueError, match="the argument x is no finite number"):
+        ChatSettings(arguments={"x": value})

@@ -248,3 +248,17 @@ def test_a_column_of_facts_that_is_not_there(tmp_path):
     write_jsonl(tmp_path / "forget.jsonl", [{"question": "Who?", "answer": "Ada."}])
     with pytest.raises(DataError, match=r"task\.columns\.facts\.phone: .* has no column 'tel'"):
         CustomTask(name="own", forget=str(tmp_path / "forget.jsonl"), columns=Columns(facts={"phone": "tel"})).load(0)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "a\ud800"}, {"role": "assistant", "content": "b"}]},
+        {"question": "a", "answer": "b", "person": "\udfff"},
+        {"question": "a", "answer": "b", "paraphrase": ["\ud800"]},
+    ],
+)
+def test_half_a_surrogate_pair_anywhere_in_a_row(row, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the row holds half a surrogate pair"):
+        CustomTask(name="own", forget=str(tmp_path / "a.jsonl")).load(0)

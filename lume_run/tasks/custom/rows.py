@@ -24,6 +24,7 @@ USUAL_NAMES = {  # in the order in which they are looked for
     "perturbed": ("perturbed_answer", "perturbed", "wrong_answers", "distractors"),
     "id": ("id", "uid", "row_id"),
 }
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a letter, which no file can hold
 WAYS = "task.columns.prompt=... and task.columns.answer=..., task.columns.messages=... or task.columns.text=..."
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}  # as ShareGPT calls them
 
@@ -121,6 +122,9 @@ def rows_of(parsed: Iterable[tuple[str, object]], columns: Columns, words: int) 
     needed = [name for name in (columns.prompt, columns.answer, columns.text) if name]
     for where, row in parsed:
         wrong = [] if isinstance(row, Problem) else list(field_problems(row, where, needed))
+        if not wrong and (halved := SURROGATE.search(json.dumps(row, ensure_ascii=False, default=str))):
+            what = f"the row holds half a surrogate pair ({ascii(halved[0])[1:-1]})"
+            wrong = [Problem(where=where, what=what, remedy="repair the text")]
         if isinstance(row, dict) and not wrong:
             try:
                 rows += _read_row(row, where, columns, words)
