@@ -18,11 +18,9 @@ HELP_OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
   lume-run -m method=ga,gd,kl,npo seed=0,1        every combination, one after another
   lume-run dry_run=true ...                       the plan, without touching weights
   lume-run debug=default ...                      the same command on two documents for two epochs
-  lume-run stages=[evaluate] model.path=FOLDER    score any model
-  lume-run stages=[score] responses=FILE          recompute scores without a model
+  lume-run stages=[evaluate] model.path=FOLDER    score any model; stages=[score] responses=FILE without one
 """
-HELP_CLOSING = """Anything can be changed as path=value; lume-run --cfg job shows all of it.
-Your own YAML files: lume-run --config-dir FOLDER (same group folders inside).
+HELP_CLOSING = """Anything is path=value (lume-run --cfg job shows all). Your own YAML: --config-dir FOLDER, same folders.
 Tab completion: eval "$(lume-run -sc install=bash)"   More of Hydra: lume-run --hydra-help
 """
 HELP_FLAGS = ("--help", "-h")
@@ -58,7 +56,7 @@ def _overview(groups: dict[str, dict[str, str]]) -> str:
     names = [name for name in GROUP_ORDER if name in groups]
     names += sorted(groups.keys() - {*names, FAMILIES})
     lines = [HELP_OVERVIEW, "Groups and their options; lume-run --help GROUP says what each of them is:"]
-    lines += [_name_list(f"{name}=", groups[name]) for name in names]
+    lines += [_name_list(f"{name}=", fold_names(groups[name])) for name in names]
     lines += ["", f"Published recipes, {FAMILIES}=FAMILY/NAME; lume-run --help {FAMILIES}:"]
     for family, recipes in _recipes_by_family(groups.get(FAMILIES, {})).items():
         lines.append(_name_list(family or f"{FAMILIES}=", recipes))
@@ -70,6 +68,15 @@ def _name_list(heading: str, names: Iterable[str]) -> str:
     return textwrap.fill(
         ", ".join(names), WIDTH, initial_indent=first, subsequent_indent=" " * INDENT, break_on_hyphens=False
     )
+
+
+def fold_names(names: Iterable[str]) -> list[str]:
+    """Names in order, those that share what stands before their first hyphen in one: llama-{2-7b,3.1-8b}."""
+    heads: dict[str, list[str]] = {}
+    for name in names:
+        head, hyphen, tail = name.partition("-")
+        heads.setdefault(head + hyphen, []).append(tail)
+    return [f"{head}{{{','.join(tails)}}}" if len(tails) > 1 else head + tails[0] for head, tails in heads.items()]
 
 
 def _recipes_by_family(options: Iterable[str]) -> dict[str, list[str]]:

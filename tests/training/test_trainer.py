@@ -15,7 +15,7 @@ from helpers.shared import tokenizer_at
 from helpers.training import KillAt, Killed, Setup, Snapshots, phase, rows_for, set_up
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from lume_run.common.errors import RunError
+from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.model_settings import LoraSettings
 from lume_run.methods.base import Losses, Needs, Role, Signals
 from lume_run.methods.dpo import AnswerPreservation
@@ -449,7 +449,7 @@ def test_no_adapters_unless_enabled(tiny):
 
 def test_unknown_adapter_modules_are_named(tiny):
     model = AutoModelForCausalLM.from_pretrained(tiny)
-    with pytest.raises(RunError, match=r"model\.lora\.target_modules.*(\n.*)*q_proj"):
+    with pytest.raises(ConfigError, match=r"model\.lora\.target_modules.*(\n.*)*q_proj"):
         with_adapters(model, LoraSettings(enabled=True, target_modules=["query"]), seed=0)
 
 
