@@ -20,7 +20,7 @@ HELP_OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
   lume-run debug=default ...                      the same command on two documents for two epochs
   lume-run stages=[evaluate] model.path=FOLDER    score any model; stages=[score] responses=FILE without one
 """
-HELP_CLOSING = """Anything is path=value (lume-run --cfg job shows all). Your own YAML: --config-dir FOLDER, same folders.
+HELP_CLOSING = """Anything is path=value (lume-run --cfg job shows all). Own YAML files: --config-dir FOLDER.
 Tab completion: eval "$(lume-run -sc install=bash)"   More of Hydra: lume-run --hydra-help
 """
 HELP_FLAGS = ("--help", "-h")
