@@ -602,3 +602,19 @@ def test_a_sweep_goes_on_after_a_failed_job(tmp_path):
     assert done.returncode == 1
     assert "forget.jsonl:1" in done.stderr
     assert list((tmp_path / "out").glob("store/target/*/model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["model.chat.arguments={enable_thinking: false}"], "enable_thinking: false"),
+        (["model.chat.arguments.date_string='10 Apr 2025'"], "date_string: 10 Apr 2025"),
+        (["experiment=open_unlearning/tofu_npo", "model.chat.arguments={x: 1}"], "x: 1"),
+        (["task=custom", "task.columns.facts={phone: phone_number}"], "phone: phone_number"),
+    ],
+)
+def test_groups_whose_keys_are_the_users(words, shown, tmp_path):
+    """As the docs write them; every other group keeps to the keys that it has."""
+    done = lume_run(*words, "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout

@@ -13,12 +13,13 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.config.overrides import FAMILIES, conf_dir
 from lume_run.config.yaml_files import REMEDY, read_config_file
 
+OPEN_NODES = ("chat.arguments", "model.chat.arguments", "columns.facts", "task.columns.facts")  # by a file's package
 HEADER = 512  # characters in which Hydra looks for `# @package`
 
 
@@ -44,6 +45,15 @@ def list_families() -> None:
     source.list = list_options
 
 
+def open_nodes(loaded: ConfigResult) -> ConfigResult:
+    """Let a command line write any key into the groups whose keys are the user's; the others keep to what they have."""
+    for key in OPEN_NODES:
+        node = OmegaConf.select(loaded.config, key, throw_on_missing=False)
+        if isinstance(node, DictConfig):
+            OmegaConf.set_struct(node, False)
+    return loaded
+
+
 def check_files() -> None:
     """Have Hydra read configuration files only after a look at what they are; raises DataError."""
     Plugins.instance()
@@ -53,15 +63,17 @@ def check_files() -> None:
     def load_checked(self: Any, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
         if self.path == str(conf_dir()) or not (path.exists() or path.is_symlink()):
-            return load_config(self, config_path)  # type: ignore[no-any-return]
+            return open_nodes(load_config(self, config_path))
         content, text = read_config_file(path)
         if content is not None and not isinstance(content, dict):
             raise DataError([Problem(where=str(path), what="is no mapping", remedy=REMEDY)])
-        return ConfigResult(
-            config=OmegaConf.create(content or {}),
-            path=f"{self.scheme()}://{self.path}",
-            provider=self.provider,
-            header=self._get_header_dict(text[:HEADER]),
+        return open_nodes(
+            ConfigResult(
+                config=OmegaConf.create(content or {}),
+                path=f"{self.scheme()}://{self.path}",
+                provider=self.provider,
+                header=self._get_header_dict(text[:HEADER]),
+            )
         )
 
     load_checked.replaces = load_config  # type: ignore[attr-defined]
