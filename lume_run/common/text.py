@@ -31,5 +31,11 @@ def joining_space(before: str, after: str) -> str:
     return "" if after and all(map(_is_spaceless, (before[-1], after[0]))) else " "
 
 
+def is_spaceless_text(text: str) -> bool:
+    """Whether at least half of a text's letters are of scripts that are written without spaces between words."""
+    letters = [letter for letter in text if letter.isalpha()]
+    return bool(letters) and 2 * sum(map(_is_spaceless, letters)) >= len(letters)
+
+
 def _is_spaceless(letter: str) -> bool:
     return unicodedata.name(letter, "").startswith(SPACELESS)

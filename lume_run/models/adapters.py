@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lume_run.common.errors import RunError
 from lume_run.models.faults import explain_loading, stored_names, unavailable_model_error, weight_fault
+from lume_run.models.weights import adapted_and_tied
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,4 +61,7 @@ def adapter_folder_fault(folder: Path, model: PreTrainedModel) -> str:
 
     require_adapter_weights(folder)
     with explain_loading(str(folder), PART):
-        return adapter_fault(get_peft_model(model, PeftConfig.from_pretrained(folder)), "default", folder)
+        adapted: Any = get_peft_model(model, PeftConfig.from_pretrained(folder))
+    if tied := adapted_and_tied(adapted):
+        return f"it is on {tied}, which shares its weights between embedding and head, and cannot be merged into it"
+    return adapter_fault(adapted, "default", folder)

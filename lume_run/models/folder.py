@@ -105,8 +105,12 @@ def _adapter_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str
     elif base.startswith(("/", ".")):
         yield f"{folder}: the model below the adapter, {base}, does not exist", "its base_model_name_or_path is another"
         return
-    if fault := adapter_folder_fault(folder, meta_model(config_of(base, settings))):
+    model = meta_model(config_of(base, settings))
+    rows = model.get_input_embeddings().weight.shape[0]
+    if fault := adapter_folder_fault(folder, model):
         yield f"{folder}: {fault}", "the adapter that belongs to that model"
+    elif what := tokens_beyond(load_tokenizer(str(folder), settings), int(rows)):
+        yield f"{folder}: {what}", "the tokenizer of the model below: model.tokenizer=FOLDER_OR_ID"
 
 
 def _pointer_faults(folder: Path, _: ModelSettings) -> Iterator[tuple[str, str]]:

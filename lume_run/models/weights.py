@@ -49,7 +49,7 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.M
     torch.manual_seed(seed)  # adapters start from random A matrices
     try:
         wrapped: nn.Module = get_peft_model(model, config)
-    except ValueError as error:
+    except (ValueError, re.error) as error:  # a text is a regular expression to peft
         names = sorted(
             {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         )

@@ -12,6 +12,7 @@ from typing import Any
 from rich.markup import escape
 
 from lume_run.common.console import console
+from lume_run.common.errors import RunError
 from lume_run.common.files import content_hash, explain_full_disk, write_json
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Response, Score
@@ -23,6 +24,7 @@ from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.scoring import cost_summary, gate, read_harness_scores, score_models, unavailable_judges
 from lume_run.launch.preemption import signal_handlers, stop_if_requested
 from lume_run.launch.spawn import spawn
+from lume_run.models.load import config_of
 from lume_run.pipeline.manifest import run_manifest
 from lume_run.pipeline.memory.launch_mode import choose_world
 from lume_run.pipeline.memory.remedies import explain_out_of_memory
@@ -70,6 +72,7 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
     world = choose_world(run)
     run = replace(run, world=world)
     steps = plan(run)
+    require_reference(settings)
     for reason in unavailable_judges(settings) if steps.responses else ():
         console.print(f"  [yellow]{escape(reason)}[/]", soft_wrap=True)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(run.data.source)}", soft_wrap=True)
@@ -95,6 +98,15 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
     harness_scores = {name: read_harness_scores(artifacts) for name, artifacts in steps.harness_scores.items()}
     source = run.data.source + (f"; in {run.text_format}" if run.text_format.chat is not None else "")
     return RunResults(responses=responses, harness_scores=harness_scores, seconds=seconds, source=source)
+
+
+def require_reference(settings: Settings) -> None:
+    """RunError before anything is made where the retrained model cannot be reached."""
+    if settings.evaluator.retrained_model is not None:
+        try:
+            config_of(settings.evaluator.retrained_model, settings.model)
+        except RunError as error:
+            raise RunError(str(error).replace("model.path=", "evaluator.retrained_model=")) from error
 
 
 def _make(run: Run, artifact: Artifact, tracker: Tracker) -> None:

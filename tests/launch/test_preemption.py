@@ -8,7 +8,6 @@ import os
 import pickle
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -241,7 +240,7 @@ def test_one_process_and_two_end_with_the_same_weights(shared_out, whole):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_signal_is_heard_at_another_process_s_lock(number, whole, tmp_path):
-    """Where nothing looks for it; seconds, because tests share the cores."""
+    """The process ends while the lock is still held, which it would wait for without end."""
     runs = Runs(tmp_path / "run", tmp_path / "printed.txt", ("logger=none",))
     base = next(path.name for path in (whole.folder.parent / "store" / "base").iterdir() if path.is_dir())
     (tmp_path / "store" / "base").mkdir(parents=True)
@@ -249,10 +248,8 @@ def test_a_signal_is_heard_at_another_process_s_lock(number, whole, tmp_path):
         process = runs.start()
         runs.until(process, lambda: "waiting for another process" in runs.log.read_text(encoding="utf-8"))
         process.send_signal(number)
-        struck = time.monotonic()
         end = runs.wait(process)
     assert end.code == REQUEUE, end.text
-    assert time.monotonic() - struck < 5.0
     assert "Traceback" not in end.text and "the same command resumes from here" in end.text
 
 

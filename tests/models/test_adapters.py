@@ -185,3 +185,21 @@ def test_zero3_has_no_whole_weights_to_merge_into(launch, adapter):
 def test_a_revision_of_a_folder(adapter):
     problems = config_problems("model=hf", f"model.path={adapter[1]}", "model.revision=main")
     assert "model.path is a folder" in problems["model.revision"].what
+
+
+def test_an_adapter_on_a_tied_weight(tiny, tmp_path):
+    base = build_family("Llama, tied", tiny, tmp_path / "base")
+    for module in ("lm_head", "embed_tokens"):
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=2, target_modules=[module]))
+        model.save_pretrained(tmp_path / module)
+        (problem,) = problems_of(tmp_path / module)
+        assert "shares its weights between embedding and head" in problem
+
+
+def test_a_token_beside_an_adapter_that_the_model_below_has_not(adapter):
+    folder, base = adapter
+    tokenizer = tokenizer_at(base)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(folder)
+    (problem,) = problems_of(folder)
+    assert "the first without one is '<new>'" in problem

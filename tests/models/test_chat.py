@@ -312,3 +312,35 @@ def test_private_marks_in_a_row(tokenizer_of):
 def test_arguments_are_finite(value):
     with pytest.raises(ValueError, match="the argument x is no finite number"):
         ChatSettings(arguments={"x": value})
+
+
+@pytest.mark.parametrize(
+    ("template", "who"),
+    [
+        ("{% for m in messages if m.role != 'system' %}{{ m.role + m.content }}{% endfor %}", "system"),
+        ("{% for m in messages %}{{ m.role + (m.content if m.role != 'user' else '') }}{% endfor %}", "user"),
+    ],
+)
+def test_a_template_that_leaves_out_what_was_said(template, who, tiny_tokenizer):
+    tokenizer = deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = template + "{% if add_generation_prompt %}assistant{% endif %}"
+    settings = ModelSettings(name="m", path="m", chat=ChatSettings(system="Be brief."))
+    with pytest.raises(ConfigError, match=f"leaves out what the {who} says"):
+        text_format_of(settings, tokenizer, [question()])
+
+
+def test_a_template_of_plain_text_that_ends_in_eos(llama_tokenizer):
+    """The token is the prompt's, as generation sees it, and no label."""
+    framed = replace(question("Where?</s>"), template="{question}</s>")
+    row = encode(framed, llama_tokenizer, max_tokens=PLENTY)
+    assert row.ids[row.answer_start - 1] == llama_tokenizer.eos_token_id
+    assert prompt_row(framed, loaded(llama_tokenizer), new_tokens=1).ids == row.ids[: row.answer_start]
+    assert row.ids.count(llama_tokenizer.eos_token_id) == 2
+
+
+def test_dates_in_any_form(tiny_tokenizer):
+    tokenizer = deepcopy(tiny_tokenizer)
+    head = "{{ strftime_now('%-d %B %Y, %U') }} "
+    tokenizer.chat_template = head + TEMPLATES["no_end"]
+    ids = encode(question(chat=Chat()), tokenizer, max_tokens=PLENTY).ids
+    assert tokenizer.decode(ids).startswith("26 July 2024, 29")

@@ -262,3 +262,16 @@ def test_half_a_surrogate_pair_anywhere_in_a_row(row, tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.jsonl:1: the row holds half a surrogate pair"):
         CustomTask(name="own", forget=str(tmp_path / "a.jsonl")).load(0)
+
+
+def test_texts_without_spaces_are_cut_by_characters(tmp_path):
+    (tmp_path / "a.txt").write_text("山田花子は京都の古い橋のそばに住んでいる。" * 6, encoding="utf-8")
+    rows = CustomTask(name="own", forget=str(tmp_path / "a.txt"), words=20).load(0).forget
+    assert "".join(row.prompt + row.answer for row in rows) == "山田花子は京都の古い橋のそばに住んでいる。" * 6
+    assert {len(row.prompt + row.answer) for row in rows[:-1]} == {20}
+
+
+def test_a_text_too_short_to_be_continued(tmp_path):
+    (tmp_path / "a.txt").write_text("one", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.txt: gives no row: its texts have fewer than two words"):
+        CustomTask(name="own", forget=str(tmp_path / "a.txt")).load(0)

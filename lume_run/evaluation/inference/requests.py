@@ -69,6 +69,12 @@ def batch_requests(loaded: LoadedModel, questions: Sequence[Question]) -> list[l
                 f"  [yellow]{cut} of {len(of_ask)} {ask} prompts do not fit in {loaded.max_length} tokens "
                 "and lose their oldest words, whole documents their last[/]"
             )
+        total = loaded.max_total_tokens
+        if full := sum(total is not None and request.limit and len(request.row.ids) >= total for request in of_ask):
+            console.print(
+                f"  [yellow]{full} of {len(of_ask)} {ask} prompts have evaluator.max_total_tokens={total} already: "
+                "their answers are empty[/]"
+            )
         for limit in sorted({request.limit for request in of_ask}, reverse=True):
             alike = [request for request in of_ask if request.limit == limit]
             for group in length_batches([request.row for request in alike], loaded.batch_tokens):

@@ -35,7 +35,8 @@ def template_at_date(template: str) -> str:
     """A chat template in which it is always `DATE`."""
     if "strftime_now" not in template:
         return template
-    replaced = "".join(f".replace('%{code}', '{DATE.strftime('%' + code)}')" for code in "aAbBdeHIjmMpSyY")
+    codes = [f"%-{code}" for code in "deHIjmMSy"] + [f"%{code}" for code in "aAbBcdDeFHIjmMpSTuUVwWxXyYzZ"]
+    replaced = "".join(f".replace({code!r}, {DATE.strftime(code)!r})" for code in codes)
     return "{%- macro strftime_now(form) -%}{{- form" + replaced + " -}}{%- endmacro -%}" + template
 
 
@@ -75,7 +76,10 @@ def chat_problems(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> list[Proble
         prompt="Who asks?", answer="Somebody does.", chat=chat,
     )  # fmt: skip
     try:
-        _, turn = chat_texts(probe, tokenizer)
+        prompt, turn = chat_texts(probe, tokenizer)
+        for said in (*chat.before, Turn(USER, probe.prompt)):
+            if mask_special(said.text, tokenizer).strip() not in prompt:
+                _refuse(probe, tokenizer, f"leaves out what the {said.role} says")
         before = turn[: find_last(turn, probe.answer, tokenizer)]
         for special in special_texts(tokenizer):
             before = before.replace(special, "")

@@ -58,12 +58,19 @@ def find_last(text: str, part: str, tokenizer: PreTrainedTokenizerBase) -> int:
     return place
 
 
+@lru_cache(maxsize=8)
+def closes_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer puts EOS behind every text, as T5's do; one that is BOS as well may be the first token."""
+    ids = tokenizer("a")["input_ids"]
+    return bool(ids) and ids[-1] == tokenizer.eos_token_id != tokenizer.bos_token_id
+
+
 def text_ids(text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool) -> list[int]:
     """Token ids of a masked text from its beginning; with `add_special_tokens` behind those that begin every text."""
     first, *rest = SPECIAL_MARK.split(text)
     ids = list(tokenizer(first, add_special_tokens=add_special_tokens)["input_ids"])
-    if add_special_tokens and ids and ids[-1] == tokenizer.eos_token_id != tokenizer.bos_token_id:
-        ids.pop()  # some tokenizers close every text, and this one is not over
+    if add_special_tokens and closes_texts(tokenizer):
+        ids.pop()  # this text is not over
     return ids + _marked_ids(rest, tokenizer)
 
 

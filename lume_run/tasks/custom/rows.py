@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from lume_run.common.errors import ConfigError, DataError, Problem
 from lume_run.common.records import Kind, Turn
 from lume_run.common.seeds import stable_digest
+from lume_run.common.text import is_spaceless_text
 from lume_run.config.fields import setting
 from lume_run.tasks.row_files import field_problems
 
@@ -199,14 +200,18 @@ def plain_prompt(turns: Sequence[Turn]) -> str:
 
 
 def _text_pieces(text: str, where: str, words: int, extras: Mapping[str, Any]) -> Iterator[OwnRow]:
-    """Pieces of a text as prompts with their continuations; a last piece of one word joins nothing and is left out."""
-    parts = text.split()
+    """Pieces of a text as prompts with their continuations; a last piece of one word joins nothing and is left out.
+
+    A script without spaces is counted in characters.
+    """
+    spaceless = is_spaceless_text(text)
+    parts, joint = (list(text.strip()), "") if spaceless else (text.split(), " ")
     document = extras.get("document") or stable_digest(text).hex()[:12]
     for start in range(0, len(parts), words):
         piece = parts[start : start + words]
         middle = len(piece) // 2
         if middle:
-            prompt, answer = " ".join(piece[:middle]), " ".join(piece[middle:])
+            prompt, answer = joint.join(piece[:middle]), joint.join(piece[middle:])
             yield OwnRow(
                 where=where, kind=Kind.COMPLETION, prompt=prompt, answer=answer, **{**extras, "document": document}
             )

@@ -101,6 +101,9 @@ class CustomTask:
         except ConfigError as error:
             return "", [], [*problems, *error.problems]
         rows, wrong = rows_of(parsed, columns, self.words)
+        if not rows and not problems and not wrong:
+            what, remedy = "gives no row: its texts have fewer than two words", f"task.{side}=longer texts"
+            wrong = [Problem(where=source, what=what, remedy=remedy)]
         unique = {(row.prompt, row.answer): row for row in rows}
         chosen = {name: column for name, column in asdict(columns).items() if column and name != "facts"}
         chosen |= {f"facts.{name}": column for name, column in columns.facts.items()}
