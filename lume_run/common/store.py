@@ -139,6 +139,11 @@ class Artifact:
         (partial / INPUTS_FILE).replace(partial / DONE_FILE)
 
 
+def files_written(folder: Path) -> dict[str, dict[str, Any]]:
+    """The files of a finished artifact with size and digest, as they were written; none where it is not finished."""
+    return dict(_read_record(folder / DONE_FILE).get("files", {}))
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

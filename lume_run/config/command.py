@@ -23,6 +23,7 @@ EXCLUSIVE_FLAGS = (
     "info",
     "shell_completion",
 )  # by their names in Hydra's parser
+SHORT_FORMS = {"model.lora": "enabled", "model.chat": "use"}  # group: its setting that one word stands for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +63,22 @@ def read_command(arguments: Sequence[str]) -> CommandLine:
         raise ConfigError(problems)
     left = list(given.overrides)
     flags = tuple(argument for argument in arguments if not (left and left[0] == argument and left.pop(0)))
+    overrides = tuple(map(spell_out, given.overrides))
     asks = any((given.cfg, given.info, given.hydra_help, given.shell_completion))
     return CommandLine(
         flags=flags,
-        overrides=tuple(given.overrides),
+        overrides=overrides,
         folders=(conf_dir(), *([Path(folder)] if folder is not None else [])),
         sweeping=bool(given.multirun) or "hydra.mode=MULTIRUN" in given.overrides,
         asks_hydra=asks,
     )
+
+
+def spell_out(override: str) -> str:
+    """An override with the setting that a short form stands for, so that settings beside it are found in any order."""
+    group, equals, value = override.partition("=")
+    setting = SHORT_FORMS.get(group)
+    return f"{group}.{setting}={value}" if equals and setting and value.strip()[:1] not in ("{", "$", "") else override
 
 
 def named_folders(arguments: Sequence[str]) -> list[Path]:

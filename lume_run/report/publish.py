@@ -7,7 +7,6 @@ The token is read from the environment as huggingface_hub does (HF_TOKEN, or a l
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,35 +14,43 @@ from pathlib import Path
 from rich.markup import escape
 
 from lume_run.common.console import console
-from lume_run.common.errors import LumeError, RunError
+from lume_run.common.errors import ConfigError, LumeError, Problem, RunError
+from lume_run.common.integrity import damage_of
+from lume_run.common.store import files_written
 from lume_run.common.text import first_line
 from lume_run.models.hub import adapter_base
 from lume_run.report.card import CARD, LIBRARY, without_folders
 
 REPORT_TEXTS = ("report.md", "report.json")
 PUBLISHED_REPORTS = (*REPORT_TEXTS, "report.png")
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}")
 RUN_HELP = "the folder of a run that unlearned a model: outputs/<run>"
 
 
 def files_to_publish(run: Path, *, adapter: bool) -> dict[str, Path]:
-    """Names in the repository and the files that go there; RunError where the run has no whole model or no card."""
-    folder = run / "unlearned" / ("adapter" if adapter else "model")
-    if not folder.is_dir():
-        what = "saved no adapter (model.lora.save=true does)" if adapter else "has no unlearned model"
-        raise RunError(f"{run} {what}\n  - give {RUN_HELP}")
-    if not (run / "unlearned" / "model" / CARD).is_file():
-        raise RunError(
-            f"{run} has no model card: it was not evaluated\n  - start its command again with stage evaluate"
-        )
-    if adapter and Path(base := str(adapter_base(str(folder)))).exists():
-        what = f"the adapter in {folder} belongs to a model in a folder here, {base}"
-        raise RunError(
-            f"{what}\n  - publish the merged model, or train on a hub id (model.path=ID model.is_target=true)"
-        )
-    names = {file.name: file for file in sorted(folder.iterdir()) if file.is_file() and not file.is_symlink()}
+    """Names in the repository and the files that go there: what the run wrote, and nothing that was put beside it.
+
+    ConfigError where the run has no whole model or no card.
+    """
+    folder, part = run / "unlearned", "adapter" if adapter else "model"
+    files = files_written(folder)
+    names = [name for name in files if name.startswith(f"{part}/") and name.count("/") == 1]
+    if not names:
+        what, remedy = f"no unlearned {part}", f"give {RUN_HELP}"
+        raise _mistake(run, what, "model.lora.save=true saves one" if adapter and files else remedy)
+    if damage := damage_of(folder, {name: files[name] for name in names}, thorough=True):
+        raise _mistake(folder, f"is damaged: {damage}", "start the command of the run again, which makes it anew")
+    card = folder / "model" / CARD
+    if not card.is_file():
+        raise _mistake(run, "no model card: it was not evaluated", "start its command again with stage evaluate")
+    if adapter and Path(base := str(adapter_base(str(folder / part)))).exists():
+        remedy = "publish the merged model, or train on a hub id (model.path=ID model.is_target=true)"
+        raise _mistake(folder / part, f"the adapter belongs to a model in a folder here, {base}", remedy)
     reports = {name: run / name for name in PUBLISHED_REPORTS if (run / name).is_file()}
-    return {**names, **reports, CARD: run / "unlearned" / "model" / CARD}
+    return {**{Path(name).name: folder / name for name in names}, **reports, CARD: card}
+
+
+def _mistake(where: Path, what: str, remedy: str) -> ConfigError:
+    return ConfigError([Problem(where=str(where), what=what, remedy=remedy)])
 
 
 def publish(run: Path, repository: str, *, adapter: bool, public: bool, dry_run: bool) -> None:
@@ -94,11 +101,23 @@ def arguments_of(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--public", action="store_true", help="make the repository public if it is new")
     parser.add_argument("--dry-run", action="store_true", help="show the files and stop")
     arguments = parser.parse_args(words)
-    if not REPOSITORY.fullmatch(arguments.to):
-        parser.error(f"--to {arguments.to}: a repository is OWNER/NAME")
+    if fault := repository_fault(arguments.to):
+        parser.error(f"--to {arguments.to}: {fault}")
     if not arguments.run.is_dir():
         parser.error(f"{arguments.run} is no folder; give {RUN_HELP}")
     return arguments
+
+
+def repository_fault(name: str) -> str:
+    """Why a name is none that the hub takes with its owner; empty where it is."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        return first_line(str(error))
+    return "" if name.count("/") == 1 else "a repository is OWNER/NAME"
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -114,7 +133,7 @@ def main(words: Sequence[str] | None = None) -> None:
         )
     except LumeError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from helpers.configs import settings_of
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, pipeline
 
+from lume_run.common.integrity import record_files
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Response
+from lume_run.common.store import DONE_FILE
 from lume_run.pipeline.driver import run_pipeline
 from lume_run.report.publish import main
 
@@ -181,10 +183,35 @@ def test_an_adapter_is_published_alone(run, hub, tmp_path):
     run, file = tmp_path / "run", tmp_path / "run" / "unlearned" / "adapter" / "adapter_config.json"
     config = json.loads(file.read_text()) | {"base_model_name_or_path": "me/target"}
     file.write_text(json.dumps(config), encoding="utf-8")
+    record = json.loads((run / "unlearned" / DONE_FILE).read_text())
+    record["files"] |= record_files(run / "unlearned", without={DONE_FILE})
+    (run / "unlearned" / DONE_FILE).write_text(json.dumps(record))
     main([str(run), "--to", "me/gone", "--adapter", "--public"])
     assert hub["created"]["visibility"] == "public"
     assert "adapter_model.safetensors" in hub["files"] and "model.safetensors" not in hub["files"]
     assert b"library_name: peft" in hub["files"]["README.md"]
+
+
+def test_what_lies_beside_the_model_stays_here(run, hub, tmp_path):
+    """What somebody put there: data, keys, links."""
+    shutil.copytree(run, tmp_path / "run")
+    model = tmp_path / "run" / "unlearned" / "model"
+    for name in ("forget.jsonl", ".env", "notes.txt", "pytorch_model.bin"):
+        (model / name).write_text("HF_TOKEN=hf_secret", encoding="utf-8")
+    (model / "linked.json").symlink_to(tmp_path)
+    main([str(tmp_path / "run"), "--to", "me/gone"])
+    known = {file.name for file in (run / "unlearned" / "model").iterdir()}
+    assert hub["files"].keys() == known | {"report.md", "report.json", "report.png"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_damaged_model_is_not_published(name, run, hub, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "unlearned" / "model" / name
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "run"), "--to", "me/gone", "--dry-run"])
+    assert ended.value.code == 2 and f"{name} has" in "".join(capsys.readouterr())
 
 
 def test_a_dry_run_sends_nothing(run, hub, capsys):
@@ -198,17 +225,23 @@ def test_a_dry_run_sends_nothing(run, hub, capsys):
     ("words", "code", "what"),
     [
         (["{run}", "--to", "nonsense"], 2, "OWNER/NAME"),
+        (["{run}", "--to", "me/a..b"], 2, "a..b"),
+        (["{run}", "--to", "me/gone.git"], 2, ".git"),
+        (["{run}", "--to", "a/b/c"], 2, "--to a/b/c"),
         (["/nowhere", "--to", "me/gone"], 2, "no folder"),
-        (["{empty}", "--to", "me/gone"], 1, "has no unlearned model"),
-        (["{bare}", "--to", "me/gone"], 1, "has no model card"),
-        (["{bare}", "--to", "me/gone", "--adapter"], 1, "saved no adapter"),
+        (["{empty}", "--to", "me/gone"], 2, "no unlearned model"),
+        (["{bare}", "--to", "me/gone"], 2, "no model card"),
+        (["{bare}", "--to", "me/gone", "--adapter"], 2, "model.lora.save=true saves one"),
         (["{run}", "--to", "me/gone"], 1, "could not be written"),  # nobody answers
     ],
 )
 def test_what_cannot_be_published(words, code, what, run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_api.HfApi.__init__", _at("http://127.0.0.1:9"))
     bare = tmp_path / "bare"
-    shutil.copytree(run / "unlearned" / "model", bare / "unlearned" / "model", ignore=shutil.ignore_patterns("*.md"))
+    ignored = shutil.ignore_patterns("*.md", "adapter", DONE_FILE)
+    shutil.copytree(run / "unlearned", bare / "unlearned", ignore=ignored)
+    files = record_files(bare / "unlearned")
+    (bare / "unlearned" / DONE_FILE).write_text(json.dumps({"files": files}))
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as ended:
         main([word.format(run=run, empty=tmp_path / "empty", bare=bare) for word in words])
