@@ -264,6 +264,27 @@ def test_arguments_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("short", "long", "beside"),
+    [
+        ("model.lora=true", "model.lora.enabled=true", "model.lora.rank=4"),
+        ("model.chat=never", "model.chat.use=never", "model.chat.system=Hi"),
+        ("model.lora=true,false", "model.lora.enabled=true,false", "-m"),
+    ],
+)
+def test_a_short_form_and_a_setting_beside_it_in_any_order(short, long, beside):
+    for arguments in ([short, beside], [beside, short]):
+        assert long in read_command(arguments).overrides
+        assert exit_code([*arguments, "launch.device=cpu"]) is None
+
+
+@pytest.mark.parametrize(
+    "override", ["model.lora={enabled: true}", "model.lora=", "model.chat=${model.other}", "model.lora"]
+)
+def test_what_is_no_short_form_stays_as_it_is(override):
+    assert read_command([override]).overrides == (override,)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--nope"], "--nope: no flag of lume-run"),

@@ -7,9 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from lume_run.common.devices import is_out_of_memory
 from lume_run.common.errors import LumeError, RunError
 
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 REASON_LETTERS = 300  # of what a library says
 
 
@@ -60,6 +64,17 @@ def weight_fault(report: Mapping[str, Any]) -> str:
         name, there, here = mismatched[0]
         faults.append(f"{weights_are(mismatched)} of another shape, first {name}: {tuple(there)}, not {tuple(here)}")
     return "; ".join(faults)
+
+
+def value_fault(model: nn.Module) -> str:
+    """The first weight that holds what is no number, or is infinite; "" where there is none.
+
+    Weights of other types than floats are taken as they are, as are those that are elsewhere (on the meta device).
+    """
+    for name, weight in model.named_parameters():
+        if weight.dtype in FLOATS and not weight.is_meta and not torch.isfinite(weight).all():
+            return f"{name} holds values that are no finite numbers"
+    return ""
 
 
 def weights_are(names: Sequence[object]) -> str:

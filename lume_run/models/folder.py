@@ -18,7 +18,7 @@ from lume_run.config.model_settings import ModelSettings
 from lume_run.models.adapters import adapter_folder_fault
 from lume_run.models.faults import explain_loading, stored_names, weight_fault, weights_are
 from lume_run.models.hub import adapter_base
-from lume_run.models.load import config_of, generation_config_of
+from lume_run.models.load import config_of, generation_config_of, limit_problems
 from lume_run.models.precision import supports_attention
 from lume_run.models.tokenizer import load_tokenizer, tokens_beyond
 from lume_run.models.weights import meta_model
@@ -50,7 +50,9 @@ def model_folder_problems(settings: ModelSettings, retrained: str | None = None)
             faults = _folder_faults(path, settings.tokenizer, settings.trust_remote_code)
             for what, remedy in faults:
                 yield Problem(where=setting, what=what, remedy=remedy)
-            yield from () if faults else attention_faults(path, settings)
+            if not faults:
+                yield from attention_faults(path, settings)
+                yield from limit_problems(config_of(path, settings), settings)
     if settings.revision is not None and settings.path is not None and Path(settings.path).exists():
         what = "a revision is one of a hub id, and model.path is a folder"
         yield Problem(where="model.revision", what=what, remedy="model.revision=null")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from lume_run.common.devices import dtype_of
+from lume_run.common.errors import Problem
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.adapters import merge_adapter
-from lume_run.models.faults import explain_loading, unavailable_model_error, weight_fault
+from lume_run.models.faults import explain_loading, unavailable_model_error, value_fault, weight_fault
 from lume_run.models.hub import adapter_base, hub_options
 from lume_run.models.precision import attention_of, quantization_config, set_matmul_precision
 
@@ -81,7 +82,7 @@ def load_model(
         options |= {"device_map": "auto", "max_memory": dict(rooms)}
     with explain_loading(path):
         model, report = AutoModelForCausalLM.from_pretrained(path, **options)
-    if fault := weight_fault(report):
+    if fault := weight_fault(report) or value_fault(model):
         raise unavailable_model_error(path, ValueError(fault))
     if "device_map" in options or is_deepspeed_zero3_enabled():  # where it belongs, or in parts that are
         return model
@@ -125,3 +126,15 @@ def context_limit(config: Any, settings: ModelSettings) -> int:
     """The longest row [tokens] a model of this transformers config takes."""
     limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return settings.max_length or limit or TINY_CONTEXT_TOKENS
+
+
+def limit_problems(config: Any, settings: ModelSettings) -> Iterator[Problem]:
+    """Settings beyond what a model of this config has: more positions than it was made for, adapters wider than it."""
+    text = config.get_text_config()
+    positions, width = getattr(text, "max_position_embeddings", None), getattr(text, "hidden_size", None)
+    if settings.max_length and positions and settings.max_length > positions:
+        what = f"{settings.max_length} is more than the {positions} positions of the model (max_position_embeddings)"
+        yield Problem(where="model.max_length", what=what, remedy=f"model.max_length={positions}, or null")
+    if settings.lora.enabled and width and settings.lora.rank > width:
+        what = f"{settings.lora.rank} is more than the model's width, {width}, and so than any rank of its weights"
+        yield Problem(where="model.lora.rank", what=what, remedy="8 to 64 are usual")

@@ -19,14 +19,16 @@ from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.launch.world import World
 from lume_run.models.hub import adapter_base
+from lume_run.models.load import context_limit
 from lume_run.models.placement import USABLE_MEMORY_SHARE
-from lume_run.models.rows.tokenise import pair_ids
+from lume_run.models.rows.tokenise import encode, pair_ids
 from lume_run.pipeline.memory.estimate import Estimator, cards_for, evaluation_estimate, host_estimate
 from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, estimator_of
 from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, format_bytes
 from lume_run.pipeline.plan import Plan, plan
 from lume_run.pipeline.run import Run
 
+MOST_TOKENISED = 2000  # rows that a plan looks at
 PLANNED_TEXT = 120  # characters of a prompt or an answer in a plan
 
 
@@ -49,6 +51,7 @@ def show_plan(settings: Settings, folder: Path) -> None:
         )
         console.print(f"  format: {escape(str(run.text_format))}", soft_wrap=True)
         _show_rows(run, data.forget)
+        _show_cut_rows(run, (*data.forget, *data.retain))
         _show_steps(plan(run))
     except ProblemsError:
         raise
@@ -72,6 +75,17 @@ def _show_rows(run: Run, examples: Sequence[Example]) -> None:
             tokens = f" ({len(prompt)} + {len(answer)} tokens)"
         row = " | ".join(shorten_middle(repr(text)[1:-1], PLANNED_TEXT) for text in texts)
         console.print(f"    {escape(row + tokens)}", soft_wrap=True)
+
+
+def _show_cut_rows(run: Run, examples: Sequence[Example]) -> None:
+    """How many of the first rows are longer than the model takes; every one of them is put into its format."""
+    tokenizer, config = run.tokenizer, run.model_config.config
+    if tokenizer is None or config is None:
+        return
+    limit, rows = context_limit(config, run.settings.model), examples[:MOST_TOKENISED]
+    if cut := sum(encode(row, tokenizer, max_tokens=limit).truncated > 0 for row in rows):
+        what = f"{cut} of the first {len(rows)} rows do not fit in {limit} tokens and lose their oldest words"
+        console.print(f"    [yellow]{what}: smaller task.words or larger model.max_length, where there are[/]")
 
 
 def _show_steps(steps: Plan) -> None:

@@ -19,9 +19,16 @@ from lume_run.tasks.custom.task import CustomTask
 
 
 def lora_problems(model: Any) -> list[Problem]:
-    """Adapter settings that nothing reads: a rank without adapters would look like a result of that rank."""
-    if model is None or model.lora.enabled:
+    """Adapter settings that nothing reads: a rank without adapters would look like a result of that rank.
+
+    And a rank that the model which is built here cannot have; of a folder `model_folder_problems` tells.
+    """
+    if model is None:
         return []
+    if model.lora.enabled:
+        width = model.shape.hidden_size if model.shape is not None and model.path is None else model.lora.rank
+        what, remedy = f"{model.lora.rank} is more than the model's width, {width}", "8 to 64 are usual"
+        return [Problem(where="model.lora.rank", what=what, remedy=remedy)] if model.lora.rank > width else []
     unread = [
         field.name for field in dataclasses.fields(LoraSettings) if getattr(model.lora, field.name) != field.default
     ]

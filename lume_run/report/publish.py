@@ -111,7 +111,7 @@ def arguments_of(words: Sequence[str] | None) -> argparse.Namespace:
 def repository_fault(name: str) -> str:
     """Why a name is none that the hub takes with its owner; empty where it is."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(name)

@@ -6,12 +6,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lume_run.common.errors import DataError, Problem, RunError
+from lume_run.common.files import HUB_PATIENCE_SECONDS
 from lume_run.common.text_files import utf8_lines
 
+VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u2060\ufeff]")  # neither white space nor a mark without width
 NOT_TEXT = object()  # a cell of a table that is no text although its column is
 MOST_ROWS = 1_000_000  # of a parquet file, a small one of which may hold any number
 MOST_PROBLEMS = 50  # a swapped or truncated file has thousands; nobody reads them
@@ -39,11 +42,34 @@ def unavailable_dataset_error(hub_id: str, error: Exception, *, local: str) -> R
 
 
 def ask_hub(hub_id: str, ask: Callable[[], Any], *, local: str) -> Any:
-    """What the hub answers about a data set; RunError that says what to do where it does not."""
-    try:
-        return ask()
+    """What the hub, or the cache where that is out of reach, says of a data set; RunError that says what to do."""
+    from huggingface_hub import HfApi
+
+    unreachable: Exception | None = None
+    try:  # the loaders would try again for a minute
+        HfApi().dataset_info(hub_id, timeout=HUB_PATIENCE_SECONDS)
     except Exception as error:  # the clients' errors share no base
-        raise unavailable_dataset_error(hub_id, error, local=local) from error
+        unreachable = error
+    try:
+        with nullcontext() if unreachable is None else offline():
+            return ask()
+    except Exception as error:
+        cause = unreachable or error
+        raise unavailable_dataset_error(hub_id, cause, local=local) from cause
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Have the hub's clients look into the cache alone."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def field_problems(row: object, where: str, names: Sequence[str]) -> Iterator[Problem]:
@@ -58,7 +84,7 @@ def field_problems(row: object, where: str, names: Sequence[str]) -> Iterator[Pr
             yield Problem(where=where, what=f'field "{name}" is missing', remedy=f"rows need {', '.join(names)}")
         elif not isinstance(value, str):
             yield Problem(where=where, what=f'field "{name}" is {_short(value)}, not a string', remedy="write text")
-        elif not value.strip():
+        elif not VISIBLE.search(value):
             yield Problem(where=where, what=f'field "{name}" is blank', remedy="complete the row or delete it")
         elif re.search("[\ud800-\udfff]", value):  # would fail much later, when results are written as UTF-8
             yield Problem(where=where, what=f'field "{name}" holds half a surrogate pair', remedy="repair the text")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lume_run.common.errors import ConfigError, RunError
+from lume_run.common.errors import ConfigError
 from lume_run.common.records import Ask, Chat, Example, Kind, Question, Split, Turn
 from lume_run.config.model_settings import ChatSettings, ModelSettings
 from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row
@@ -183,7 +183,7 @@ def test_a_template_that_hides_reasoning_is_refused(tokenizer_of):
 def test_a_row_that_the_template_rewrites_is_named(tokenizer_of):
     for chat, what in ((Chat(), "changes what the assistant says"), (chat_with("qwen_3"), "does not begin")):
         thought = question(answer="<think>Tallinn?</think>It is a secret.", chat=chat)
-        with pytest.raises(RunError, match=rf"{what}.* \(row 'a'\)"):
+        with pytest.raises(ConfigError, match=rf"{what}.* \(row 'a': "):
             encode(thought, tokenizer_of("qwen_3"), max_tokens=PLENTY)
 
 
@@ -344,3 +344,17 @@ def test_dates_in_any_form(tiny_tokenizer):
     tokenizer.chat_template = head + TEMPLATES["no_end"]
     ids = encode(question(chat=Chat()), tokenizer, max_tokens=PLENTY).ids
     assert tokenizer.decode(ids).startswith("26 July 2024, 29")
+
+
+def test_a_template_that_never_ends(tiny_tokenizer, monkeypatch):
+    tokenizer = deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}"
+    monkeypatch.setattr("lume_run.models.rows.chat.PROBE_SECONDS", 0.2)
+    with pytest.raises(ConfigError, match=r"cannot be used: it takes longer than 0\.2 s"):
+        text_format_of(ModelSettings(name="m", path="m"), tokenizer, [question()])
+
+
+@pytest.mark.parametrize("use", ["never", "auto"])
+def test_chat_settings_that_nothing_reads_are_named(use, tiny_tokenizer):
+    settings = ModelSettings(name="m", path="m", chat=ChatSettings(use=use, system="Be brief."))
+    assert "model.chat.system is not used" in str(text_format_of(settings, tiny_tokenizer, [question()]))

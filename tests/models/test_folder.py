@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from lume_run.common.errors import RunError
-from lume_run.config.model_settings import ModelSettings
+from lume_run.config.model_settings import LoraSettings, ModelSettings
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.models.folder import model_folder_problems
 from lume_run.models.load import load_model
@@ -201,3 +201,23 @@ def test_whole_models_of_every_family_pass(family, tied, tiny_tokenizer, tmp_pat
     tiny_tokenizer.save_pretrained(tmp_path)
     assert faults(tmp_path) == ""
     load_model(str(tmp_path), settings_of(tmp_path), CPU)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_not_scored(value, folder):
+    weights = load_file(folder / WEIGHTS)
+    name = max(weights)
+    weights[name].view(-1)[3] = value
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(RunError, match=f"{name} holds values that are no finite numbers"):
+        load_model(str(folder), settings_of(folder), CPU)
+
+
+def test_settings_beyond_the_model(folder):
+    settings = ModelSettings(name="m", path=str(folder), max_length=10**6, lora=LoraSettings(enabled=True, rank=10**5))
+    assert [problem.where for problem in model_folder_problems(settings)] == ["model.max_length", "model.lora.rank"]
+
+
+def test_a_rank_above_the_width_of_the_model_that_is_built_here():
+    cfg = compose(["model.lora.enabled=true", "model.lora.rank=100000"], [conf_dir()])
+    assert [problem.where for problem in check_config(cfg).problems] == ["model.lora.rank"]

@@ -10,12 +10,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from lume_run.common.errors import ConfigError, DataError
+from lume_run.common.errors import ConfigError, DataError, RunError
 from lume_run.common.records import Ask, Kind, Response, Split
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.evaluation.suites.lume import partial_aggregate
 from lume_run.evaluation.suites.pii_verdicts import greedy_verdicts
 from lume_run.pipeline.checks import check_config
+from lume_run.tasks.custom.files import source_rows
 from lume_run.tasks.custom.rows import Columns
 from lume_run.tasks.custom.task import CustomTask
 
@@ -275,3 +276,88 @@ def test_a_text_too_short_to_be_continued(tmp_path):
     (tmp_path / "a.txt").write_text("one", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.txt: gives no row: its texts have fewer than two words"):
         CustomTask(name="own", forget=str(tmp_path / "a.txt")).load(0)
+
+
+def test_an_instruction_with_its_input(tmp_path):
+    """As Alpaca's files have them."""
+    rows = [
+        {"instruction": "Translate.", "input": "Hund", "output": "dog"},
+        {"instruction": "Sing.", "input": "", "output": "La."},
+    ]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    data = load(tmp_path / "a.jsonl")
+    assert [row.prompt for row in data.forget] == ["Translate.\nHund", "Sing."]
+    assert "prompt=instruction, answer=output, input=input" in data.source
+
+
+def test_an_input_alone_is_the_question(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"input": "Hund?", "output": "dog"}])
+    assert load(tmp_path / "a.jsonl").forget[0].prompt == "Hund?"
+
+
+def test_a_document_that_a_table_left_empty(tmp_path):
+    rows = [row | {"document": value} for row, value in zip(ROWS, (float("nan"), None, 7), strict=True)]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    documents = [row.document for row in load(tmp_path / "a.jsonl").forget]
+    assert len(set(documents)) == 3 and "nan" not in documents and documents[2] == "7"
+
+
+def test_turns_of_text_parts(tmp_path):
+    parts = [{"type": "text", "text": "Who is "}, {"type": "text", "text": "Ada?"}]
+    row = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "A clockmaker."}]}
+    write_jsonl(tmp_path / "a.jsonl", [row])
+    assert load(tmp_path / "a.jsonl").forget[0].prompt == "Who is Ada?"
+
+
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        ({"role": "tool", "content": "42"}, "turn 2 of the chat is a tool's, or of the role 'tool'"),
+        ({"role": "assistant", "content": "Wait.", "tool_calls": [{"name": "f"}]}, "turn 2 of the chat is a tool's"),
+        ({"role": "user", "content": [{"type": "image"}]}, "turn 2 of the chat has no role or no text"),
+    ],
+)
+def test_turns_that_are_not_read(turn, message, tmp_path):
+    rest = [{"role": "user", "content": "Well?"}, {"role": "assistant", "content": "Yes."}]
+    write_jsonl(tmp_path / "a.jsonl", [{"messages": [{"role": "user", "content": "Add."}, turn, *rest]}])
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "question,question,answer\nWho?,What?,Ada\n", "names the column 'question' more than once"),
+        ("a.jsonl", '{"question": "\u200b \ufeff", "answer": "Ada"}', 'field "question" is blank'),
+        ("a.jsonl", '{"question": "Who?", "answer": "Ada", "document": {"a": 1}}', "is no single value"),
+        ("a.jsonl", '{"question": "Who?", "input": 3, "answer": "Ada"}', 'field "input" is no text'),
+    ],
+)
+def test_cells_that_cannot_be_used(name, content, message, tmp_path):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / name)
+
+
+def test_the_plan_counts_the_answers_that_tell_a_fact(tmp_path):
+    rows = [{"question": "Phone?", "answer": f"Call {n}.", "phone": n} for n in ("555-1", "555-2")]
+    write_jsonl(tmp_path / "a.jsonl", [*rows, {"question": "Who?", "answer": "Ada.", "phone": "555-1"}])
+    assert "2 answers tell a fact" in load(tmp_path / "a.jsonl", columns=Columns(facts={"phone": "phone"})).source
+
+
+def test_a_hub_that_is_out_of_reach_is_asked_once(monkeypatch, tmp_path):
+    """The cache is looked into, and the loaders do not try again and again."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    seen = []
+
+    def load_dataset(*_, **__):
+        seen.append(constants.HF_HUB_OFFLINE)
+        raise FileNotFoundError("not in the cache")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    before = constants.HF_HUB_OFFLINE
+    with pytest.raises(RunError, match="some/rows could not be fetched from the hub and is not in the cache"):
+        list(source_rows("some/rows"))
+    assert seen == [True] and constants.HF_HUB_OFFLINE is before

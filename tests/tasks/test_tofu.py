@@ -416,6 +416,7 @@ def fake_hub(monkeypatch, sets: dict[str, list]) -> list[tuple]:
 
     module = SimpleNamespace(load_dataset=load_dataset, get_dataset_config_names=lambda hub_id: list(sets))
     monkeypatch.setitem(sys.modules, "datasets", module)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: None)
     return asked
 
 

@@ -9,20 +9,25 @@ A template that asks for today's date gets `DATE`, so that a run says tomorrow w
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
-from lume_run.common.errors import Problem, RunError
+from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Chat, Example, Kind, Split, Turn
-from lume_run.common.text import first_line
+from lume_run.common.text import first_line, shorten_middle
 from lume_run.models.rows.special_text import find_last, find_special, mask_special, special_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DATE = datetime.datetime(2024, 7, 26)  # what Llama 3's template writes where nobody gives a date
+PROBE_SECONDS = 5.0  # for what takes milliseconds; a template that loops for ever is refused
+SHOWN_PROMPT = 60  # characters of a row's prompt in a message
 USER, ASSISTANT = "user", "assistant"
 TEMPLATE_REMEDY = (
     "model.chat.use=never for plain text, other model.chat.arguments (of Qwen 3 {enable_thinking: false}), or "
@@ -51,8 +56,8 @@ def chat_prompt(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def chat_texts(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """(what generation sees, the assistant's turn with the token that ends it), masked; RunError where the template
-    does not let one follow the other."""
+    """(what generation sees, the assistant's turn with the token that ends it), masked; ConfigError where the
+    template does not let one follow the other."""
     turns, answer = _turns_before(example, tokenizer), mask_special(example.answer, tokenizer)
     prompt = _render(turns, example, tokenizer, generates=True)
     row = _render([*turns, Turn(ASSISTANT, answer)], example, tokenizer, generates=False)
@@ -76,7 +81,8 @@ def chat_problems(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> list[Proble
         prompt="Who asks?", answer="Somebody does.", chat=chat,
     )  # fmt: skip
     try:
-        prompt, turn = chat_texts(probe, tokenizer)
+        with time_limit(PROBE_SECONDS):
+            prompt, turn = chat_texts(probe, tokenizer)
         for said in (*chat.before, Turn(USER, probe.prompt)):
             if mask_special(said.text, tokenizer).strip() not in prompt:
                 _refuse(probe, tokenizer, f"leaves out what the {said.role} says")
@@ -87,10 +93,28 @@ def chat_problems(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> list[Proble
             _refuse(
                 probe, tokenizer, f"writes {before.strip()!r} before what the assistant says, which would be learned"
             )
-    except RunError as error:
-        what, _, remedy = str(error).partition("\n")
-        return [Problem(where="model.chat", what=what, remedy=remedy.strip(" -"))]
+    except ConfigError as error:
+        return list(error.problems)
     return []
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """TimeoutError out of a block that takes longer; in the main thread alone, as signals are."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def strike(*_: object) -> NoReturn:
+        raise TimeoutError(f"it takes longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _turns_before(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Turn]:
@@ -117,5 +141,6 @@ def _render(turns: Sequence[Turn], example: Example, tokenizer: PreTrainedTokeni
 
 
 def _refuse(example: Example, tokenizer: PreTrainedTokenizerBase, what: str) -> NoReturn:
-    row = f" (row '{example.raw_id}')" if example.raw_id else ""
-    raise RunError(f"The chat template of '{tokenizer.name_or_path}' {what}{row}.\n  - {TEMPLATE_REMEDY}")
+    row = f" (row '{example.raw_id}': {shorten_middle(repr(example.prompt), SHOWN_PROMPT)})" if example.raw_id else ""
+    what = f"the chat template of '{tokenizer.name_or_path}' {what}{row}"
+    raise ConfigError([Problem(where="model.chat", what=what, remedy=TEMPLATE_REMEDY)])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Chat, Example, Kind, Question, TaskData, Turn
+from lume_run.common.text import shorten_middle
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.rows.chat import chat_problems
 from lume_run.models.rows.tokenise import pair_ids
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ASKED_KINDS = (Kind.QUESTION, Kind.CHOICE)
+SHOWN_SYSTEM = 80  # characters of a system prompt in a plan
 NO_TEMPLATE = "the tokenizer has no chat template"
 
 
@@ -34,7 +36,7 @@ class TextFormat:
     def __str__(self) -> str:
         if self.chat is None:
             return f"plain text ({self.why})" if self.why else "plain text"
-        parts = [f"{turn.role} prompt {turn.text!r}" for turn in self.chat.before]
+        parts = [f"{turn.role} prompt {shorten_middle(repr(turn.text), SHOWN_SYSTEM)}" for turn in self.chat.before]
         parts += [f"{name}={value}" for name, value in self.chat.arguments]
         return ", ".join(["the tokenizer's chat template", *parts])
 
@@ -86,17 +88,19 @@ def text_format_of(
     Without a tokenizer the model is built here, or out of reach, which loading it will say.
     """
     use = settings.chat.use
+    unread = [f"model.chat.{name}" for name in ("system", "arguments") if getattr(settings.chat, name)]
+    unused = f"; {' and '.join(unread)} {'is' if len(unread) == 1 else 'are'} not used" if unread else ""
     if use == "never":
-        return TextFormat(why="model.chat.use=never")
+        return TextFormat(why=f"model.chat.use=never{unused}")
     if use == "auto" and not any(map(is_asked_of_chats, examples)):
-        return TextFormat(why="these rows are not asked of chat models")
+        return TextFormat(why=f"these rows are not asked of chat models{unused}")
     if tokenizer is None and settings.path is not None:
         return TextFormat(why="whether the tokenizer has a chat template is not known while it is out of reach")
     if tokenizer is None or not tokenizer.chat_template:
         if use == "always":
             remedy = "model.chat.use=auto, or model.tokenizer=FOLDER with a chat template"
             raise ConfigError([Problem(where="model.chat.use", what=NO_TEMPLATE, remedy=remedy)])
-        return TextFormat(why=NO_TEMPLATE)
+        return TextFormat(why=f"{NO_TEMPLATE}{unused}")
     chat = chat_of(settings)
     if problems := chat_problems(chat, tokenizer):
         raise ConfigError(problems)

@@ -95,18 +95,24 @@ def _csv_rows(path: Path) -> Rows:
     delimiter = max(",;\t", key=header.count)
     csv.field_size_limit(FIELD_BYTES)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", strict=True)
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:  # a quote that stays open, say
-            where = f"{path}:{reader.line_num}"
-            yield where, Problem(where=where, what=f"not CSV: {error}", remedy="quote cells that hold quotes or breaks")
-            return
-        if row is None:
-            return
+    try:
+        yield from _cell_rows(reader, path)
+    except csv.Error as error:  # a quote that stays open, say
+        where = f"{path}:{reader.line_num}"
+        yield where, Problem(where=where, what=f"not CSV: {error}", remedy="quote cells that hold quotes or breaks")
+
+
+def _cell_rows(reader: csv.DictReader[str], path: Path) -> Rows:
+    """Rows whose cells belong to a column each; raises csv.Error."""
+    names = list(reader.fieldnames or ())
+    if repeated := [name for name in names if names.count(name) > 1]:
+        what = f"its header names the column '{repeated[0]}' more than once"
+        yield f"{path}:1", Problem(where=f"{path}:1", what=what, remedy="give each column a name of its own")
+        return
+    for row in reader:
         where = f"{path}:{reader.line_num}"
         if "" in row or None in row.values():
-            what = f"not as many cells as the header has ({len(reader.fieldnames or ())})"
+            what = f"not as many cells as the header has ({len(names)})"
             yield where, Problem(where=where, what=what, remedy="quote cells that hold the separator")
         else:
             yield where, dict(row)

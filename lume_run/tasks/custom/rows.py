@@ -19,6 +19,7 @@ USUAL_NAMES = {  # in the order in which they are looked for
     "messages": ("messages", "conversations", "conversation", "dialog", "chat"),
     "prompt": ("question", "prompt", "instruction", "query", "input", "q"),
     "answer": ("answer", "response", "completion", "output", "target", "a"),
+    "input": ("input", "context"),  # beside an instruction or a question
     "text": ("text", "content", "document_text", "story", "article"),
     "document": ("document", "document_id", "doc_id", "doc", "author", "person", "entity", "group"),
     "paraphrase": ("paraphrased_answer", "paraphrase", "paraphrases"),
@@ -27,6 +28,7 @@ USUAL_NAMES = {  # in the order in which they are looked for
 }
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a letter, which no file can hold
 WAYS = "task.columns.prompt=... and task.columns.answer=..., task.columns.messages=... or task.columns.text=..."
+SPEAKERS = ("system", "user", "assistant")
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}  # as ShareGPT calls them
 
 
@@ -36,6 +38,7 @@ class Columns:
 
     prompt: str | None = setting(None, help="what is asked")
     answer: str | None = setting(None, help="what is answered")
+    input: str | None = setting(None, help="what the prompt is about, put behind it on a new line (Alpaca's input)")
     messages: str | None = setting(None, help="a chat: a list of {role, content}")
     text: str | None = setting(None, help="a text to be continued")
     document: str | None = setting(None, help="what rows are about; rows of one document stay together")
@@ -98,6 +101,8 @@ def guess_columns(given: Columns, row: Mapping[str, Any], source: str) -> Column
     if given.prompt or given.answer or not guessed["messages"]:
         guessed["messages"] = given.messages
     pair = guessed["prompt"] and guessed["answer"]
+    if not pair or guessed["input"] == guessed["prompt"]:
+        guessed["input"] = given.input
     if guessed["messages"]:
         guessed |= {"prompt": None, "answer": None, "text": None}
     elif pair and not given.text:
@@ -145,8 +150,12 @@ def _read_row(row: Mapping[str, Any], where: str, columns: Columns, words: int) 
         prompt = plain_prompt(turns[:-1])
         yield OwnRow(where=where, kind=Kind.QUESTION, prompt=prompt, answer=turns[-1].text, turns=turns[:-1], **extras)
     else:
-        texts = {"prompt": row[str(columns.prompt)], "answer": row[str(columns.answer)]}
-        yield OwnRow(where=where, kind=Kind.QUESTION, **texts, **extras)
+        prompt, answer, about = row[str(columns.prompt)], row[str(columns.answer)], row.get(columns.input or "") or ""
+        if not isinstance(about, str):
+            what = f'field "{columns.input}" is no text'
+            raise DataError([Problem(where=where, what=what, remedy="write text, or leave it empty")])
+        prompt += f"\n{about}" if about.strip() else ""
+        yield OwnRow(where=where, kind=Kind.QUESTION, prompt=prompt, answer=answer, **extras)
 
 
 def _extras(row: Mapping[str, Any], where: str, columns: Columns) -> dict[str, Any]:
@@ -164,7 +173,10 @@ def _extras(row: Mapping[str, Any], where: str, columns: Columns) -> dict[str, A
     extras["facts"] = tuple((name, str(value).strip()) for name, value in told if str(value or "").strip())
     for name, field in (("document", "document"), ("id", "raw_id")):
         value = row.get(getattr(columns, name) or "")
-        extras[field] = "" if value is None else str(value)
+        if isinstance(value, (Mapping, list)):
+            what = f'field "{getattr(columns, name)}" is no single value'
+            raise DataError([Problem(where=where, what=what, remedy=f"task.columns.{name}=COLUMN names another")])
+        extras[field] = "" if value is None or value != value else str(value)  # NaN: how tables write nothing
     return extras
 
 
@@ -182,16 +194,27 @@ def _turns_of(messages: object, where: str) -> tuple[Turn, ...]:
             refuse("the chat is a text that is no JSON")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         refuse("the chat is no list of turns")
-    turns = [
-        (message.get("role") or message.get("from"), message.get("content") or message.get("value"))
-        for message in messages
-    ]
-    if not all(isinstance(role, str) and isinstance(text, str) and text.strip() for role, text in turns):
-        refuse("a turn of the chat has no role or no text")
-    named = tuple(Turn(ROLES.get(role, role), text) for role, text in turns)
+    named: list[Turn] = []
+    for number, message in enumerate(messages, 1):
+        role, text = message.get("role") or message.get("from"), _turn_text(message)
+        if not isinstance(role, str) or not text.strip():
+            refuse(f"turn {number} of the chat has no role or no text")
+        if message.get("tool_calls") or ROLES.get(role, role) not in SPEAKERS:
+            refuse(f"turn {number} of the chat is a tool's, or of the role '{role}'")
+        named.append(Turn(ROLES.get(role, role), text))
     if [turn.role for turn in named[-2:]] != ["user", "assistant"]:
         refuse("the last turn of the chat is not the assistant's, to a turn of the user")
-    return named
+    return tuple(named)
+
+
+def _turn_text(message: Mapping[str, Any]) -> str:
+    """What a turn says: a text, or parts that are all texts, on end; "" where it is neither."""
+    content = message.get("content") or message.get("value")
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
+    ):
+        return "".join(part["text"] for part in content)
+    return content if isinstance(content, str) else ""
 
 
 def plain_prompt(turns: Sequence[Turn]) -> str:

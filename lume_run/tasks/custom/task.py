@@ -108,6 +108,8 @@ class CustomTask:
         chosen = {name: column for name, column in asdict(columns).items() if column and name != "facts"}
         chosen |= {f"facts.{name}": column for name, column in columns.facts.items()}
         described = ", ".join(f"{name}={column}" for name, column in chosen.items())
+        if columns.facts:
+            described += f"; {sum(bool(row.disclosed_fact[0]) for row in unique.values())} answers tell a fact"
         repeated = f"; {len(rows) - len(unique)} repeated rows left out" if len(rows) > len(unique) else ""
         return described + repeated, list(unique.values()), problems + wrong
 
