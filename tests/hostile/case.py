@@ -37,7 +37,7 @@ class Case:
     names: Sequence[str] = ()  # the culprit, as the message must have it
     prepare: Prepare | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    program: Literal["run", "report", "repeat"] = "run"
+    program: Literal["run", "report", "publish", "repeat"] = "run"
     code: int = 2
     needs_model: bool = False  # or data of some size: no bound on the time
     accepted: bool = False  # it looks bad but must work: exit code 0

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
-from hostile import data, keys, models, recipes, runs
+from hostile import data, handed_on, keys, models, recipes, runs
 from hostile.case import MARK, Case, Outcome, Verdict, judge
 
 HANG_SECONDS = 60.0
@@ -29,6 +29,7 @@ BIN = Path(sys.executable).parent
 PROGRAMS = {
     "run": [str(BIN / "lume-run")],
     "report": [str(BIN / "lume-run-report")],
+    "publish": [str(BIN / "lume-run-publish")],
     "repeat": [sys.executable, "-m", "lume_run"],
 }
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")  # of the environment
@@ -68,6 +69,7 @@ class Stage:
         yield from models.cases(self.model)
         yield from data.cases()
         yield from runs.cases(self.run)
+        yield from handed_on.cases(self.model, self.run)
 
 
 def environment(more: dict[str, str]) -> dict[str, str]:

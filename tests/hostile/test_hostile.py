@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from . import data, keys, models, recipes, runs
+from . import data, handed_on, keys, models, recipes, runs
 from .case import Verdict, judge
 from .main import Stage, run_case
 
@@ -31,9 +31,9 @@ def stage(tmp_path_factory) -> Stage:
     return built
 
 
-@pytest.mark.parametrize("module", [keys, recipes, models, data, runs], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [keys, recipes, models, data, runs, handed_on], ids=lambda module: module.__name__)
 def test_bad_inputs_are_refused(module, stage, tmp_path):
-    arguments = {models: (stage.model,), runs: (stage.run,)}.get(module, ())
+    arguments = {models: (stage.model,), runs: (stage.run,), handed_on: (stage.model, stage.run)}.get(module, ())
     cases = list(module.cases(*arguments))
     chosen = cases[::SHARE]
     chosen += [case for case in cases if case not in chosen and any(name in case.name for name in ALWAYS)]

@@ -315,6 +315,7 @@ def test_turns_of_text_parts(tmp_path):
         ({"role": "tool", "content": "42"}, "turn 2 of the chat is a tool's, or of the role 'tool'"),
         ({"role": "assistant", "content": "Wait.", "tool_calls": [{"name": "f"}]}, "turn 2 of the chat is a tool's"),
         ({"role": "user", "content": [{"type": "image"}]}, "turn 2 of the chat has no role or no text"),
+        ({"role": "user", "content": "\u200b "}, "turn 2 of the chat has no role or no text"),
     ],
 )
 def test_turns_that_are_not_read(turn, message, tmp_path):

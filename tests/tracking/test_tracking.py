@@ -312,16 +312,21 @@ def test_wandb_sync_takes_the_files(killed, tmp_path):
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.7, 0.999])
 def test_what_a_kill_cut_is_removed_and_nothing_else(killed, tmp_path, share):
+    """Cut at two bytes on end, one of which is inside a record."""
     whole = killed.files[-1].read_bytes()
     run = killed.start["init"]["id"]
     (tmp_path / f"offline-run-1-{run}").mkdir()
     path = tmp_path / f"offline-run-1-{run}" / f"run-{run}.wandb"
-    path.write_bytes(whole[: int(len(whole) * share)])
-    before = list(read_records(path))
-    truncate_torn_record(tmp_path, run)
-    kept = path.read_bytes()
-    assert list(read_records(path)) == before == list(read_records(killed.files[-1]))[: len(before)]
-    assert whole.startswith(kept) and len(kept) < int(len(whole) * share)
+    removed = []
+    for cut in (int(len(whole) * share), int(len(whole) * share) + 1):
+        path.write_bytes(whole[:cut])
+        before = list(read_records(path))
+        truncate_torn_record(tmp_path, run)
+        kept = path.read_bytes()
+        assert list(read_records(path)) == before == list(read_records(killed.files[-1]))[: len(before)]
+        assert whole.startswith(kept)
+        removed.append(cut - len(kept))
+    assert max(removed) > 0
     truncate_torn_record(tmp_path, run)
     assert path.read_bytes() == kept
     with running_server() as server:

@@ -13,7 +13,7 @@ from lume_run.common.records import Kind, Turn
 from lume_run.common.seeds import stable_digest
 from lume_run.common.text import is_spaceless_text
 from lume_run.config.fields import setting
-from lume_run.tasks.row_files import field_problems
+from lume_run.tasks.row_files import VISIBLE, field_problems
 
 USUAL_NAMES = {  # in the order in which they are looked for
     "messages": ("messages", "conversations", "conversation", "dialog", "chat"),
@@ -197,7 +197,7 @@ def _turns_of(messages: object, where: str) -> tuple[Turn, ...]:
     named: list[Turn] = []
     for number, message in enumerate(messages, 1):
         role, text = message.get("role") or message.get("from"), _turn_text(message)
-        if not isinstance(role, str) or not text.strip():
+        if not isinstance(role, str) or not VISIBLE.search(text):
             refuse(f"turn {number} of the chat has no role or no text")
         if message.get("tool_calls") or ROLES.get(role, role) not in SPEAKERS:
             refuse(f"turn {number} of the chat is a tool's, or of the role '{role}'")
