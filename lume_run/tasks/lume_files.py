@@ -14,6 +14,8 @@ from lume_run.common.errors import Problem
 from lume_run.common.files import HUB_PATIENCE_SECONDS
 from lume_run.tasks.row_files import unavailable_dataset_error
 
+LISTED_FILES = 5  # of a folder's files in a message
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LumeFiles:
@@ -47,9 +49,11 @@ class LumeFiles:
         if not self.format:
             part = "train, validation" if split == "all" else split
             what = (
-                f"{self.folder} has no forget.jsonl and retain.jsonl, and no forget and retain parquet files ({part})"
+                f"{self.folder} has neither forget.jsonl and retain.jsonl nor forget_SPLIT-*.parquet and "
+                f"retain_SPLIT-*.parquet, there or in data/ (SPLIT: {part}); it holds {_names_in(self.folder)}"
             )
-            return [Problem(where=where, what=what, remedy="name the folder in which these files (or data/) stand")]
+            remedy = "name the folder in which these files stand; rows of another kind: task=custom"
+            return [Problem(where=where, what=what, remedy=remedy)]
         problems = []
         if self.format == "jsonl" and split != "all":
             what = f"{split} picks among parquet files, and {self.folder} holds jsonl files"
@@ -63,6 +67,12 @@ class LumeFiles:
                 remedy = f"add the {lack} file" + (f" or move the {have} file away" if "member" in pair else "")
                 problems.append(Problem(where=where, what=what, remedy=remedy))
         return problems
+
+
+def _names_in(folder: Path) -> str:
+    """The first names in a folder."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return ", ".join([*names[:LISTED_FILES], *(["..."] if len(names) > LISTED_FILES else [])]) or "nothing"
 
 
 def _file_if_there(path: Path) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from lume_run.common.errors import DataError, Problem, RunError
 from lume_run.common.files import HUB_PATIENCE_SECONDS
-from lume_run.common.text_files import utf8_lines
+from lume_run.common.text_files import read_utf8, utf8_lines
 
 VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u2060\ufeff]")  # neither white space nor a mark without width
 NOT_TEXT = object()  # a cell of a table that is no text although its column is
@@ -96,7 +96,15 @@ def _short(value: object) -> str:
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
-    """(place, parsed value or Problem) of every line."""
+    """(place, parsed value or Problem) of every line, or of every item where the file is one array."""
+    array = _array_of(path)
+    if isinstance(array, Problem):
+        yield array.where, array
+        return
+    if array is not None:
+        for number, item in enumerate(array, 1):
+            yield f"{path}:item {number}", item
+        return
     for number, line in utf8_lines(path):
         where = f"{path}:{number}"
         if isinstance(line, Problem):
@@ -107,6 +115,31 @@ def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
         except (ValueError, RecursionError) as error:
             remedy = "write one complete JSON object per line"
             yield where, Problem(where=where, what=f"not JSON: {error or 'nested too deeply'}", remedy=remedy)
+
+
+def _array_of(path: Path) -> list[Any] | Problem | None:
+    """The items of a file that is one JSON array; None where it is lines, the first of which may be a list."""
+    first = next((line for _, line in utf8_lines(path)), None)
+    if not isinstance(first, str) or not first.lstrip().startswith("["):
+        return None
+    try:
+        array: list[Any] = json.loads(read_utf8(path, remedy="check the file"))
+        return array
+    except DataError as error:
+        return error.problems[0]
+    except (ValueError, RecursionError) as error:
+        if _is_json(first):
+            return None
+        what = f"not JSON: {error or 'nested too deeply'}"
+        return Problem(where=str(path), what=what, remedy="one array of objects, or one object a line")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def parquet_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, object]]:

@@ -153,6 +153,28 @@ def test_line_separators_inside_rows(tmp_path):
     assert [example.prompt for example in data.forget] == [text, "in f1qa0"]
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_is_read_as_lines_are(indent, tmp_path):
+    write_folder(tmp_path / "lines", {"wiki": 3})
+    for side in ("forget", "retain"):
+        text = json.dumps(rows_of(side, {"wiki": 3}), indent=indent)
+        write(tmp_path / "array" / f"{side}.jsonl", ["\ufeff" + text])
+    lines, array = (folder_task(tmp_path / name, ("wiki",)).load(0) for name in ("lines", "array"))
+    assert (array.forget, array.retain) == (lines.forget, lines.retain)
+
+
+def test_items_of_an_array_are_counted(tmp_path):
+    wrong = problems_of(tmp_path, [json.dumps([row("f1sc1"), 7], indent=1)])
+    assert wrong == {"forget:item 2": ["7 is not a JSON object"]}
+    assert list(problems_of(tmp_path, [json.dumps([row("f1sc1"), 7], indent=1)[:-3]])) == ["forget"]
+
+
+def test_a_folder_of_other_files_says_what_is_looked_for(tmp_path):
+    (tmp_path / "forget.json").touch()
+    [problem] = folder_task(tmp_path).check()
+    assert "forget_SPLIT-*.parquet" in problem.what and problem.what.endswith("it holds forget.json")
+
+
 def test_prompts_of_a_document_are_made_adjacent(tmp_path):
     write(tmp_path / "forget.jsonl", [row("asc1"), row("bsc1"), row("aqa0"), row("bqa0")])
     write(tmp_path / "retain.jsonl", [row("r1sc1")])

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.text_files import file_fault, read_utf8
@@ -72,22 +70,6 @@ def hub_rows(source: str) -> Rows:
         yield f"hub {source}:row {number}", dict(row)
 
 
-def _json_rows(path: Path) -> Rows:
-    """An array of objects, or JSON lines under that ending."""
-    text = read_utf8(path, remedy=FETCH_AGAIN)
-    if not text.lstrip().startswith("["):
-        yield from jsonl_rows(path)
-        return
-    try:
-        array: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        what = f"not JSON: {error or 'nested too deeply'}"
-        yield str(path), Problem(where=str(path), what=what, remedy="one array of objects, or one object a line")
-        return
-    for number, row in enumerate(array, 1):
-        yield f"{path}:item {number}", row
-
-
 def _csv_rows(path: Path) -> Rows:
     """Rows under a header; a file whose header has no comma but semicolons or tabs is split at those."""
     text = read_utf8(path, remedy=FETCH_AGAIN)
@@ -129,7 +111,7 @@ def _text_rows(path: Path) -> Rows:
 
 READERS: dict[str, Callable[[Path], Rows]] = {
     ".jsonl": jsonl_rows,
-    ".json": _json_rows,
+    ".json": jsonl_rows,
     ".csv": _csv_rows,
     ".tsv": _csv_rows,
     ".parquet": _parquet_rows,
