@@ -16,7 +16,7 @@ from lume_run.config.model_settings import ModelSettings
 from lume_run.models.adapters import merge_adapter
 from lume_run.models.faults import explain_loading, unavailable_model_error, value_fault, weight_fault
 from lume_run.models.hub import adapter_base, hub_options
-from lume_run.models.precision import attention_of, quantization_config, set_matmul_precision
+from lume_run.models.precision import attention_of, packing_fault, quantization_config, set_matmul_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -82,7 +82,7 @@ def load_model(
         options |= {"device_map": "auto", "max_memory": dict(rooms)}
     with explain_loading(path):
         model, report = AutoModelForCausalLM.from_pretrained(path, **options)
-    if fault := weight_fault(report) or value_fault(model):
+    if fault := weight_fault(report) or value_fault(model) or packing_fault(model, device):
         raise unavailable_model_error(path, ValueError(fault))
     if "device_map" in options or is_deepspeed_zero3_enabled():  # where it belongs, or in parts that are
         return model

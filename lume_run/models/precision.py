@@ -16,6 +16,7 @@ from lume_run.common.devices import dtype_of
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.layers import unwrap
 
+BLOCK = 64  # weights that share a scale in bitsandbytes' 4-bit formats
 FLASH = "flash_attention_2"
 ATTENTION_FLAGS = {"sdpa": "_supports_sdpa", FLASH: "_supports_flash_attn"}  # as transformers' classes call them
 
@@ -54,6 +55,21 @@ def quantization_config(bits: str, compute: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
     )
+
+
+def packing_fault(model: nn.Module, device: torch.device) -> str:
+    """The first layer whose 4-bit weights bitsandbytes does not multiply on a CPU; "" where it multiplies all."""
+    if device.type != "cpu":
+        return ""
+    layers = ((name, getattr(module, "in_features", 0)) for name, module in model.named_modules() if is_4bit(module))
+    odd = next(((name, width) for name, width in layers if width % BLOCK), None)
+    what = "bitsandbytes multiplies 4-bit weights on a CPU"
+    return f"{what} in blocks of {BLOCK}, and {odd[0]} has rows of {odd[1]}: model.quantize=8bit" if odd else ""
+
+
+def is_4bit(module: nn.Module) -> bool:
+    """Whether a layer's weights are 4-bit ones of bitsandbytes."""
+    return type(module).__name__ == "Linear4bit"
 
 
 def set_matmul_precision(settings: ModelSettings, device: torch.device) -> None:
