@@ -16,7 +16,7 @@ from lume_run.config.model_settings import ModelSettings
 from lume_run.models.adapters import merge_adapter
 from lume_run.models.faults import explain_loading, unavailable_model_error, value_fault, weight_fault
 from lume_run.models.hub import adapter_base, hub_options
-from lume_run.models.precision import attention_of, packing_fault, quantization_config, set_matmul_precision
+from lume_run.models.precision import attention_of, multiply_odd_widths, quantization_config, set_matmul_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -82,8 +82,9 @@ def load_model(
         options |= {"device_map": "auto", "max_memory": dict(rooms)}
     with explain_loading(path):
         model, report = AutoModelForCausalLM.from_pretrained(path, **options)
-    if fault := weight_fault(report) or value_fault(model) or packing_fault(model, device):
+    if fault := weight_fault(report) or value_fault(model):
         raise unavailable_model_error(path, ValueError(fault))
+    multiply_odd_widths(model)
     if "device_map" in options or is_deepspeed_zero3_enabled():  # where it belongs, or in parts that are
         return model
     moved: PreTrainedModel = model.to(device)

@@ -57,19 +57,14 @@ def quantization_config(bits: str, compute: torch.dtype) -> Any:
     )
 
 
-def packing_fault(model: nn.Module, device: torch.device) -> str:
-    """The first layer whose 4-bit weights bitsandbytes does not multiply on a CPU; "" where it multiplies all."""
-    if device.type != "cpu":
-        return ""
-    layers = ((name, getattr(module, "in_features", 0)) for name, module in model.named_modules() if is_4bit(module))
-    odd = next(((name, width) for name, width in layers if width % BLOCK), None)
-    what = "bitsandbytes multiplies 4-bit weights on a CPU"
-    return f"{what} in blocks of {BLOCK}, and {odd[0]} has rows of {odd[1]}: model.quantize=8bit" if odd else ""
+def multiply_odd_widths(model: nn.Module) -> None:
+    """Have bitsandbytes multiply 4-bit weights whose rows are no whole blocks the plain way.
 
-
-def is_4bit(module: nn.Module) -> bool:
-    """Whether a layer's weights are 4-bit ones of bitsandbytes."""
-    return type(module).__name__ == "Linear4bit"
+    Its faster one for CPUs lays weights out in blocks, and fails for the others.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False) and int(module.in_features) % BLOCK:
+            module.support_avx512bf16_for_cpu = False
 
 
 def set_matmul_precision(settings: ModelSettings, device: torch.device) -> None:
