@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -62,8 +63,9 @@ def multiply_odd_widths(model: nn.Module) -> None:
 
     Its faster one for CPUs lays weights out in blocks, and fails for the others.
     """
-    for module in model.modules():
-        if getattr(module, "support_avx512bf16_for_cpu", False) and int(module.in_features) % BLOCK:
+    modules: Iterable[Any] = model.modules()
+    for module in modules:
+        if getattr(module, "support_avx512bf16_for_cpu", False) and module.in_features % BLOCK:
             module.support_avx512bf16_for_cpu = False
 
 

@@ -41,9 +41,13 @@ def dequantised(layer: nn.Module) -> torch.Tensor:
     return bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
 
 
-@pytest.mark.parametrize(("bits", "share"), [("8bit", 1.5), ("4bit", 0.25)])
-def test_the_numbers_are_those_of_the_rounded_weights(bits, share, model):
-    """To a share of what rounding the weights changes; LLM.int8() rounds activations as well."""
+@pytest.mark.parametrize(("bits", "share", "width"), [("8bit", 1.5, 64), ("4bit", 0.25, 64), ("4bit", 0.25, 96)])
+def test_the_numbers_are_those_of_the_rounded_weights(bits, share, width, tmp_path):
+    """To a share of what rounding the weights changes; LLM.int8() rounds activations as well.
+
+    Rows of 96 are no whole number of bitsandbytes' blocks.
+    """
+    model = built(tmp_path / "model", width)
     ids = torch.arange(60)[None] % 300
     settings = ModelSettings(name="m", path=str(model), quantize=bits, dtype="float32")
     quantised = load_model(str(model), settings, CPU, quantised=True)
@@ -83,14 +87,3 @@ def test_a_model_is_scored_in_fewer_bits(bits, model, tmp_path):
     known = {name: value for name, value in scores["none"].items() if isinstance(value, float) and value}
     assert known and any(scores[bits][name] != value for name, value in known.items())  # other weights
     assert all(scores[bits][name] == pytest.approx(value, rel=0.3, abs=0.3) for name, value in known.items())
-
-
-def test_four_bits_of_an_odd_width(tmp_path):
-    """Rows that are no whole number of bitsandbytes' blocks of 64."""
-    folder = built(tmp_path / "odd", 96)
-    settings = ModelSettings(name="m", path=str(folder), quantize="4bit")
-    ids = torch.arange(60)[None]
-    with torch.no_grad():
-        logits = load_model(str(folder), settings, CPU, quantised=True)(ids).logits.float()
-        expected = AutoModelForCausalLM.from_pretrained(folder)(ids).logits
-    assert (logits - expected).abs().max() < 0.1 * expected.abs().max()
