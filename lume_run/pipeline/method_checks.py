@@ -126,6 +126,9 @@ def pairing_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem
     if isinstance(method, Retrain) and model.is_target and not model.base:
         what = "retraining starts from the model before it saw the documents"
         yield Problem(where="model.base", what=what, remedy="model.base=FOLDER_OR_ID")
+    if model.lora.save and isinstance(method, BASELINES):
+        what = f"'{method.name}' leaves no adapter that could be saved alone"
+        yield Problem(where="model.lora.save", what=what, remedy="model.lora.save=false, or a method that is a loss")
     if model.trainable is not None and model.lora.enabled:
         what, remedy = "with adapters only adapters are trained", "choose modules by model.lora.target_modules"
         yield Problem(where="model.trainable", what=what, remedy=f"{remedy}, or model.lora=false")

@@ -76,6 +76,15 @@ def test_a_class_of_another_kind(write_yaml, path, target, where, lacking):
             "only adapters are trained",
             "model.lora.target_modules",
         ),
+        *(
+            (
+                (f"method={name}", "model.lora=true", "model.lora.save=true"),
+                "model.lora.save",
+                "leaves no adapter that could be saved alone",
+                "a method that is a loss",
+            )
+            for name in ("ties", "task_vector", "retrain", "icu", "none")
+        ),
         (("method=none", "model.trainable=['*.mlp.*']"), "model.trainable", "'none' cannot choose weights", "a loss"),
         (("method=icu", "model.trainable=['*.mlp.*']"), "model.trainable", "'icu' cannot choose weights", "a loss"),
         (("method=retrain", "model.trainable=['*']"), "model.trainable", "'retrain' cannot choose weights", "a loss"),
