@@ -66,8 +66,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-    base = adapter_base(path)
-    if base is not None:
+    if base := adapter_base(path):
         below = load_model(base, settings, device, dtype=dtype, quantised=quantised, rooms=rooms)
         return merge_adapter(below, Path(path))
     config = config_of(path, settings)

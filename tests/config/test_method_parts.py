@@ -78,7 +78,7 @@ def test_a_class_of_another_kind(write_yaml, path, target, where, lacking):
         ),
         *(
             (
-                (f"method={name}", "model.lora=true", "model.lora.save=true"),
+                (f"method={name}", "model.lora.enabled=true", "model.lora.save=true"),
                 "model.lora.save",
                 "leaves no adapter that could be saved alone",
                 "a method that is a loss",
