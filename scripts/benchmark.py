@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from lume_run.common.devices import device_of
 from lume_run.common.records import Ask, Example, Question
 from lume_run.config.model_settings import ModelSettings
+from lume_run.evaluation.inference.answer import answer_batches
 from lume_run.evaluation.inference.loaded_model import LoadedModel
 from lume_run.evaluation.inference.requests import requests_of
-from lume_run.evaluation.inference.respond import run_batch
 from lume_run.methods.base import Role
 from lume_run.methods.likelihood import GradientDescent
 from lume_run.methods.npo import NPO
@@ -154,8 +154,8 @@ def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example]
 def greedy_texts(loaded: LoadedModel, examples: Sequence[Example]) -> dict[str, str | None]:
     """The greedy texts of one batch of prompts, by example id."""
     questions = [Question(example=example, ask=Ask.GENERATE) for example in examples]
-    answers, _ = run_batch(loaded, requests_of(questions, loaded))
-    return {response.id: response.output for responses in answers for response in responses}
+    done = answer_batches(loaded, [requests_of(questions, loaded)])
+    return {response.id: response.output for part in done for (response,) in part.responses}
 
 
 def time_evaluation(options: argparse.Namespace, examples: Sequence[Example]) -> None:

@@ -24,7 +24,7 @@ from lume_run.common.records import JUDGED, Ask, Example, Kind, Question, Respon
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.catalogue import definition_of
-from lume_run.evaluation.inference.respond import response_of
+from lume_run.evaluation.inference.answer import response_of
 from lume_run.evaluation.metrics.semeval_files import responses_from_official
 from lume_run.evaluation.questions import deduplicate_questions, missing_judgements, questions_of
 from lume_run.evaluation.saved_responses import read_responses

@@ -1,33 +1,170 @@
-"""Texts, greedy or sampled, of a batch of prompts.
+"""Continued, greedy or sampled, that follow prompts.
 
-A sampled text comes from random numbers of its own, so that it is the same in any batch.
-Shapes: B rows, V vocabulary.
+A sampled text comes from random numbers of its own, so that it is the same beside any others.
+Shapes: B rows, n live rows, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lume_run.common.console import console
+from lume_run.common.devices import is_out_of_memory
 from lume_run.common.seeds import stable_digest
+from lume_run.evaluation.inference.decoding import Choose, Decoder, Row
 from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of
-from lume_run.evaluation.inference.vllm import Engine
+from lume_run.evaluation.inference.vllm import Engine, unsupported_settings
+from lume_run.models.rows.batch import length_batches
 from lume_run.models.rows.tokenise import TokenRow
 
+MOST_PLACES = 256  # rows decoded at once, whatever the token budget allows
+KEEPS_STATE = ("recurrent", "mamba", "linear_attention", "conv")  # in names of layers that have no keys and values
 
-@torch.inference_mode()
+
+class Continued(NamedTuple):
+    """Tokens by the number of their row, the one that ends a text included, and the forward passes since the last."""
+
+    tokens: dict[int, list[int]]
+    passes: int
+
+
 def continuations(
     loaded: LoadedModel, rows: Sequence[TokenRow], *, limit: int, samples: Sequence[str] | None = None
 ) -> list[list[int]]:
-    """Tokens that follow each prompt, the one that ends the text included; at most `limit`.
+    """Tokens that follow each prompt, at most `limit`, as `continue_rows` gives them."""
+    tokens: dict[int, list[int]] = {}
+    for texts in continue_rows(loaded, rows, [limit] * len(rows), samples):
+        tokens |= texts.tokens
+    return [tokens[number] for number in range(len(rows))]
+
+
+def continue_rows(
+    loaded: LoadedModel, rows: Sequence[TokenRow], limits: Sequence[int], samples: Sequence[str] | None = None
+) -> Iterator[Continued]:
+    """The texts that follow prompts, each of at most so many tokens, as they end.
 
     Greedy, or sampled at the loaded model's temperature: then `samples` names the random numbers of each row.
     """
+    nothing = {number: list[int]() for number, limit in enumerate(limits) if limit < 1}
+    if nothing:
+        yield Continued(nothing, 0)
+    asked = sorted((n for n in range(len(rows)) if n not in nothing), key=lambda n: -len(rows[n].ids))
+    if isinstance(loaded.model, Engine) or not is_decoded_here(loaded.model):
+        for batch in length_batches([rows[n] for n in asked], loaded.batch_tokens):
+            numbers = [asked[place] for place in batch]
+            names = None if samples is None else [samples[n] for n in numbers]
+            limit = max(limits[n] for n in numbers)
+            texts = generate_batch(loaded, [rows[n] for n in numbers], limit=limit, samples=names)
+            tokens = {n: text[: limits[n]] for n, text in zip(numbers, texts, strict=True)}
+            yield Continued(tokens, max(map(len, texts)))
+        return
+    choose: Choose = choose_greedily if samples is None else Sampler(loaded, samples, max(limits, default=0))
+    waiting = [Row(number=n, prompt=rows[n].ids, limit=limits[n]) for n in asked]
+    for group in groups_of_like_length(waiting, loaded.batch_tokens):
+        yield from decode_group(loaded, group, choose)
+
+
+def groups_of_like_length(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
+    """Rows, longest first, in groups that share a cache: a new one where prompts are half as long as the first."""
+    group: list[Row] = []
+    for row in rows:
+        if group and 2 * len(row.prompt) < len(group[0].prompt) and len(group) >= places_for(group[0], batch_tokens):
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def places_for(longest: Row, batch_tokens: int) -> int:
+    """How many prompts as long as this one the token budget allows at once."""
+    return min(MOST_PLACES, max(1, batch_tokens // max(1, len(longest.prompt))))
+
+
+@torch.inference_mode()
+def decode_group(loaded: LoadedModel, group: Sequence[Row], choose: Choose) -> Iterator[Continued]:
+    """Decode rows of like length; where memory has no room for as many at once, what is left with half of them."""
+    places = min(len(group), places_for(group[0], loaded.batch_tokens))
+    stops, left = frozenset(loaded.stop_tokens()), {row.number: row for row in group}
+    while left:
+        decoder = Decoder(
+            loaded.network,
+            places=places,
+            columns=max(len(row.prompt) + row.limit for row in left.values()),
+            pad_id=loaded.pad_id,
+            device=loaded.device,
+        )
+        try:
+            passes = 0
+            for ended in decoder.run(deque(left.values()), choose, stops):
+                for row in ended:
+                    del left[row.number]
+                yield Continued({row.number: row.tokens for row in ended}, decoder.passes - passes)
+                passes = decoder.passes
+        except (RuntimeError, MemoryError) as error:
+            if places == 1 or not is_out_of_memory(error):
+                raise
+            places //= 2
+        if left:
+            del decoder
+            torch.cuda.empty_cache()
+            console.print(f"  [yellow]no room in memory for so many rows at once: {places} are decoded at a time[/]")
+            for row in left.values():
+                row.tokens.clear()
+
+
+def is_decoded_here(model: Any) -> bool:
+    """Whether a model's greedy text follows from its logits and a cache of keys and values alone.
+
+    Not so where its generation config changes logits (a repetition penalty, say), or layers keep another state:
+    transformers' own loop then generates.
+    """
+    config = getattr(model, "generation_config", None)
+    penalty = getattr(config, "repetition_penalty", None)
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    stateful = any(word in str(kind) for kind in kinds for word in KEEPS_STATE)
+    return not unsupported_settings(config) and penalty in (None, 1.0) and not stateful
+
+
+def choose_greedily(logits: Tensor, rows: Sequence[Row]) -> list[int]:
+    """The most probable next token of each row."""
+    tokens: list[int] = logits.argmax(-1).tolist()
+    return tokens
+
+
+class Sampler:
+    """Next tokens of rows by their own random numbers (inverse transform sampling)."""
+
+    def __init__(self, loaded: LoadedModel, samples: Sequence[str], limit: int) -> None:
+        self.numbers = uniform_numbers(samples, limit, loaded.seed)
+        self.temperature = loaded.temperature
+
+    def __call__(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
+        """The token at which the cumulated probability passes the row's number for this step."""
+        drawn = torch.stack([self.numbers[row.number, len(row.tokens)] for row in rows])
+        tokens: list[int] = sample_tokens(logits, drawn, self.temperature)[:, 0].tolist()
+        return tokens
+
+
+def sample_tokens(logits: Tensor, numbers: Tensor, temperature: float) -> Tensor:
+    """Tokens (n, 1) where the cumulated probability of `logits` (n, V) passes `numbers` (n,)."""
+    cumulated = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    threshold = numbers[:, None].to(logits.device) * cumulated[:, -1:]
+    return (cumulated <= threshold).sum(-1, keepdim=True).clamp(max=logits.shape[-1] - 1)
+
+
+@torch.inference_mode()
+def generate_batch(
+    loaded: LoadedModel, rows: Sequence[TokenRow], *, limit: int, samples: Sequence[str] | None
+) -> list[list[int]]:
+    """The same by an engine, or by transformers' own loop."""
     from transformers import GenerationConfig, LogitsProcessorList
 
     stops = loaded.stop_tokens()
@@ -91,7 +228,5 @@ class SamplingProcessor:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores (B, V) in which only the sampled token is possible."""
-        cumulated = (scores.double() / self.temperature).softmax(-1).cumsum(-1)
-        threshold = self.numbers[:, input_ids.shape[1] - self.begin, None].to(scores.device) * cumulated[:, -1:]
-        token = (cumulated <= threshold).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
+        token = sample_tokens(scores, self.numbers[:, input_ids.shape[1] - self.begin], self.temperature)
         return torch.full_like(scores, -torch.inf).scatter(-1, token, 0.0)

@@ -26,7 +26,7 @@ from lume_run.common.records import Ask, Example, Kind, Question, Response
 from lume_run.config.model_settings import ModelSettings, ShapeSettings
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import EvaluatorSettings
-from lume_run.evaluation.inference import respond
+from lume_run.evaluation.inference import answer, respond
 from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row
 from lume_run.evaluation.inference.requests import requests_of
 from lume_run.evaluation.inference.vllm import engine_environment, start_engine, unsupported_settings, visible_device
@@ -199,8 +199,8 @@ def test_gradients_of_a_model_that_does_not_fit_are_refused_before_anything_runs
 def test_a_batch_too_large_for_the_gpu_is_run_in_halves(monkeypatch, examples):
     loaded = loaded_model(load_stories())
     requests = requests_of([Question(example=row, ask=Ask.LOGPROB) for row in examples[:6]], loaded)
-    plain, _ = respond.run_batch(loaded, requests)
-    real, sizes = respond.run_batch, []
+    plain, _ = answer.run_batch(loaded, requests)
+    real, sizes = answer.run_batch, []
 
     def small(loaded, batch):
         sizes.append(len(batch))
@@ -208,15 +208,15 @@ def test_a_batch_too_large_for_the_gpu_is_run_in_halves(monkeypatch, examples):
             raise torch.cuda.OutOfMemoryError
         return real(loaded, batch)
 
-    monkeypatch.setattr(respond, "run_batch", small)
-    responses, passes = respond.run_in_parts(loaded, requests)
+    monkeypatch.setattr(answer, "run_batch", small)
+    responses, passes = answer.run_in_parts(loaded, requests)
     assert sizes == [6, 3, 1, 2, 3, 1, 2]
     assert passes == 4
     for (ours,), (theirs,) in zip(responses, plain, strict=True):
         assert (ours.id, ours.logp_sum) == (theirs.id, pytest.approx(theirs.logp_sum, rel=1e-5))
-    monkeypatch.setattr(respond, "run_batch", lambda loaded, batch: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError))
+    monkeypatch.setattr(answer, "run_batch", lambda loaded, batch: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError))
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        respond.run_in_parts(loaded, requests)
+        answer.run_in_parts(loaded, requests)
 
 
 # ----------------------------------------------------------------------------------------------------------------- vLLM

@@ -16,11 +16,12 @@ from lume_run.common.errors import DataError, RunError
 from lume_run.common.jsonl import read_jsonl, to_json
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split
 from lume_run.config.model_settings import ModelSettings
+from lume_run.evaluation.inference.answer import answer_batches
 from lume_run.evaluation.inference.generation import continuations
 from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row, token_row
 from lume_run.evaluation.inference.logprobs import choice_logps, gradient_norms, norm_of, score_rows
 from lume_run.evaluation.inference.requests import requests_of
-from lume_run.evaluation.inference.respond import read_cost, run_batch
+from lume_run.evaluation.inference.respond import read_cost
 from lume_run.evaluation.metrics.semeval import lume_scores
 from lume_run.models.load import load_model
 from lume_run.models.rows.tokenise import encode
@@ -269,7 +270,7 @@ def test_a_whole_evaluation_equals_one_question_at_a_time(stories, rows, questio
     assert all(len({row.subtask for row in rows if row.kind is kind}) == 3 for kind in (Kind.COMPLETION, Kind.QUESTION))
     together = collect_responses(stories, questions, tmp_path, "title")
     for question, response in zip(questions, together, strict=True):
-        ((alone,),) = run_batch(stories, requests_of([question], stories))[0]
+        [[[alone]]] = [done.responses for done in answer_batches(stories, [requests_of([question], stories)])]
         assert (response.id, response.ask, response.variant) == (alone.id, alone.ask, alone.variant)
         assert (response.output, response.token_ids, response.tokens) == (alone.output, alone.token_ids, alone.tokens)
         assert response.hits == alone.hits
@@ -312,7 +313,7 @@ def test_a_continuation_of_limited_length_is_expected_to_be_as_long(stories, row
 
     def answer(example: Example) -> Response:
         asked = Question(example=example, ask=Ask.GENERATE, variant="v", limit=4)
-        ((response,),) = run_batch(stories, requests_of([asked], stories))[0]
+        [[[response]]] = [done.responses for done in answer_batches(stories, [requests_of([asked], stories)])]
         return response
 
     cut, whole = answer(story), answer(question)

@@ -1,0 +1,125 @@
+"""Many prompts decoded at once: rows leave and join, columns are given up, each text is that of its prompt alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers.families import FAMILIES, build_family
+from helpers.shared import tokenizer_at
+from transformers import AutoModelForCausalLM
+
+from lume_run.evaluation.inference import decoding, generation
+from lume_run.evaluation.inference.generation import continue_rows, generate_batch, is_decoded_here
+from lume_run.evaluation.inference.loaded_model import LoadedModel
+from lume_run.models.rows.tokenise import TokenRow
+
+PLACES = 3
+LENGTHS = (40, 3, 17, 9, 1, 25, 12, 33, 6, 2, 21, 14)
+LIMITS = (9, 40, 3, 25, 60, 1, 30, 12, 0, 45, 7, 18)
+
+
+def row_of(number: int, length: int) -> TokenRow:
+    ids = torch.randint(5, 300, (length,), generator=torch.Generator().manual_seed(number)).tolist()
+    return TokenRow(example_id=str(number), ids=tuple(ids), answer_start=length, label_start=length)
+
+
+ROWS = [row_of(number, length) for number, length in enumerate(LENGTHS)]
+
+
+def loaded_from(folder, tiny) -> LoadedModel:
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    return LoadedModel(
+        model=model, tokenizer=tokenizer_at(tiny), max_new_tokens=60, max_length=256, batch_tokens=PLACES * max(LENGTHS)
+    )
+
+
+def ended_differently(loaded: LoadedModel) -> LoadedModel:
+    """Some common tokens end texts, so that rows leave at different times."""
+    texts = generate_batch(loaded, ROWS, limit=60, samples=None)
+    loaded.network.generation_config.eos_token_id = sorted({text[len(text) // 2] for text in texts[::3]})
+    return loaded
+
+
+def alone(loaded: LoadedModel, samples: list[str] | None) -> dict[int, list[int]]:
+    """What transformers' own loop makes of each prompt."""
+    names = [None if samples is None else [name] for name in samples or ROWS]
+    return {
+        number: generate_batch(loaded, [row], limit=limit, samples=name)[0] if limit else []
+        for number, (row, limit, name) in enumerate(zip(ROWS, LIMITS, names, strict=True))
+    }
+
+
+def together(loaded: LoadedModel, samples: list[str] | None) -> dict[int, list[int]]:
+    parts = [part.tokens for part in continue_rows(loaded, ROWS, LIMITS, samples)]
+    assert sum(map(len, parts)) == len(ROWS)  # each once
+    return {number: part[number] for part in parts for number in part}
+
+
+@pytest.fixture
+def few_columns(monkeypatch):
+    monkeypatch.setattr(decoding, "SPARE_COLUMNS", 2)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family(name, tiny, tmp_path, few_columns):
+    loaded = loaded_from(build_family(name, tiny, tmp_path / "model"), tiny)
+    assert is_decoded_here(loaded.model)
+    ended_differently(loaded)
+    expected = alone(loaded, None)
+    assert len({len(tokens) for tokens in expected.values()}) > 4  # they end at different times
+    assert together(loaded, None) == expected
+
+
+@pytest.mark.parametrize("spare", [0, 1, 7, 128])
+@pytest.mark.parametrize("places", [1, 2, 5, 100])
+def test_any_number_of_places_and_columns(places, spare, tiny, monkeypatch):
+    monkeypatch.setattr(decoding, "SPARE_COLUMNS", spare)
+    monkeypatch.setattr(generation, "MOST_PLACES", places)
+    loaded = ended_differently(loaded_from(tiny, tiny))
+    samples = [f"row {number}" for number in range(len(ROWS))]
+    assert together(loaded, None) == alone(loaded, None)
+    assert together(loaded, samples) == alone(loaded, samples)
+
+
+def test_rows_that_wait_take_free_places(tiny):
+    """One row that does not end does not hold the others: fewer passes than batches one after another would take."""
+    loaded = loaded_from(tiny, tiny)
+    limits = [60, *[4] * (len(ROWS) - 1)]
+    passes = sum(part.passes for part in continue_rows(loaded, ROWS, limits))
+    assert passes < 60 + 12
+
+
+def test_where_memory_is_short_fewer_are_decoded_at_once(tiny, monkeypatch, capsys):
+    loaded, seen = ended_differently(loaded_from(tiny, tiny)), []
+
+    class Small(decoding.Decoder):
+        def _forward(self, ids, mask, positions, cache):
+            seen.append(len(ids))
+            if len(ids) > 1 and len(seen) > 9:
+                raise torch.cuda.OutOfMemoryError
+            return super()._forward(ids, mask, positions, cache)
+
+    expected = alone(loaded, None)
+    monkeypatch.setattr(generation, "Decoder", Small)
+    assert together(loaded, None) == expected
+    assert seen[0] == PLACES and "1 are decoded at a time" in " ".join(capsys.readouterr().err.split())
+
+
+def test_no_room_for_a_single_row_is_an_error(tiny, monkeypatch):
+    loaded = loaded_from(tiny, tiny)
+
+    def fail(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(decoding.Decoder, "_forward", fail)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        list(continue_rows(loaded, ROWS, LIMITS))
+
+
+def test_a_penalty_is_left_to_transformers(tiny):
+    """Logits are then no longer the model's."""
+    loaded = loaded_from(tiny, tiny)
+    plain = together(loaded, None)
+    loaded.network.generation_config.repetition_penalty = 1.7
+    assert not is_decoded_here(loaded.model)
+    assert together(loaded, None) == alone(loaded, None) != plain
