@@ -124,7 +124,8 @@ class Signals:
     wider. `mask` (B, R) true at labels, `is_answer` (B, R) at those of the answer (the same thing unless prompts are
     labelled too). `role` (B,) numbers of `Role`. `totals` counts the
     whole optimizer step, `last` is what the step before logged (empty at the first).
-    `logits` (B, R, V) predict `targets` ((B, T, V), every position, when asked for). `hidden` (B, T, H) is the output
+    `logits` predict `targets`: those of the labels alone, (labels, V), row by row; or (B, R, V); or every position
+    (B, T, V), when asked for. `hidden` (B, T, H) is the output
     of the layer asked for. `ref_logps` (B, R) come from the cache; `ref_logits` and `ref_hidden` hold the
     rows where `in_reference` (B,) only.
     """
@@ -163,21 +164,25 @@ class Signals:
         """Answer tokens of each row of this role, (b,)."""
         return self.is_answer.sum(1)[self.rows(role)]
 
-    def at_labels(self, logits: Tensor) -> Tensor:
-        """The positions of `logits` (B, R or T, V) that predict `targets`: (B, R, V)."""
-        return logits if logits.shape[1] == self.mask.shape[1] else logits[:, :-1]
-
     def logits_at(self, positions: Tensor) -> Tensor:
-        """Logits that predict the targets at `positions` (B, R): (N, V)."""
-        return self.at_labels(require(self.logits))[positions]
+        """Logits that predict the targets at `positions` (B, R), labels all of them: (N, V)."""
+        return logits_that_predict(require(self.logits), positions, self.mask)
 
     def ref_logits_at(self, positions: Tensor) -> Tensor:
         """The frozen target's logits at the same `positions` (B, R): (N, V)."""
-        return self.at_labels(require(self.ref_logits))[positions[require(self.in_reference)]]
+        chosen = require(self.in_reference)
+        return logits_that_predict(require(self.ref_logits), positions[chosen], self.mask[chosen])
 
     def in_reference_of(self, role: Role) -> Tensor:
         """Which rows of `ref_logits` and `ref_hidden` have this role."""
         return self.rows(role)[require(self.in_reference)]
+
+
+def logits_that_predict(logits: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    """Of `logits` (labels, V) or (B, R or T, V), those that predict the targets at `positions` (B, R): (N, V)."""
+    if logits.ndim == 2:
+        return logits[positions[mask]]
+    return (logits if logits.shape[1] == mask.shape[1] else logits[:, :-1])[positions]
 
 
 def require(signal: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lume_run.config.fields import setting
-from lume_run.methods.base import Losses, Needs, Role, Signals, require
+from lume_run.methods.base import Losses, Needs, Role, Signals
 
 
 def mean_nll(s: Signals, role: Role) -> Tensor:
@@ -77,5 +77,5 @@ class FineTune:
         counted = s.rows(Role.RETAIN)
         loss = -s.logps[counted].sum() / s.totals.of(Role.RETAIN).labels
         answers = s.answers(Role.RETAIN)
-        hits = (s.at_labels(require(s.logits).detach()).argmax(-1) == s.targets) & answers
+        hits = s.logits_at(answers).detach().argmax(-1) == s.targets[answers]
         return Losses(total=loss, parts={"answer_hits": hits.sum(), "answer_tokens": answers.sum()})

@@ -1,20 +1,27 @@
-"""One forward pass: logits of the answer positions alone, and the hidden states a method reads."""
+"""One forward pass: logits that predict labels alone, and the hidden states a method reads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from lume_run.common.logits import token_logps
 from lume_run.methods.base import Needs
 from lume_run.models.layers import forward_accepts, layer_number, output_of_layer, unwrap
+from lume_run.models.rows.attention import packs
 from lume_run.models.rows.batch import Batch
+from lume_run.models.rows.packed import Packing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """What one forward gave: logits that predict the targets, (B, R, V) or (B, T, V); a layer's output (B, T, H)."""
+    """What one forward gave: logits that predict the targets, and a layer's output (B, T, H), 0 at padding.
+
+    Logits are (L, V), of the labels alone, where rows were packed; else (B, R, V), or of every position (B, T, V).
+    """
 
     logits: Tensor | None = None
     hidden: Tensor | None = None
@@ -31,13 +38,64 @@ def inputs_of(model: nn.Module, batch: Batch, *, keep: int) -> dict[str, Any]:
 
 
 def forward(model: nn.Module, batch: Batch, needs: Needs | None = None) -> Outputs:
-    """Run the model; without `needs` for logits alone."""
-    if needs is None or needs.hidden_layer is None:
-        return Outputs(logits=_label_logits(model(**inputs_of(model, batch, keep=batch.keep)).logits, batch))
-    layer = layer_number(unwrap(model).config, needs.hidden_layer)
-    with output_of_layer(model, layer, stop=not needs.logits) as caught:
-        logits = model(**inputs_of(model, batch, keep=batch.keep if needs.logits else 1)).logits
-    return Outputs(logits=_label_logits(logits, batch) if needs.logits else None, hidden=caught[0])
+    """Run the model, rows packed where it takes them so; without `needs` for logits alone."""
+    needs = needs or Needs()
+    packing = batch.packing if batch.packing is not None and packs(model) else None
+    if packing is None:
+        inputs = inputs_of(model, batch, keep=batch.keep if needs.logits else 1)
+    else:
+        inputs = packed_inputs(batch, packing, logits=needs.logits)
+    if needs.hidden_layer is None:
+        logits, hidden = model(**inputs).logits, None
+    else:
+        layer = layer_number(unwrap(model).config, needs.hidden_layer)
+        with output_of_layer(model, layer, stop=not needs.logits) as caught:
+            logits = model(**inputs).logits
+        hidden = caught[0] if packing is None else _padded(caught[0][0], batch, packing)
+    if not needs.logits:
+        return Outputs(hidden=hidden)
+    return Outputs(logits=_label_logits(logits, batch) if packing is None else logits[0], hidden=hidden)
+
+
+def packed_inputs(batch: Batch, packing: Packing, *, logits: bool) -> dict[str, Any]:
+    """The same for rows that stand end to end; logits of what predicts labels, or of one position.
+
+    A mask of one entry keeps transformers from making a wide one: attention knows the rows from `packing`.
+    """
+    return {
+        "input_ids": batch.input_ids.flatten()[packing.tokens][None],
+        "position_ids": batch.position_ids.flatten()[packing.tokens][None],
+        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.input_ids.device),
+        "use_cache": False,
+        "logits_to_keep": packing.predictors if logits else 1,
+        "packing": packing,
+    }
+
+
+def _padded(hidden: Tensor, batch: Batch, packing: Packing) -> Tensor:
+    """States (N, H) of packed tokens where those of padded rows are, (B, T, H)."""
+    rows, width = batch.input_ids.shape
+    empty = hidden.new_zeros(rows * width, hidden.shape[-1])
+    return empty.index_copy(0, packing.tokens, hidden).view(rows, width, -1)
+
+
+def label_logps(logits: Tensor, batch: Batch) -> Tensor:
+    """log p [nats] of the targets, (B, R), float32 or wider; of no meaning outside the mask."""
+    if logits.ndim == 2:
+        packing = batch.packing
+        assert packing is not None
+        flat = batch.targets.flatten()
+        logps = token_logps(logits, flat[packing.labels])
+        return logps.new_zeros(len(flat)).index_copy(0, packing.labels, logps).view(batch.targets.shape)
+    return token_logps(logits if batch.keep else logits[:, :-1], batch.targets)
+
+
+def row_logits(logits: Tensor, batch: Batch) -> list[Tensor]:
+    """The logits that predict each row's labels, (labels, V)."""
+    counts = [row.labels for row in batch.rows]
+    if logits.ndim == 2:
+        return list(torch.split(logits, counts))
+    return [of_row[len(of_row) - count :] for of_row, count in zip(logits, counts, strict=True)]
 
 
 def _label_logits(logits: Tensor, batch: Batch) -> Tensor:

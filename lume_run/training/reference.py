@@ -20,11 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lume_run.common.console import Progress
-from lume_run.common.logits import token_logps
 from lume_run.common.records import Example
 from lume_run.config.model_settings import ModelSettings
 from lume_run.methods.base import Needs, Role, require
-from lume_run.models.forward import Outputs, forward
+from lume_run.models.forward import Outputs, forward, label_logps
 from lume_run.models.load import context_limit, load_model
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate, length_batches
 from lume_run.models.rows.tokenise import TokenRow
@@ -38,7 +37,7 @@ def row_logps(model: nn.Module, rows: Sequence[TokenRow], *, pad_id: int) -> lis
     """Log-probabilities [nats] of each row's labels, (labels,) float32 on CPU, from one forward."""
     device = next(model.parameters()).device
     batch = collate(rows, pad_id=pad_id, totals=NO_TOTALS).to(device)
-    logps = token_logps(require(forward(model, batch).logits), batch.targets).float().cpu()
+    logps = label_logps(require(forward(model, batch).logits), batch).float().cpu()
     return [logps[number, logps.shape[1] - row.labels :].clone() for number, row in enumerate(rows)]
 
 

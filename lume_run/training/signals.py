@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Set
 import torch
 from torch import Tensor, nn
 
-from lume_run.common.logits import token_logps
 from lume_run.methods.base import Needs, Role, Signals
-from lume_run.models.forward import Outputs, forward
+from lume_run.models.forward import Outputs, forward, label_logps
 from lume_run.models.rows.batch import Batch
 
 Reference = Callable[[Batch, Needs], Outputs]
@@ -60,8 +59,7 @@ def read_signals(
             theirs = _reference_outputs(reference, batch, chosen, needs)
     logps = torch.zeros(batch.targets.shape, device=batch.targets.device)
     if ours.logits is not None:
-        predicting = ours.logits if batch.keep else ours.logits[:, :-1]
-        logps = token_logps(predicting, batch.targets).masked_fill(~batch.mask, 0.0)
+        logps = label_logps(ours.logits, batch).masked_fill(~batch.mask, 0.0)
     return Signals(
         logps=logps,
         mask=batch.mask,

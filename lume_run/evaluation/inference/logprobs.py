@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from lume_run.common.errors import RunError
-from lume_run.common.logits import to_float32, token_logps
+from lume_run.common.logits import to_float32
 from lume_run.common.records import Example
 from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, decode, prompt_row
 from lume_run.methods.base import require
-from lume_run.models.forward import forward, inputs_of
+from lume_run.models.forward import forward, inputs_of, label_logps, row_logits
 from lume_run.models.rows.tokenise import TokenRow, pair_ids
 
 NO_GRADIENT = (
@@ -65,12 +65,12 @@ class AnswerScores(NamedTuple):
 def score_rows(loaded: LoadedModel, rows: Sequence[TokenRow]) -> list[AnswerScores]:
     """One forward over a batch of rows; without numbers where the model gives none that are finite."""
     batch = batch_of(rows, loaded)
-    logits = require(forward(loaded.network, batch).logits)  # (B, R, V), labels at the right end
+    logits = row_logits(require(forward(loaded.network, batch).logits), batch)
     ends = {loaded.tokenizer.eos_token_id, *loaded.turn_ends}
     answers = []
-    for number, row in enumerate(rows):
-        logps = to_float32(logits[number, logits.shape[1] - row.labels :]).log_softmax(-1)  # (L, V)
-        targets = batch.targets[number, logits.shape[1] - row.labels :]
+    for row, of_row, targets in zip(rows, logits, batch.targets, strict=True):
+        logps = to_float32(of_row).log_softmax(-1)  # (L, V)
+        targets = targets[len(targets) - row.labels :]
         answers.append(token_scores(logps, targets, closed=bool(row.ids) and row.ids[-1] in ends))
     return answers
 
@@ -83,7 +83,7 @@ def token_scores(logps: Tensor, targets: Tensor, *, closed: bool) -> AnswerScore
         return AnswerScores(logp_sum=None, tokens=len(targets), closed=closed)
     p = logps.exp()
     means = (p * logps).sum(-1)
-    variances = (p * logps**2).sum(-1) - means**2
+    variances = (p * (logps - means[:, None]) ** 2).sum(-1)
     return AnswerScores(
         logp_sum=total,
         tokens=len(targets),
@@ -91,7 +91,7 @@ def token_scores(logps: Tensor, targets: Tensor, *, closed: bool) -> AnswerScore
         logps=round_numbers(target_logps),
         hits=tuple((logps.argmax(-1) == targets).tolist()),
         means=round_numbers(means),
-        variances=round_numbers(variances.clamp(min=0)),
+        variances=round_numbers(variances),
     )
 
 
@@ -130,7 +130,7 @@ def gradient_norms(loaded: LoadedModel, rows: Sequence[TokenRow]) -> list[float 
             norms.clear()
             batch = batch_of([row], loaded)
             with torch.enable_grad():
-                logps = token_logps(require(forward(loaded.network, batch).logits), batch.targets)
+                logps = label_logps(require(forward(loaded.network, batch).logits), batch)
                 loss = -logps[:, logps.shape[1] - row.labels :].mean()
             torch.autograd.backward(loss)
             mean = sum(norms) / len(norms)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lume_run.methods.base import Totals
+from lume_run.models.rows.packed import Packing, pack
 from lume_run.models.rows.tokenise import TokenRow
 
 NO_TOTALS = Totals()
@@ -22,7 +23,8 @@ class Batch:
     `input_ids`, `attention_mask`, `position_ids` (B, T). `role` (B,). `targets`, `mask`, `is_answer` (B, R) are the
     label tokens, which of them count, and which of those belong to the answer. Left-padded rows
     (`keep` > 0) need logits of the last `keep` = R + 1 positions only; right-padded ones
-    (`keep` = 0) need all and have R = T - 1. `ref_logps` (B, R) when a cache was given.
+    (`keep` = 0) need all and have R = T - 1. `ref_logps` (B, R) when a cache was given. `packing` says how left-padded
+    rows stand end to end, and is made of `rows`.
     """
 
     keys: tuple[str, ...]
@@ -36,13 +38,15 @@ class Batch:
     totals: Totals
     keep: int
     ref_logps: Tensor | None = None
+    rows: tuple[TokenRow, ...] = ()
+    packing: Packing | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
+            name: value.to(device) if isinstance(value, Packing) else value.to(device, non_blocking=True)
             for name in self.__slots__
-            if isinstance(value := getattr(self, name), Tensor)
+            if isinstance(value := getattr(self, name), (Tensor, Packing))
         }
         return replace(self, **moved)
 
@@ -51,8 +55,15 @@ class Batch:
         kept: dict[str, Any] = {
             name: value[chosen] for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)
         }
-        names = zip(self.keys, chosen.tolist(), strict=True)
-        return replace(self, keys=tuple(key for key, taken in names if taken), **kept)
+        taken = chosen.tolist()
+        packing = None
+        if self.packing is not None:
+            rows = [row for row, is_taken in zip(self.rows, taken, strict=True) if is_taken]
+            width, span = self.input_ids.shape[1], self.targets.shape[1]
+            packing = pack(rows, width=width, span=span)
+            kept["rows"] = tuple(rows)
+        names = zip(self.keys, taken, strict=True)
+        return replace(self, keys=tuple(key for key, is_taken in names if is_taken), packing=packing, **kept)
 
 
 def collate(
@@ -91,6 +102,8 @@ def collate(
         role=torch.tensor([row.role.value for row in rows]),
         totals=totals,
         keep=0 if every_position else span + 1,
+        rows=tuple(rows),
+        packing=None if every_position else pack(rows, width=width, span=span),
     )
 
 

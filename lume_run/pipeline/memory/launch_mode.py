@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
+from heapq import nlargest
+from typing import Any
 
 import torch
 
@@ -15,8 +17,9 @@ from lume_run.launch import slurm
 from lume_run.launch.world import World
 from lume_run.models.hub import is_adapter
 from lume_run.models.placement import USABLE_MEMORY_SHARE
+from lume_run.models.rows.packed import PACKED_TYPES
 from lume_run.pipeline.memory.estimate import Estimator, host_estimate, host_memory
-from lume_run.pipeline.memory.sizes import Lengths, sizes_of, stage_of
+from lume_run.pipeline.memory.sizes import Lengths, phase_of, sizes_of, stage_of
 from lume_run.pipeline.run import Run
 
 CHARACTERS_A_TOKEN = 3  # of English, counted low; digits and names take more tokens
@@ -34,13 +37,21 @@ def estimator_of(run: Run, stage: str = "", settings: Settings | None = None) ->
         settings=settings,
         stage=stage,
         sizes=sizes_of(settings, config, stage),
-        lengths=lengths_of(run),
+        lengths=lengths_of(run, phase_of(settings, stage)[0].micro_batch_size if packs_rows(config) else 1),
         compute=dtype_of(settings.model.dtype, run.device).itemsize,
     )
 
 
-def lengths_of(run: Run) -> Lengths:
-    """The longest row of the run's data, by its characters, truncated as rows are; the default where there are none."""
+def packs_rows(config: Any) -> bool:
+    """Whether models of this transformers config run rows without padding."""
+    return config.model_type in PACKED_TYPES
+
+
+def lengths_of(run: Run, rows: int) -> Lengths:
+    """The mean of so many of the run's longest rows, by their characters, truncated as rows are.
+
+    The default where there are none.
+    """
     try:
         examples = (*run.data.forget, *run.data.retain)
     except LumeError:
@@ -48,9 +59,15 @@ def lengths_of(run: Run) -> Lengths:
     limit = run.settings.model.max_length or 10**9
     if not examples:
         return Lengths(tokens=min(limit, Lengths().tokens), labels=min(limit, Lengths().labels))
-    answers = max(len(example.answer) for example in examples) // CHARACTERS_A_TOKEN + 2
-    tokens = max(len(example.prompt) + len(example.answer) for example in examples) // CHARACTERS_A_TOKEN + 2
-    return Lengths(tokens=min(limit, tokens), labels=min(limit, answers))
+    answers = _mean_of_longest([len(example.answer) for example in examples], rows, limit)
+    tokens = _mean_of_longest([len(example.prompt) + len(example.answer) for example in examples], rows, limit)
+    return Lengths(tokens=tokens, labels=answers)
+
+
+def _mean_of_longest(characters: Sequence[int], rows: int, limit: int) -> int:
+    """In tokens, rounded up."""
+    tokens = [min(limit, count // CHARACTERS_A_TOKEN + 2) for count in nlargest(rows, characters)]
+    return -(-sum(tokens) // len(tokens))
 
 
 def choose_world(run: Run) -> World:

@@ -18,7 +18,10 @@ from lume_run.models.weights import choose_weights, count_parameters, meta_model
 
 @dataclass(frozen=True, kw_only=True)
 class Lengths:
-    """The longest row of a forward [tokens], and how many of its positions are predicted."""
+    """A row of the fullest forward [tokens], and how many of its positions are predicted.
+
+    The longest row where rows are padded; where they are packed, the mean of the longest ones.
+    """
 
     tokens: int = 512
     labels: int = 256
