@@ -49,7 +49,7 @@ def estimator(name: str, kind: str, overrides: Sequence[str]) -> Estimator:
 
 
 def table(overrides: Sequence[str] = ()) -> list[str]:
-    """The lines of the table in Markdestimates."""
+    """The lines of the table in Markdown."""
     head = f"| model | trained | `launch` | GPUs | {' | '.join(COLUMNS)} |"
     return [head, "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |", *_rows(overrides)]
 

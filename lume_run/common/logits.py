@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+CHUNK_NUMBERS = 2**24  # logits that are widened at once: 64 MiB in float32
 
 
 def to_float32(logits: Tensor) -> Tensor:
@@ -12,6 +16,40 @@ def to_float32(logits: Tensor) -> Tensor:
 
 
 def token_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """log p(target) [nats] of logits (..., V) at targets (...): a gather and a logsumexp."""
-    wide = to_float32(logits)
-    return wide.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - wide.logsumexp(-1)
+    """log p(target) [nats] of logits (..., V) at targets (...), float32 or wider.
+
+    A part of the rows at a time, so that there is never a float32 copy of all logits, nor one of their softmax: the
+    backward pass computes it anew.
+    """
+    flat = logits.reshape(-1, logits.shape[-1])
+    logps: Tensor = _TokenLogps.apply(flat, targets.reshape(-1))  # type: ignore[no-untyped-call]
+    return logps.view(targets.shape)
+
+
+class _TokenLogps(torch.autograd.Function):
+    """`token_logps` of logits (N, V) at targets (N,)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        sums = [to_float32(part).logsumexp(-1) for part in torch.split(logits, _rows_at_once(logits))]
+        total = torch.cat(sums)
+        ctx.save_for_backward(logits, targets, total)
+        return to_float32(logits.gather(-1, targets[:, None])[:, 0]) - total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        logits, targets, total = ctx.saved_tensors
+        (of_logps,) = gradients
+        result = torch.empty_like(logits)
+        size = _rows_at_once(logits)
+        for begin in range(0, len(logits), size):
+            part = slice(begin, begin + size)
+            weight = of_logps[part, None]
+            softmax = (to_float32(logits[part]) - total[part, None]).exp_()
+            softmax.mul_(-weight).scatter_add_(1, targets[part, None], weight)
+            result[part] = softmax
+        return result, None
+
+
+def _rows_at_once(logits: Tensor) -> int:
+    return max(1, CHUNK_NUMBERS // logits.shape[-1])

@@ -135,13 +135,15 @@ class Question:
     """One example and what to run the model for.
 
     `variant` names another prompt or answer in place of the example's. `limit` [tokens] is the longest
-    continuation where it is shorter than the evaluator's; 0: the evaluator's.
+    continuation where it is shorter than the evaluator's; 0: the evaluator's. With `moments` a LOGPROB also has the
+    means and variances over the vocabulary, which cost as much as the log-probabilities.
     """
 
     example: Example
     ask: Ask
     variant: str = ""
     limit: int = 0
+    moments: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +156,8 @@ class Response:
     - GENERATE, SAMPLE: `output` is the generated text of `tokens` tokens, its end included, `token_ids` those of the
       text itself.
     - LOGPROB: `logp_sum` [nats] of the `tokens` answer tokens, the last being EOS where `closed`. For each token
-      `logps` [nats], `hits` (it was the likeliest), `means` and `variances` of the log-probability under the model's
-      own distribution there.
+      `logps` [nats], `hits` (it was the likeliest); where asked for, `means` and `variances` of the log-probability
+      under the model's own distribution there.
     - CHOICE: `choice_logps` [nats] in the order of `choices`.
     - GRADIENT: `gradient`, the mean 2-norm of a weight's gradient.
     - COSINE, ENTAILMENT: `cosine` or `label` by the judge with the fingerprint `judge`, or the `reason` for none;

@@ -39,7 +39,9 @@ def deduplicate_questions(asked: Mapping[str, Sequence[Question]]) -> list[Quest
         for question in questions:
             ask, example_id, variant = question.ask, question.example.id, question.variant
             first = distinct.setdefault((ask, example_id, variant), question)
-            if first is not question and first != question:
+            if question.moments and not first.moments:
+                first = distinct[ask, example_id, variant] = replace(first, moments=True)
+            if replace(first, moments=question.moments) != question:
                 raise RunError(
                     f"The suite '{name}' and another one ask {ask} of '{example_id}' (variant '{variant}') "
                     "with different prompts, answers or limits; give the question a variant of its own."

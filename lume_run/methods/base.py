@@ -43,7 +43,8 @@ class Needs:
     are cached before training. `reference_logits`, `reference_hidden`: roles that need a live frozen target (the
     adapters-off model under LoRA, otherwise one frozen copy). `hidden_layer`: the decoder layer whose output is
     wanted, or MIDDLE; `logits=False` then lets the forward stop there. `whole_rows`: roles whose prompts are
-    labelled too. `every_position`: logits of prompt and padding too, rows right-padded to at least `pad_to` tokens.
+    labelled too. `distributions`: it reads logits, not only the log-probs of labels, which takes memory.
+    `every_position`: logits of prompt and padding too, rows right-padded to at least `pad_to` tokens.
     """
 
     rows: Set[Role] = frozenset()
@@ -53,6 +54,7 @@ class Needs:
     whole_rows: Set[Role] = frozenset()
     hidden_layer: int | None = None
     logits: bool = True
+    distributions: bool = False
     every_position: bool = False
     pad_to: int = 0
 
@@ -71,6 +73,7 @@ class Needs:
             whole_rows=self.whole_rows | other.whole_rows,
             hidden_layer=_same_layer(self.hidden_layer, other.hidden_layer),
             logits=self.logits or other.logits,
+            distributions=self.distributions or other.distributions,
             every_position=self.every_position or other.every_position,
             pad_to=max(self.pad_to, other.pad_to),
         )

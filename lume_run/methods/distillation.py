@@ -34,7 +34,7 @@ class UNDIAL:
     """Forget: mean cross entropy of answer tokens to the target's distribution with the true logit `beta` lower."""
 
     beta: float = setting(10.0, low=0, help="how much the frozen target's logit of the true token is lowered")
-    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, reference_logits={Role.FORGET})
+    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, distributions=True, reference_logits={Role.FORGET})
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
@@ -51,7 +51,9 @@ class UNDIALCompat:
     """
 
     beta: float = setting(10.0, low=0, help="how much the frozen target's logit of the label is lowered")
-    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, reference_logits={Role.FORGET}, every_position=True)
+    needs: ClassVar[Needs] = Needs(
+        rows={Role.FORGET}, distributions=True, reference_logits={Role.FORGET}, every_position=True
+    )
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss. Raises ValueError for a vocabulary below 100 tokens."""
@@ -74,7 +76,7 @@ class CEU:
     """
 
     ignore_first: int = setting(1, low=0, help="answer tokens at the start of each row that do not count")
-    needs: ClassVar[Needs] = Needs(rows={Role.FORGET})
+    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, distributions=True)
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""

@@ -43,7 +43,7 @@ class MaximumEntropy:
     @property
     def needs(self) -> Needs:
         """Forget rows, their prompts labelled when those count."""
-        return Needs(rows={Role.FORGET}, whole_rows={Role.FORGET} if self.prompts else frozenset())
+        return Needs(rows={Role.FORGET}, distributions=True, whole_rows={Role.FORGET} if self.prompts else frozenset())
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
@@ -68,7 +68,7 @@ class MaximumEntropyCompat:
     @property
     def needs(self) -> Needs:
         """Right-padded rows with all their logits."""
-        return Needs(rows={Role.FORGET}, every_position=True, pad_to=self.pad_to)
+        return Needs(rows={Role.FORGET}, distributions=True, every_position=True, pad_to=self.pad_to)
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""

@@ -26,7 +26,7 @@ def forward_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
 class RetainKL:
     """Mean KL over the answer positions of retain rows: prompt and padding never enter."""
 
-    needs: ClassVar[Needs] = Needs(rows={Role.RETAIN}, reference_logits={Role.RETAIN})
+    needs: ClassVar[Needs] = Needs(rows={Role.RETAIN}, distributions=True, reference_logits={Role.RETAIN})
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
@@ -49,7 +49,13 @@ class RetainKLCompat:
     @property
     def needs(self) -> Needs:
         """Right-padded rows with all their logits, in both models."""
-        return Needs(rows={Role.RETAIN}, reference_logits={Role.RETAIN}, every_position=True, pad_to=self.pad_to)
+        return Needs(
+            rows={Role.RETAIN},
+            distributions=True,
+            reference_logits={Role.RETAIN},
+            every_position=True,
+            pad_to=self.pad_to,
+        )
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""

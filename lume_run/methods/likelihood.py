@@ -70,7 +70,7 @@ class FineTune:
     """The `train` stage: mean token NLL over every row, with the share of answer tokens already predicted."""
 
     name: str = "finetune"
-    needs: ClassVar[Needs] = Needs(rows={Role.RETAIN})
+    needs: ClassVar[Needs] = Needs(rows={Role.RETAIN}, distributions=True)
 
     def __call__(self, s: Signals) -> Losses:
         """The micro-batch's share of the step's loss."""

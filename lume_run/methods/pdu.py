@@ -24,7 +24,7 @@ def squared_margin(logits: Tensor) -> Tensor:
 class LogitMargin:
     """Forget: mean squared margin of the logits that predict answer tokens."""
 
-    needs: ClassVar[Needs] = Needs(rows={Role.FORGET})
+    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, distributions=True)
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
@@ -35,7 +35,7 @@ class LogitMargin:
 class LogitMarginCompat:
     """As released: the mask is not shifted, so logits AT answer tokens count, which predict the token after."""
 
-    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, every_position=True)
+    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, distributions=True, every_position=True)
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""

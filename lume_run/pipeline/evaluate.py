@@ -103,7 +103,10 @@ def responses_artifact(run: Run, name: str, model: EvaluatedModel) -> Artifact:
     evaluator, questions = run.settings.evaluator, model.questions_in_context(run.questions)
     samples = any(question.ask is Ask.SAMPLE for question in questions)
     sampling = {"temperature": evaluator.temperature, "seed": run.settings.seed} if samples else None
-    asked = [[question.ask, question.variant, question.limit, to_json(question.example)] for question in questions]
+    asked = [
+        [question.ask, question.variant, question.limit, to_json(question.example), *(["moments"] * question.moments)]
+        for question in questions
+    ]
     inputs: dict[str, Any] = {
         "model": model.key,
         "records": RECORDS,

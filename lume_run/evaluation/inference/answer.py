@@ -78,7 +78,8 @@ def number_fields(loaded: LoadedModel, batch: Sequence[Request]) -> list[dict[st
         return [{"choice_logps": logps if all(map(math.isfinite, logps)) else ()} for logps in choices]
     if ask is Ask.GRADIENT:
         return [{"gradient": norm} for norm in gradient_norms(loaded, rows)]
-    return [answer._asdict() for answer in score_rows(loaded, rows)]
+    moments = any(question.moments for request in batch for question in request.questions)
+    return [answer._asdict() for answer in score_rows(loaded, rows, moments=moments)]
 
 
 def run_in_parts(loaded: LoadedModel, batch: Sequence[Request]) -> tuple[list[list[Response]], int]:

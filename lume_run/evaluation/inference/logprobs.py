@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lume_run.common.errors import RunError
-from lume_run.common.logits import to_float32
+from lume_run.common.logits import to_float32, token_logps
 from lume_run.common.records import Example
 from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, decode, prompt_row
 from lume_run.methods.base import require
@@ -62,37 +62,42 @@ class AnswerScores(NamedTuple):
 
 
 @torch.inference_mode()
-def score_rows(loaded: LoadedModel, rows: Sequence[TokenRow]) -> list[AnswerScores]:
+def score_rows(loaded: LoadedModel, rows: Sequence[TokenRow], *, moments: bool = True) -> list[AnswerScores]:
     """One forward over a batch of rows; without numbers where the model gives none that are finite."""
     batch = batch_of(rows, loaded)
     logits = row_logits(require(forward(loaded.network, batch).logits), batch)
     ends = {loaded.tokenizer.eos_token_id, *loaded.turn_ends}
     answers = []
     for row, of_row, targets in zip(rows, logits, batch.targets, strict=True):
-        logps = to_float32(of_row).log_softmax(-1)  # (L, V)
         targets = targets[len(targets) - row.labels :]
-        answers.append(token_scores(logps, targets, closed=bool(row.ids) and row.ids[-1] in ends))
+        answers.append(token_scores(of_row, targets, closed=bool(row.ids) and row.ids[-1] in ends, moments=moments))
     return answers
 
 
-def token_scores(logps: Tensor, targets: Tensor, *, closed: bool) -> AnswerScores:
-    """What `Response` holds of one answer: `logps` (L, V) of the vocabulary, `targets` (L,)."""
-    target_logps = logps.gather(-1, targets[:, None])[:, 0]
+def token_scores(logits: Tensor, targets: Tensor, *, closed: bool, moments: bool = True) -> AnswerScores:
+    """What `Response` holds of one answer: `logits` (L, V) that predict `targets` (L,)."""
+    wide = to_float32(logits)
+    target_logps = token_logps(wide, targets)
     total = float(target_logps.double().sum())
     if not math.isfinite(total):
         return AnswerScores(logp_sum=None, tokens=len(targets), closed=closed)
-    p = logps.exp()
-    means = (p * logps).sum(-1)
-    variances = (p * (logps - means[:, None]) ** 2).sum(-1)
+    means, variances = moments_of(wide.log_softmax(-1)) if moments else ((), ())
     return AnswerScores(
         logp_sum=total,
         tokens=len(targets),
         closed=closed,
         logps=round_numbers(target_logps),
-        hits=tuple((logps.argmax(-1) == targets).tolist()),
-        means=round_numbers(means),
-        variances=round_numbers(variances),
+        hits=tuple((wide.argmax(-1) == targets).tolist()),
+        means=means,
+        variances=variances,
     )
+
+
+def moments_of(logps: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean [nats] and variance [nats^2] of log p under p itself, of each of (L, V) distributions."""
+    p = logps.exp()
+    means = (p * logps).sum(-1)
+    return round_numbers(means), round_numbers((p * (logps - means[:, None]) ** 2).sum(-1))
 
 
 def round_numbers(values: Tensor) -> tuple[float, ...]:

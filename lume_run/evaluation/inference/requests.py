@@ -13,6 +13,7 @@ from lume_run.models.rows.batch import length_batches
 from lume_run.models.rows.tokenise import TokenRow
 
 BATCH_ROWS = 256  # at most, whatever the token budget allows
+BATCH_LOGITS = 2**27  # numbers at most: half a gigabyte in float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +80,22 @@ def batch_requests(loaded: LoadedModel, questions: Sequence[Question]) -> list[l
             alike = [request for request in of_ask if request.limit == limit]
             for group in length_batches([request.row for request in alike], loaded.batch_tokens):
                 for begin in range(0, len(group), BATCH_ROWS):
-                    batches.append([alike[number] for number in group[begin : begin + BATCH_ROWS]])
+                    batches += within_logits([alike[number] for number in group[begin : begin + BATCH_ROWS]], loaded)
     return batches
+
+
+def within_logits(batch: list[Request], loaded: LoadedModel) -> list[list[Request]]:
+    """A batch in parts of at most BATCH_LOGITS numbers, or of one row: as many as its labels times the vocabulary."""
+    parts: list[list[Request]] = [[]]
+    room = BATCH_LOGITS // len(loaded.tokenizer)
+    labels = 0
+    for request in batch:
+        if parts[-1] and labels + request.row.labels > room:
+            parts.append([])
+            labels = 0
+        parts[-1].append(request)
+        labels += request.row.labels
+    return parts
 
 
 def rank_share(batches: Sequence[list[Request]], rank: int, world: int) -> list[list[Request]]:

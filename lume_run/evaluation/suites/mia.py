@@ -37,7 +37,11 @@ class Membership:
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Log-probs, and gradients where wanted, of member and non-member documents."""
         asks = (Ask.LOGPROB, Ask.GRADIENT) if self.gradient else (Ask.LOGPROB,)
-        return [Question(example=example, ask=ask) for ask in asks for example in (*data.members, *data.nonmembers)]
+        return [
+            Question(example=example, ask=ask, moments=ask is Ask.LOGPROB)
+            for ask in asks
+            for example in (*data.members, *data.nonmembers)
+        ]
 
     def scores(self, answers: Answers) -> list[Score]:
         """`mia.<attack>.auc` and `mia.<attack>.tpr`."""

@@ -48,8 +48,8 @@ class Packing:
 
 def pack(rows: Sequence[TokenRow], *, width: int, span: int) -> Packing | None:
     """Where the tokens of left-padded rows are, `width` wide with `span` label positions; None where a label has
-    nothing before it."""
-    if any(row.labels and not row.label_start for row in rows):
+    nothing before it, and where there are no rows."""
+    if not rows or any(row.labels and not row.label_start for row in rows):
         return None
     lengths = torch.tensor([len(row.ids) for row in rows])
     labels = torch.tensor([row.labels for row in rows])

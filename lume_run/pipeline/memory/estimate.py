@@ -21,7 +21,8 @@ CARDS = {24: 23.6, 40: 39.4, 80: 79.1, 141: 139.8}  # GB as sold -> GiB as torch
 STATE_BYTES = {"sgd": 0, "adafactor": 0, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2, "adamw_torch": 12}
 # of a trained weight; 8 with other optimizers: two float32 moments. adamw_torch makes a temporary of 4 in its step.
 QUANTISED_BYTES = {"4bit": 0.516, "8bit": 1.0}  # of a weight; 4-bit blocks of 64 share a doubly quantised scale
-LOGIT_BYTES, REFERENCE_LOGIT_BYTES = 20, 6  # bf16 and float32 copies, and their gradients
+LOGIT_COPIES = 4  # in the compute dtype, where label log-probs alone are read: logits, a slice, their gradients
+LOGIT_BYTES, REFERENCE_LOGIT_BYTES = 20, 6  # where distributions are: bf16 and float32 copies, and their gradients
 LATER_LOGITS = 0.7  # of these bytes, made in the backward pass
 BUCKET, LIVE_PARAMETERS = (
     500_000_000,
@@ -45,7 +46,8 @@ def memory_estimate(
     base = compute if adapters_train or zero else 4  # bytes of a base weight
     tokens = phase.micro_batch_size * lengths.tokens
     positions = phase.micro_batch_size * (lengths.tokens if needs.every_position else lengths.labels)
-    logit = LOGIT_BYTES + (REFERENCE_LOGIT_BYTES if needs.reference_logits else 0)
+    logit = LOGIT_BYTES if needs.distributions else LOGIT_COPIES * compute
+    logit += REFERENCE_LOGIT_BYTES if needs.reference_logits else 0
     frozen = bool(needs.live_reference) and not adapters_train
     copied = 0 if adapters_train or zero or compute == 4 else sizes.parameters - sizes.tables
     states = state_bytes(settings, sizes, compute=compute, world=world, stage=stage)

@@ -150,7 +150,9 @@ def test_suites_share_what_they_ask():
         questions_of(DATA, evaluator("evaluator=[lume,memorisation,mia]"), trained_here=True)
     )
     assert len(together) == 6  # the documents of lume and mia are asked once
-    assert {question for questions in alone.values() for question in questions} == set(together)
+    asked = {question for questions in alone.values() for question in questions}
+    wanted = {question for question in asked if replace(question, moments=True) not in asked - {question}}
+    assert wanted == set(together)  # with the numbers that any of them wants
 
 
 def test_suites_that_mean_different_things_by_one_question_are_refused():
