@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ OUT_OF_MEMORY_MESSAGES = (
     "bad_alloc",
 )
 GIB = 2**30  # bytes
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's numbers of its allocator's options
 
 
 class PeakMemory:
@@ -65,6 +68,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device or this machine has no memory left; torch has no one class for it."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY_MESSAGES))
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Have the allocator keep what tensors on a CPU give back; whether it does so from now on (glibc alone can).
+
+    By default every large tensor is fetched from the system and returned to it, which fills each of its pages with
+    zeros first: of a training step on a CPU 6 to 15 percent.
+    """
+    try:
+        set_option = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(set_option(option, value) for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)))
 
 
 def seed_everything(seed: int) -> None:

@@ -45,9 +45,11 @@ class _TokenLogps(torch.autograd.Function):
         for begin in range(0, len(logits), size):
             part = slice(begin, begin + size)
             weight = of_logps[part, None]
-            softmax = (to_float32(logits[part]) - total[part, None]).exp_()
+            wide = result[part] if result.dtype == total.dtype else None  # else in a copy that is wider
+            softmax = torch.sub(to_float32(logits[part]), total[part, None], out=wide).exp_()
             softmax.mul_(-weight).scatter_add_(1, targets[part, None], weight)
-            result[part] = softmax
+            if wide is None:
+                result[part] = softmax
         return result, None
 
 

@@ -16,7 +16,7 @@ from lume_run.config.model_settings import ModelSettings
 from lume_run.models.adapters import merge_adapter
 from lume_run.models.faults import explain_loading, unavailable_model_error, value_fault, weight_fault
 from lume_run.models.hub import adapter_base, hub_options
-from lume_run.models.precision import attention_of, multiply_odd_widths, quantization_config, set_matmul_precision
+from lume_run.models.precision import attention_of, multiply_odd_widths, prepare_device, quantization_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -72,7 +72,7 @@ def load_model(
     config = config_of(path, settings)
     options = _loading_options(path, settings, dtype or dtype_of(settings.dtype, device))
     options["attn_implementation"] = attention_of(settings, config, device)
-    set_matmul_precision(settings, device)
+    prepare_device(settings, device)
     if quantised and settings.quantize != "none":
         bits = quantization_config(settings.quantize, options["dtype"])
         options |= {"quantization_config": bits, "device_map": {"": device}}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lume_run.common.devices import dtype_of
+from lume_run.common.devices import dtype_of, keep_freed_memory
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.layers import unwrap
 
@@ -69,8 +69,13 @@ def multiply_odd_widths(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def set_matmul_precision(settings: ModelSettings, device: torch.device) -> None:
-    """Allow TF32, or not, for float32 products on GPUs from now on: a process keeps the setting of its last run."""
+def prepare_device(settings: ModelSettings, device: torch.device) -> None:
+    """Allow TF32, or not, for float32 products on GPUs from now on: a process keeps the setting of its last run.
+
+    On a CPU memory that tensors give back is kept.
+    """
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
 

@@ -402,7 +402,7 @@ def test_maximum_entropy_over_prompts_or_answers_alone(prompts, expected):
     s = signals_of(Row(role=FORGET, probs=[HALVES, HALVES, THIRDS], labels=[0, 0, 0], prompt=1))
     method = MaximumEntropy(prompts=prompts)
     assert method(s).item() == pytest.approx(expected)
-    assert method.needs == Needs(rows={FORGET}, whole_rows={FORGET} if prompts else set())
+    assert method.needs == Needs(rows={FORGET}, distributions=True, whole_rows={FORGET} if prompts else set())
 
 
 def every_position(probs: Sequence[Sequence[float]], labels: Sequence[int], answers: range, **more: Any) -> Signals:
@@ -451,7 +451,9 @@ def test_released_maximum_entropy_is_bounded_by_what_it_adds():
 
 
 def test_released_maximum_entropy_asks_for_padding():
-    assert MaximumEntropyCompat(pad_to=500).needs == Needs(rows={FORGET}, every_position=True, pad_to=500)
+    assert MaximumEntropyCompat(pad_to=500).needs == Needs(
+        rows={FORGET}, distributions=True, every_position=True, pad_to=500
+    )
 
 
 # --------------------------------------------------------------------------------------------- distillation
@@ -742,7 +744,7 @@ def test_released_kl_is_a_mean_over_all_positions():
     s = replace(s, logits=log(0.5, 0.5).repeat(2, 3, 1), ref_logits=reference, totals=Totals(counts=counts))
     assert RetainKLCompat()(s).item() == pytest.approx(4 * KL_ONE / 6)
     assert RetainKLCompat(pad_to=300).needs == Needs(
-        rows={RETAIN}, reference_logits={RETAIN}, every_position=True, pad_to=300
+        rows={RETAIN}, distributions=True, reference_logits={RETAIN}, every_position=True, pad_to=300
     )
 
 
@@ -837,7 +839,7 @@ def test_needs_are_those_of_both_parts():
         rows={FORGET, RETAIN}, reference_logps={FORGET}
     )
     assert Objective(name="x", forget=GradientAscent(), retain=RetainKLCompat(pad_to=9)).needs == Needs(
-        rows={FORGET, RETAIN}, reference_logits={RETAIN}, every_position=True, pad_to=9
+        rows={FORGET, RETAIN}, distributions=True, reference_logits={RETAIN}, every_position=True, pad_to=9
     )
     assert Objective(name="x", forget=DPO(), retain=AnswerPreservation()).needs == Needs(
         rows={FORGET, FORGET_IDK, RETAIN, RETAIN_IDK}, reference_logps={FORGET, FORGET_IDK}
@@ -857,7 +859,7 @@ def test_a_sum_weighs_its_terms():
     s = signals_of(flat(FORGET, EVEN), flat(RETAIN, UP), flat(RETAIN, EVEN, DOWN, EVEN))
     both = Sum(terms=(Term(part=GradientDescent(), weight=0.5), Term(part=RetainKL(), weight=2.0)))
     assert both(s).item() == pytest.approx(0.5 * LOG2 + KL_ONE)  # each retain token has NLL log 2
-    assert both.needs == Needs(rows={RETAIN}, reference_logits={RETAIN})
+    assert both.needs == Needs(rows={RETAIN}, distributions=True, reference_logits={RETAIN})
     assert Sum(terms=(Term(part=GradientDescent()),))(s).item() == pytest.approx(LOG2)
     hidden = Sum(terms=(Term(part=EmbeddingDistance(layer=2)),))
     assert not hidden.needs.logits

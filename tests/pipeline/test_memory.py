@@ -22,15 +22,15 @@ from transformers import AutoModelForCausalLM
 
 from lume_run.common.devices import GIB, is_out_of_memory
 from lume_run.common.errors import ConfigError, RunError
-from lume_run.common.logits import token_logps
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.world import World
 from lume_run.methods.base import Totals
-from lume_run.models.forward import forward
+from lume_run.models.forward import forward, label_logps
 from lume_run.models.load import config_of
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.models.precision import is_quantised
-from lume_run.models.rows.batch import Batch
+from lume_run.models.rows.batch import Batch, collate
+from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tiny import olmo_config
 from lume_run.models.weights import with_adapters
 from lume_run.pipeline import dry_run
@@ -87,19 +87,9 @@ def estimate(*overrides: str, lengths: Lengths, compute: int = 2) -> Estimator:
 
 
 def batch_of(rows: int, lengths: Lengths) -> Batch:
-    shape, labels = (rows, lengths.tokens), (rows, lengths.labels)
-    return Batch(
-        keys=("",) * rows,
-        input_ids=torch.zeros(shape, dtype=torch.long),
-        attention_mask=torch.ones(shape, dtype=torch.long),
-        position_ids=torch.zeros(shape, dtype=torch.long),
-        targets=torch.zeros(labels, dtype=torch.long),
-        mask=torch.ones(labels, dtype=torch.bool),
-        is_answer=torch.ones(labels, dtype=torch.bool),
-        role=torch.zeros(rows, dtype=torch.long),
-        totals=Totals(),
-        keep=lengths.labels + 1,
-    )
+    ids, start = tuple(range(lengths.tokens)), lengths.tokens - lengths.labels
+    row = TokenRow(example_id="", ids=ids, answer_start=start, label_start=start)
+    return collate([row] * rows, pad_id=0, totals=Totals())
 
 
 def allocated(estimator: Estimator) -> int:
@@ -111,6 +101,7 @@ def allocated(estimator: Estimator) -> int:
         base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if half else torch.float32)
     model = with_adapters(base, settings.model.lora, 0)
     live = Live()
+    batch = batch_of(settings.trainer.unlearn.micro_batch_size, estimator.lengths)
     with FakeTensorMode(allow_non_fake_inputs=True), live:
         for module in model.modules():
             for name, weight in module._parameters.items():
@@ -124,11 +115,10 @@ def allocated(estimator: Estimator) -> int:
             base.enable_input_require_grads()
         model.train()
         trained = [weight for weight in model.parameters() if weight.requires_grad]
-        batch = batch_of(settings.trainer.unlearn.micro_batch_size, estimator.lengths)
         moments = []
         for _ in range(2):
             with torch.autocast("cpu", torch.bfloat16):
-                loss = token_logps(forward(model, batch).logits, batch.targets).sum()
+                loss = label_logps(forward(model, batch).logits, batch).sum()
             loss.backward()
             moments = moments or [torch.empty_like(weight) for weight in trained for _ in range(2)]
         return live.peak

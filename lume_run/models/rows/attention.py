@@ -1,12 +1,13 @@
 """Attention within rows that stand end to end: everything else in a layer runs on their real tokens alone.
 
-Each row stands for itself again here, padded on the right, where causal attention needs no mask. Families in which
-this was seen to give the padded path's numbers are listed; all others are padded throughout.
-Shapes: B rows of at most S tokens, N tokens in all, H heads, D width of a head.
+Each row stands for itself again here, padded on the right to its group's longest, where causal attention needs no
+mask. Families in which this was seen to give the padded path's numbers are listed; all others are padded throughout.
+Shapes: N tokens in all, B' rows of at most S' tokens of a group, H heads, D width of a head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -55,29 +56,38 @@ def packed_attention(
             module, query, key, value, attention_mask, **common, **options
         )
         return attended
-    queries, keys, values = (_apart(states, packing) for states in (query, key, value))
-    mask = None
-    if sliding_window is not None and sliding_window < packing.longest:
-        place = torch.arange(packing.longest, device=query.device)
-        mask = (place[:, None] >= place) & (place[:, None] - place < sliding_window)
-    output = scaled_dot_product_attention(
-        queries,
-        keys,
-        values,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=mask is None,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )  # (B, H, S, D)
-    together = output.transpose(1, 2).flatten(0, 1).index_select(0, packing.slots)
-    return together[None], None
+    outputs = []
+    for queries, keys, values in zip(*(_apart(states, packing) for states in (query, key, value)), strict=True):
+        mask = window_mask(queries, sliding_window)
+        output = scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        outputs.append(output.transpose(1, 2).flatten(0, 1))  # (B' S', H, D)
+    return torch.cat(outputs).index_select(0, packing.slots)[None], None
 
 
-def _apart(states: Tensor, packing: Packing) -> Tensor:
-    """States (1, H, N, D) of packed tokens as those of right-padded rows, (B, H, S, D)."""
+def _apart(states: Tensor, packing: Packing) -> Iterator[Tensor]:
+    """States (1, H, N, D) of packed tokens as those of each group's right-padded rows, (B', H, S', D)."""
     chosen = states[0].transpose(0, 1).index_select(0, packing.sources)
-    return chosen.view(packing.rows, packing.longest, *chosen.shape[1:]).transpose(1, 2)
+    parts = torch.split(chosen, [rows * longest for rows, longest in packing.groups])
+    for (rows, longest), part in zip(packing.groups, parts, strict=True):
+        yield part.view(rows, longest, *part.shape[1:]).transpose(1, 2)
+
+
+def window_mask(queries: Tensor, window: int | None) -> Tensor | None:
+    """Which tokens a token of queries (B', H, S', D) sees, (S', S'), where that is less than all before it."""
+    length = queries.shape[2]
+    if window is None or window >= length:
+        return None
+    place = torch.arange(length, device=queries.device)
+    return (place[:, None] >= place) & (place[:, None] - place < window)
 
 
 AttentionInterface.register(PACKED, packed_attention)

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lume_run.common.devices import GIB
+from lume_run.common.logits import CHUNK_NUMBERS
 from lume_run.config.settings import Settings
 from lume_run.launch.world import World
+from lume_run.methods.base import Needs
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.pipeline.memory.sizes import Lengths, Sizes, phase_of
 
@@ -21,7 +23,7 @@ CARDS = {24: 23.6, 40: 39.4, 80: 79.1, 141: 139.8}  # GB as sold -> GiB as torch
 STATE_BYTES = {"sgd": 0, "adafactor": 0, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2, "adamw_torch": 12}
 # of a trained weight; 8 with other optimizers: two float32 moments. adamw_torch makes a temporary of 4 in its step.
 QUANTISED_BYTES = {"4bit": 0.516, "8bit": 1.0}  # of a weight; 4-bit blocks of 64 share a doubly quantised scale
-LOGIT_COPIES = 4  # in the compute dtype, where label log-probs alone are read: logits, a slice, their gradients
+WIDENED_BYTES = 8  # two float32 copies of a part
 LOGIT_BYTES, REFERENCE_LOGIT_BYTES = 20, 6  # where distributions are: bf16 and float32 copies, and their gradients
 LATER_LOGITS = 0.7  # of these bytes, made in the backward pass
 BUCKET, LIVE_PARAMETERS = (
@@ -46,8 +48,6 @@ def memory_estimate(
     base = compute if adapters_train or zero else 4  # bytes of a base weight
     tokens = phase.micro_batch_size * lengths.tokens
     positions = phase.micro_batch_size * (lengths.tokens if needs.every_position else lengths.labels)
-    logit = LOGIT_BYTES if needs.distributions else LOGIT_COPIES * compute
-    logit += REFERENCE_LOGIT_BYTES if needs.reference_logits else 0
     frozen = bool(needs.live_reference) and not adapters_train
     copied = 0 if adapters_train or zero or compute == 4 else sizes.parameters - sizes.tables
     states = state_bytes(settings, sizes, compute=compute, world=world, stage=stage)
@@ -57,7 +57,7 @@ def memory_estimate(
         "gradients": states["gradients"],
         "optimizer": states["optimizer"],
         "activations": activation_bytes(settings, sizes, compute, base, tokens, lengths),
-        "logits": positions * sizes.vocabulary * logit if needs.logits else 0,
+        "logits": logit_bytes(needs, positions * sizes.vocabulary, compute),
         "frozen reference": states["frozen reference"],
         "communication": communication_bytes(world, sizes, compute, frozen=frozen),
     }
@@ -69,6 +69,20 @@ def memory_estimate(
     freed = parts["activations"] + parts["logits"] + parts["communication"]
     parts["optimizer"] += max(0.0, step_bytes(world, sizes) - freed)
     return parts
+
+
+def logit_bytes(needs: Needs, numbers: int, compute: int) -> float:
+    """Bytes of so many logits and of their gradients.
+
+    Where label log-probs alone are read, that is all, and a part of them in float32.
+    """
+    if not needs.logits:
+        return 0.0
+    reference = REFERENCE_LOGIT_BYTES if needs.reference_logits else 0
+    if needs.distributions:
+        return float((LOGIT_BYTES + reference) * numbers)
+    widened = WIDENED_BYTES * min(numbers, CHUNK_NUMBERS) if compute < 4 else 0
+    return float((2 * compute + reference) * numbers + widened)
 
 
 def state_bytes(settings: Settings, sizes: Sizes, *, compute: int, world: World, stage: str) -> dict[str, float]:
@@ -98,9 +112,9 @@ def activation_bytes(
     """Bytes kept for the backward pass of `tokens`: of all layers, or their inputs and one layer anew.
 
     A layer keeps the inputs of its two norms in float32, and in the compute dtype the norms' outputs, queries, keys,
-    values, the attention's output and copies of these (9 vectors), and 4 vectors of the gated MLP.
+    values, the attention's output and copies of these (11 vectors), and 4 vectors of the gated MLP.
     """
-    layer = tokens * (8 * sizes.hidden + compute * (9 * sizes.hidden + 4 * sizes.intermediate))
+    layer = tokens * (8 * sizes.hidden + compute * (11 * sizes.hidden + 4 * sizes.intermediate))
     if settings.model.attention == "eager":  # scores, and their softmax in float32
         layer += tokens * lengths.tokens * sizes.heads * (4 + 2 * compute)
     if not settings.model.gradient_checkpointing:
