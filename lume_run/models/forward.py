@@ -44,7 +44,7 @@ def forward(model: nn.Module, batch: Batch, needs: Needs | None = None) -> Outpu
     if packing is None:
         inputs = inputs_of(model, batch, keep=batch.keep if needs.logits else 1)
     else:
-        inputs = packed_inputs(batch, packing, logits=needs.logits)
+        inputs = packed_inputs(batch, packing, keep=packing.predictors if needs.logits else 1)
     if needs.hidden_layer is None:
         logits, hidden = model(**inputs).logits, None
     else:
@@ -57,8 +57,8 @@ def forward(model: nn.Module, batch: Batch, needs: Needs | None = None) -> Outpu
     return Outputs(logits=_label_logits(logits, batch) if packing is None else logits[0], hidden=hidden)
 
 
-def packed_inputs(batch: Batch, packing: Packing, *, logits: bool) -> dict[str, Any]:
-    """The same for rows that stand end to end; logits of what predicts labels, or of one position.
+def packed_inputs(batch: Batch, packing: Packing, *, keep: Tensor | int) -> dict[str, Any]:
+    """The same for rows that stand end to end; logits of these tokens, or of so many last ones.
 
     A mask of one entry keeps transformers from making a wide one: attention knows the rows from `packing`.
     """
@@ -67,7 +67,7 @@ def packed_inputs(batch: Batch, packing: Packing, *, logits: bool) -> dict[str, 
         "position_ids": batch.position_ids.flatten()[packing.tokens][None],
         "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.input_ids.device),
         "use_cache": False,
-        "logits_to_keep": packing.predictors if logits else 1,
+        "logits_to_keep": keep,
         "packing": packing,
     }
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +17,11 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from lume_run.launch.preemption import stop_if_requested
+from lume_run.models.forward import packed_inputs
 from lume_run.models.layers import forward_accepts
+from lume_run.models.rows.attention import packs
+from lume_run.models.rows.batch import NO_TOTALS, collate
+from lume_run.models.rows.tokenise import TokenRow
 
 SPARE_COLUMNS = 128  # beyond what the longest row may need, so that columns are given up rarely
 REFILL_SHARE = 4  # rows join when a quarter of the places is free: a forward for one row costs almost that of many
@@ -109,7 +112,7 @@ class Decoder:
         self.rows: list[Row] = []
         self.passes = 0
         self.window = Window()
-        self.cache = Cache(layer_class_to_replicate=partial(KeyValueLayer, places, self.columns, self.window))
+        self.cache = Cache(layers=[])
         self.mask = torch.zeros(places, self.columns, dtype=torch.long, device=device)
         self.takes_positions = forward_accepts(model, "position_ids")
         self.keeps_last = {"logits_to_keep": 1} if forward_accepts(model, "logits_to_keep") else {}
@@ -130,43 +133,55 @@ class Decoder:
         for row, token in zip(rows, choose(logits, rows), strict=True):
             row.tokens.append(token)
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        """Logits (n, V) behind the last column."""
-        inputs = {"position_ids": positions} if self.takes_positions else {}
+    def _forward(self, ids: Tensor, cache: Cache, **inputs: Any) -> Tensor:
+        """Logits (rows, positions, V) of the last position, or of those that `inputs` keep."""
         self.passes += 1
-        logits: Tensor = self.model(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **inputs, **self.keeps_last
-        ).logits
-        return logits[:, -1]
+        inputs = {**self.keeps_last, **inputs, "use_cache": True, "past_key_values": cache}
+        logits: Tensor = self.model(input_ids=ids, **inputs).logits
+        return logits
+
+    def _of_padded(self, mask: Tensor, positions: Tensor) -> dict[str, Tensor]:
+        """What a forward is told of rows that are padded."""
+        return {"attention_mask": mask, **({"position_ids": positions} if self.takes_positions else {})}
 
     def _prefill(self, joining: list[Row]) -> Tensor:
         """Run the prompts of rows that join, and put their keys and values beside those of the live rows."""
-        width = max(len(row.prompt) for row in joining)
-        ids = torch.full((len(joining), width), self.pad_id, dtype=torch.long)
-        mask = torch.zeros((len(joining), width), dtype=torch.long)
-        for number, row in enumerate(joining):
-            ids[number, width - len(row.prompt) :] = torch.tensor(row.prompt, dtype=torch.long)
-            mask[number, width - len(row.prompt) :] = 1
-        ids, mask = ids.to(self.device), mask.to(self.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        live = len(self.rows)
-        places = slice(live, live + len(joining))
-        self.rows += joining
-        if not live:
-            self.window.filled = 0
-            logits = self._forward(ids, mask, positions, self.cache)
-            self.mask[places, :width] = mask
-            self.window.filled = width
-            return logits
-        apart = Cache(layer_class_to_replicate=DynamicLayer)
-        logits = self._forward(ids, mask, positions, apart)
-        end = self.window.filled
-        self.mask[places, :end] = 0
-        self.mask[places, end - width : end] = mask
-        for ours, theirs in zip(self.cache.layers, apart.layers, strict=True):
-            ours.keys[places, :, end - width : end] = theirs.keys
-            ours.values[places, :, end - width : end] = theirs.values
+        ends = [len(row.prompt) for row in joining]
+        rows = [
+            TokenRow(example_id="", ids=tuple(row.prompt), answer_start=end, label_start=end)
+            for row, end in zip(joining, ends, strict=True)
+        ]
+        batch = collate(rows, pad_id=self.pad_id, totals=NO_TOTALS).to(self.device)
+        cache = Cache(layer_class_to_replicate=DynamicLayer)
+        if batch.packing is not None and packs(self.model):
+            last = torch.tensor(ends, device=self.device).cumsum(0) - 1
+            inputs = packed_inputs(batch, batch.packing, keep=last)
+            logits = self._forward(inputs.pop("input_ids"), cache, **inputs)[0]
+            self._join(joining, batch.attention_mask, cache, packed=True)
+        else:
+            told = self._of_padded(batch.attention_mask, batch.position_ids)
+            logits = self._forward(batch.input_ids, cache, **told)[:, -1]
+            self._join(joining, batch.attention_mask, cache, packed=False)
         return logits
+
+    def _join(self, joining: list[Row], mask: Tensor, cache: Cache, *, packed: bool) -> None:
+        """Put keys and values of prompts, `mask` (B, T), into free places, their last tokens in the last column."""
+        live, width = len(self.rows), mask.shape[1]
+        if not live:
+            self.window.filled = width
+        end = self.window.filled
+        self.rows += joining
+        self.mask[live : live + len(joining), :end] = 0
+        self.mask[live : live + len(joining), end - width : end] = mask
+        row, column = mask.nonzero(as_tuple=True)
+        if not self.cache.layers:
+            self.cache.layers = [KeyValueLayer(self.places, self.columns, self.window) for _ in cache.layers]
+        for layer, joined in zip(self.cache.layers, cache.layers, strict=True):
+            if not layer.is_initialized:
+                layer.lazy_initialization(joined.keys, joined.values)
+            for ours, theirs in ((layer.keys, joined.keys), (layer.values, joined.values)):
+                states = theirs[0].transpose(0, 1) if packed else theirs.transpose(1, 2)[row, column]  # (N, H, D)
+                ours[live + row.to(ours.device), :, end - width + column.to(ours.device)] = states
 
     def _step(self) -> Tensor:
         """Run the last token of every live row."""
@@ -175,7 +190,8 @@ class Decoder:
         ids = torch.tensor([[row.tokens[-1]] for row in self.rows], device=self.device)
         positions = torch.tensor([[row.length - 1] for row in self.rows], device=self.device)
         self.mask[:live, column] = 1
-        logits = self._forward(ids, self.mask[:live, : column + 1], positions, self.cache)
+        told = self._of_padded(self.mask[:live, : column + 1], positions)
+        logits = self._forward(ids, self.cache, **told)[:, -1]
         self.window.filled = column + 1
         return logits
 
