@@ -268,17 +268,21 @@ def test_arguments_are_told_apart(tmp_path):
     [
         ("model.lora=true", "model.lora.enabled=true", "model.lora.rank=4"),
         ("model.chat=never", "model.chat.use=never", "model.chat.system=Hi"),
-        ("model.lora=true,false", "model.lora.enabled=true,false", "-m"),
+        ("model.lora=true,false", "model.lora.enabled=true,false", "model.lora.rank=4,8"),
     ],
 )
 def test_a_short_form_and_a_setting_beside_it_in_any_order(short, long, beside):
+    sweeps = ["-m"] if "," in short else []
     for arguments in ([short, beside], [beside, short]):
         assert long in read_command(arguments).overrides
-        assert exit_code([*arguments, "launch.device=cpu"]) is None
+        assert exit_code([*arguments, "launch.device=cpu", *sweeps]) == (
+            2 if sweeps else None
+        )  # a rank without adapters
 
 
 @pytest.mark.parametrize(
-    "override", ["model.lora={enabled: true}", "model.lora=", "model.chat=${model.other}", "model.lora"]
+    "override",
+    ["model.lora={enabled: true}", "model.lora=", "model.chat=${model.other}", "model.lora", "model.lora=true"],
 )
 def test_what_is_no_short_form_stays_as_it_is(override):
     assert read_command([override]).overrides == (override,)

@@ -63,7 +63,7 @@ def read_command(arguments: Sequence[str]) -> CommandLine:
         raise ConfigError(problems)
     left = list(given.overrides)
     flags = tuple(argument for argument in arguments if not (left and left[0] == argument and left.pop(0)))
-    overrides = tuple(map(spell_out, given.overrides))
+    overrides = tuple(spell_out(override, given.overrides) for override in given.overrides)
     asks = any((given.cfg, given.info, given.hydra_help, given.shell_completion))
     return CommandLine(
         flags=flags,
@@ -74,11 +74,16 @@ def read_command(arguments: Sequence[str]) -> CommandLine:
     )
 
 
-def spell_out(override: str) -> str:
-    """An override with the setting that a short form stands for, so that settings beside it are found in any order."""
+def spell_out(override: str, others: Sequence[str]) -> str:
+    """An override with the setting that a short form stands for, where others name settings of the same group.
+
+    Hydra would put the one word in the place of the group, and not find them.
+    """
     group, equals, value = override.partition("=")
     setting = SHORT_FORMS.get(group)
-    return f"{group}.{setting}={value}" if equals and setting and value.strip()[:1] not in ("{", "$", "") else override
+    is_word = bool(equals) and value.strip()[:1] not in ("{", "$", "")
+    beside = any(other.startswith(f"{group}.") for other in others)
+    return f"{group}.{setting}={value}" if setting and is_word and beside else override
 
 
 def named_folders(arguments: Sequence[str]) -> list[Path]:

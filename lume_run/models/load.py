@@ -72,7 +72,7 @@ def load_model(
     config = config_of(path, settings)
     options = _loading_options(path, settings, dtype or dtype_of(settings.dtype, device))
     options["attn_implementation"] = attention_of(settings, config, device)
-    prepare_device(settings, device)
+    prepare_device(settings, device, sharded=is_deepspeed_zero3_enabled())
     if quantised and settings.quantize != "none":
         bits = quantization_config(settings.quantize, options["dtype"])
         options |= {"quantization_config": bits, "device_map": {"": device}}

@@ -69,12 +69,12 @@ def multiply_odd_widths(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def prepare_device(settings: ModelSettings, device: torch.device) -> None:
+def prepare_device(settings: ModelSettings, device: torch.device, *, sharded: bool) -> None:
     """Allow TF32, or not, for float32 products on GPUs from now on: a process keeps the setting of its last run.
 
-    On a CPU memory that tensors give back is kept.
+    On a CPU memory that tensors give back is kept, but where it is short: ZeRO-3 has each rank give back what it loads.
     """
-    if device.type == "cpu":
+    if device.type == "cpu" and not sharded:
         keep_freed_memory()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")

@@ -35,27 +35,28 @@ COMPANIONS = {  # what an option takes
 ORGANIZATION = "llmunlearningsemeval2025organization"
 FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role
 FORGET_ROWS = Needs(rows={FORGET})
+FORGET_DISTRIBUTIONS = replace(FORGET_ROWS, distributions=True)
 FORGET_STATES = Needs(rows={FORGET}, hidden_layer=MIDDLE, logits=False)
 RETAIN_STATES = Needs(rows={RETAIN}, hidden_layer=MIDDLE, logits=False, reference_hidden={RETAIN})
-DISTRIBUTIONS = Needs(rows={RETAIN}, reference_logits={RETAIN})
+DISTRIBUTIONS = Needs(distributions=True, rows={RETAIN}, reference_logits={RETAIN})
 FORGET_NEEDS = {
     "adaptive_rmu": replace(FORGET_STATES, reference_hidden={FORGET}),
-    "ceu": FORGET_ROWS,
+    "ceu": FORGET_DISTRIBUTIONS,
     "dpo": Needs(rows={FORGET, FORGET_IDK}, reference_logps={FORGET, FORGET_IDK}),
     "ga": FORGET_ROWS,
     "idk": Needs(rows={FORGET_IDK}),
     "llmu": Needs(rows={FORGET, MISMATCH}),
-    "me": replace(FORGET_ROWS, whole_rows={FORGET}),
-    "me_compat": replace(FORGET_ROWS, every_position=True),
+    "me": replace(FORGET_DISTRIBUTIONS, whole_rows={FORGET}),
+    "me_compat": replace(FORGET_DISTRIBUTIONS, every_position=True),
     "npo": replace(FORGET_ROWS, reference_logps={FORGET}),
-    "pdu": FORGET_ROWS,
-    "pdu_compat": replace(FORGET_ROWS, every_position=True),
+    "pdu": FORGET_DISTRIBUTIONS,
+    "pdu_compat": replace(FORGET_DISTRIBUTIONS, every_position=True),
     "rmu": FORGET_STATES,
     "rmu_compat": FORGET_STATES,
     "satimp": FORGET_ROWS,
     "simnpo": FORGET_ROWS,
-    "undial": replace(FORGET_ROWS, reference_logits={FORGET}),
-    "undial_compat": replace(FORGET_ROWS, reference_logits={FORGET}, every_position=True),
+    "undial": replace(FORGET_DISTRIBUTIONS, reference_logits={FORGET}),
+    "undial_compat": replace(FORGET_DISTRIBUTIONS, reference_logits={FORGET}, every_position=True),
     "wga": FORGET_ROWS,
 }
 RETAIN_NEEDS = {

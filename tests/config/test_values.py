@@ -236,7 +236,7 @@ def test_unknown_names_come_with_the_nearest(override, what, remedy):
         (("task.data_dir=gone",), "task.data_dir", "gone"),
         (("evaluator.mmlu.data_dir=gone",), "evaluator.mmlu.data_dir", "gone does not exist"),
         (("evaluator.mmlu.data_dir=empty",), "evaluator.mmlu.data_dir", "no test/*_test.csv in"),
-        (("task.data_dir=empty",), "task.data_dir", "has no forget.jsonl and retain.jsonl"),
+        (("task.data_dir=empty",), "task.data_dir", "has neither forget.jsonl and retain.jsonl"),
         (("model=hf", "model.path=./gone"), "model.path", "gone does not exist"),
         (("model=7b", "model.base=/gone"), "model.base", "/gone does not exist"),
         (("model.path=model", "model.tokenizer=../gone"), "model.tokenizer", "gone does not exist"),

@@ -405,7 +405,8 @@ def test_of_a_damaged_checkpoint_the_next_older_is_taken(damage, tmp_path, capsy
     else:
         (newest / FILE_SIZES).write_text("[", encoding="utf-8")
     assert checkpoint_to_resume(tmp_path, World()) == tmp_path / "checkpoint-5"
-    assert "checkpoint-10 is damaged" in capsys.readouterr().err.replace("\n", " ")
+    printed = "".join(capsys.readouterr().err.split())  # broken into lines wherever the path is too long
+    assert "checkpoint-10isdamaged" in printed
     write(tmp_path, 10)  # and makes way for a whole one
     assert checkpoint_to_resume(tmp_path, World()) == newest
 
