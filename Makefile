@@ -28,7 +28,7 @@ test: install lint  ## linters, types and all tests
 quick: install  ## the tests of a moment each: no commands, ranks, SLURM, browser, no round through all methods
 	$(PYTEST) -m "not slow"
 
-hostile: install  ## 549 bad inputs for the real command, counted by what became of them (15 minutes)
+hostile: install  ## 605 bad inputs for the real command, counted by what became of them (15 minutes)
 	$(VENV)/bin/python tests/hostile/main.py
 
 lint: install  ## ruff and mypy
