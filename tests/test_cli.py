@@ -643,3 +643,11 @@ def test_groups_whose_keys_are_the_users(words, shown, tmp_path):
     done = lume_run(*words, "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
+
+
+def test_a_plan_imports_no_model_code(tmp_path):
+    """It would take seconds of every refusal."""
+    imports = "import sys, lume_run.pipeline.dry_run, lume_run.pipeline.driver"
+    code = f"{imports}; print('transformers.modeling_utils' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "False"

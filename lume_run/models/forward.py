@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from lume_run.common.logits import token_logps
 from lume_run.methods.base import Needs
 from lume_run.models.layers import forward_accepts, layer_number, output_of_layer, unwrap
-from lume_run.models.rows.attention import packs
 from lume_run.models.rows.batch import Batch
 from lume_run.models.rows.packed import Packing
 
@@ -39,6 +38,8 @@ def inputs_of(model: nn.Module, batch: Batch, *, keep: int) -> dict[str, Any]:
 
 def forward(model: nn.Module, batch: Batch, needs: Needs | None = None) -> Outputs:
     """Run the model, rows packed where it takes them so; without `needs` for logits alone."""
+    from lume_run.models.rows.attention import packs  # brings transformers' models with it, which plans do without
+
     needs = needs or Needs()
     packing = batch.packing if batch.packing is not None and packs(model) else None
     if packing is None:

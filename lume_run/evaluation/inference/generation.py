@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from torch import Tensor
 from lume_run.common.console import console
 from lume_run.common.devices import is_out_of_memory
 from lume_run.common.seeds import stable_digest
-from lume_run.evaluation.inference.decoding import Choose, Decoder, Row
 from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of
 from lume_run.evaluation.inference.vllm import Engine, unsupported_settings
 from lume_run.models.rows.batch import length_batches
 from lume_run.models.rows.tokenise import TokenRow
+
+if TYPE_CHECKING:
+    from lume_run.evaluation.inference.decoding import Choose, Row
 
 MOST_PLACES = 256  # rows decoded at once, whatever the token budget allows
 KEEPS_STATE = ("recurrent", "mamba", "linear_attention", "conv")  # in names of layers that have no keys and values
@@ -65,6 +67,10 @@ def continue_rows(
             tokens = {n: text[: limits[n]] for n, text in zip(numbers, texts, strict=True)}
             yield Continued(tokens, max(map(len, texts)))
         return
+    from lume_run.evaluation.inference.decoding import (
+        Row,  # brings transformers' models with it, which plans do without
+    )
+
     choose: Choose = choose_greedily if samples is None else Sampler(loaded, samples, max(limits, default=0))
     waiting = [Row(number=n, prompt=rows[n].ids, limit=limits[n]) for n in asked]
     for group in groups_of_like_length(waiting, loaded.batch_tokens):
@@ -91,6 +97,8 @@ def places_for(longest: Row, batch_tokens: int) -> int:
 @torch.inference_mode()
 def decode_group(loaded: LoadedModel, group: Sequence[Row], choose: Choose) -> Iterator[Continued]:
     """Decode rows of like length; where memory has no room for as many at once, what is left with half of them."""
+    from lume_run.evaluation.inference.decoding import Decoder
+
     places = min(len(group), places_for(group[0], loaded.batch_tokens))
     stops, left = frozenset(loaded.stop_tokens()), {row.number: row for row in group}
     while left:

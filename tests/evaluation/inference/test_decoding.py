@@ -100,7 +100,7 @@ def test_where_memory_is_short_fewer_are_decoded_at_once(tiny, monkeypatch, caps
             return super()._forward(ids, cache, **inputs)
 
     expected = alone(loaded, None)
-    monkeypatch.setattr(generation, "Decoder", Small)
+    monkeypatch.setattr(decoding, "Decoder", Small)
     assert together(loaded, None) == expected
     assert max(seen[1:9]) == PLACES and "1 are decoded at a time" in " ".join(capsys.readouterr().err.split())
 
