@@ -128,6 +128,7 @@ class Ask(StrEnum):
 
 
 JUDGED = (Ask.COSINE, Ask.ENTAILMENT)  # asked of a judge about a text, not of the model
+TEXTS = (Ask.GENERATE, Ask.SAMPLE)  # answered by a text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

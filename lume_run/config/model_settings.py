@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
+from lume_run.common.errors import Problem
 from lume_run.config.fields import setting
 
 
@@ -19,6 +20,14 @@ class LoraSettings:
     dropout: float = setting(0.0, low=0, high=0.99, help="dropout on the adapter's input")
     save: bool = setting(False, help="also save the unlearned adapter alone, beside the merged model")
     target_modules: str | list[str] = setting("all-linear", help="peft's target_modules: all-linear, or module names")
+
+
+def rank_problems(lora: LoraSettings, width: int | None) -> list[Problem]:
+    """A rank above the width of the model (None: unknown), and so above any rank of its weights."""
+    if not lora.enabled or width is None or lora.rank <= width:
+        return []
+    what = f"{lora.rank} is more than the model's width, {width}, and so than any rank of its weights"
+    return [Problem(where="model.lora.rank", what=what, remedy="8 to 64 are usual")]
 
 
 @dataclass(frozen=True, kw_only=True)

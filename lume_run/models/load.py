@@ -12,7 +12,7 @@ from torch import nn
 
 from lume_run.common.devices import dtype_of
 from lume_run.common.errors import Problem
-from lume_run.config.model_settings import ModelSettings
+from lume_run.config.model_settings import ModelSettings, rank_problems
 from lume_run.models.adapters import merge_adapter
 from lume_run.models.faults import explain_loading, unavailable_model_error, value_fault, weight_fault
 from lume_run.models.hub import adapter_base, hub_options
@@ -135,6 +135,4 @@ def limit_problems(config: Any, settings: ModelSettings) -> Iterator[Problem]:
     if settings.max_length and positions and settings.max_length > positions:
         what = f"{settings.max_length} is more than the {positions} positions of the model (max_position_embeddings)"
         yield Problem(where="model.max_length", what=what, remedy=f"model.max_length={positions}, or null")
-    if settings.lora.enabled and width and settings.lora.rank > width:
-        what = f"{settings.lora.rank} is more than the model's width, {width}, and so than any rank of its weights"
-        yield Problem(where="model.lora.rank", what=what, remedy="8 to 64 are usual")
+    yield from rank_problems(settings.lora, width)

@@ -15,7 +15,7 @@ from torch import nn
 from lume_run.common.console import console
 from lume_run.common.files import content_hash
 from lume_run.common.jsonl import to_json, write_jsonl
-from lume_run.common.records import Ask, Question
+from lume_run.common.records import TEXTS, Ask, Question
 from lume_run.common.store import Artifact
 from lume_run.evaluation.inference.loaded_model import LoadedModel
 from lume_run.evaluation.inference.requests import BATCH_ROWS
@@ -42,9 +42,9 @@ def answer_questions(run: Run, questions: Sequence[Question], name: str, path: s
     rank, world = placement.share
     title = f"evaluate {name}"
     if run.settings.evaluator.backend == "vllm":
-        texts = [question for question in questions if question.ask in (Ask.GENERATE, Ask.SAMPLE)]
+        texts = [question for question in questions if question.ask in TEXTS]
         generate_with_engine(run, texts, title, path, folder, rank=rank, world=world)
-        questions = [question for question in questions if question.ask not in (Ask.GENERATE, Ask.SAMPLE)]
+        questions = [question for question in questions if question.ask not in TEXTS]
     if questions:
         quantised = run.evaluates_quantised
         model = load_model(path, run.settings.model, run.device, rooms=placement.rooms, quantised=quantised).eval()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lume_run.common.errors import DataError, Problem
-from lume_run.config.model_settings import LoraSettings
+from lume_run.config.model_settings import LoraSettings, rank_problems
 from lume_run.config.targets import TARGET
 from lume_run.methods.base import Role
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
@@ -26,9 +26,8 @@ def lora_problems(model: Any) -> list[Problem]:
     if model is None:
         return []
     if model.lora.enabled:
-        width = model.shape.hidden_size if model.shape is not None and model.path is None else model.lora.rank
-        what, remedy = f"{model.lora.rank} is more than the model's width, {width}", "8 to 64 are usual"
-        return [Problem(where="model.lora.rank", what=what, remedy=remedy)] if model.lora.rank > width else []
+        is_built = model.shape is not None and model.path is None
+        return rank_problems(model.lora, model.shape.hidden_size if is_built else None)
     unread = [
         field.name for field in dataclasses.fields(LoraSettings) if getattr(model.lora, field.name) != field.default
     ]

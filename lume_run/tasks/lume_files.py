@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lume_run.common.errors import Problem
 from lume_run.common.files import HUB_PATIENCE_SECONDS
-from lume_run.tasks.row_files import unavailable_dataset_error
+from lume_run.tasks.row_files import hub_failure, unavailable_dataset_error
 
 LISTED_FILES = 5  # of a folder's files in a message
 
@@ -91,14 +91,9 @@ def _parquet_files(folder: Path, side: str, split: str) -> tuple[Path, ...]:
 
 def download_dataset(hub_id: str) -> Path:
     """The folder of a hub data set's files, from the cache where the hub cannot be reached."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    unreachable: Exception | None = None
-    try:
-        # snapshot_download itself waits without limit for its first answer, so ask with a limit before
-        HfApi().dataset_info(hub_id, timeout=HUB_PATIENCE_SECONDS)
-    except Exception as error:  # the client's errors share no base: OSError, ValueError and httpx's own
-        unreachable = error
+    unreachable = hub_failure(hub_id, HUB_PATIENCE_SECONDS)
     try:
         folder = snapshot_download(
             hub_id,

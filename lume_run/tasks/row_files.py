@@ -41,15 +41,23 @@ def unavailable_dataset_error(hub_id: str, error: Exception, *, local: str) -> R
     )
 
 
-def ask_hub(hub_id: str, ask: Callable[[], Any], *, local: str) -> Any:
-    """What the hub, or the cache where that is out of reach, says of a data set; RunError that says what to do."""
+def hub_failure(hub_id: str, patience: float = HUB_PATIENCE_SECONDS) -> Exception | None:
+    """Why the hub does not tell of a data set within `patience` [s]; None where it does.
+
+    The loaders would wait without limit for a first answer, or try again for a minute.
+    """
     from huggingface_hub import HfApi
 
-    unreachable: Exception | None = None
-    try:  # the loaders would try again for a minute
-        HfApi().dataset_info(hub_id, timeout=HUB_PATIENCE_SECONDS)
-    except Exception as error:  # the clients' errors share no base
-        unreachable = error
+    try:
+        HfApi().dataset_info(hub_id, timeout=patience)
+    except Exception as error:  # the client's errors share no base: OSError, ValueError and httpx's own
+        return error
+    return None
+
+
+def ask_hub(hub_id: str, ask: Callable[[], Any], *, local: str) -> Any:
+    """What the hub, or the cache where that is out of reach, says of a data set; RunError that says what to do."""
+    unreachable = hub_failure(hub_id)
     try:
         with nullcontext() if unreachable is None else offline():
             return ask()

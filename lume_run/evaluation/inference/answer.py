@@ -11,15 +11,13 @@ import torch
 
 from lume_run.common.console import console
 from lume_run.common.devices import is_out_of_memory
-from lume_run.common.records import Ask, Kind, Question, Response
+from lume_run.common.records import TEXTS, Ask, Kind, Question, Response
 from lume_run.evaluation.inference.generation import continue_rows
 from lume_run.evaluation.inference.loaded_model import LoadedModel, continuation_limit, decode
 from lume_run.evaluation.inference.logprobs import choice_logps, gradient_norms, score_rows
 from lume_run.evaluation.inference.requests import Request
 from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.rows.tokenise import TokenRow
-
-TEXTS = (Ask.GENERATE, Ask.SAMPLE)
 
 
 class Answered(NamedTuple):

@@ -19,14 +19,15 @@ from lume_run.common.console import console
 from lume_run.common.devices import is_out_of_memory
 from lume_run.common.seeds import stable_digest
 from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of
+from lume_run.evaluation.inference.requests import BATCH_ROWS
 from lume_run.evaluation.inference.vllm import Engine, unsupported_settings
+from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.rows.batch import length_batches
 from lume_run.models.rows.tokenise import TokenRow
 
 if TYPE_CHECKING:
     from lume_run.evaluation.inference.decoding import Choose, Row
 
-MOST_PLACES = 256  # rows decoded at once, whatever the token budget allows
 KEEPS_STATE = ("recurrent", "mamba", "linear_attention", "conv")  # in names of layers that have no keys and values
 
 
@@ -60,6 +61,7 @@ def continue_rows(
     asked = sorted((n for n in range(len(rows)) if n not in nothing), key=lambda n: -len(rows[n].ids))
     if isinstance(loaded.model, Engine) or not is_decoded_here(loaded.model):
         for batch in length_batches([rows[n] for n in asked], loaded.batch_tokens):
+            stop_if_requested("answering questions")
             numbers = [asked[place] for place in batch]
             names = None if samples is None else [samples[n] for n in numbers]
             limit = max(limits[n] for n in numbers)
@@ -67,9 +69,7 @@ def continue_rows(
             tokens = {n: text[: limits[n]] for n, text in zip(numbers, texts, strict=True)}
             yield Continued(tokens, max(map(len, texts)))
         return
-    from lume_run.evaluation.inference.decoding import (
-        Row,  # brings transformers' models with it, which plans do without
-    )
+    from lume_run.evaluation.inference.decoding import Row  # with transformers' models, which plans do without
 
     choose: Choose = choose_greedily if samples is None else Sampler(loaded, samples, max(limits, default=0))
     waiting = [Row(number=n, prompt=rows[n].ids, limit=limits[n]) for n in asked]
@@ -91,7 +91,7 @@ def groups_of_like_length(rows: Sequence[Row], batch_tokens: int) -> Iterator[li
 
 def places_for(longest: Row, batch_tokens: int) -> int:
     """How many prompts as long as this one the token budget allows at once."""
-    return min(MOST_PLACES, max(1, batch_tokens // max(1, len(longest.prompt))))
+    return min(BATCH_ROWS, max(1, batch_tokens // max(1, len(longest.prompt))))
 
 
 @torch.inference_mode()

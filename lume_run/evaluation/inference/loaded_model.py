@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lume_run.common.errors import RunError
-from lume_run.common.records import Ask, Example, Question
+from lume_run.common.records import TEXTS, Ask, Example, Question
 from lume_run.evaluation.inference.vllm import Engine
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate
 from lume_run.models.rows.tokenise import TokenRow, encode, fit_chat, plain_ids, prompt_ids
@@ -120,7 +120,7 @@ def token_row(question: Question, loaded: LoadedModel) -> TokenRow:
 
 def continuation_limit(question: Question, loaded: LoadedModel) -> int:
     """Longest continuation [tokens] of any prompt; 0 where there is none."""
-    if question.ask not in (Ask.GENERATE, Ask.SAMPLE):
+    if question.ask not in TEXTS:
         return 0
     limits = (question.limit, loaded.max_new_tokens, loaded.max_total_tokens)
     return min(limit for limit in limits if limit)

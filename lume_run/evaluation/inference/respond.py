@@ -18,8 +18,8 @@ from lume_run.common.console import Progress
 from lume_run.common.errors import RunError
 from lume_run.common.files import write_json
 from lume_run.common.jsonl import from_json, numbered_lines, to_json, write_jsonl
-from lume_run.common.records import Ask, Question, Response
-from lume_run.evaluation.inference.answer import TEXTS, answer_batches
+from lume_run.common.records import TEXTS, Ask, Question, Response
+from lume_run.evaluation.inference.answer import answer_batches
 from lume_run.evaluation.inference.loaded_model import LoadedModel
 from lume_run.evaluation.inference.requests import Request, batch_requests, rank_share
 

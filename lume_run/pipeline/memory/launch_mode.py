@@ -33,18 +33,20 @@ def estimator_of(run: Run, stage: str = "", settings: Settings | None = None) ->
         return None
     settings = settings or run.settings
     stage = stage or stage_of(settings)
+    packs = packs_rows(config, settings.model.attention)
+    rows = phase_of(settings, stage)[0].micro_batch_size if packs else 1
     return Estimator(
         settings=settings,
         stage=stage,
         sizes=sizes_of(settings, config, stage),
-        lengths=lengths_of(run, phase_of(settings, stage)[0].micro_batch_size if packs_rows(config) else 1),
+        lengths=lengths_of(run, rows),
         compute=dtype_of(settings.model.dtype, run.device).itemsize,
     )
 
 
-def packs_rows(config: Any) -> bool:
-    """Whether models of this transformers config run rows without padding."""
-    return config.model_type in PACKED_TYPES
+def packs_rows(config: Any, attention: str) -> bool:
+    """Whether models of this transformers config run rows without padding, with this `model.attention`."""
+    return config.model_type in PACKED_TYPES and attention in ("auto", "sdpa")
 
 
 def lengths_of(run: Run, rows: int) -> Lengths:

@@ -74,7 +74,7 @@ def test_every_family(name, tiny, tmp_path, few_columns):
 @pytest.mark.parametrize("places", [1, 2, 5, 100])
 def test_any_number_of_places_and_columns(places, spare, tiny, monkeypatch):
     monkeypatch.setattr(decoding, "SPARE_COLUMNS", spare)
-    monkeypatch.setattr(generation, "MOST_PLACES", places)
+    monkeypatch.setattr(generation, "BATCH_ROWS", places)
     loaded = ended_differently(loaded_from(tiny, tiny))
     samples = [f"row {number}" for number in range(len(ROWS))]
     assert together(loaded, None) == alone(loaded, None)
