@@ -18,17 +18,15 @@ from torch import Tensor
 from lume_run.common.console import console
 from lume_run.common.devices import is_out_of_memory
 from lume_run.common.seeds import stable_digest
-from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of
+from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, is_decoded_here
 from lume_run.evaluation.inference.requests import BATCH_ROWS
-from lume_run.evaluation.inference.vllm import Engine, unsupported_settings
+from lume_run.evaluation.inference.vllm import Engine
 from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.rows.batch import length_batches
 from lume_run.models.rows.tokenise import TokenRow
 
 if TYPE_CHECKING:
     from lume_run.evaluation.inference.decoding import Choose, Row
-
-KEEPS_STATE = ("recurrent", "mamba", "linear_attention", "conv")  # in names of layers that have no keys and values
 
 
 class Continued(NamedTuple):
@@ -65,7 +63,7 @@ def continue_rows(
             numbers = [asked[place] for place in batch]
             names = None if samples is None else [samples[n] for n in numbers]
             limit = max(limits[n] for n in numbers)
-            texts = generate_batch(loaded, [rows[n] for n in numbers], limit=limit, samples=names)
+            texts = generate_in_parts(loaded, [rows[n] for n in numbers], limit=limit, samples=names)
             tokens = {n: text[: limits[n]] for n, text in zip(numbers, texts, strict=True)}
             yield Continued(tokens, max(map(len, texts)))
         return
@@ -128,19 +126,6 @@ def decode_group(loaded: LoadedModel, group: Sequence[Row], choose: Choose) -> I
                 row.tokens.clear()
 
 
-def is_decoded_here(model: Any) -> bool:
-    """Whether a model's greedy text follows from its logits and a cache of keys and values alone.
-
-    Not so where its generation config changes logits (a repetition penalty, say), or layers keep another state:
-    transformers' own loop then generates.
-    """
-    config = getattr(model, "generation_config", None)
-    penalty = getattr(config, "repetition_penalty", None)
-    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
-    stateful = any(word in str(kind) for kind in kinds for word in KEEPS_STATE)
-    return not unsupported_settings(config) and penalty in (None, 1.0) and not stateful
-
-
 def choose_greedily(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     """The most probable next token of each row."""
     tokens: list[int] = logits.argmax(-1).tolist()
@@ -166,6 +151,21 @@ def sample_tokens(logits: Tensor, numbers: Tensor, temperature: float) -> Tensor
     cumulated = (logits.double() / temperature).softmax(-1).cumsum(-1)
     threshold = numbers[:, None].to(logits.device) * cumulated[:, -1:]
     return (cumulated <= threshold).sum(-1, keepdim=True).clamp(max=logits.shape[-1] - 1)
+
+
+def generate_in_parts(
+    loaded: LoadedModel, rows: Sequence[TokenRow], *, limit: int, samples: Sequence[str] | None
+) -> list[list[int]]:
+    """`generate_batch`, in halves where memory has no room for the whole batch."""
+    try:
+        return generate_batch(loaded, rows, limit=limit, samples=samples)
+    except (RuntimeError, MemoryError) as error:
+        if len(rows) == 1 or not is_out_of_memory(error):
+            raise
+    torch.cuda.empty_cache()  # not in the handler: there the error still holds on to the batch
+    parts = (slice(0, len(rows) // 2), slice(len(rows) // 2, None))
+    halves = [generate_in_parts(loaded, rows[at], limit=limit, samples=samples and samples[at]) for at in parts]
+    return [text for half in halves for text in half]
 
 
 @torch.inference_mode()

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from lume_run.common.errors import RunError
 from lume_run.common.records import TEXTS, Ask, Example, Question
-from lume_run.evaluation.inference.vllm import Engine
+from lume_run.evaluation.inference.vllm import Engine, unsupported_settings
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate
 from lume_run.models.rows.tokenise import TokenRow, encode, fit_chat, plain_ids, prompt_ids
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 SHOT_TOKENS = 2048  # of a prompt with worked examples, at most
+KEEPS_STATE = ("recurrent", "mamba", "linear_attention", "conv")  # in names of layers that have no keys and values
 NO_PROMPT = "The prompt of example '{}' has no tokens; a model needs at least one to continue."
 
 
@@ -67,6 +68,19 @@ class LoadedModel:
         ends = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
         ends = ends if isinstance(ends, list) else [ends]
         return sorted({token for token in [self.tokenizer.eos_token_id, *ends, *self.turn_ends] if token is not None})
+
+
+def is_decoded_here(model: Any) -> bool:
+    """Whether a model's greedy text follows from its logits and a cache of keys and values alone.
+
+    Not so where its generation config changes logits (a repetition penalty, say), or layers keep another state:
+    transformers' own loop then generates.
+    """
+    config = getattr(model, "generation_config", None)
+    penalty = getattr(config, "repetition_penalty", None)
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    stateful = any(word in str(kind) for kind in kinds for word in KEEPS_STATE)
+    return not unsupported_settings(config) and penalty in (None, 1.0) and not stateful
 
 
 def fit_shots(example: Example, loaded: LoadedModel) -> Example:

@@ -9,8 +9,8 @@ from helpers.shared import tokenizer_at
 from transformers import AutoModelForCausalLM
 
 from lume_run.evaluation.inference import decoding, generation
-from lume_run.evaluation.inference.generation import continue_rows, generate_batch, is_decoded_here
-from lume_run.evaluation.inference.loaded_model import LoadedModel
+from lume_run.evaluation.inference.generation import continue_rows, generate_batch
+from lume_run.evaluation.inference.loaded_model import LoadedModel, is_decoded_here
 from lume_run.models.rows.tokenise import TokenRow
 
 PLACES = 3
@@ -123,3 +123,18 @@ def test_a_penalty_is_left_to_transformers(tiny):
     loaded.network.generation_config.repetition_penalty = 1.7
     assert not is_decoded_here(loaded.model)
     assert together(loaded, None) == alone(loaded, None) != plain
+
+
+def test_transformers_own_loop_runs_in_halves_where_memory_is_short(tiny, monkeypatch):
+    loaded = loaded_from(tiny, tiny)
+    loaded.network.generation_config.repetition_penalty = 1.7
+    samples = [f"row {number}" for number in range(len(ROWS))]
+    expected, real = alone(loaded, samples), generation.generate_batch
+
+    def small(loaded, rows, **options):
+        if len(rows) > 1:
+            raise torch.cuda.OutOfMemoryError
+        return real(loaded, rows, **options)
+
+    monkeypatch.setattr(generation, "generate_batch", small)
+    assert together(loaded, samples) == expected
