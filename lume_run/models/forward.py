@@ -75,9 +75,8 @@ def packed_inputs(batch: Batch, packing: Packing, *, keep: Tensor | int) -> dict
 
 def _padded(hidden: Tensor, batch: Batch, packing: Packing) -> Tensor:
     """States (N, H) of packed tokens where those of padded rows are, (B, T, H)."""
-    rows, width = batch.input_ids.shape
-    empty = hidden.new_zeros(rows * width, hidden.shape[-1])
-    return empty.index_copy(0, packing.tokens, hidden).view(rows, width, -1)
+    at_padding = hidden.new_zeros(1, hidden.shape[-1])
+    return torch.cat((hidden, at_padding)).index_select(0, packing.copies).view(*batch.input_ids.shape, -1)
 
 
 def label_logps(logits: Tensor, batch: Batch) -> Tensor:

@@ -1,13 +1,14 @@
 """Attention within rows that stand end to end: everything else in a layer runs on their real tokens alone.
 
 Each row stands for itself again here, padded on the right to its group's longest, where causal attention needs no
-mask. Families in which this was seen to give the padded path's numbers are listed; all others are padded throughout.
-Shapes: N tokens in all, B' rows of at most S' tokens of a group, H heads, D width of a head.
+mask. Where rows share what they begin with, each segment of them does, with the keys and values of its context beside
+its own. Families in which this was seen to give the padded path's numbers are listed; all others are padded throughout.
+Shapes: N tokens in all, G segments of a group of at most S tokens behind at most C of context, H heads, D their width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lume_run.models.layers import unwrap
-from lume_run.models.rows.packed import PACKED_TYPES, Packing
+from lume_run.models.rows.packed import PACKED_TYPES, Group, Packing
 
 PACKED = "lume_run_packed"  # of the attention implementation, as transformers looks it up
 LAYERS = {"full_attention", "sliding_attention"}
@@ -56,38 +57,52 @@ def packed_attention(
             module, query, key, value, attention_mask, **common, **options
         )
         return attended
+    queries = _apart(query, packing.sources, [group.queries for group in packing.groups])
+    keys, values = (_apart(states, packing.keys, [group.keys for group in packing.groups]) for states in (key, value))
+    contexts = torch.split(packing.contexts, [group.segments for group in packing.groups])
     outputs = []
-    for queries, keys, values in zip(*(_apart(states, packing) for states in (query, key, value)), strict=True):
-        mask = window_mask(queries, sliding_window)
+    for group, context, *states in zip(packing.groups, contexts, queries, keys, values, strict=True):
+        mask = segment_mask(group, context, sliding_window)
         output = scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
+            states[0],
+            states[1],
+            states[2],
             attn_mask=mask,
             dropout_p=dropout,
             is_causal=mask is None,
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-        outputs.append(output.transpose(1, 2).flatten(0, 1))  # (B' S', H, D)
+        outputs.append(output.transpose(1, 2).flatten(0, 1))  # (G S, H, D)
     return torch.cat(outputs).index_select(0, packing.slots)[None], None
 
 
-def _apart(states: Tensor, packing: Packing) -> Iterator[Tensor]:
-    """States (1, H, N, D) of packed tokens as those of each group's right-padded rows, (B', H, S', D)."""
-    chosen = states[0].transpose(0, 1).index_select(0, packing.sources)
-    parts = torch.split(chosen, [rows * longest for rows, longest in packing.groups])
-    for (rows, longest), part in zip(packing.groups, parts, strict=True):
-        yield part.view(rows, longest, *part.shape[1:]).transpose(1, 2)
+def _apart(states: Tensor, chosen: Tensor, shapes: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+    """States (1, H, N, D) of packed tokens as those of each group's segments, (G, H, places, D) by `shapes`."""
+    parts = torch.split(states[0].transpose(0, 1).index_select(0, chosen), [rows * wide for rows, wide in shapes])
+    for (rows, wide), part in zip(shapes, parts, strict=True):
+        yield part.view(rows, wide, *part.shape[1:]).transpose(1, 2)
 
 
-def window_mask(queries: Tensor, window: int | None) -> Tensor | None:
-    """Which tokens a token of queries (B', H, S', D) sees, (S', S'), where that is less than all before it."""
-    length = queries.shape[2]
-    if window is None or window >= length:
+def segment_mask(group: Group, context: Tensor, window: int | None) -> Tensor | None:
+    """Which keys a query of a group sees: (G, 1, S, S + C), or (S, S) where there is no context; `context` (G,) tokens.
+
+    Its segment up to itself, and the context; of both what is less than `window` tokens before it. None where that is
+    what causal attention sees.
+    """
+    length = group.longest
+    if not group.context and (window is None or window >= length):
         return None
-    place = torch.arange(length, device=queries.device)
-    return (place[:, None] >= place) & (place[:, None] - place < window)
+    place = torch.arange(length, device=context.device)
+    before = place[:, None] - place  # how many tokens a key of the segment is before a query, (S, S)
+    within = before >= 0 if window is None else (before >= 0) & (before < window)
+    if not group.context:
+        return within
+    of_context = torch.arange(group.context, device=context.device)
+    behind = (of_context < context[:, None])[:, None, None].expand(-1, 1, length, -1)
+    if window is not None:
+        behind = behind & ((context[:, None] + place)[:, None, :, None] - of_context < window)
+    return torch.cat((within.expand(group.segments, 1, -1, -1), behind), dim=-1)
 
 
 AttentionInterface.register(PACKED, packed_attention)

@@ -60,7 +60,7 @@ class Batch:
         if self.packing is not None:
             rows = [row for row, is_taken in zip(self.rows, taken, strict=True) if is_taken]
             width, span = self.input_ids.shape[1], self.targets.shape[1]
-            packing = pack(rows, width=width, span=span)
+            packing = pack(rows, width=width, span=span, shares=self.packing.shares)
             kept["rows"] = tuple(rows)
         names = zip(self.keys, taken, strict=True)
         return replace(self, keys=tuple(key for key, is_taken in names if is_taken), packing=packing, **kept)
@@ -73,15 +73,16 @@ def collate(
     totals: Totals,
     every_position: bool = False,
     pad_to: int = 0,
+    shares: bool = False,
 ) -> Batch:
-    """Pad rows into a batch: on the left for answer positions only, on the right for every position."""
+    """Pad rows into a batch: on the left for answer positions only, on the right for every position.
+
+    With `shares` a model that takes rows packed is run once on what several begin with."""
     width = max(pad_to, *(len(row.ids) for row in rows))
     span = width - 1 if every_position else max(1, *(row.labels for row in rows))
     width = max(width, span + 1)
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    attention = torch.zeros((len(rows), width), dtype=torch.long)
-    labelled = torch.zeros((len(rows), width), dtype=torch.bool)
-    answered = torch.zeros((len(rows), width), dtype=torch.bool)
+    ids = torch.full((len(rows), width), pad_id)
+    attention, labelled, answered = (torch.zeros_like(ids, dtype=kind) for kind in (torch.long, torch.bool, torch.bool))
     for number, row in enumerate(rows):
         begin = 0 if every_position else width - len(row.ids)
         end = begin + len(row.ids)
@@ -103,7 +104,7 @@ def collate(
         totals=totals,
         keep=0 if every_position else span + 1,
         rows=tuple(rows),
-        packing=None if every_position else pack(rows, width=width, span=span),
+        packing=None if every_position else pack(rows, width=width, span=span, shares=shares),
     )
 
 
