@@ -454,25 +454,3 @@ def test_the_page_has_the_numbers_of_the_estimate(script):
     assert by_world["7b", "LoRA", "`single`", "1"] == "24 GB"
     assert by_world["7b", "full", "`single`", "1"] == "141 GB"
     assert by_world["7b", "full", "`zero3`", "2"] == "80 GB"
-
-
-def test_flops_of_a_step_by_hand(script):
-    estimator = estimate("model=tiny", lengths=Lengths(tokens=10, labels=4))
-    weights = 2 * (4 * 192**2 + 3 * 192 * 768)
-    forward = 6 * (10 * (2 * weights + 4 * 2 * 192 * 10) + 4 * 2 * 192 * 1024)
-    assert script("throughput").step_flops(estimator, 6, estimator.lengths) == 3 * forward
-    adapted = estimate("model=tiny", "model.lora=true", lengths=estimator.lengths)
-    assert script("throughput").step_flops(adapted, 6, estimator.lengths) == 2 * forward
-
-
-@pytest.mark.parametrize("lora", [False, True])
-def test_throughput_of_the_tiny_shape(lora, script, tmp_path):
-    overrides = ["launch.device=cpu", "trainer.unlearn.batch_size=4", "trainer.unlearn.micro_batch_size=4"]
-    case_lines = script("throughput").case_lines
-    lines = case_lines("tiny", lora, tmp_path, Lengths(tokens=12, labels=4), overrides, steps=3, warm_up=1)
-    assert lines[0] == f"tiny {'LoRA' if lora else 'full'} on CPU, float32: 1.6 M weights"
-    assert lines[1].startswith("  4 + 4 rows of 12 tokens a step, 4 in a forward")
-    seconds, rate = (float(text.strip().split(" ")[0].replace(",", "")) for text in lines[2].split(", ")[:2])
-    assert rate == pytest.approx(8 * 12 / seconds, rel=0.1)
-    assert "utilisation unknown" in lines[2]
-    assert ", estimated 0." in lines[3]

@@ -1,0 +1,1 @@
+"""What `scripts/throughput.py` measures: training, packed against padded rows, answering, the idle time of a step."""
