@@ -19,7 +19,7 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31))
 
 import pytest
 from helpers import warm
-from helpers.shared import GOLDEN, SHARED, tokenizer_at
+from helpers.shared import FOLDER_VARIABLE, GOLDEN, SHARED, tokenizer_at
 
 from lume_run.config.model_settings import ShapeSettings
 from lume_run.models.tiny import build_tiny
@@ -44,15 +44,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The first process of a session says where the warm processes of all are."""
+    """The first process of a session says where the warm processes of all are, and what they share."""
     if not hasattr(config, "workerinput"):
-        os.environ[warm.FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="lume-tests-")
+        os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="lume-tests-")
         os.environ[warm.SESSION_VARIABLE] = str(os.getpid())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ[warm.FOLDER_VARIABLE], ignore_errors=True)
+        shutil.rmtree(os.environ[FOLDER_VARIABLE], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

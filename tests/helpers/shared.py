@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from lume_run.common.records import Example
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 SHARED = (ROOT.parent / os.environ.get("LUME_SHARED", "shared")).resolve()  # golden values, data, small real models
 GOLDEN, DATA = SHARED / "golden", SHARED / "data"
+FOLDER_VARIABLE = "LUME_TESTS_FOLDER"  # the environment's name for a folder that all processes of a session share
+
+
+def once_a_session(name: str, build: Callable[[], T]) -> T:
+    """What `build` returns: the first process of a session that wants it builds it, the others read it."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:
+        return build()
+    path = Path(folder) / f"{name}.pickle"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            path.write_bytes(pickle.dumps(build()))
+    return pickle.loads(path.read_bytes())
 
 
 def shape(hidden_size: int, heads: int, intermediate_size: int) -> tuple[str, ...]:

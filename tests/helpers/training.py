@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from helpers.shared import tokenizer_at
+from helpers.shared import once_a_session, tokenizer_at
 from lume_run.common.devices import rank
 from lume_run.common.records import Example, Kind, Split
 from lume_run.config.model_settings import LoraSettings, ModelSettings
@@ -50,6 +50,10 @@ LORA = LoraSettings(enabled=True, rank=4)
 @cache
 def compose_method(name: str) -> Any:
     """The method that `method=NAME` builds; `ties 2` is the second member of ties."""
+    return once_a_session(f"method {name}", lambda: _compose_method(name))
+
+
+def _compose_method(name: str) -> Any:
     group, _, member = name.partition(" ")
     extra = ["model.lora=true"] if group == "ties" else []
     settings, _ = require_settings(compose([f"method={group}", *extra], [conf_dir()]))

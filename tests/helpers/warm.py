@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -26,12 +27,12 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from helpers.shared import ROOT, with_helpers
+from helpers.shared import FOLDER_VARIABLE, ROOT, with_helpers
 from lume_run.launch.spawn import free_port
 
 LENGTH_BYTES = 8  # of what comes before a message: how long it is
 SECONDS_BETWEEN_LOOKS = 1.0
-FOLDER_VARIABLE, SESSION_VARIABLE = "LUME_TESTS_FOLDER", "LUME_TESTS_SESSION"  # where the server is, whose it is
+SESSION_VARIABLE = "LUME_TESTS_SESSION"  # the process that the server ends with
 READ_ON_IMPORT = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR")  # where set, rich takes no other value later
 
 
@@ -182,17 +183,37 @@ def receive(connection: socket.socket, length: int) -> bytes:
     return data
 
 
+LIBRARIES = (
+    "bitsandbytes",
+    "datasets",
+    "deepspeed",
+    "hydra.main",
+    "joblib",
+    "matplotlib.pyplot",
+    "peft",
+    "rouge_score.rouge_scorer",
+    "scipy.stats",
+    "sklearn.metrics",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.olmo.modeling_olmo",
+    "wandb",
+)
+
+
 def import_all() -> None:
-    """What commands, drivers and ranks import on their way."""
+    """What commands, drivers and ranks import on their way, or look up once: our modules, Hydra's plugins, a config."""
     os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed looks once
-    for name in ("datasets", "deepspeed", "hydra.main", "matplotlib.pyplot", "peft", "wandb"):
+    for name in LIBRARIES:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             importlib.import_module(name)
 
-    import lume_run.cli
-    import lume_run.pipeline.driver
-    import lume_run.pipeline.rank
-    import lume_run.training.optimise  # noqa: F401
+    import lume_run
+    from lume_run.config.overrides import compose, conf_dir
+
+    for module in pkgutil.walk_packages(lume_run.__path__, "lume_run."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    compose([], [conf_dir()])
 
 
 def serve(path: str, session: int) -> None:
