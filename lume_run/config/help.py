@@ -16,15 +16,25 @@ HELP_OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
   lume-run method=npo task=bios model=7b          the released 7B target
   lume-run task=bios task.data_dir=FOLDER model.path=FOLDER_OR_ID
   lume-run -m method=ga,gd,kl,npo seed=0,1        every combination, one after another
-  lume-run dry_run=true ...                       the plan, without touching weights
-  lume-run debug=default ...                      the same command on two documents for two epochs
+  lume-run dry_run=true ...                       the plan, without touching weights; debug=default ... a short run
   lume-run stages=[evaluate] model.path=FOLDER    score any model; stages=[score] responses=FILE without one
 """
 HELP_CLOSING = """Anything is path=value (lume-run --cfg job shows all). Own YAML files: --config-dir FOLDER.
 Tab completion: eval "$(lume-run -sc install=bash)"   More of Hydra: lume-run --hydra-help
 """
 HELP_FLAGS = ("--help", "-h")
-GROUP_ORDER = ("task", "model", "trainer", "method", "method/forget", "method/retain", "evaluator", "launch", "logger")
+GROUP_ORDER = (
+    "task",
+    "model",
+    "trainer",
+    "method",
+    "method/forget",
+    "method/retain",
+    "attack",
+    "evaluator",
+    "launch",
+    "logger",
+)
 WIDTH, INDENT = 118, 19  # columns
 
 

@@ -17,7 +17,7 @@ from lume_run.config.suggest import key_paths, renamed_key_problem, suggest_key,
 from lume_run.config.yaml_files import YAML_BYTES
 
 FAMILIES = "experiment"  # the group whose options stand in folders by family: experiment=semeval/npo
-MERGEABLE = "evaluator"  # the group that takes several options: their suites stand side by side
+MERGEABLE = ("attack", "evaluator")  # groups that take several options: their attacks or suites stand side by side
 HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging", "hydra/output")
 OVERRIDE_REMEDY = """write it as path=value; a value with special characters needs quotes inside quotes: 'path="~/x"'"""
 
@@ -70,7 +70,7 @@ def choice_problems(overrides: Sequence[str], folders: Sequence[Path]) -> Iterat
         if "." in key or not odd or key not in (groups := group_options(folders)):
             continue
         several = value.startswith("[")
-        if several and key == MERGEABLE and ".." not in value:
+        if several and key in MERGEABLE and ".." not in value:
             continue
         what = "takes one option, not a list" if several else f"'{value}' is none of its options"
         remedy = "" if several else suggest_nearest(value, groups[key])

@@ -130,8 +130,10 @@ def _resolve_source(data: dict[str, Any]) -> None:
 
 
 def run_identity(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of the config that decides what a run computes."""
-    return {key: without_modules(value) for key, value in data.items() if key not in NOT_IDENTITY}
+    """The part of the config that decides what a run computes; without attacks that of versions that had none."""
+    attacked = bool(value_at(data, "attack.attacks"))
+    left_out = NOT_IDENTITY if attacked else (*NOT_IDENTITY, "attack")
+    return {key: without_modules(value) for key, value in data.items() if key not in left_out}
 
 
 def without_modules(node: Any) -> Any:

@@ -108,6 +108,18 @@ class EvaluatorSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackSettings:
+    """What is tried to bring the forgotten back, between unlearning and evaluation."""
+
+    control: Literal["auto", "base", "none"] = setting(
+        "auto",
+        help="what is attacked alike: auto: a model retrained without the forget set where it is given or can be "
+        "trained, else base: the model from before the documents; none: nothing",
+    )
+    attacks: dict[str, Any] = setting(factory=dict, help="the attacks, by name; none: models are evaluated as they are")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
     """On how many devices stages run, and what each of them holds."""
 
@@ -180,6 +192,7 @@ class Settings:
     task: Any = setting(help="task group")
     model: ModelSettings = setting(help="model group")
     method: Any = setting(help="method group")
+    attack: AttackSettings = setting(factory=AttackSettings, help="attack group")
     evaluator: EvaluatorSettings = setting(help="evaluator group")
     trainer: TrainerSettings = setting(help="trainer group")
     launch: LaunchSettings = setting(help="launch group")

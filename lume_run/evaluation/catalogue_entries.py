@@ -5,6 +5,7 @@ Scores whose names follow one pattern share an entry; where two match, the first
 
 from __future__ import annotations
 
+from lume_run.evaluation.attack_entries import UNDER_ATTACK
 from lume_run.evaluation.definitions import Definition, ScoreGroup, Wanted
 
 Aim = tuple[ScoreGroup, Wanted]
@@ -218,4 +219,4 @@ USE = (
     _entry("lm_eval.<task>.<metric>", "", "the harness's metric of that name", USEFUL, HARNESS, bounds=OPEN),
     _entry("lm_eval", "", "stands here while the harness is given no tasks", USEFUL, HARNESS, bounds=OPEN),
 )
-CATALOGUE = (*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_PII, *USE)
+CATALOGUE = (*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_PII, *USE, *UNDER_ATTACK)

@@ -25,6 +25,7 @@ class ScoreGroup(StrEnum):
     PRIVACY = "privacy"
     UTILITY = "utility"
     OVERALL = "overall"
+    ROBUSTNESS = "robustness"  # under attack
     OTHER = "other"  # suites from elsewhere
     BY_SIDE = "forget, else retain"  # of patterns only
     PRIVACY_BY_SIDE = "forget: privacy, else retain"  # of patterns only
@@ -51,6 +52,7 @@ class Definition:
 
 PLACEHOLDERS = {  # what they stand for, as regular expressions; any other one for anything without a dot
     "task": (".+",),
+    "score": (".+",),
     "side": ("forget", "retain"),
     "set": ("forget", "retain", "real_authors", "world_facts"),
     "attack": ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from lume_run.attacks.base import Rewriting, is_scored
 from lume_run.common.files import content_hash
 from lume_run.common.records import Question
 from lume_run.common.store import Artifact
@@ -19,15 +20,23 @@ ARTIFACT_FORMAT = 2  # raise it when a change makes stored artifacts wrong
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
-    """A model that is trained further or evaluated: its folder or id, what identifies it, the context it answers in."""
+    """A model that is trained further or evaluated: its folder or id, what identifies it, the context it answers in.
+
+    Under an attack it is asked about the forget documents `held_out` alone (empty: all), and what `rewrite` makes of
+    the questions.
+    """
 
     path: str
     key: str
     context: str = ""
+    held_out: frozenset[str] = frozenset()
+    rewrite: Rewriting | None = None
 
     def questions_in_context(self, questions: Sequence[Question]) -> Sequence[Question]:
-        """The questions with this model's context before them."""
-        return with_context(questions, self.context) if self.context else questions
+        """The questions that this model is asked, with its context before them."""
+        asked = [question for question in questions if is_scored(question.example, self.held_out)]
+        asked = list(self.rewrite(asked)) if self.rewrite else asked
+        return with_context(asked, self.context) if self.context else asked
 
 
 def data_for_hash(node: Any) -> Any:

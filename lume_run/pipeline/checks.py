@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lume_run.attacks.checks import attack_problems
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Ask
 from lume_run.common.secrets import secret_in
@@ -32,7 +33,7 @@ from lume_run.pipeline.method_checks import (
 from lume_run.tracking.start import logger_problems
 
 HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]{1,96}")
-GROUPS = ("task", "model", "method", "evaluator", "trainer", "launch", "logger")
+GROUPS = ("task", "model", "method", "attack", "evaluator", "trainer", "launch", "logger")
 
 
 class CheckedConfig(NamedTuple):
@@ -203,6 +204,8 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
         yield from model_folder_problems(groups["model"], retrained)
     if runs_model:
         yield from pairing_problems(groups, stages)
+    if groups["attack"] is not None:
+        yield from attack_problems(groups["attack"], stages)
     if groups["evaluator"] is not None:
         yield from _suite_problems(groups["evaluator"], runs_model=runs_model)
     if launch is not None and launch.device != "auto":

@@ -11,6 +11,8 @@ from typing import Any
 
 from rich.markup import escape
 
+from lume_run.attacks.base import Attacked
+from lume_run.attacks.results import score_attacks
 from lume_run.common.console import console
 from lume_run.common.errors import RunError
 from lume_run.common.files import content_hash, explain_full_disk, write_json
@@ -25,12 +27,12 @@ from lume_run.evaluation.scoring import cost_summary, gate, read_harness_scores,
 from lume_run.launch.preemption import signal_handlers, stop_if_requested
 from lume_run.launch.spawn import spawn
 from lume_run.models.load import config_of
-from lume_run.pipeline.manifest import run_manifest
 from lume_run.pipeline.memory.launch_mode import choose_world
 from lume_run.pipeline.memory.remedies import explain_out_of_memory
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
 from lume_run.report.card import write_card
+from lume_run.report.manifest import run_manifest
 from lume_run.report.write import Report, print_report, write_report
 from lume_run.tracking.tracker import Tracker, track_run
 
@@ -39,9 +41,13 @@ MEMORISED_SCORE = 0.9  # below this, a target has too little to forget
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResults:
-    """What the stages made: responses and harness scores by model, seconds by stage, and where the data came from."""
+    """What the stages made: responses and harness scores by model, seconds by stage, and where the data came from.
+
+    `attacked` are the responses of models under attack.
+    """
 
     responses: Mapping[str, Sequence[Response]]
+    attacked: Sequence[tuple[Attacked, Sequence[Response]]] = ()
     harness_scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
@@ -82,10 +88,10 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
     for artifact in steps.artifacts:
         _make(run, artifact, tracker)
         seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + artifact.seconds  # also when made before
-    responses = {
-        name: read_jsonl(artifact.path / "responses.jsonl", Response) for name, artifact in steps.responses.items()
-    }
-    record["training"] = training_outcomes(steps.artifacts)
+    responses = {name: responses_in(artifact) for name, artifact in steps.responses.items()}
+    attacked = [(of, responses_in(artifact)) for of, artifact in steps.attacked]
+    record["training"] = training_outcomes([artifact for artifact in steps.artifacts if artifact.stage != "attack"])
+    record["attacks"] = training_outcomes([artifact for artifact in steps.artifacts if artifact.stage == "attack"])
     record["artifacts"] = {
         artifact.name: str(artifact.path / "model" if artifact.name == "unlearned" else artifact.path)
         for artifact in steps.artifacts
@@ -97,7 +103,14 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
     write_json(folder / "manifest.json", record)
     harness_scores = {name: read_harness_scores(artifacts) for name, artifacts in steps.harness_scores.items()}
     source = run.data.source + (f"; in {run.text_format}" if run.text_format.chat is not None else "")
-    return RunResults(responses=responses, harness_scores=harness_scores, seconds=seconds, source=source)
+    return RunResults(
+        responses=responses, attacked=attacked, harness_scores=harness_scores, seconds=seconds, source=source
+    )
+
+
+def responses_in(artifact: Artifact) -> list[Response]:
+    """What a model answered, from its artifact."""
+    return read_jsonl(artifact.path / "responses.jsonl", Response)
 
 
 def require_reference(settings: Settings) -> None:
@@ -160,6 +173,7 @@ def score_and_report(settings: Settings, folder: Path, record: Mapping[str, Any]
     scores, official = score_models(settings, folder, results.responses, results.harness_scores)
     judged = "unlearned" if "unlearned" in scores else next(iter(scores), "")
     accuracies = {name: values["mmlu.accuracy"].value for name, values in scores.items() if "mmlu.accuracy" in values}
+    attacks = score_attacks(settings, folder, results.responses, results.attacked)
     passed, rule = gate(accuracies.get(judged), accuracies.get("target"), settings.model.mmlu_gate)
     report = Report(
         name=folder.name,
@@ -171,8 +185,10 @@ def score_and_report(settings: Settings, folder: Path, record: Mapping[str, Any]
         source=results.source or str(settings.responses),
         strict=official or None,
         costs=record.get("costs", {}),
+        attacks=attacks,
         warnings=(
             *ending_warnings(record.get("training", {})),
+            *ending_warnings(record.get("attacks", {})),
             *(() if settings.model.is_target else memorisation_warnings(scores.get("target", {}))),
             *script_warnings(results.responses.get(judged, ())),
         ),

@@ -7,15 +7,19 @@ in `train.py` and `unlearn.py`, what is asked of it in `evaluate.py`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
+from lume_run.attacks.base import Attacked
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.store import Artifact
 from lume_run.evaluation.questions import needs_retrained
 from lume_run.models.hub import model_identity
 from lume_run.models.weights import meta_model, pattern_problems
 from lume_run.pipeline.artifacts import EvaluatedModel
+from lume_run.pipeline.attack import attempts_of
 from lume_run.pipeline.evaluate import harness_artifacts, responses_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import base_artifact, retrained_artifact, train_artifact
@@ -24,11 +28,15 @@ from lume_run.pipeline.unlearn import unlearning_artifacts
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run consists of, in order; the responses and the harness scores of each evaluated model by its name."""
+    """What a run consists of, in order; the responses and the harness scores of each evaluated model by its name.
+
+    `attacked` are the responses of each model under an attack.
+    """
 
     artifacts: tuple[Artifact, ...]
     responses: dict[str, Artifact]
     harness_scores: dict[str, list[Artifact]]
+    attacked: tuple[tuple[Attacked, Artifact], ...] = ()
 
 
 def plan(run: Run) -> Plan:
@@ -55,16 +63,43 @@ def plan(run: Run) -> Plan:
         artifacts += unlearning
     if "evaluate" not in stages:
         return Plan(artifacts=tuple(artifacts), responses={}, harness_scores={})
-    if (reference := run.settings.evaluator.retrained_model) is not None:
-        models["retrained"] = EvaluatedModel(path=reference, key=model_identity(reference, run.settings.model))
-    elif can_retrain(run) and "model" not in models:
-        retrained = retrained_artifact(run, base)
-        artifacts += [retrained] if retrained.path not in [artifact.path for artifact in artifacts] else []
-        models["retrained"] = EvaluatedModel(path=str(retrained.path), key=retrained.key)
+    references, artifacts_of_references = reference_models(run, base, alone="model" in models)
+    artifacts += [artifact for artifact in artifacts_of_references if artifact.path not in paths_of(artifacts)]
+    models |= references
+    attempts = attempts_of(run, models)
+    artifacts += attempts.artifacts
     responses = {name: responses_artifact(run, name, model) for name, model in models.items()}
     harness_scores = {name: harness_artifacts(run, name, model) for name, model in models.items()}
+    attacked = tuple((of, responses_artifact(run, of.name, model)) for of, model in attempts.models)
     artifacts += [*responses.values(), *chain.from_iterable(harness_scores.values())]
-    return Plan(artifacts=tuple(artifacts), responses=responses, harness_scores=harness_scores)
+    artifacts += [artifact for _, artifact in attacked]
+    return Plan(artifacts=tuple(artifacts), responses=responses, harness_scores=harness_scores, attacked=attacked)
+
+
+def paths_of(artifacts: Iterable[Artifact]) -> set[Path]:
+    """Where artifacts stand: two of one path are the same."""
+    return {artifact.path for artifact in artifacts}
+
+
+def reference_models(
+    run: Run, base: Artifact | None, *, alone: bool
+) -> tuple[dict[str, EvaluatedModel], list[Artifact]]:
+    """Models that never saw the forget set, which scores or attacks compare with, and what is to be made for them.
+
+    `alone`: a model is evaluated alone, of which nothing says how it was trained.
+    """
+    settings, model = run.settings, run.settings.model
+    if (reference := settings.evaluator.retrained_model) is not None:
+        return {"retrained": EvaluatedModel(path=reference, key=model_identity(reference, model))}, []
+    if can_retrain(run) and not alone:
+        retrained = retrained_artifact(run, base)
+        return {"retrained": EvaluatedModel(path=str(retrained.path), key=retrained.key)}, [retrained]
+    path = model.base if alone or model.is_target else model.path
+    if not settings.attack.attacks or settings.attack.control == "none" or (base is None and path is None):
+        return {}, []
+    if base is None:
+        return {"base": EvaluatedModel(path=str(path), key=model_identity(str(path), model))}, []
+    return {"base": EvaluatedModel(path=str(base.path), key=base.key)}, []
 
 
 def start_model(run: Run, base: Artifact | None) -> EvaluatedModel:
@@ -85,8 +120,10 @@ def target_artifact(run: Run, base: Artifact | None) -> Artifact:
 
 def can_retrain(run: Run) -> bool:
     """Whether a model that never saw the forget set is asked for and can be trained; a released target needs a base."""
-    model = run.settings.model
-    return needs_retrained(run.settings.evaluator) and (not model.is_target or model.base is not None)
+    settings, model = run.settings, run.settings.model
+    controls = bool(settings.attack.attacks) and settings.attack.control == "auto" and bool(run.data.retain)
+    asked = needs_retrained(settings.evaluator) or controls
+    return asked and (not model.is_target or model.base is not None)
 
 
 def model_problems(run: Run) -> list[Problem]:

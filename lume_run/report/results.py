@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lume_run.attacks.results import AttackResults, attacks_json
 from lume_run.common.records import Score
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import ScoreGroup, Wanted
@@ -23,7 +24,8 @@ class Report:
     """All results of one run. `scores` by subject (target, unlearned, ...), then by name.
 
     `costs` says by subject what the model was asked: runs, forward passes, generated tokens and seconds by ask, prompts
-    by suite, prompts of all suites run `alone`, and those of them that another suite `shared`.
+    by suite, prompts of all suites run `alone`, and those of them that another suite `shared`. `attacks` is what
+    brought the forgotten back, None where nothing was tried.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Report:
     strict: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     costs: Mapping[str, Any] = field(default_factory=dict)
+    attacks: AttackResults | None = None
 
     @property
     def names(self) -> list[str]:
@@ -149,6 +152,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "costs": dict(report.costs),
         "mmlu_gate": {"passed": report.gate, "rule": report.gate_rule},
         "official": _strict_value(report.strict),
+        **({"attacks": attacks_json(report.attacks, report.manifest.get("attacks", {}))} if report.attacks else {}),
         "seconds": {stage: round(spent, 2) for stage, spent in report.seconds.items()},
     }
 

@@ -38,7 +38,8 @@ def format_score(value: float | None, sign: str = "") -> str:
     return format(value, sign + (".3f" if abs(value) < 1e3 else ",.0f" if abs(value) < 1e6 else ".3g"))
 
 
-def _append_interval(text: str, interval: Interval | None, *, few: bool) -> str:
+def append_interval(text: str, interval: Interval | None, *, few: bool) -> str:
+    """A formatted number with its interval, marked where that is over few documents."""
     if interval is None:
         return text
     return f"{text} [{format_score(interval.low)}, {format_score(interval.high)}]{FEW_MARK if few else ''}"
@@ -51,12 +52,12 @@ def score_cells(report: Report, name: str, *, intervals: Iterable[str]) -> list[
     for subject in report.subjects:
         interval = report.interval(subject, name) if subject in bounded else None
         few = report.has_few_documents(name)
-        line.append(_append_interval(format_score(report.value(subject, name)), interval, few=few))
+        line.append(append_interval(format_score(report.value(subject, name)), interval, few=few))
     if "unlearned" in report.scores:
         change = report.change(name)
         text = "" if change is None else format_score(change, "+")
         if "change" in bounded:
-            text = _append_interval(text, report.change_interval(name), few=report.has_few_documents(name))
+            text = append_interval(text, report.change_interval(name), few=report.has_few_documents(name))
         line.append(f"{text} {NOISE_MARK}" if report.inside_noise(name) else text)
     return line
 
@@ -64,22 +65,23 @@ def score_cells(report: Report, name: str, *, intervals: Iterable[str]) -> list[
 def markdown(report: Report, *, plotted: bool = False) -> str:
     """report.md; `plotted`: report.png stands beside it."""
     titles = column_titles(report)
-    lines = [f"# {report.name}", "", f"Data: {report.source}", "", *_table_head(titles, text=2)]
+    lines = [f"# {report.name}", "", f"Data: {report.source}", "", *table_head(titles, text=2)]
     for group, names in names_by_group(report).items():
         lines.append(f"| **{group}** |" + " |" * (len(titles) - 1))
-        lines += [_table_row(score_cells(report, name, intervals=[*report.scores, "change"])) for name in names]
+        lines += [table_row(score_cells(report, name, intervals=[*report.scores, "change"])) for name in names]
     lines += ["", *(["![scores before and after](report.png)", ""] if plotted else [])]
     lines += [f"- {line}" for line in [*legend(report, intervals=True), *notes(report)]]
     return "\n".join([*lines, *_cost_tables(report), ""])
 
 
-def _table_row(line: Sequence[str]) -> str:
+def table_row(line: Sequence[str]) -> str:
+    """A line of a markdown table."""
     return "| " + " | ".join(line) + " |"
 
 
-def _table_head(titles: Sequence[str], *, text: int) -> list[str]:
+def table_head(titles: Sequence[str], *, text: int) -> list[str]:
     """Head of a markdown table whose first `text` columns hold words."""
-    return [_table_row(titles), "|" + " --- |" * text + " ---: |" * (len(titles) - text)]
+    return [table_row(titles), "|" + " --- |" * text + " ---: |" * (len(titles) - text)]
 
 
 def legend(report: Report, *, intervals: bool) -> list[str]:
@@ -186,23 +188,23 @@ def _cost_line(subject: str, cost: Mapping[str, Any]) -> str:
 def _cost_tables(report: Report) -> list[str]:
     """What the models were asked, by ask as measured and by suite as counted; nothing where that is not known."""
     measured = [
-        _table_row(
+        table_row(
             [title, name, f"{ask['prompts']:,}", f"{ask['passes']:,}", f"{ask['tokens']:,}", f"{ask['seconds']:.1f}"]
         )
         for title, cost in _costs_by_title(report)
         for name, ask in cost.get("asks", {}).items()
     ]
     counted = [
-        _table_row([title, name, f"{_prompt_count(suite):,}", f"{suite.get('tokens', 0):,}"])
+        table_row([title, name, f"{_prompt_count(suite):,}", f"{suite.get('tokens', 0):,}"])
         for title, cost in _costs_by_title(report)
         for name, suite in cost.get("suites", {}).items()
     ]
     lines = ["", "## What the models were asked"] if measured or counted else []
     if measured:
         titles = ["model", "ask", "prompts run", "forward passes", "tokens generated", "seconds"]
-        lines += ["", *_table_head(titles, text=2), *measured]
+        lines += ["", *table_head(titles, text=2), *measured]
     if counted:
-        lines += ["", *_table_head(["model", "suite", "prompts", "tokens generated"], text=2), *counted]
+        lines += ["", *table_head(["model", "suite", "prompts", "tokens generated"], text=2), *counted]
     return lines
 
 

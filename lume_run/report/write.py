@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lume_run.common.files import replace_file, write_json
+from lume_run.report.attacks import attack_lines, attack_section
 from lume_run.report.plots import write_plot
 from lume_run.report.results import SUBJECTS, Report, report_json
 from lume_run.report.tables import markdown, notes, terminal_table
@@ -23,7 +24,7 @@ def write_report(report: Report, folder: Path) -> None:
     plotted = write_plot(report, folder / PLOT_FILE)
     if not plotted:
         (folder / PLOT_FILE).unlink(missing_ok=True)  # of an earlier report
-    replace_file(folder / "report.md", markdown(report, plotted=plotted))
+    replace_file(folder / "report.md", markdown(report, plotted=plotted) + attack_section(report.attacks))
     write_json(folder / "report.json", report_json(report))
 
 
@@ -40,6 +41,8 @@ def print_report(report: Report, folder: Path, console: Console) -> None:
         text = escape(line)
         alarming = "gate: FAIL" in line or " DIVERGED: " in line
         console.print(f"  [bold red]{text}[/]" if alarming else f"  {text}", soft_wrap=True)
+    for line in attack_lines(report.attacks):
+        console.print(f"  {escape(line)}", soft_wrap=True)
     for name, path in report.manifest.get("artifacts", {}).items():
         if name in SUBJECTS:
             console.print(f"  {SUBJECTS[name]} model: {escape(path)}", soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -21,7 +22,8 @@ class TrainingJob:
 
     `model` and `trainer` are settings; `phase` is the one of the trainer's that this is. `adapters`: train LoRA
     adapters, and save them alone with `keep_adapters`, merged otherwise; with `saves_adapter` both ways. `trainable`:
-    name patterns of the weights to train (None: all).
+    name patterns of the weights to train (None: all). With `snapshots` the model is kept after each of these steps, in
+    folders of their own, and not at the end; diverging is a result then, also of fine-tuning.
     """
 
     title: str
@@ -39,3 +41,9 @@ class TrainingJob:
     trainable: Sequence[str] | None = None
     keep_adapters: bool = False
     saves_adapter: bool = False
+    snapshots: tuple[int, ...] = ()
+
+
+def snapshot_folder(folder: Path, step: int) -> Path:
+    """Where a training into `folder` keeps the model after a step."""
+    return folder / f"step-{step}"

@@ -36,6 +36,7 @@ from lume_run.training.collectives import all_reduce_max, any_rank, barrier
 from lume_run.training.job import TrainingJob
 from lume_run.training.rows import token_rows
 from lume_run.training.schedule import Schedule, build_schedule
+from lume_run.training.snapshots import KeepSnapshots
 from lume_run.training.trainer import Diverged, UnlearnTrainer
 from lume_run.training.zero import (
     load_unsharded,
@@ -60,7 +61,7 @@ class Outcome:
 def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
     """Train into the folder `out`, resuming from the last complete checkpoint in `folder`.
 
-    Fine-tuning that diverges raises RunError: there is no target to unlearn from then.
+    Fine-tuning that diverges raises RunError, for there is no target to unlearn from then, unless snapshots are kept.
     """
     settings = job.model
     checkpoints, history = folder / "checkpoints", folder / "history.json"
@@ -68,22 +69,22 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
         shutil.rmtree(checkpoints, ignore_errors=True)
         return
     tokenizer = load_tokenizer(job.start, settings)
-    config = config_of(job.start, settings)
-    rows = training_rows(job, tokenizer, context_limit(config, settings))
+    rows = training_rows(job, tokenizer, context_limit(config_of(job.start, settings), settings))
     schedule = _build_schedule(job, rows)
     resume = checkpoint_to_resume(checkpoints, job.world)
     clock, bound, stop_signal = Clock(), _bound(job.method), StopOnSignal()
     with PeakMemory(job.device) as memory:
         trainer = build_trainer(job, rows, schedule, int(tokenizer.pad_token_id), checkpoints)
+        keeper = KeepSnapshots(trainer, tokenizer, out, job.snapshots, lambda: load_start(job))
         live = WriteLive(folder / LIVE, clock, memory)
-        for callback in (clock, stop_signal, live, *([bound] if bound else [])):
+        for callback in (clock, stop_signal, live, keeper, *([bound] if bound else [])):
             trainer.add_callback(callback)
         diverged = _train(trainer, resume)
     if stop_signal.stopped:
         raise Preempted(f"Stopped after step {trainer.state.global_step}; the same command resumes from there.")
-    if diverged is not None and isinstance(job.method, FineTune):
+    if diverged is not None and isinstance(job.method, FineTune) and not job.snapshots:
         raise diverged
-    kept = _save_good(job, trainer, tokenizer, diverged, out)
+    kept = keeper.fill() if job.snapshots else _save_good(job, trainer, tokenizer, diverged, out)
     outcome = Outcome(
         steps=kept,
         planned_steps=schedule.steps,

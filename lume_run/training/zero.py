@@ -98,14 +98,16 @@ def save_trained_model(
     keep_adapters: bool,
     reload: Callable[[], nn.Module],
     adapter: Path | None = None,
+    trains_on: bool = False,
 ) -> None:
-    """Write the trained model as one folder; all ranks together.
+    """Write the trained model as one folder; all ranks together. It stays as it is where it `trains_on`.
 
-    `reload` loads what training began with, whole: adapters of a sharded or quantised model are merged into that.
+    `reload` loads what training began with, whole: adapters of a sharded or quantised model, or of one that trains on,
+    are merged into that.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     in_parts = trainer.is_deepspeed_enabled and trainer.accelerator.deepspeed_plugin.zero_stage == 3
-    if in_parts or is_quantised(model):
+    if in_parts or is_quantised(model) or (trains_on and hasattr(model, "merge_and_unload")):
         weights: dict[str, Tensor] = (
             trainer.accelerator.get_state_dict(trainer.model_wrapped) if in_parts else model.state_dict()
         )

@@ -30,7 +30,7 @@ def test_foreign_targets_are_refused(target):
         ("lume_run.methods.kl.forward_kl", "is not a dataclass"),
         ("lume_run.common.store.FileLock", "is not a dataclass"),
         ("lume_run.common.console.console", "is not a dataclass"),
-        ("lume_run.pipeline.manifest.subprocess", "is not a dataclass"),
+        ("lume_run.report.manifest.subprocess", "is not a dataclass"),
         ("lume_run.methods.npo.Nothing", "is not a dataclass"),
         ("lume_run.methods.nothing.NPO", "cannot be imported"),
         ("lume_run..NPO", "cannot be imported"),

@@ -1,0 +1,25 @@
+"""What is wrong with attacks before anything runs: misplaced parts, and stages that do not go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lume_run.attacks.base import ATTACK_KINDS
+from lume_run.common.errors import Problem
+from lume_run.config.settings import AttackSettings, Checkable
+from lume_run.config.targets import TARGET
+
+
+def attack_problems(settings: AttackSettings, stages: Any) -> Iterator[Problem]:
+    """Attacks where no model is evaluated, and parts that are no attacks or lack their files."""
+    if settings.attacks and isinstance(stages, list) and "evaluate" not in stages:
+        what = "attacked models are evaluated, and stages has no evaluate"
+        yield Problem(where="attack", what=what, remedy="add evaluate to stages, or attack=none")
+    for name, attack in settings.attacks.items():
+        where = f"attack.attacks.{name}"
+        if not isinstance(attack, ATTACK_KINDS):
+            what = f"{type(attack).__name__} does not belong here: it has no trainings, edits or rewrites"
+            yield Problem(where=where, what=what, remedy=f"name a class of lume_run.attacks in {where}.{TARGET}")
+        elif isinstance(attack, Checkable):
+            yield from attack.check()

@@ -1,0 +1,112 @@
+"""Whole runs under attack, in this process: what is kept, shared and reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.shared import shape
+
+from lume_run.attacks.base import Rewrite, Situation, Strength
+from lume_run.common.jsonl import read_jsonl
+from lume_run.common.records import TEXTS, Question, Response, Split
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.resolve import run_identity
+from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.driver import run_pipeline
+
+pytestmark = pytest.mark.slow
+
+SMALL = (
+    *("task.num_documents=2", *shape(32, 2, 64), "model.shape.layers=1", "evaluator.max_new_tokens=16"),
+    *("trainer.train.epochs=2", "trainer.unlearn.epochs=1", "logger=none", "evaluator.resamples=20"),
+)
+RELEARN = "attack.attacks.relearn.optimization"
+SHORT = (f"{RELEARN}.steps=[1,3]", f"{RELEARN}.learning_rates=[1e-3]")
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("shelf")
+
+
+def run(folder: Path, shelf: Path, *overrides: str, attacks: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Run with overrides, and attacks that no YAML file names if some are given; the report."""
+    settings, data = require_settings(compose([*SMALL, f"output_dir={shelf}", *overrides], [conf_dir()]))
+    if attacks is not None:
+        settings = replace(settings, attack=replace(settings.attack, attacks=attacks))
+    run_pipeline(settings, folder, identity=run_identity(data), command=["test"])
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def rows_of(report: dict[str, Any], **wanted: str) -> list[dict[str, Any]]:
+    return [row for row in report["attacks"]["rows"] if all(row[key] == value for key, value in wanted.items())]
+
+
+def test_relearning_end_to_end(shelf, tmp_path):
+    report = run(tmp_path / "run", shelf, "attack=relearn", *SHORT)
+    attacks = report["attacks"]
+    assert (attacks["subject"], attacks["control"]) == ("unlearned", "retrained")
+    assert [row["strength"]["label"] for row in rows_of(report, score="forget.bios.knowledge")] == [
+        "steps=1,lr=0.001",
+        "steps=3,lr=0.001",
+    ]
+    scores = report["scores"]
+    for row in attacks["rows"]:
+        assert row.get("before") == scores[f"unlearned.{row['score']}"]
+        assert row.get("target") == scores[f"target.{row['score']}"]
+        assert row.get("control_before") == scores[f"retrained.{row['score']}"]
+    assert {name for name in attacks["scores"] if name.endswith(".r")} == {
+        f"attack.relearn.{row['score']}.r"
+        for row in attacks["rows"]
+        if "relearning" in row or "relearning" in row["reasons"]
+    }
+    for subject in ("unlearned", "retrained"):
+        for step in (1, 3):
+            name = f"{subject}+relearn(steps={step},lr=0.001)"
+            assert read_jsonl(tmp_path / "run" / "attacks" / f"responses.{name}.jsonl", Response)
+            assert (tmp_path / "run" / "attacks" / f"scores.{name}.json").exists()
+    text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "## Attacks" in text
+    assert "| relearn | steps=3,lr=0.001 | forget.bios.knowledge |" in text
+
+
+def test_kept_weights_are_those_of_so_many_steps(shelf, tmp_path):
+    """One training of three steps kept after the first is a training of one step."""
+    run(tmp_path / "both", shelf, "attack=relearn", *SHORT)
+    run(tmp_path / "first", shelf, "attack=relearn", *SHORT, f"{RELEARN}.steps=[1]")
+    manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("both", "first")]
+    places = [Path(manifest["artifacts"]["unlearned+relearn(lr=0.001)"]) for manifest in manifests]
+    assert places[0] != places[1]
+    weights = [(place / "step-1" / "model.safetensors").read_bytes() for place in places]
+    assert weights[0] == weights[1]
+    assert weights[0] != (places[0] / "step-3" / "model.safetensors").read_bytes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capitals:
+    """Ask about forget documents in capitals."""
+
+    def rewrites(self, situation: Situation) -> list[Rewrite]:
+        return [Rewrite(strength=Strength(label="capitals", amount=1), rewrite=in_capitals)]
+
+
+def in_capitals(questions: Sequence[Question]) -> list[Question]:
+    asked = [question for question in questions if question.example.split is Split.FORGET and question.ask in TEXTS]
+    examples = [replace(question.example, prompt=question.example.prompt.upper()) for question in asked]
+    return [replace(question, example=example) for question, example in zip(asked, examples, strict=True)]
+
+
+def test_a_prompt_attack_makes_no_model(shelf, tmp_path):
+    report = run(tmp_path / "run", shelf, attacks={"capitals": Capitals()})
+    responses = read_jsonl(tmp_path / "run" / "attacks" / "responses.unlearned+capitals(capitals).jsonl", Response)
+    assert responses
+    assert all(row.prompt == row.prompt.upper() and row.split is Split.FORGET for row in responses)
+    (row,) = rows_of(report, score="forget.bios.knowledge")
+    assert row["after"] is not None
+    assert "relearning" not in row
+    assert not any("capitals" in name and "responses" not in name for name in report["training"])
