@@ -6,21 +6,22 @@ The plain step is what the reference repositories do: random batches padded to t
 forward for forget rows, one for retain rows and one for the frozen reference model, vocabulary head on
 every position. Ours is what `lume-run` trains with: rows sorted by length inside the optimizer step,
 one fused forward, head on answer positions, reference log-probs cached (their one-time cost is
-printed beside). Both compute NPO + NLL on the same rows of the same steps; their losses must agree. The
+printed beside). Both compute NPO + NLL on the same rows of the same steps; their losses must agree. Beside it stands
+the limit: the matrix products of the same step alone, on real tokens, at the rates measured here (speed/limit.py). The
 plain evaluation generates one prompt at a time; ours is batched, and the texts must be the same.
-Steps of both kinds alternate, medians are printed.
+Steps of both kinds alternate, medians are printed; on a CPU they are seconds of its time, best read with one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from speed.limit import now, step_limit
 from torch import Tensor, nn
 
 from lume_run.common.devices import device_of
@@ -95,14 +96,11 @@ def our_step(
 
 
 def time_call(work: Callable[..., Result], *arguments: object) -> tuple[float, Result]:
-    """(seconds, result) of one call, with the device drained."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    began = time.perf_counter()
+    """(seconds, result) of one call: with the device drained, on a CPU this process's own seconds."""
+    device = device_of("auto")
+    began = now(device)
     result = work(*arguments)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began, result
+    return now(device) - began, result
 
 
 def cache_reference(reference: nn.Module, forget: Sequence[TokenRow], pad_id: int) -> ReferenceCache:
@@ -144,10 +142,13 @@ def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example]
         if number:  # the first pair warms up
             plain.append(spent_plain)
             ours.append(spent_ours)
+    limit = step_limit(model, [[rows[n] for n in part.rows] for part in step if not part.idle], model.dtype)
     slow, fast = statistics.median(plain), statistics.median(ours)
     print(f"training step ({batch} forget + {batch} retain rows, micro-batches of {micro}, {options.steps} steps)")
     print(f"  plain {slow * 1e3:8.1f} ms   ours {fast * 1e3:8.1f} ms", end="   ")
     print(f"ratio {slow / fast:.1f}   worst relative loss difference {worst:.1e}")
+    print(f"  the matrix products of the last step alone: {limit.flops / 1e9:.0f} GFLOP on real tokens,", end=" ")
+    print(f"{limit.seconds * 1e3:.0f} ms at {limit.rate / 1e9:.0f} GFLOP/s, {limit.seconds / ours[-1]:.0%} of our step")
     print(f"  reference log-probs of {len(forget)} rows, once: {seconds * 1e3:.0f} ms")
 
 

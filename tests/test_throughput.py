@@ -113,6 +113,29 @@ def test_gaps_between_kernels(speed):
     assert gaps.idle_gaps([]) == []
 
 
+def test_the_products_of_a_step_by_hand(speed):
+    """Two layers of one kind and a head: each once forward, twice backward, on tokens or on labels."""
+    import torch
+    from torch import nn
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 6, bias=False) for _ in range(2))
+            self.head = nn.Linear(6, 11, bias=False)
+
+        def get_output_embeddings(self):
+            return self.head
+
+    limit = speed("limit")
+    rows = [row(6, 4), row(5, 2)]  # 17 tokens, 6 of them labels
+    products = limit.products_of(Model(), rows)
+    assert products == {(17, 4, 6): 2, (17, 6, 4): 2, (6, 17, 4): 2, (6, 6, 11): 1, (6, 11, 6): 1, (11, 6, 6): 1}
+    step = limit.step_limit(Model(), [rows, rows], torch.float32)
+    assert step.flops == 2 * 3 * (2 * 2 * 17 * 4 * 6 + 2 * 6 * 6 * 11)
+    assert step.seconds > 0
+
+
 def test_what_does_not_fit_into_the_minutes_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.syspath_prepend(ROOT / "scripts")
     throughput = importlib.import_module("throughput")

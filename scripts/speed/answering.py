@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,6 +16,7 @@ from lume_run.methods.base import Role
 from lume_run.models.load import context_limit, load_model
 from lume_run.models.rows.batch import length_batches
 from lume_run.models.rows.tokenise import TokenRow
+from speed.limit import now
 from speed.shapes import Case, lume_rows, peaks_of, share_of
 
 Result = TypeVar("Result")
@@ -29,14 +29,10 @@ class NoTokenizer:
 
 
 def timed(work: Callable[[], Result], device: torch.device) -> tuple[float, Result]:
-    """(seconds, result) with the device drained."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
+    """(seconds, result) of one call."""
+    began = now(device)
     result = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began, result
+    return now(device) - began, result
 
 
 def generate(loaded: LoadedModel, rows: list[TokenRow]) -> tuple[int, int]:
