@@ -349,6 +349,7 @@ def test_the_readme_lists_every_option():
         ("method/forget", "methods.md"),
         ("method/retain", "methods.md"),
         ("task", "running.md"),
+        ("attack", "attacks.md"),
         ("evaluator", "running.md"),
         ("launch", "parallel.md"),
         ("logger", "tracking.md"),

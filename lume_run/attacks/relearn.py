@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from lume_run.attacks.base import Situation, Training, halve_documents
 from lume_run.common.errors import ConfigError, Problem
-from lume_run.common.records import Example, Kind, Split
+from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.config.fields import setting
+from lume_run.evaluation.datasets.plain_text import load_texts, pieces
+from lume_run.evaluation.suites.base import problems_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +79,20 @@ class Relearn:
     rows: Literal["all", "half", "text"] = setting(
         "all", help="all forget rows; half: those of half of the documents, the others are scored; text: raw documents"
     )
+    path: str | None = setting(None, help="rows=text: a file with the forget texts, in place of the task's documents")
+    words: int = setting(600, low=1, help="rows=text: longest piece of a text [words]; about 2,000 for 2,048 tokens")
     epochs: float | None = setting(None, low=0, open_low=True, help="passes over the rows, in place of steps")
     optimization: Optimization = setting(factory=Optimization, help="steps, learning rates, batch; see Optimization")
     measures: ClassVar[str] = "relearning"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a file that is not read."""
+        if self.path is not None and self.rows != "text":
+            raise ValueError(f"path has no effect with rows={self.rows}; rows=text reads it")
+
+    def check(self) -> list[Problem]:
+        """What keeps the file from being read."""
+        return text_problems(self.path, self.words)
 
     def trainings(self, situation: Situation) -> list[Training]:
         """A training for each learning rate."""
@@ -89,12 +103,52 @@ class Relearn:
         """The rows to train on, and the documents held out; ConfigError where the task has none."""
         data = situation.data
         if self.rows == "text":
-            texts = [row for row in data.members if row.split is Split.MEMBER and row.kind is Kind.DOCUMENT]
+            texts = load_texts(Path(self.path), words=self.words) if self.path else text_pieces(data, self.words)
             if not texts:
                 what = "the task has no raw text of its forget documents"
-                raise ConfigError([Problem(where="attack", what=what, remedy="attack=relearn trains on its rows")])
+                remedy = "attack=relearn trains on its rows; or give the path of a text file"
+                raise ConfigError([Problem(where="attack", what=what, remedy=remedy)])
             return texts, frozenset()
         if self.rows == "all":
             return data.forget, frozenset()
         shown, held_out = halve_documents(data.forget, situation.seed, "attack")
         return [example for example in data.forget if example.document in shown], held_out
+
+
+def text_pieces(data: TaskData, words: int) -> list[Example]:
+    """The forget documents of a task as raw text, in pieces of at most so many words."""
+    documents = [row for row in data.members if row.split is Split.MEMBER and row.kind is Kind.DOCUMENT]
+    return [
+        replace(row, id=f"{row.id}-{number}", answer=piece)
+        for row in documents
+        for number, piece in enumerate(pieces(row.answer, words))
+    ]
+
+
+def text_problems(path: str | None, words: int) -> list[Problem]:
+    """What keeps a text file from being read; nothing where none is named."""
+    return problems_in(lambda: load_texts(Path(path), words=words)) if path is not None else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benign:
+    """Fine-tune on what has nothing to do with the forget set: retain rows, or a text of the user's such as WikiText.
+
+    Fine-tuning that means no harm undoes unlearning as well (arXiv:2510.07626, 250 steps).
+    """
+
+    path: str | None = setting(None, help="a text file to train on; null: the task's retain rows")
+    words: int = setting(600, low=1, help="longest piece of the text [words]")
+    optimization: Optimization = setting(factory=Optimization, help="steps, learning rates, batch; see Optimization")
+
+    def check(self) -> list[Problem]:
+        """What keeps the file from being read."""
+        return text_problems(self.path, self.words)
+
+    def trainings(self, situation: Situation) -> list[Training]:
+        """A training for each learning rate; ConfigError for a task without retain rows and no file."""
+        rows = load_texts(Path(self.path), words=self.words) if self.path else situation.data.retain
+        if not rows:
+            remedy = "attack.attacks.benign.path=FILE trains on a text"
+            raise ConfigError([Problem(where="attack", what="the task has no rows to keep", remedy=remedy)])
+        return self.optimization.trainings(rows, situation)

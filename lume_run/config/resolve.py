@@ -25,6 +25,7 @@ FILES = ("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses"
 PATHS = (  # suites look into theirs themselves
     *FILES,
     *(f"evaluator.suites.{name}" for name in ("perplexity.path", "nq_open.path", "lm_eval.include_path")),
+    *(f"attack.attacks.{name}.path" for name in ("relearn_text", "benign")),
     *(f"evaluator.suites.halueval.{name}" for name in ("qa_path", "general_path", "instruction")),
 )
 JUDGES = ("evaluator.suites.closer_look.embedder", "evaluator.suites.closer_look.entailment")
