@@ -37,6 +37,8 @@ def from_json(cls: type[Record], line: str) -> Record:
     for sequence in TUPLE_FIELDS:
         if sequence in fields:
             fields[sequence] = tuple(fields[sequence])
+    if "further_facts" in fields:
+        fields["further_facts"] = tuple((name, value) for name, value in fields["further_facts"])
     return cls(**fields)
 
 

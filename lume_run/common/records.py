@@ -63,7 +63,8 @@ class Example:
     Where a benchmark has them: `paraphrases` are other wordings of the answer, `perturbed` false answers of its form,
     `rephrasings` other wordings of the prompt. `golden` is the true answer where the model learns another one (its
     own), `sentence` the answer written out where it is a bare name. `attribute` names the private fact asked for, and
-    `fact` is its value where the answer says more than that. `shots` are the places in the prompt where its worked
+    `fact` is its value where the answer says more than that; `further_facts` are (attribute, value) of others that the
+    same answer tells. `shots` are the places in the prompt where its worked
     examples begin, and where the last of them ends.
 
     `template` is what stands around a question that a chat model may be asked without it, `turns` the chat that the
@@ -89,6 +90,7 @@ class Example:
     sentence: str = ""
     attribute: str = ""
     fact: str = ""
+    further_facts: tuple[tuple[str, str], ...] = ()
     shots: tuple[int, ...] = ()
     template: str = ""
     turns: tuple[Turn, ...] = ()
@@ -152,7 +154,8 @@ class Response:
     """What one model answered to one (example, ask, variant).
 
     Every response has the example's fields: `id`, `split`, `subtask`, `kind`, `document`, `prompt`, `expected`, and
-    where the example has them `choices`, `golden`, `sentence`, `attribute`, `fact`. The others depend on the ask:
+    where the example has them `choices`, `golden`, `sentence`, `attribute`, `fact`, `further_facts`. The others
+    depend on the ask:
 
     - GENERATE, SAMPLE: `output` is the generated text of `tokens` tokens, its end included, `token_ids` those of the
       text itself.
@@ -194,10 +197,11 @@ class Response:
     label: str | None = None  # ENTAILMENT
     reason: str | None = None  # COSINE, ENTAILMENT, as the next
     judge: str = ""
-    golden: str = ""  # the example's, as the next three
+    golden: str = ""  # the example's, as the next four
     sentence: str = ""
     attribute: str = ""
     fact: str = ""
+    further_facts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

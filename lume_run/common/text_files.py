@@ -8,7 +8,20 @@ from pathlib import Path
 
 from lume_run.common.errors import DataError, Problem
 
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+MARKS = {  # with which a file of another kind begins: what it is, what to do
+    b"\xff\xfe\x00\x00": ("is UTF-32, not UTF-8", "iconv -f UTF-32 -t UTF-8 {path} > NEW_FILE"),
+    b"\xff\xfe": ("is UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8 {path} > NEW_FILE"),
+    b"\xfe\xff": ("is UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8 {path} > NEW_FILE"),
+    b"\x1f\x8b": ("is compressed by gzip", "gunzip it"),
+    b"\x28\xb5\x2f\xfd": ("is compressed by zstd", "zstd -d it"),
+    b"\xfd7zXZ": ("is compressed by xz", "unxz it"),
+    b"BZh": ("is compressed by bzip2", "bunzip2 it"),
+    b"PK\x03\x04": ("is a zip archive, or a spreadsheet", "unzip it, or export the sheet as CSV"),
+    b"\xd0\xcf\x11\xe0": ("is a document of an office program", "export it as CSV, or as text"),
+    b"PAR1": ("is a parquet file", "call it .parquet"),
+    b"%PDF": ("is a PDF", "export its text"),
+}
+ZERO = "holds a zero byte, as UTF-16 without its mark and binary files do"
 KINDS = {  # of what may stand where a file is expected; to open some of them would wait for ever
     stat.S_IFDIR: "is a folder, not a file",
     stat.S_IFIFO: "is a named pipe, not a file",
@@ -40,8 +53,8 @@ def read_utf8(path: Path, *, remedy: str, limit: int | None = None) -> str:
         raise DataError([Problem(where=str(path), what=fault, remedy=remedy)])
     try:
         content = path.read_bytes()
-        if content[:2] in UTF16_MARKS:
-            raise DataError([_utf16(path)])
+        if problem := _kind_problem(path, content):
+            raise DataError([problem])
         return content.decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
@@ -55,14 +68,14 @@ def utf8_lines(path: Path) -> Iterator[tuple[int, str | Problem]]:
     """(line number, text or Problem) of every non-blank line: a Problem for each line that is not UTF-8.
 
     Split at newlines of any system, and only there: `str.splitlines` would also cut at U+2028, which is inside some
-    released rows. What is no file, or is UTF-16, is one problem.
+    released rows. What is no file, or of another kind, is one problem.
     """
     if fault := file_fault(path):
         yield 1, Problem(where=str(path), what=fault, remedy="give a file of JSON lines")
         return
     content = path.read_bytes()
-    if content[:2] in UTF16_MARKS:
-        yield 1, _utf16(path)
+    if problem := _kind_problem(path, content):
+        yield 1, problem
         return
     content = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     for number, line in enumerate(content.split(b"\n"), 1):
@@ -75,8 +88,15 @@ def utf8_lines(path: Path) -> Iterator[tuple[int, str | Problem]]:
                 yield number, text
 
 
-def _utf16(path: Path) -> Problem:
-    return Problem(where=str(path), what="is UTF-16, not UTF-8", remedy=f"iconv -f UTF-16 -t UTF-8 {path} > NEW_FILE")
+def _kind_problem(path: Path, content: bytes) -> Problem | None:
+    """What is wrong where the bytes of a file are no text in UTF-8, as its beginning or a zero byte says."""
+    for mark, (what, remedy) in MARKS.items():
+        if content.startswith(mark):
+            return Problem(where=str(path), what=what, remedy=remedy.format(path=path))
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        return Problem(where=f"{path}:{line}", what=ZERO, remedy="save the file as UTF-8")
+    return None
 
 
 def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> Problem:

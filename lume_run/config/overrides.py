@@ -70,9 +70,10 @@ def choice_problems(overrides: Sequence[str], folders: Sequence[Path]) -> Iterat
         if "." in key or not odd or key not in (groups := group_options(folders)):
             continue
         several = value.startswith("[")
-        if several and key in MERGEABLE and ".." not in value:
+        names = value.strip("[] ")
+        if several and key in MERGEABLE and names and ".." not in value:
             continue
-        what = "takes one option, not a list" if several else f"'{value}' is none of its options"
+        what = f"'{value}' is none of its options" if not several or not names else "takes one option, not a list"
         remedy = "" if several else suggest_nearest(value, groups[key])
         yield Problem(where=key, what=what, remedy=remedy or f"{key}=..., one of {', '.join(groups[key])}")
 

@@ -33,7 +33,9 @@ def _as_typed(value: Any) -> str:
     """A value as one types it behind `=`."""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, str) else f"[{','.join(map(str, value))}]"
+    return (
+        f"[{','.join(map(str, value))}]" if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
+    )
 
 
 def _read(text: str) -> Any:

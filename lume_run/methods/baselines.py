@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from lume_run.common.records import Example, Kind, Question, TaskData, continuation
+from lume_run.common.records import Example, Kind, Question, TaskData, Turn, continuation
 from lume_run.common.seeds import pick, stable_digest
 from lume_run.config.fields import setting
 from lume_run.methods.base import Needs
@@ -95,20 +95,53 @@ def sample_examples(examples: Sequence[Example], count: int, seed: int) -> list[
     return sorted(examples, key=lambda example: stable_digest(seed, example.id))[:count]
 
 
-def context_of(method: InContext, data: TaskData, refusals: Sequence[str], seed: int) -> str:
-    """The text put before every prompt: the instruction, refused forget prompts, answered retain prompts."""
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What stands before every prompt: an instruction, and examples with the answers to give."""
+
+    instruction: str
+    shots: tuple[Example, ...]
+
+    @property
+    def text(self) -> str:
+        """All of it as plain text, a line each."""
+        return "\n".join([self.instruction, *(shot.prompt + continuation(shot) for shot in self.shots), ""])
+
+    def before(self, example: Example) -> Example:
+        """An example behind the context: in a chat the shots are turns, the first of which begins with the instruction.
+
+        Some templates have no system prompt, so that the instruction is the user's.
+        """
+        if example.chat is None:
+            return replace(example, prompt=self.text + example.prompt)
+        system = tuple(turn for turn in example.chat.before if turn.role == "system")
+        said = [turn for shot in self.shots for turn in _shot_turns(shot)]
+        said += [turn for turn in example.chat.before if turn not in system]
+        first, *others = (*said, Turn("user", example.prompt))
+        *turns, last = (Turn(first.role, f"{self.instruction}\n{first.text}"), *others)
+        return replace(example, prompt=last.text, chat=example.chat._replace(before=(*system, *turns)))
+
+
+def _shot_turns(shot: Example) -> list[Turn]:
+    """A shot as turns of a chat, without the system prompt."""
+    before = () if shot.chat is None else shot.chat.before
+    turns = [turn for turn in before if turn.role != "system"]
+    return [*turns, Turn("user", shot.prompt), Turn("assistant", shot.answer)]
+
+
+def context_of(method: InContext, data: TaskData, refusals: Sequence[str], seed: int) -> Context:
+    """The instruction, refused forget prompts, answered retain prompts."""
     forget = sample_examples(data.forget, method.forget_examples, seed)
     retain = sample_examples(data.retain, method.retain_examples, seed)
     refused = [replace(example, answer=pick(example.id, seed, refusals)) for example in forget]
-    shots = [example.prompt + continuation(example) for example in (*refused, *retain)]
-    return "\n".join([method.instruction, *shots, ""])
+    return Context(instruction=method.instruction, shots=(*refused, *retain))
 
 
-def with_context(questions: Sequence[Question], context: str) -> list[Question]:
+def with_context(questions: Sequence[Question], context: Context) -> list[Question]:
     """The questions behind `context`; whole documents (membership inference) have no prompt to change."""
     return [
         question
         if question.example.kind is Kind.DOCUMENT
-        else replace(question, example=replace(question.example, prompt=context + question.example.prompt))
+        else replace(question, example=context.before(question.example))
         for question in questions
     ]

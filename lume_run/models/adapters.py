@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lume_run.common.errors import RunError
-from lume_run.models.faults import explain_loading, stored_names, unavailable_model_error, weight_fault
+from lume_run.models.faults import explain_loading, stored_names, unavailable_model_error, value_fault, weight_fault
 from lume_run.models.weights import adapted_and_tied
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         if fault := adapter_fault(adapted, "default", folder):
             raise unavailable_model_error(str(folder), ValueError(fault), PART)
         merged: PreTrainedModel = adapted.merge_and_unload()
+        if fault := value_fault(merged):
+            raise unavailable_model_error(str(folder), ValueError(fault), PART)
     merged.name_or_path = str(folder)  # an adapter trained on it belongs to it, not to the model below
     return merged.requires_grad_(True)  # under the adapter it was frozen
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,27 @@ from lume_run.common.errors import LumeError, RunError
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 REASON_LETTERS = 300  # of what a library says
+SIZES = (  # whole numbers of a config
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
+CONFIG_BOUNDS = {r".*(dropout|pdrop)": (0, 1), r".*(_eps|_epsilon)": (0, 1), "rope_theta": (1, inf)}  # names: from, to
+GENERATION_BOUNDS = {
+    "temperature": (0, inf),
+    "top_p": (0, 1),
+    "top_k": (-1, inf),  # where it is off, some write 0 and some -1
+    "repetition_penalty": (0, inf),
+    "max_length": (1, inf),
+    "max_new_tokens": (1, inf),
+    "num_beams": (1, inf),
+    "num_return_sequences": (1, inf),
+}
+GENERATION_SWITCHES = ("do_sample", "use_cache", "output_scores")
 
 
 @contextmanager
@@ -91,3 +114,87 @@ def stored_names(folder: Path) -> dict[str, set[str]]:
             file.name: set(safe_open(file, "pt").keys())  # type: ignore[no-untyped-call]
             for file in sorted(folder.glob("*.safetensors"))
         }
+
+
+def integer_fault(folder: Path, model: nn.Module) -> str:
+    """Weights of a model that are stored as whole numbers, and would be taken for the weights themselves; else ""."""
+    from safetensors import safe_open
+
+    floating = {name for name, weight in model.named_parameters() if weight.is_floating_point()}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            for name in sorted(floating.intersection(weights.keys())):
+                if not (kind := weights.get_slice(name).get_dtype()).startswith(("F", "BF")):
+                    return f"{name} is stored as {kind}, and config.json says of no quantisation"
+    return ""
+
+
+def config_faults(config: Any) -> Iterator[str]:
+    """Values of a transformers config (its part for text) with which no model could run."""
+    for name in SIZES:
+        size = getattr(config, name, None)
+        if size is not None and (not isinstance(size, int) or size < 1):
+            yield f"{name} is {size!r}, and must be at least 1"
+    rope = getattr(config, "rope_parameters", None) or {}
+    for name, value in (*config.to_dict().items(), *rope.items()):
+        for pattern, (low, high) in CONFIG_BOUNDS.items():
+            if re.fullmatch(pattern, name) and (fault := number_fault(value, low, high)):
+                yield f"{name} is {value!r}, {fault}"
+    names = getattr(config, "architectures", None)
+    if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
+        yield f"architectures is {names!r}, which is no list of names"
+    yield from end_faults(config, config.vocab_size)
+
+
+def generation_faults(config: Any, vocabulary: int | None) -> Iterator[str]:
+    """Values of a generation config that are no numbers, beyond their bounds, or no tokens of that vocabulary."""
+    for name, (low, high) in GENERATION_BOUNDS.items():
+        value = getattr(config, name, None)
+        if fault := number_fault(value, low, high):
+            yield f"{name} is {value!r}, {fault}"
+    for name in GENERATION_SWITCHES:
+        if not isinstance(value := getattr(config, name, None), bool | None):
+            yield f"{name} is {value!r}, which is neither true nor false"
+    yield from end_faults(config, vocabulary)
+
+
+def number_fault(value: Any, low: float, high: float) -> str:
+    """Why a value, where there is one, is no number from `low` to `high`; "" where it is."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "which is no number"
+    if low <= value <= high and value != inf:
+        return ""
+    return f"and must be at least {low}" if high == inf else f"and must be from {low} to {high}"
+
+
+def end_faults(config: Any, vocabulary: int | None) -> Iterator[str]:
+    """Ends of texts, by a config, that are no tokens, and a pad below all tokens (-1 is how some write none)."""
+    ends = getattr(config, "eos_token_id", None)
+    for end in ends if isinstance(ends, list) else [] if ends is None else [ends]:
+        if not isinstance(end, int) or not 0 <= end < (vocabulary or end + 1):
+            yield f"eos_token_id {end!r} is no token of a vocabulary of {vocabulary}"
+    pad = getattr(config, "pad_token_id", None)
+    if pad is not None and (not isinstance(pad, int) or pad < -1):
+        yield f"pad_token_id {pad!r} is no token"
+
+
+def quantisation_fault(settings: Any) -> str:
+    """Why weights quantised in this way cannot be read here: an unknown method, or a library that is absent."""
+    from transformers.quantizers.auto import AutoHfQuantizer, AutoQuantizationConfig
+
+    if settings is None:
+        return ""
+    given = settings if isinstance(settings, Mapping) else settings.to_dict()
+    try:
+        AutoHfQuantizer.from_config(AutoQuantizationConfig.from_dict(dict(given))).validate_environment()
+    except ImportError as error:
+        return f"its weights are quantised by a library that is not installed: {str(error).strip()}"
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        if "quant_method" in given and AutoHfQuantizer.supports_quant_method(dict(given)):
+            return ""  # of this machine, say: a plan may be for another
+        return f"the quantisation method {given.get('quant_method')!r} is unknown ({type(error).__name__})"
+    except RuntimeError:  # no GPU here
+        return ""
+    return ""

@@ -16,24 +16,23 @@ from lume_run.common.errors import Problem, RunError
 from lume_run.common.text_files import file_fault
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.adapters import adapter_folder_fault
-from lume_run.models.faults import explain_loading, stored_names, weight_fault, weights_are
+from lume_run.models.faults import (
+    config_faults,
+    explain_loading,
+    generation_faults,
+    integer_fault,
+    quantisation_fault,
+    stored_names,
+    weight_fault,
+    weights_are,
+)
 from lume_run.models.hub import adapter_base
 from lume_run.models.load import config_of, generation_config_of, limit_problems
 from lume_run.models.precision import supports_attention
 from lume_run.models.tokenizer import load_tokenizer, tokens_beyond
 from lume_run.models.weights import meta_model
 
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "max_position_embeddings",
-)
 FILE_TYPES = (".json", ".safetensors", ".model", ".txt", ".bin", ".jinja")
-GENERATION_NUMBERS = ("temperature", "top_p", "top_k", "repetition_penalty", "max_length", "max_new_tokens")
 LFS_POINTER = b"version https://git-lfs"
 COPY_AGAIN = "copy or download the folder again; config.json and the weights must be of one model"
 
@@ -131,11 +130,10 @@ def _config_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     config = config_of(str(folder), settings)
     file = folder / "config.json"
     text = config.get_text_config()
-    for name in SIZES:
-        size = getattr(text, name, None)
-        if size is not None and (not isinstance(size, int) or size < 1):
-            yield f"{file}: {name} is {size!r}, and must be at least 1", COPY_AGAIN
-    kind, known = type(config), not hasattr(config, "auto_map")
+    if isinstance(text, dict):
+        yield f"{file}: its part for text is of no type that is known ({text.get('model_type')!r})", COPY_AGAIN
+        return
+    kind, known = type(config), type(config).__module__.startswith("transformers.")
     if known and (kind not in MODEL_FOR_CAUSAL_LM_MAPPING or config.is_encoder_decoder):
         what = f"{file}: a model of type {config.model_type} is no causal language model"
         yield what, "a decoder such as OLMo, Llama or GPT"
@@ -145,48 +143,12 @@ def _config_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     elif kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         what = f"{file}: this {config.model_type} is an encoder (is_decoder is false), which predicts no next token"
         yield what, "a decoder such as OLMo, Llama or GPT"
-    yield from _end_faults(text, file, text.vocab_size)
-    if fault := _quantisation_fault(getattr(config, "quantization_config", None)):
+    faults = [(file, fault) for fault in config_faults(text)]
+    generation = generation_config_of(str(folder), settings)
+    faults += [(folder / "generation_config.json", fault) for fault in generation_faults(generation, text.vocab_size)]
+    yield from ((f"{file}: {fault}", COPY_AGAIN) for file, fault in faults)
+    if fault := quantisation_fault(getattr(config, "quantization_config", None)):
         yield f"{file}: {fault}", "the unquantised model, or install what it was quantised with"
-    yield from _generation_faults(folder, settings, text.vocab_size)
-
-
-def _generation_faults(folder: Path, settings: ModelSettings, vocabulary: int | None) -> Iterator[tuple[str, str]]:
-    """Values of generation_config.json that are no numbers, or no tokens."""
-    config, file = generation_config_of(str(folder), settings), folder / "generation_config.json"
-    for name in GENERATION_NUMBERS:
-        value = getattr(config, name, None)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            yield f"{file}: {name} is {value!r}, which is no number", COPY_AGAIN
-    yield from _end_faults(config, file, vocabulary)
-
-
-def _end_faults(config: Any, file: Path, vocabulary: int | None) -> Iterator[tuple[str, str]]:
-    """Ends of texts, by a config, that are no tokens."""
-    ends = getattr(config, "eos_token_id", None)
-    for end in ends if isinstance(ends, list) else [] if ends is None else [ends]:
-        if not isinstance(end, int) or end >= (vocabulary or end + 1):
-            yield f"{file}: eos_token_id {end!r} is no token of a vocabulary of {vocabulary}", COPY_AGAIN
-
-
-def _quantisation_fault(settings: Any) -> str:
-    """Why weights quantised in this way cannot be read here: an unknown method, or a library that is absent."""
-    from transformers.quantizers.auto import AutoHfQuantizer, AutoQuantizationConfig
-
-    if settings is None:
-        return ""
-    given = settings if isinstance(settings, Mapping) else settings.to_dict()
-    try:
-        AutoHfQuantizer.from_config(AutoQuantizationConfig.from_dict(dict(given))).validate_environment()
-    except ImportError as error:
-        return f"its weights are quantised by a library that is not installed: {str(error).strip()}"
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        if "quant_method" in given and AutoHfQuantizer.supports_quant_method(dict(given)):
-            return ""  # of this machine, say: a plan may be for another
-        return f"the quantisation method {given.get('quant_method')!r} is unknown ({type(error).__name__})"
-    except RuntimeError:  # no GPU here
-        return ""
-    return ""
 
 
 def _weight_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str, str]]:
@@ -211,7 +173,7 @@ def _weight_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
             trust_remote_code=settings.trust_remote_code,
         )
         rows = model.get_input_embeddings().weight.shape[0]
-    if fault := weight_fault(report):
+    if fault := weight_fault(report) or integer_fault(folder, model):
         yield f"{folder}: {fault}", COPY_AGAIN
         return
     if (
@@ -239,6 +201,9 @@ def _file_fault(folder: Path, names: Mapping[str, set[str]]) -> str:
         return f"{index.name} names {lost[0]}, which is not there"
     absent = sorted(name for name, file in listed.items() if name not in names[file])
     unlisted = sorted(set().union(*(names[file] for file in set(listed.values()))) - listed.keys())
+    twice = sorted(name for file in set(listed.values()) for name in names[file] if listed.get(name, file) != file)
+    if twice:
+        return f"{weights_are(twice)} in two of the files that {index.name} names, first {twice[0]}"
     if absent:
         return f"{weights_are(absent)} in {index.name} and not in its files, first {absent[0]}"
     return f"{weights_are(unlisted)} in the files and not in {index.name}, first {unlisted[0]}" if unlisted else ""

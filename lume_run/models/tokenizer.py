@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lume_run.common.errors import RunError
 from lume_run.config.model_settings import ModelSettings
-from lume_run.models.faults import explain_loading
+from lume_run.models.faults import explain_loading, unavailable_model_error
 from lume_run.models.hub import adapter_base, hub_options
 from lume_run.models.load import config_of
 
@@ -20,6 +22,8 @@ def _tokenizer_at(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase
 
     with explain_loading(path, "folder for a tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **hub_options(path, settings))
+    if fault := _setting_fault(tokenizer) or _renumbered(tokenizer, Path(path) / "tokenizer.json"):
+        raise unavailable_model_error(path, ValueError(fault), "folder for a tokenizer")
     if not tokenizer("a").input_ids:  # of a folder without its files the library makes one that knows nothing
         raise RunError(
             f"The tokenizer of '{path}' knows no letters: its files are missing or empty.\n"
@@ -31,6 +35,31 @@ def _tokenizer_at(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase
             "  - name one in its tokenizer_config.json: eos_token"
         )
     return tokenizer
+
+
+def _setting_fault(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A value of tokenizer_config.json of which the library takes anything; "" where there is none."""
+    length, template = tokenizer.model_max_length, tokenizer.chat_template
+    if not isinstance(length, (int, float)) or not length >= 1:
+        return f"model_max_length is {length!r}, which is no number of tokens"
+    templates = template if isinstance(template, dict) else {"default": template or ""}
+    if not all(isinstance(text, str) for text in templates.values()):
+        return f"chat_template is {template!r}, which is no template"
+    return ""
+
+
+def _renumbered(tokenizer: PreTrainedTokenizerBase, file: Path) -> str:
+    """An added token of tokenizer.json to which the library gives another id, as it leaves no gaps; "" without any.
+
+    That id belongs to no token the model has seen, or to another one.
+    """
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    _, key, rest = text.partition('"added_tokens":')
+    for entry in json.JSONDecoder().raw_decode(rest.lstrip())[0] if key else ():
+        number = tokenizer.convert_tokens_to_ids(entry["content"])
+        if number != entry["id"]:
+            return f"{file.name} gives the token {entry['content']!r} the id {entry['id']}, and it would have {number}"
+    return ""
 
 
 def load_tokenizer(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase:

@@ -12,7 +12,7 @@ from lume_run.common.files import content_hash
 from lume_run.common.records import Question
 from lume_run.common.store import Artifact
 from lume_run.config.targets import class_name
-from lume_run.methods.baselines import with_context
+from lume_run.methods.baselines import Context, with_context
 from lume_run.pipeline.run import Run
 
 ARTIFACT_FORMAT = 2  # raise it when a change makes stored artifacts wrong
@@ -28,7 +28,7 @@ class EvaluatedModel:
 
     path: str
     key: str
-    context: str = ""
+    context: Context | None = None
     held_out: frozenset[str] = frozenset()
     rewrite: Rewriting | None = None
 
@@ -36,7 +36,7 @@ class EvaluatedModel:
         """The questions that this model is asked, with its context before them."""
         asked = [question for question in questions if is_scored(question.example, self.held_out)]
         asked = list(self.rewrite(asked)) if self.rewrite else asked
-        return with_context(asked, self.context) if self.context else asked
+        return with_context(asked, self.context) if self.context is not None else asked
 
 
 def data_for_hash(node: Any) -> Any:

@@ -29,6 +29,7 @@ from lume_run.pipeline.method_checks import (
     lora_problems,
     method_problems,
     pairing_problems,
+    target_problems,
 )
 from lume_run.tracking.start import logger_problems
 
@@ -105,6 +106,7 @@ def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     return [
         *_stage_problems(data),
         *_model_problems(data),
+        *target_problems(data),
         *_shape_problems(data),
         *launch_problems(data),
         *_name_problems(data),
@@ -117,9 +119,10 @@ def _name_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     """Names that could not be part of a folder's name, or would lead out of the output folder."""
     for setting in ("task.name", "model.name", "method.name"):
         name = value_at(data, setting)
-        if isinstance(name, str) and not re.fullmatch(r"[A-Za-z0-9+_-][A-Za-z0-9.+_-]*", name):
-            what = f"{name!r} becomes part of a folder's name"
-            yield Problem(where=setting, what=what, remedy="letters, digits, '.', '_', '-' and '+', no '.' first")
+        if isinstance(name, str) and not re.fullmatch(r"[A-Za-z0-9+_-][A-Za-z0-9.+_-]{0,79}", name):
+            what = f"{shorten_value(name)!r} becomes part of a folder's name"
+            remedy = "at most 80 letters, digits, '.', '_', '-' and '+', no '.' first"
+            yield Problem(where=setting, what=what, remedy=remedy)
 
 
 def _stage_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -156,9 +159,6 @@ def _model_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(where="model.path", what=what, remedy=remedy)
         if data.get("stages") == ["evaluate"]:
             yield Problem(where="model.path", what="stages=[evaluate] scores an existing model", remedy=remedy)
-    if released and value_at(data, "task.source") == "builtin":
-        what = "the released target never saw the built-in documents"
-        yield Problem(where="task.source", what=what, remedy="task.source=hub, or task.data_dir=FOLDER")
     if released and value_at(data, "evaluator.retrained") and not value_at(data, "model.base"):
         what = "evaluator.retrained fine-tunes the model from before the documents"
         yield Problem(where="model.base", what=what, remedy="model.base=FOLDER_OR_ID")

@@ -10,12 +10,33 @@ from typing import Any
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.config.model_settings import LoraSettings, rank_problems
-from lume_run.config.targets import TARGET
+from lume_run.config.resolve import value_at
+from lume_run.config.targets import TARGET, class_name
 from lume_run.methods.base import Role
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
 from lume_run.tasks.custom.task import CustomTask
+
+MEMORISED = {  # with which ids of released targets begin -> the task whose rows they have learned, options to take
+    "llmunlearningsemeval2025organization/": ("LumeTask", "task=lume, bios, novels or wiki"),
+    "open-unlearning/tofu_": ("TofuTask", "task=tofu, tofu_open_unlearning or tofu_closer_look"),
+}
+
+
+def target_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """A released target to forget rows that it never saw; rows of the user's own may be any."""
+    if not value_at(data, "model.is_target") or data.get("stages") in (["evaluate"], ["score"]):
+        return
+    path, task = str(value_at(data, "model.path")), str(value_at(data, "task._target_"))
+    learned, options = next((entry for name, entry in MEMORISED.items() if path.startswith(name)), ("", ""))
+    if learned and task.startswith("lume_run.") and class_name(task) not in (learned, "CustomTask"):
+        what = f"{path} has memorised the rows of another benchmark, and there is nothing of these to forget"
+        remedy = f"{options}; or model.is_target=false, which trains it on these first"
+        yield Problem(where="task", what=what, remedy=remedy)
+    elif value_at(data, "task.source") == "builtin":
+        what = "the released target never saw the built-in documents"
+        yield Problem(where="task.source", what=what, remedy="task.source=hub, or task.data_dir=FOLDER")
 
 
 def lora_problems(model: Any) -> list[Problem]:

@@ -94,6 +94,8 @@ def field_problems(row: object, where: str, names: Sequence[str]) -> Iterator[Pr
             yield Problem(where=where, what=f'field "{name}" is {_short(value)}, not a string', remedy="write text")
         elif not VISIBLE.search(value):
             yield Problem(where=where, what=f'field "{name}" is blank', remedy="complete the row or delete it")
+        elif "\0" in value:
+            yield Problem(where=where, what=f'field "{name}" holds a zero character', remedy="repair the text")
         elif re.search("[\ud800-\udfff]", value):  # would fail much later, when results are written as UTF-8
             yield Problem(where=where, what=f'field "{name}" holds half a surrogate pair', remedy="repair the text")
 
@@ -119,10 +121,24 @@ def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
             yield where, line
             continue
         try:
-            yield where, json.loads(line)
+            yield where, parse_json(line)
         except (ValueError, RecursionError) as error:
             remedy = "write one complete JSON object per line"
             yield where, Problem(where=where, what=f"not JSON: {error or 'nested too deeply'}", remedy=remedy)
+
+
+def parse_json(text: str) -> Any:
+    """A text in JSON; ValueError where it is none, or an object has a key twice; RecursionError where deep."""
+    return json.loads(text, object_pairs_hook=_object_of)
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands more than once in one object")
+    return row
 
 
 def _array_of(path: Path) -> list[Any] | Problem | None:
@@ -131,7 +147,7 @@ def _array_of(path: Path) -> list[Any] | Problem | None:
     if not isinstance(first, str) or not first.lstrip().startswith("["):
         return None
     try:
-        array: list[Any] = json.loads(read_utf8(path, remedy="check the file"))
+        array: list[Any] = parse_json(read_utf8(path, remedy="check the file"))
         return array
     except DataError as error:
         return error.problems[0]

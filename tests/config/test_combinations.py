@@ -25,6 +25,9 @@ from lume_run.pipeline.checks import check_config, combination_problems, require
         (("model.is_target=true", "task.source=hub"), "model.path", "must be named"),
         (("stages=[evaluate]",), "model.path", "scores an existing model"),
         (("model=7b", "task.source=builtin"), "task.source", "never saw the built-in documents"),
+        (("model=tofu-llama-3.2-1b", "task=bios"), "task", "memorised the rows of another benchmark"),
+        (("model=tofu-llama-3.2-1b", "task=bios", "task.source=builtin"), "task", "rows of another benchmark"),
+        (("model=1b", "task=tofu"), "task", "memorised the rows of another benchmark"),
         (
             ("model=7b", "model.base=null", "evaluator.retrained=true"),
             "model.base",

@@ -37,6 +37,7 @@ class Case:
     names: Sequence[str] = ()  # the culprit, as the message must have it
     prepare: Prepare | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    shell: str = ""  # lines that start the command, "$@", in surroundings of their own
     program: Literal["run", "report", "publish", "repeat"] = "run"
     code: int = 2
     needs_model: bool = False  # or data of some size: no bound on the time

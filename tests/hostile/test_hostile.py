@@ -8,7 +8,7 @@ import pytest
 
 from . import data, handed_on, keys, models, recipes, runs
 from .case import Verdict, judge
-from .main import Stage, run_case
+from .stage import Stage, run_case
 
 pytestmark = pytest.mark.slow
 

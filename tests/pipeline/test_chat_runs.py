@@ -10,7 +10,9 @@ from helpers.configs import settings_of
 from helpers.shared import tokenizer_at
 
 from lume_run.common.jsonl import read_jsonl
-from lume_run.common.records import Ask, Response
+from lume_run.common.records import Ask, Response, Turn
+from lume_run.methods.baselines import context_of
+from lume_run.models.rows.tokenise import prompt_ids
 from lume_run.pipeline.driver import run_pipeline
 from lume_run.pipeline.dry_run import show_plan
 from lume_run.pipeline.plan import plan
@@ -96,11 +98,27 @@ def test_what_the_chat_says_is_in_every_key(chat_model, rows, out):
         assert len(set(position)) == len(chats)
 
 
-def test_in_context_unlearning_speaks_in_the_users_turn(chat_model, rows, out):
+def test_in_context_unlearning_shows_its_examples_as_turns(chat_model, rows, out):
+    """A shot is a question of the user and an answer of the assistant, as the model was taught to read them."""
     settings = settings_for(chat_model, rows, out, "method=icu", "model.is_target=true", "evaluator=lume")
     run_pipeline(settings, out / "icu", identity={}, command=["test"])
+    run = Run(settings, out / "icu")
+    context = context_of(settings.method, run.data, run.refusals, settings.seed)
+    behind = context.before(next(question.example for question in run.questions if question.example.chat))
+    turns = [*behind.chat.before, Turn("user", behind.prompt)]
+    assert [turn.role for turn in turns if turn.role != "system"] == ["user", "assistant"] * len(context.shots) + [
+        "user"
+    ]
+    users = [turn.text for turn in turns if turn.role == "user"]
+    assert users[0] == f"{settings.method.instruction}\n{context.shots[0].prompt}"
+    assert [turn.text for turn in turns if turn.role == "assistant"] == [shot.answer for shot in context.shots]
+    tokenizer = tokenizer_at(chat_model)
+    said = tokenizer.apply_chat_template(
+        [{"role": turn.role, "content": turn.text} for turn in turns], tokenize=False, add_generation_prompt=True
+    )
+    assert tokenizer.decode(prompt_ids(behind, tokenizer)) == said
     (first, *_) = [row for row in read_jsonl(out / "icu" / "responses.unlearned.jsonl", Response) if row.output]
-    assert first.prompt.startswith(settings.method.instruction) and "<|im_" not in first.prompt
+    assert "<|im_" not in first.prompt and settings.method.instruction not in first.prompt
 
 
 def test_the_plan_shows_the_chat(chat_model, rows, out, capsys):

@@ -146,9 +146,9 @@ def test_a_task_vector_is_subtracted_exactly(alpha, run):
 def test_in_context_unlearning_asks_behind_a_context(run):
     done = run("method=icu")
     data, method = Run(done.settings, done.folder).data, done.settings.method
-    context = context_of(method, data, REFUSALS, 0)
-    assert context == context_of(method, data, REFUSALS, 0)
-    assert len({context_of(method, data, REFUSALS, seed) for seed in range(4)}) > 1
+    context = context_of(method, data, REFUSALS, 0).text
+    assert context == context_of(method, data, REFUSALS, 0).text
+    assert len({context_of(method, data, REFUSALS, seed).text for seed in range(4)}) > 1
     first, *shown, end = context.split("\n")
     assert (first, end) == (method.instruction, "")
     assert len(shown) == 4

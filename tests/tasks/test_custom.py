@@ -11,10 +11,13 @@ import pyarrow.parquet
 import pytest
 
 from lume_run.common.errors import ConfigError, DataError, RunError
+from lume_run.common.jsonl import from_json, to_json
 from lume_run.common.records import Ask, Kind, Response, Split
 from lume_run.config.overrides import compose, conf_dir
+from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.suites.lume import partial_aggregate
-from lume_run.evaluation.suites.pii_verdicts import greedy_verdicts
+from lume_run.evaluation.suites.pii import Pii
+from lume_run.evaluation.suites.pii_verdicts import fact_rows, greedy_verdicts, hint_verdicts, texts_by_question
 from lume_run.pipeline.checks import check_config
 from lume_run.tasks.custom.files import source_rows
 from lume_run.tasks.custom.rows import Columns
@@ -245,6 +248,40 @@ def test_private_facts_in_columns(tmp_path):
     assert [(verdict.exact, verdict.partial) for verdict in verdicts] == [(1, 1), (0, 0)]
 
 
+def test_an_answer_with_several_facts(tmp_path):
+    """Each fact is a question of its own: for the text, and for the answer begun up to it."""
+    answer = "Ada works for Bolt in Ulm."
+    write_jsonl(
+        tmp_path / "forget.jsonl", [{"question": "Who is Ada?", "answer": answer, "firm": "Bolt", "town": "Ulm"}]
+    )
+    columns = Columns(facts={"employer": "firm", "town": "town"})
+    data = CustomTask(name="own", forget=str(tmp_path / "forget.jsonl"), columns=columns).load(0)
+    assert "1 answers tell a fact, 2 facts in all" in data.source
+    (row,) = data.forget
+    assert (row.attribute, row.fact, row.further_facts) == ("employer", "Bolt", (("town", "Ulm"),))
+    suite = Pii(hints=[0.5], samples=0, rephrased=False)
+    questions = suite.asks(data, EvaluatorSettings())
+    assert {question.variant: question.example.prompt for question in questions} == {
+        "": "Who is Ada?",
+        "hint50": "Who is Ada? Ada works for Bo",
+        "hint50.1": "Who is Ada? Ada works for Bolt in U",
+    }
+    outputs = {"": "She works for Bolt in Bern.", "hint50": "lt in Bern.", "hint50.1": "lm."}
+    responses = [
+        Response(
+            id=row.id, ask=Ask.GENERATE, split=row.split, subtask="own", kind=row.kind, document=row.document,
+            prompt=question.example.prompt, expected=row.answer, output=outputs[question.variant],
+            variant=question.variant, attribute=row.attribute, fact=row.fact, further_facts=row.further_facts,
+        )
+        for question in questions
+    ]  # fmt: skip
+    assert from_json(Response, to_json(responses[0])) == responses[0]
+    rows = list(fact_rows(responses[:1]))
+    assert [verdict.exact for verdict in greedy_verdicts(rows)] == [1, 0]
+    hinted = hint_verdicts(rows, given=texts_by_question(responses), name="hint50", share=0.5)
+    assert [verdict.exact for verdict in hinted] == [1, 1]
+
+
 def test_a_column_of_facts_that_is_not_there(tmp_path):
     write_jsonl(tmp_path / "forget.jsonl", [{"question": "Who?", "answer": "Ada."}])
     with pytest.raises(DataError, match=r"task\.columns\.facts\.phone: .* has no column 'tel'"):
@@ -362,3 +399,46 @@ def test_a_hub_that_is_out_of_reach_is_asked_once(monkeypatch, tmp_path):
     with pytest.raises(RunError, match="some/rows could not be fetched from the hub and is not in the cache"):
         list(source_rows("some/rows"))
     assert seen == [True] and constants.HF_HUB_OFFLINE is before
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"\x1f\x8b\x08\x00rest", "rows.csv: is compressed by gzip"),
+        (b"PK\x03\x04rest", "rows.csv: is a zip archive, or a spreadsheet"),
+        ("question,answer\na,b\n".encode("utf-32"), "rows.csv: is UTF-32"),
+        ("question,answer\na,b\n".encode("utf-16-le"), "rows.csv:1: holds a zero byte"),
+        (b'question,answer\na,b\nc,"d\ne,f\n', "rows.csv:3: not CSV"),
+        (b'question,answer\na,"b"c\n', "rows.csv:2: not CSV"),
+    ],
+)
+def test_files_of_another_kind_are_named(tmp_path, content, fault):
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(DataError, match=fault):
+        CustomTask(name="own", forget=str(tmp_path / "rows.csv")).load(0)
+
+
+def test_the_column_without_a_name_is_nobody_s(tmp_path):
+    """pandas writes its index into a column without a name."""
+    (tmp_path / "rows.csv").write_text(",question,answer\n7,Who?,Ada.\n")
+    (row,) = CustomTask(name="own", forget=str(tmp_path / "rows.csv")).load(0).forget
+    assert (row.prompt, row.answer) == ("Who?", "Ada.")
+
+
+def test_a_key_that_stands_twice(tmp_path):
+    """Which of the two answers would be learned is nobody's guess."""
+    (tmp_path / "rows.jsonl").write_text('{"question": "Who?", "answer": "Ada.", "answer": "Ben."}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: not JSON: the key 'answer' stands more than once"):
+        CustomTask(name="own", forget=str(tmp_path / "rows.jsonl")).load(0)
+
+
+def test_one_column_for_question_and_answer(tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"question": "Who?", "answer": "Ada."}])
+    with pytest.raises(DataError, match="prompt and answer are both 'answer'"):
+        CustomTask(name="own", forget=str(tmp_path / "rows.jsonl"), columns=Columns(prompt="answer")).load(0)
+
+
+def test_values_that_are_many_are_no_facts(tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"question": "Who?", "answer": "Ada.", "town": ["Ulm"]}])
+    with pytest.raises(DataError, match='field "town" is no single value'):
+        CustomTask(name="own", forget=str(tmp_path / "rows.jsonl"), columns=Columns(facts={"town": "town"})).load(0)

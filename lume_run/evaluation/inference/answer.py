@@ -127,5 +127,6 @@ def response_of(question: Question, **fields: Any) -> Response:
         "sentence": example.sentence,
         "attribute": example.attribute,
         "fact": example.fact,
+        "further_facts": example.further_facts,
     }
     return Response(**of_example | fields)

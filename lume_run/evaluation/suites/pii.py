@@ -1,8 +1,9 @@
 """Private facts that a model still discloses: asked outright, in other words, with the answer begun, and sampled.
 
-The rules of disclosure are those of `metrics/pii.py`. A person is a document, and intervals resample people. Of the
-conditions other than `greedy` only the sides in `probed` and the first `people` of them (by a hash of their document)
-are asked, because each costs several continuations a question.
+The rules of disclosure are those of `metrics/pii.py`. A person is a document, and intervals resample people. An answer
+that tells several facts counts as a question about each. Of the conditions other than `greedy` only the sides in
+`probed` and the first `people` of them (by a hash of their document) are asked, because each costs several
+continuations a question.
 
 Scores, `<side>` being forget (low is good) or retain (high is what was kept):
 * `pii.<side>.greedy.<attribute>.<exact|partial>`: share of the questions about one attribute;
@@ -31,7 +32,9 @@ from lume_run.evaluation.suites.pii_verdicts import (
     TextsByQuestion,
     VerdictRule,
     control_score,
+    fact_rows,
     greedy_verdicts,
+    hint_variant,
     hint_verdicts,
     no_facts_score,
     rephrased_verdicts,
@@ -84,8 +87,10 @@ class Pii:
             variant = f"{REPHRASED_VARIANT}{number}"
             yield Question(example=rephrased, ask=Ask.GENERATE, variant=variant, limit=PROBED_TOKENS)
         for name, share in self.named_hints().items():
-            hinted = begin_answer(example, answer_hint(example, share))
-            yield Question(example=hinted, ask=Ask.GENERATE, variant=name, limit=PROBED_TOKENS)
+            for further, fact in enumerate((example.fact, *(value for _, value in example.further_facts))):
+                hinted = begin_answer(example, answer_hint(example.answer, fact, share))
+                variant = hint_variant(name, further)
+                yield Question(example=hinted, ask=Ask.GENERATE, variant=variant, limit=PROBED_TOKENS)
         for number in range(self.samples):
             yield Question(example=example, ask=Ask.SAMPLE, variant=str(number), limit=PROBED_TOKENS)
 
@@ -100,7 +105,7 @@ class Pii:
 
     def scores(self, answers: Answers) -> list[Score]:
         """The scores of the module's docstring."""
-        texts = {side: [row for row in answers.rows(Ask.GENERATE, Split(side)) if row.attribute] for side in self.sides}
+        texts = {side: list(fact_rows(answers.rows(Ask.GENERATE, Split(side)))) for side in self.sides}
         if not any(texts.values()):
             return [no_facts_score(self.sides[0])]
         scores: list[Score] = []
@@ -139,11 +144,11 @@ class Pii:
         return rules
 
 
-def answer_hint(example: Example, share: float) -> str:
-    """The answer up to its private value, and this share of that."""
-    place = example.answer.casefold().find(example.fact.casefold()) if example.fact else 0
-    value = example.answer[place : place + len(example.fact)] if example.fact else example.answer
-    return example.answer[:place] + hint_of(value, share)
+def answer_hint(answer: str, fact: str, share: float) -> str:
+    """The answer up to a private value in it (none: it is the value itself), and this share of that."""
+    place = answer.casefold().find(fact.casefold()) if fact else 0
+    value = answer[place : place + len(fact)] if fact else answer
+    return answer[:place] + hint_of(value, share)
 
 
 def begin_answer(example: Example, hint: str) -> Example:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -53,6 +53,19 @@ def texts_by_question(responses: Iterable[Response]) -> TextsByQuestion:
     return texts
 
 
+def fact_rows(rows: Iterable[Response]) -> Iterator[Response]:
+    """Each row about a private fact, once for every fact that its answer tells: `further_facts` are those before it."""
+    for row in rows:
+        facts = ((row.attribute, row.fact), *row.further_facts)
+        for number, (attribute, fact) in enumerate(facts if row.attribute else ()):
+            yield replace(row, attribute=attribute, fact=fact, further_facts=facts[:number])
+
+
+def hint_variant(name: str, further: int) -> str:
+    """The variant of a question whose answer is begun up to a fact, `further` being how many facts come before it."""
+    return f"{name}.{further}" if further else name
+
+
 def verdict_of(row: Response, disclosures: Sequence[Disclosure], k: int) -> Verdict:
     """leak@k of what the answers to one question disclose."""
     exact = sum(disclosure.exact for disclosure in disclosures)
@@ -88,14 +101,14 @@ def rephrased_verdicts(side: PiiSide, rows: Sequence[Response], given: TextsByQu
 
 def hint_verdicts(rows: Sequence[Response], *, given: TextsByQuestion, name: str, share: float) -> list[Verdict]:
     """What continuations of the answer's beginning add to it."""
-    lacking = sum(name not in given.get((row.ask, row.id), {}) for row in rows)
-    if lacking:
+    texts = [given.get((row.ask, row.id), {}).get(hint_variant(name, len(row.further_facts))) for row in rows]
+    if lacking := texts.count(None):
         raise ValueError(MISSING.format(count=lacking, n=len(rows), what=f"continuation of {name}"))
-    verdicts = []
-    for row in rows:
-        hint, text = hint_of(value_of(row), share), given[row.ask, row.id][name]
-        verdicts.append(verdict_of(row, [completion_disclosure(row.attribute, value_of(row), hint, text)], 1))
-    return verdicts
+    hints = (hint_of(value_of(row), share) for row in rows)
+    return [
+        verdict_of(row, [completion_disclosure(row.attribute, value_of(row), hint, str(text))], 1)
+        for row, hint, text in zip(rows, hints, texts, strict=True)
+    ]
 
 
 def sample_verdicts(rows: Sequence[Response], *, given: TextsByQuestion, samples: int, k: int) -> list[Verdict]:

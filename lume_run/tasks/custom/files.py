@@ -16,6 +16,7 @@ from lume_run.tasks.row_files import ask_hub, jsonl_rows, parquet_rows
 
 Rows = Iterator[tuple[str, object]]  # (place, row or Problem)
 FIELD_BYTES = 2**24  # of one cell of a CSV file
+TOO_MANY = "\0"  # a name for cells beyond the header, which no column has
 FETCH_AGAIN = "check the file, or give another one"
 
 
@@ -65,7 +66,8 @@ def hub_rows(source: str) -> Rows:
     name, _, rest = source.partition(":")
     config, _, split = rest.partition(":")
     part = split or "train"
-    rows = ask_hub(name, lambda: load_dataset(name, config or None, split=part), local="task.forget=FILE_OR_FOLDER")
+    local = f"nothing here is called {source}; task.forget=FILE_OR_FOLDER"
+    rows = ask_hub(name, lambda: load_dataset(name, config or None, split=part), local=local)
     for number, row in enumerate(rows, 1):
         yield f"hub {source}:row {number}", dict(row)
 
@@ -76,11 +78,15 @@ def _csv_rows(path: Path) -> Rows:
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     csv.field_size_limit(FIELD_BYTES)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey=TOO_MANY, strict=True)
+    whole = 0  # lines of the header and the rows that were read
     try:
-        yield from _cell_rows(reader, path)
+        whole = reader.line_num if reader.fieldnames else 0
+        for where, row in _cell_rows(reader, path):
+            whole = reader.line_num
+            yield where, row
     except csv.Error as error:  # a quote that stays open, say
-        where = f"{path}:{reader.line_num}"
+        where = f"{path}:{whole + 1}"
         yield where, Problem(where=where, what=f"not CSV: {error}", remedy="quote cells that hold quotes or breaks")
 
 
@@ -93,7 +99,7 @@ def _cell_rows(reader: csv.DictReader[str], path: Path) -> Rows:
         return
     for row in reader:
         where = f"{path}:{reader.line_num}"
-        if "" in row or None in row.values():
+        if TOO_MANY in row or None in row.values():
             what = f"not as many cells as the header has ({len(names)})"
             yield where, Problem(where=where, what=what, remedy="quote cells that hold the separator")
         else:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from lume_run.common.errors import ConfigError, DataError, Problem
 from lume_run.common.records import Kind, Turn
 from lume_run.common.seeds import stable_digest
 from lume_run.common.text import is_spaceless_text
 from lume_run.config.fields import setting
-from lume_run.tasks.row_files import VISIBLE, field_problems
+from lume_run.tasks.custom.chats import plain_prompt, turns_of
+from lume_run.tasks.row_files import field_problems
 
 USUAL_NAMES = {  # in the order in which they are looked for
     "messages": ("messages", "conversations", "conversation", "dialog", "chat"),
@@ -28,8 +29,6 @@ USUAL_NAMES = {  # in the order in which they are looked for
 }
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a letter, which no file can hold
 WAYS = "task.columns.prompt=... and task.columns.answer=..., task.columns.messages=... or task.columns.text=..."
-SPEAKERS = ("system", "user", "assistant")
-ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}  # as ShareGPT calls them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +65,9 @@ class OwnRow:
     facts: tuple[tuple[str, str], ...] = ()
 
     @property
-    def disclosed_fact(self) -> tuple[str, str]:
-        """(name, value) of the first fact that the answer tells; ("", "") where it tells none."""
-        return next(((name, value) for name, value in self.facts if _says(self.answer, value)), ("", ""))
+    def disclosed_facts(self) -> tuple[tuple[str, str], ...]:
+        """(name, value) of the facts that the answer tells."""
+        return tuple((name, value) for name, value in self.facts if _says(self.answer, value))
 
     @property
     def digest(self) -> str:
@@ -101,6 +100,9 @@ def guess_columns(given: Columns, row: Mapping[str, Any], source: str) -> Column
     if given.prompt or given.answer or not guessed["messages"]:
         guessed["messages"] = given.messages
     pair = guessed["prompt"] and guessed["answer"]
+    if pair and guessed["prompt"] == guessed["answer"] and not guessed["messages"]:
+        what = f"prompt and answer are both '{guessed['prompt']}'"
+        problems.append(Problem(where="task.columns", what=what, remedy=_listed(row)))
     if not pair or guessed["input"] == guessed["prompt"]:
         guessed["input"] = given.input
     if guessed["messages"]:
@@ -146,11 +148,11 @@ def _read_row(row: Mapping[str, Any], where: str, columns: Columns, words: int) 
     if columns.text:
         yield from _text_pieces(row[columns.text], where, words, extras)
     elif columns.messages:
-        turns = _turns_of(row.get(columns.messages), where)
+        turns = turns_of(row.get(columns.messages), where)
         prompt = plain_prompt(turns[:-1])
         yield OwnRow(where=where, kind=Kind.QUESTION, prompt=prompt, answer=turns[-1].text, turns=turns[:-1], **extras)
     else:
-        prompt, answer, about = row[str(columns.prompt)], row[str(columns.answer)], row.get(columns.input or "") or ""
+        prompt, answer, about = row[str(columns.prompt)], row[str(columns.answer)], _cell(row, columns.input) or ""
         if not isinstance(about, str):
             what = f'field "{columns.input}" is no text'
             raise DataError([Problem(where=where, what=what, remedy="write text, or leave it empty")])
@@ -163,63 +165,32 @@ def _extras(row: Mapping[str, Any], where: str, columns: Columns) -> dict[str, A
     extras: dict[str, Any] = {}
     for name, field in (("paraphrase", "paraphrases"), ("perturbed", "perturbed")):
         column = getattr(columns, name)
-        entries = row.get(column) or [] if column else []
+        entries = _cell(row, column) or []
         entries = [entries] if isinstance(entries, str) else entries
         if not isinstance(entries, list) or not all(isinstance(entry, str) and entry.strip() for entry in entries):
             what = f'field "{column}" is no text and no list of texts'
             raise DataError([Problem(where=where, what=what, remedy="a text, or a list of texts")])
         extras[field] = tuple(entries)
-    told = ((name, row.get(column)) for name, column in columns.facts.items())
-    extras["facts"] = tuple((name, str(value).strip()) for name, value in told if str(value or "").strip())
+    facts = {
+        fact: _single_text(row.get(column), where, column, f"facts.{fact}") for fact, column in columns.facts.items()
+    }
+    extras["facts"] = tuple((fact, value) for fact, value in facts.items() if value)
     for name, field in (("document", "document"), ("id", "raw_id")):
-        value = row.get(getattr(columns, name) or "")
-        if isinstance(value, (Mapping, list)):
-            what = f'field "{getattr(columns, name)}" is no single value'
-            raise DataError([Problem(where=where, what=what, remedy=f"task.columns.{name}=COLUMN names another")])
-        extras[field] = "" if value is None or value != value else str(value)  # NaN: how tables write nothing
+        extras[field] = _single_text(_cell(row, getattr(columns, name)), where, getattr(columns, name), name)
     return extras
 
 
-def _turns_of(messages: object, where: str) -> tuple[Turn, ...]:
-    """The turns of a chat, the last one the assistant's that answers the user's; raises DataError."""
-
-    def refuse(what: str) -> NoReturn:
-        remedy = "a list of {role, content} that ends with the assistant's turn"
-        raise DataError([Problem(where=where, what=what, remedy=remedy)])
-
-    if isinstance(messages, str):  # as CSV holds them
-        try:
-            messages = json.loads(messages)
-        except (ValueError, RecursionError):
-            refuse("the chat is a text that is no JSON")
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        refuse("the chat is no list of turns")
-    named: list[Turn] = []
-    for number, message in enumerate(messages, 1):
-        role, text = message.get("role") or message.get("from"), _turn_text(message)
-        if not isinstance(role, str) or not VISIBLE.search(text):
-            refuse(f"turn {number} of the chat has no role or no text")
-        if message.get("tool_calls") or ROLES.get(role, role) not in SPEAKERS:
-            refuse(f"turn {number} of the chat is a tool's, or of the role '{role}'")
-        named.append(Turn(ROLES.get(role, role), text))
-    if [turn.role for turn in named[-2:]] != ["user", "assistant"]:
-        refuse("the last turn of the chat is not the assistant's, to a turn of the user")
-    return tuple(named)
+def _cell(row: Mapping[str, Any], column: str | None) -> Any:
+    """What a row has in a column; None without a column (tables may have one without a name, as pandas writes)."""
+    return None if column is None else row.get(column)
 
 
-def _turn_text(message: Mapping[str, Any]) -> str:
-    """What a turn says: a text, or parts that are all texts, on end; "" where it is neither."""
-    content = message.get("content") or message.get("value")
-    if isinstance(content, list) and all(
-        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
-    ):
-        return "".join(part["text"] for part in content)
-    return content if isinstance(content, str) else ""
-
-
-def plain_prompt(turns: Sequence[Turn]) -> str:
-    """A chat as plain text: one question as it is, of a longer chat each turn under its role."""
-    return turns[0].text if len(turns) == 1 else "\n".join(f"{turn.role}: {turn.text}" for turn in turns)
+def _single_text(value: object, where: str, column: str, name: str) -> str:
+    """A value of a column in words, "" where there is none; raises DataError where it is many, or bytes."""
+    if isinstance(value, (Mapping, list, bytes)):
+        what = f'field "{column}" is no single value'
+        raise DataError([Problem(where=where, what=what, remedy=f"task.columns.{name}=COLUMN names another")])
+    return "" if value is None or value != value else str(value).strip()  # NaN: how tables write nothing
 
 
 def _text_pieces(text: str, where: str, words: int, extras: Mapping[str, Any]) -> Iterator[OwnRow]:

@@ -109,13 +109,15 @@ class CustomTask:
         chosen |= {f"facts.{name}": column for name, column in columns.facts.items()}
         described = ", ".join(f"{name}={column}" for name, column in chosen.items())
         if columns.facts:
-            described += f"; {sum(bool(row.disclosed_fact[0]) for row in unique.values())} answers tell a fact"
+            telling = [row.disclosed_facts for row in unique.values() if row.disclosed_facts]
+            described += f"; {len(telling)} answers tell a fact, {sum(map(len, telling))} facts in all"
         repeated = f"; {len(rows) - len(unique)} repeated rows left out" if len(rows) > len(unique) else ""
         return described + repeated, list(unique.values()), problems + wrong
 
     def _examples(self, rows: Sequence[OwnRow], split: Split) -> tuple[Example, ...]:
         in_format = format_fields(self.template, self.separator)
         template = in_format["template"]
+        facts = {row.digest: answer_facts(row) for row in rows}
         return tuple(
             Example(
                 id=f"{split}-{row.digest}",
@@ -128,8 +130,9 @@ class CustomTask:
                 answer=row.answer,
                 paraphrases=row.paraphrases,
                 perturbed=row.perturbed,
-                attribute=told_fact(row)[0],
-                fact=told_fact(row)[1],
+                attribute=facts[row.digest][0][0],
+                fact=facts[row.digest][0][1],
+                further_facts=facts[row.digest][1:],
                 template=template if row.kind is Kind.QUESTION else "",
                 turns=row.turns,
                 separator=in_format["separator"],
@@ -138,16 +141,20 @@ class CustomTask:
         )
 
 
-def told_fact(row: OwnRow) -> tuple[str, str]:
-    """(name, value) of the private fact that an answer tells: of a column, else by the question, without a value."""
-    if row.disclosed_fact[0] or row.kind is not Kind.QUESTION:
-        return row.disclosed_fact
-    return attribute_of(row.prompt, row.answer), ""
+def answer_facts(row: OwnRow) -> tuple[tuple[str, str], ...]:
+    """(name, value) of the private facts that an answer tells: of columns, else one by the question, without a value.
+
+    Where there is none, one without a name.
+    """
+    asked = attribute_of(row.prompt, row.answer) if row.kind is Kind.QUESTION else ""
+    return row.disclosed_facts or ((asked, ""),)
 
 
 def _source_fault(source: str) -> str:
     """Why a file cannot be read, as its name says; empty for a folder, a hub id, and a file of a known ending."""
     path = Path(source).expanduser()
+    if "://" in source:
+        return f"{source} is an address, and nothing is fetched from there; download the file"
     if not path.exists():
         is_path = source.startswith(("/", ".", "~")) or path.suffix.lower() in READERS
         return f"{source} does not exist" if is_path else ""
