@@ -14,7 +14,7 @@ from typing import IO
 
 from helpers import warm
 
-from hostile import data, folders, handed_on, keys, models, recipes, runs, surroundings, tables, values
+from hostile import data, folders, handed_on, keys, models, recipes, runs, suites, surroundings, tables, values
 from hostile.case import MARK, Case, Outcome
 
 HANG_SECONDS = 60.0  # on an idle machine
@@ -71,6 +71,7 @@ class Stage:
         yield from folders.cases(self.model)
         yield from data.cases()
         yield from tables.cases()
+        yield from suites.cases()
         yield from runs.cases(self.run)
         yield from handed_on.cases(self.model, self.run)
         yield from surroundings.cases(self.run)

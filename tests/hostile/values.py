@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, islice
 
 from .case import Case, Prepare
 from .files import rows
@@ -122,17 +123,13 @@ WRITTEN = {  # a line of words -> what the refusal names
     "trainer.unlearn.learning_rate=1E-4": "",
     "logger.tags=[]": "",
     "++seed=3": "",
-    "'seed=4'": "",
 }
 FILE = "task=custom task.forget=f.jsonl"
 TOGETHER = {  # words that cannot go together -> what the refusal names
     "method=npo method.retain_weight=3": "method.retain_weight",
     "method=ga trainer.unlearn.retain_ratio=4": "retain_ratio",
-    "method=none stages=[unlearn]": "method",
     f"{FILE} method=npo_gd": "task.retain",
     f"{FILE} method=rmu": "task.retain",
-    f"{FILE} method=npo evaluator=muse": "muse",
-    f"{FILE} method=npo evaluator=tofu": "tofu",
     f"{FILE} method=npo model.lora=true model.lora.target_modules=[wte]": "target_modules",
     "model.lora=true launch=zero3 launch.processes=2 method=task_vector": "",
     "launch=zero3 launch.processes=1 launch.device=cuda": "cuda",
@@ -167,23 +164,28 @@ TOGETHER = {  # words that cannot go together -> what the refusal names
 }
 
 
+def paired(settings: Sequence[str], values: Mapping[str, str], each: int) -> Iterator[tuple[str, str, str]]:
+    """(setting, value, what it is): so many values a setting, in turns, so that every value meets some setting."""
+    turns = cycle(values.items())
+    for setting in settings:
+        yield from ((setting, value, what) for value, what in islice(turns, each))
+
+
 def cases() -> Iterator[Case]:
     """All as plans."""
-    for settings, values in ((NUMBERS, NO_NUMBERS), (TEXTS, NO_TEXTS), (LISTS, NO_LISTS)):
-        for setting in settings:
-            for value, what in values.items():
-                yield Case(
-                    name=f"value: {setting}: {what}",
-                    arguments=["--dry-run", f"{setting}={value}"],
-                    names=["nothing.at.all" if "nothing.at.all" in value else setting],
-                )
-    for group in GROUPS:
-        for value, what in NO_OPTIONS.items():
+    for settings, values, each in ((NUMBERS, NO_NUMBERS, 4), (TEXTS, NO_TEXTS, 2), (LISTS, NO_LISTS, 3)):
+        for setting, value, what in paired(settings, values, each):
             yield Case(
-                name=f"option: {group}: {what}",
-                arguments=["--dry-run", f"{group}={value}"],
-                names=[group.rpartition("/")[2]],
+                name=f"value: {setting}: {what}",
+                arguments=["--dry-run", f"{setting}={value}"],
+                names=["nothing.at.all" if "nothing.at.all" in value else setting],
             )
+    for group, value, what in paired(GROUPS, NO_OPTIONS, 3):
+        yield Case(
+            name=f"option: {group}: {what}",
+            arguments=["--dry-run", f"{group}={value}"],
+            names=[group.rpartition("/")[2]],
+        )
     prepare: Prepare = rows(
         "f.jsonl", {"question": "Who?", "answer": "Ada."}, {"question": "Where?", "answer": "Here."}
     )
