@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lume_run import __version__
-from lume_run.common.errors import ConfigError, Problem, ProblemsError
+from lume_run.common.errors import ConfigError, Problem, ProblemsError, explain_start
 from lume_run.config.command import CommandLine, named_folders, read_command
 from lume_run.config.help import HELP_FLAGS, help_text, help_topic
 from lume_run.config.overrides import (
@@ -145,7 +145,8 @@ def name_sweep(overrides: Sequence[str]) -> None:
 def main() -> None:
     """Entry point of the `lume-run` command."""
     try:
-        _main()
+        with explain_start():
+            _main()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

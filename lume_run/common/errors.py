@@ -5,8 +5,12 @@ Every message says what is wrong, where, and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
 
 
 class LumeError(Exception):
@@ -50,3 +54,24 @@ class DataError(ProblemsError):
     """A data file cannot be used; `where` is `file:line`."""
 
     headline = "The data has problems"
+
+
+@contextmanager
+def explain_start() -> Iterator[None]:
+    """Exit code 2 with a word where nothing can begin: no working directory, a library that cannot be loaded."""
+    try:
+        Path.cwd()
+    except OSError:
+        _end("the working directory is gone", "cd to a folder that is there")
+    try:
+        yield
+    except (ImportError, MemoryError, SystemError, OSError) as error:
+        if isinstance(error, OSError) and "shared object" not in str(error):
+            raise
+        what = f"a library could not be loaded ({type(error).__name__}: {error})"
+        _end(what, "more memory (ulimit -v, the limit of the container), or install lume-run and its packages again")
+
+
+def _end(what: str, remedy: str) -> NoReturn:
+    print(f"error: {what}\n  -> {remedy}", file=sys.stderr, flush=True)
+    raise SystemExit(2)

@@ -133,7 +133,7 @@ def run_anew(
     """(exit code, None where it was killed; seconds of processor time, with its children) of the real command."""
     command = [*PROGRAMS[case.program], *arguments]
     process = subprocess.Popen(
-        ["bash", "-c", case.shell, "bash", *command] if case.shell else command,
+        ["/bin/bash", "-c", case.shell, "bash", *command] if case.shell else command,
         cwd=folder,
         env=environment(dict(case.environment)),
         stdin=subprocess.DEVNULL,
