@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lume_run.common.records import Ask
+from lume_run.common.text_files import file_fault
 from lume_run.evaluation.metrics.closer_look import ENTAILMENT_LABEL
 from lume_run.models.faults import weight_fault
 from lume_run.models.hub import only_local
@@ -48,6 +49,9 @@ def read_judge_files(ask: Ask, model: str) -> JudgeFiles:
     """The config and tokenizer of a judge; raises Unsuitable, or whatever the loaders raise."""
     from transformers import AutoConfig, AutoTokenizer
 
+    for file in sorted(Path(model).rglob("*")) if Path(model).is_dir() else ():
+        if not file.is_dir() and (fault := file_fault(file)):  # to read a pipe would wait for ever
+            raise Unsuitable(f"holds {file.name}, which {fault}")
     modules = _modules(model) if ask is Ask.COSINE else []
     subfolder = modules[0]["path"] if modules else ""
     options = {"local_files_only": only_local(model), "trust_remote_code": False, "subfolder": subfolder}
@@ -63,12 +67,15 @@ def read_judge_files(ask: Ask, model: str) -> JudgeFiles:
     if ask is Ask.ENTAILMENT:
         return JudgeFiles(config=config, tokenizer=tokenizer, labels=labels)
     embedder = _read_json(model, f"{subfolder}/sentence_bert_config.json") or {}
+    longest = embedder.get("max_seq_length")
+    if not (longest is None or (isinstance(longest, int) and longest > 0)):
+        raise Unsuitable(f"reads texts of {longest!r} tokens (max_seq_length of sentence_bert_config.json)")
     return JudgeFiles(
         config=config,
         tokenizer=tokenizer,
         pooling=_pooling_modes(_read_json(model, f"{modules[1]['path']}/config.json") or {}),
         subfolder=subfolder,
-        longest=embedder.get("max_seq_length"),
+        longest=longest,
         lower=bool(embedder.get("do_lower_case")),
     )
 
@@ -96,7 +103,7 @@ def _pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
     if given is None:
         legacy = {**POOLING, **{name: name for name in NO_POOLING}}
         given = [mode for mode, name in legacy.items() if config.get(name)] or "mean"
-    modes = (given,) if isinstance(given, str) else tuple(given)
+    modes = ((given,) if isinstance(given, str) else tuple(given)) or ("nothing",)
     if other := set(modes) - POOLING.keys():
         raise Unsuitable(f"pools by {', '.join(sorted(other))}; {', '.join(POOLING)} are supported")
     return modes
