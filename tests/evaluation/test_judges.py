@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -314,16 +315,25 @@ def test_what_is_no_embedder(bert, tmp_path):
     assert "pools by pooling_mode_lasttoken" in reason(Ask.COSINE, folder)
     folder = embedder(folder, {"pooling_mode": ["mean", "weightedmean"]})
     assert "pools by weightedmean" in reason(Ask.COSINE, folder)
+    folder = embedder(folder, {"pooling_mode": []})
+    assert "pools by nothing" in reason(Ask.COSINE, folder)
     folder = embedder(folder, {OLD["mean"]: True})
     write(folder / "config_sentence_transformers.json", {"prompts": {"q": "query: "}, "default_prompt_name": "q"})
     assert "prompt before every text" in reason(Ask.COSINE, folder)
     write(folder / "config_sentence_transformers.json", {"prompts": {"q": "query: "}, "default_prompt_name": None})
+    for longest in (0, "long"):
+        write(folder / "sentence_bert_config.json", {"max_seq_length": longest})
+        assert f"reads texts of {longest!r} tokens" in reason(Ask.COSINE, folder)
+    (folder / "sentence_bert_config.json").unlink()
     (folder / "model.safetensors").write_bytes(b"cut off")
     assert "cannot be used (" in reason(Ask.COSINE, folder)
     (folder / "model.safetensors").unlink()
     assert "has no weights here" in judge_trouble(Ask.COSINE, str(folder))
     (folder / "modules.json").write_text("{", encoding="utf-8")
     assert "cannot be used (JSONDecodeError" in reason(Ask.COSINE, folder)
+    (folder / "modules.json").unlink()
+    os.mkfifo(folder / "modules.json")  # nobody writes to it
+    assert "holds modules.json, which is a named pipe" in reason(Ask.COSINE, folder)
 
 
 def test_what_tells_no_entailment(bert, tmp_path):

@@ -154,7 +154,6 @@ TOGETHER = {  # words that cannot go together -> what the refusal names
     "method=icu stages=[train,unlearn] launch=zero3 launch.processes=2": "",
     "method=idk_ap method.idk_file=i.txt": "method.idk_file",
     "evaluator.retrained_model={model} evaluator.retrained_responses=r.jsonl": "evaluator.retrained",
-    "objective=partial_aggregate evaluator=perplexity evaluator.suites.perplexity.path=r.jsonl": "objective",
 }
 
 
