@@ -144,6 +144,8 @@ class Attacked:
     """A model under an attack: whose it is (target, unlearned, retrained, ...), which attack, how strong.
 
     `measures` is what the attack's scores are beside the recovered share: relearning (R), quantisation (Q), or nothing.
+    `rewritten`: some of the run's questions were asked in another way, no others. A `formulation` asks the same in
+    other words: of several the most disclosing answer counts too.
     """
 
     subject: str
@@ -151,6 +153,8 @@ class Attacked:
     strength: Strength
     held_out: frozenset[str] = frozenset()
     measures: str = ""
+    rewritten: bool = False
+    formulation: bool = False
 
     @property
     def name(self) -> str:

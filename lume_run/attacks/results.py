@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lume_run.attacks.base import Attacked, Strength, is_scored
+from lume_run.attacks.disclosure import worst_formulations
 from lume_run.attacks.scores import (
     combined_score,
     is_about_forgetting,
@@ -81,19 +82,21 @@ class _Scorer:
     settings: Settings
     folder: Path
     responses: Mapping[str, Sequence[Response]]
-    cache: dict[tuple[str, frozenset[str]], dict[str, Score]] = field(default_factory=dict)
+    cache: dict[tuple[str, frozenset[str], frozenset[str] | None], dict[str, Score]] = field(default_factory=dict)
 
     @cached_property
     def retrained(self) -> Sequence[Response] | None:
         return retrained_responses(self.settings, self.responses)
 
-    def before(self, subject: str, held_out: frozenset[str]) -> dict[str, Score]:
-        """Scores of a model that is not attacked; none of one that was not evaluated."""
+    def before(self, subject: str, held_out: frozenset[str], asked: frozenset[str] | None) -> dict[str, Score]:
+        """Scores of a model that is not attacked, on questions that were `asked` (None: all); none if not evaluated."""
         if subject not in self.responses:
             return {}
-        if (subject, held_out) not in self.cache:
-            self.cache[subject, held_out] = self._scores(subject, self.responses[subject], held_out)[1]
-        return self.cache[subject, held_out]
+        key = (subject, held_out, asked)
+        if key not in self.cache:
+            rows = [row for row in self.responses[subject] if asked is None or row.id in asked]
+            self.cache[key] = self._scores(subject, rows, held_out)[1]
+        return self.cache[key]
 
     def after(self, attacked: Attacked, responses: Sequence[Response]) -> dict[str, Score]:
         """Scores of an attacked model, which are also written into the run's folder, with its responses."""
@@ -124,21 +127,23 @@ def score_attacks(
     if not attacked:
         return None
     scorer = _Scorer(settings, folder / FOLDER, responses)
+    attacked = [*attacked, *worst_formulations(responses, attacked)]
     after = {of.name: scorer.after(of, rows) for of, rows in attacked}
     subject = next(name for name in SUBJECTS_ATTACKED if any(of.subject == name for of, _ in attacked))
     control = next((name for name in CONTROLS if any(of.subject == name for of, _ in attacked)), "")
     rows: list[AttackedScore] = []
     measured: dict[str, str] = {}
-    for of in (of for of, _ in attacked if of.subject == subject):
-        of_control = replace(of, subject=control)
+    for of, answered in ((of, answered) for of, answered in attacked if of.subject == subject):
         measured[of.attack] = of.measures
+        asked = frozenset(row.id for row in answered) if of.rewritten else None
+        before = {name: scorer.before(name, of.held_out, asked) for name in ("target", subject, control)}
         rows += _rows(
             of,
-            target=scorer.before("target", of.held_out),
-            before=scorer.before(subject, of.held_out),
+            target=before["target"],
+            before=before[subject],
             after=after[of.name],
-            control_before=scorer.before(control, of.held_out),
-            control_after=after.get(of_control.name, {}),
+            control_before=before[control],
+            control_after=after.get(replace(of, subject=control).name, {}),
         )
     return AttackResults(subject=subject, control=control, rows=tuple(rows), worst=worst_scores(rows, measured))
 
@@ -150,6 +155,8 @@ def _rows(
     for name, score in after.items():
         definition = definition_of(name)
         if definition is None or not (is_about_forgetting(definition) or definition.group in USE_GROUPS):
+            continue
+        if of.rewritten and score.value is None:  # of questions that it did not ask
             continue
         row = AttackedScore(
             attack=of.attack,

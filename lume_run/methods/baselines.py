@@ -115,14 +115,14 @@ class Context:
         if example.chat is None:
             return replace(example, prompt=self.text + example.prompt)
         system = tuple(turn for turn in example.chat.before if turn.role == "system")
-        said = [turn for shot in self.shots for turn in _shot_turns(shot)]
+        said = [turn for shot in self.shots for turn in shot_turns(shot)]
         said += [turn for turn in example.chat.before if turn not in system]
         first, *others = (*said, Turn("user", example.prompt))
         *turns, last = (Turn(first.role, f"{self.instruction}\n{first.text}"), *others)
         return replace(example, prompt=last.text, chat=example.chat._replace(before=(*system, *turns)))
 
 
-def _shot_turns(shot: Example) -> list[Turn]:
+def shot_turns(shot: Example) -> list[Turn]:
     """A shot as turns of a chat, without the system prompt."""
     before = () if shot.chat is None else shot.chat.before
     turns = [turn for turn in before if turn.role != "system"]

@@ -15,6 +15,7 @@ from lume_run.attacks.base import (
     Attacked,
     Edit,
     EditingAttack,
+    PromptAttack,
     Situation,
     Training,
     TrainingAttack,
@@ -79,9 +80,16 @@ def _attempts(run: Run, name: str, attack: Any, subject: str, model: EvaluatedMo
         rewrites = attack.rewrites(situation_of(run))
         artifacts = []
         variants = [(rewrite.strength, replace(model, rewrite=rewrite.rewrite)) for rewrite in rewrites]
-    measures = getattr(attack, "measures", "")
     attacked = [
-        Attacked(subject=subject, attack=name, strength=strength, held_out=variant.held_out, measures=measures)
+        Attacked(
+            subject=subject,
+            attack=name,
+            strength=strength,
+            held_out=variant.held_out,
+            measures=getattr(attack, "measures", ""),
+            rewritten=isinstance(attack, PromptAttack),
+            formulation=getattr(attack, "formulation", False),
+        )
         for strength, variant in variants
     ]
     models = tuple((of, variant) for of, (_, variant) in zip(attacked, variants, strict=True))

@@ -110,3 +110,26 @@ def test_a_prompt_attack_makes_no_model(shelf, tmp_path):
     assert row["after"] is not None
     assert "relearning" not in row
     assert not any("capitals" in name and "responses" not in name for name in report["training"])
+
+
+def test_prompts_end_to_end(shelf, tmp_path):
+    """Over all forms of a question the most disclosing answer counts, that to the plain one too."""
+    report = run(tmp_path / "run", shelf, "attack=[prefill,few_shot,forms,hints]", "attack.control=base")
+    attacks = report["attacks"]
+    name = "forget.bios.regurgitation"
+    strengths = {(row["attack"], row["strength"]["label"]) for row in attacks["rows"]}
+    assert {
+        ("prefill", "sure"),
+        ("few_shot", "5_forget"),
+        ("forms", "multiple_choice"),
+        ("hints", "share_0.5"),
+    } < strengths
+    assert {row["score"] for row in rows_of(report, attack="prefill")} == {"forget.bios.knowledge", "forget.knowledge"}
+    (worst,) = rows_of(report, attack="any_prompt", score=name)
+    others = [row for row in rows_of(report, score=name) if row["attack"] == "few_shot"]
+    assert worst["after"] >= max([worst["before"], *(row["after"] for row in others)])
+    assert worst["before"] == report["scores"][f"unlearned.{name}"]
+    folder = tmp_path / "run" / "attacks"
+    asked = {row.prompt for row in read_jsonl(folder / "responses.unlearned+prefill(sure).jsonl", Response)}
+    assert asked and all(prompt.endswith(" Sure, here is the answer:") for prompt in asked)
+    assert {row["control_after"] is not None for row in rows_of(report, attack="any_prompt")} == {True}
