@@ -42,6 +42,7 @@ from lume_run.config.overrides import (
 from lume_run.config.permissions import PERMISSIONS
 from lume_run.config.resolve import JUDGES
 from lume_run.config.settings import Settings
+from lume_run.evaluation.catalogue_entries import CATALOGUE
 from lume_run.evaluation.suites.base import Answers
 from lume_run.methods.base import Count, Role, Signals, Totals
 from lume_run.models.tiny import olmo_config
@@ -297,6 +298,8 @@ def unknown_setting(word: str) -> bool:
         ]
         return not OPTIONS[key] >= set(chosen)
     if key.partition(".")[0] not in PARTS or ("." not in key and value is None) or "/" in key:
+        return False
+    if any(word == definition.pattern for definition in CATALOGUE):  # scores of attacks begin as settings do
         return False
     pattern = re.sub(r"<\w+>", "*", key)
     return not any(fnmatch(known, pattern) for known in known_settings())

@@ -14,7 +14,7 @@ from lume_run.common.seeds import stable_digest
 from lume_run.config.fields import setting
 
 PROMPT, OPTIONS = "{prompt}", "{options}"
-LETTERS = "ABCD"
+OPTION_LETTERS = "ABCD"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,9 @@ def _formed(
 
 def options_text(example: Example, others: Sequence[str]) -> str:
     """The answer among up to three others, lettered, in an order that the example's id fixes."""
-    some = sorted(others, key=lambda text: stable_digest(example.id, "option", text))[: len(LETTERS) - 1]
+    some = sorted(others, key=lambda text: stable_digest(example.id, "option", text))[: len(OPTION_LETTERS) - 1]
     options = sorted([example.answer, *some], key=lambda text: stable_digest(example.id, "place", text))
-    return "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False))
+    return "\n".join(f"{letter}. {text}" for letter, text in zip(OPTION_LETTERS, options, strict=False))
 
 
 def in_form(example: Example, form: str) -> Example:

@@ -21,7 +21,7 @@ from lume_run.config.fields import setting
 from lume_run.evaluation.suites.pii import begin_answer
 from lume_run.methods.baselines import shot_turns
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+TEXT_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 
 def asked_again(question: Question, kinds: Sequence[Kind], asks: Sequence[Ask] = (Ask.GENERATE, Ask.LOGPROB)) -> bool:
@@ -39,7 +39,7 @@ def require_names(what: str, texts: Mapping[str, str]) -> None:
     if not texts:
         raise ValueError(f"{what} is empty; give at least one, as NAME: TEXT")
     for name, text in texts.items():
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        if not isinstance(name, str) or not TEXT_NAME.fullmatch(name):
             raise ValueError(f"{what} has the name {name!r}; names are small letters, digits and _")
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{what}.{name} says nothing; give a text")

@@ -4,7 +4,8 @@ A segment is run once. Its tokens see those of the segments before it, its paren
 themselves, which is what they see in the row: causal attention and positions know nothing of other rows.
 Only equal tokens at the beginning are shared; rows are never tokenised in another way for it. `collate(rows,
 shares=True)` makes a batch of any rows that is run so, and everything that reads the batch stays as it is: labels,
-targets and hidden states are those of padded rows. It is differentiable, and under dropout shared tokens are drawn once.
+targets and hidden states are those of padded rows. It is differentiable, and under dropout shared tokens are drawn
+once.
 Shapes: B rows.
 """
 
