@@ -17,16 +17,19 @@ from lume_run.common.errors import LumeError, RunError
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 REASON_LETTERS = 300  # of what a library says
-SIZES = (  # whole numbers of a config
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "max_position_embeddings",
-)
-CONFIG_BOUNDS = {r".*(dropout|pdrop)": (0, 1), r".*(_eps|_epsilon)": (0, 1), "rope_theta": (1, inf)}  # names: from, to
+SIZES = {  # whole numbers of a config, the least that each may be
+    "vocab_size": 1,
+    "hidden_size": 1,
+    "intermediate_size": 1,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 8,  # as of `model.max_length`
+    "sliding_window": 1,
+}
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # what families call how many there are
+CONFIG_BOUNDS = {r".*(dropout|pdrop)": (0, 1), r".*(_eps|_epsilon)": (0, 1)}  # by names: from, to
+ROPE_BOUNDS = {"rope_theta": (1, inf), "factor": (1, inf)}
 GENERATION_BOUNDS = {
     "temperature": (0, inf),
     "top_p": (0, 1),
@@ -131,19 +134,36 @@ def integer_fault(folder: Path, model: nn.Module) -> str:
 
 def config_faults(config: Any) -> Iterator[str]:
     """Values of a transformers config (its part for text) with which no model could run."""
-    for name in SIZES:
+    for name, least in SIZES.items():
         size = getattr(config, name, None)
-        if size is not None and (not isinstance(size, int) or size < 1):
-            yield f"{name} is {size!r}, and must be at least 1"
+        if size is not None and (not isinstance(size, int) or size < least):
+            yield f"{name} is {size!r}, and must be at least {least}"
+    asked, experts = getattr(config, "num_experts_per_tok", None), [getattr(config, name, None) for name in EXPERTS]
+    if isinstance(asked, int) and any(
+        isinstance(count, int) and count and not 1 <= asked <= count for count in experts
+    ):
+        yield f"num_experts_per_tok is {asked}, and must be at least 1 and at most the number of experts"
+    yield from _bound_faults(config.to_dict(), CONFIG_BOUNDS)
     rope = getattr(config, "rope_parameters", None) or {}
-    for name, value in (*config.to_dict().items(), *rope.items()):
-        for pattern, (low, high) in CONFIG_BOUNDS.items():
-            if re.fullmatch(pattern, name) and (fault := number_fault(value, low, high)):
-                yield f"{name} is {value!r}, {fault}"
+    for part in (
+        rope,
+        *(value for value in rope.values() if isinstance(value, Mapping)),
+    ):  # one, or one a kind of layer
+        yield from _bound_faults(part, ROPE_BOUNDS)
+    if not getattr(config, "return_dict", True):
+        yield "return_dict is false, and what the model returns is read by its names"
     names = getattr(config, "architectures", None)
     if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
         yield f"architectures is {names!r}, which is no list of names"
     yield from end_faults(config, config.vocab_size)
+
+
+def _bound_faults(values: Mapping[str, Any], bounds: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    """Numbers beyond their bounds; a bound is of all names that its pattern matches."""
+    for name, value in values.items():
+        for pattern, (low, high) in bounds.items():
+            if re.fullmatch(pattern, name) and (fault := number_fault(value, low, high)):
+                yield f"{name} is {value!r}, {fault}"
 
 
 def generation_faults(config: Any, vocabulary: int | None) -> Iterator[str]:

@@ -17,6 +17,7 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Olmo2Config,
     OPTConfig,
     Phi3Config,
@@ -26,6 +27,7 @@ from transformers import (
 from lume_run.common.errors import RunError
 from lume_run.config.model_settings import LoraSettings, ModelSettings
 from lume_run.config.overrides import compose, conf_dir
+from lume_run.models.faults import config_faults
 from lume_run.models.folder import model_folder_problems
 from lume_run.models.load import load_model
 from lume_run.pipeline.checks import check_config
@@ -97,6 +99,38 @@ def sharded(listed: Callable[[list[str]], list[str]], file: str) -> Callable[[Pa
     return damage
 
 
+def doubled(folder: Path) -> None:
+    """A weight in both shards, with other values in the second, where the index does not look."""
+    weights = load_file(folder / WEIGHTS)
+    names = sorted(weights)
+    (folder / WEIGHTS).unlink()
+    save_file({name: weights[name] for name in names[:5]}, folder / "a.safetensors")
+    save_file(
+        {**{name: weights[name] for name in names[5:]}, names[0]: weights[names[0]] + 1}, folder / "b.safetensors"
+    )
+    index = {name: "a.safetensors" if name in names[:5] else "b.safetensors" for name in names}
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": index}), encoding="utf-8")
+
+
+def generation(**changes: object) -> Callable[[Path], None]:
+    return written("generation_config.json", json.dumps(changes))
+
+
+def tokenizer_configured(**changes: object) -> Callable[[Path], None]:
+    return lambda folder: change_json(folder / "tokenizer_config.json", **changes)
+
+
+def added_token(number: int) -> Callable[[Path], None]:
+    """A token whose id leaves a gap, which the library closes."""
+
+    def damage(folder: Path) -> None:
+        tokens = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+        change_json(folder / "tokenizer.json", added_tokens=[*tokens, {**tokens[0], "id": number, "content": "<far>"}])
+
+    return damage
+
+
+PROJECTION = "model.layers.0.mlp.up_proj.weight"
 DAMAGE = {
     "a layer more": (configured(num_hidden_layers=3), "missing and would be random, first model.layers.2."),
     "a layer less": (configured(num_hidden_layers=1), "not in the model of the config, first model.layers.1."),
@@ -128,6 +162,28 @@ DAMAGE = {
     "an index of one": (sharded(lambda names: names[:1], "shard.safetensors"), "not in model.safetensors.index.json"),
     "an index of more": (sharded(lambda names: [*names, "x.y"], "shard.safetensors"), "not in its files, first x.y"),
     "an index of lost files": (sharded(lambda names: names, "gone.safetensors"), "names gone.safetensors"),
+    "a text part of nobody": (configured(text_config={"model_type": "nothing"}), "its part for text is of no type"),
+    "an end below nothing": (configured(eos_token_id=-1), "eos_token_id -1 is no token"),
+    "a pad below nothing": (configured(pad_token_id=-5), "pad_token_id -5 is no token"),
+    "dropout of seven": (configured(attention_dropout=7), "attention_dropout is 7, and must be from 0 to 1"),
+    "angles of nothing": (configured(rope_parameters={"rope_type": "default", "rope_theta": 0}), "rope_theta is 0"),
+    "angles stretched by nothing": (
+        configured(rope_parameters={"rope_type": "linear", "factor": 0, "rope_theta": 1e4}),
+        "factor is 0, and must be at least 1",
+    ),
+    "results without names": (configured(return_dict=False), "return_dict is false"),
+    "few positions": (configured(max_position_embeddings=1), "max_position_embeddings is 1"),
+    "architectures in words": (configured(architectures="OlmoForCausalLM"), "no list of names"),
+    "a share of three": (generation(top_p=3.0), "top_p is 3.0, and must be from 0 to 1"),
+    "sampling in words": (generation(do_sample="maybe"), "do_sample is 'maybe'"),
+    "whole numbers": (
+        weights_changed(lambda weights: weights.update({PROJECTION: weights[PROJECTION].to(torch.int32)})),
+        f"{PROJECTION} is stored as I32",
+    ),
+    "a weight in two shards": (doubled, "1 weight is in two of the files"),
+    "a token with another id": (added_token(9000), "gives the token '<far>' the id 9000"),
+    "a template that is a number": (tokenizer_configured(chat_template=3), "chat_template is 3"),
+    "a length in words": (tokenizer_configured(model_max_length="long"), "model_max_length is 'long'"),
     "tokenizer of nothing": (written("tokenizer.json", "{}"), "tokenizer"),
     "tokenizer cut": (truncated("tokenizer.json", 0.5), "tokenizer"),
 }
@@ -143,6 +199,12 @@ def test_damage_is_named(name, folder):
 def test_a_tokenizer_larger_than_the_embedding(folder, llama_tokenizer):
     llama_tokenizer.save_pretrained(folder)
     assert "the tokenizer has tokens up to 31999, and the embedding 400 rows" in faults(folder)
+
+
+def test_experts_that_are_not_there(folder):
+    config = MixtralConfig(**{name: SIZES[name] for name in SHARED_SIZES}, num_local_experts=4, num_experts_per_tok=9)
+    assert "num_experts_per_tok is 9" in "".join(config_faults(config))
+    assert not list(config_faults(MixtralConfig(**{name: SIZES[name] for name in SHARED_SIZES}, num_local_experts=4)))
 
 
 def test_a_file_is_no_folder(folder):
@@ -165,6 +227,7 @@ def test_the_check_of_a_run_tells_it(folder):
     assert [problem.where for problem in problems] == ["model.path"]
 
 
+SHARED_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 FAMILIES = {
     "llama": LlamaConfig,
     "mistral": MistralConfig,
