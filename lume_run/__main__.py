@@ -6,6 +6,7 @@ lume-run's must be typed again: `python -m lume_run RUN_FOLDER 'allow_external=[
 
 from __future__ import annotations
 
+import os
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not words or words[0].startswith("-") or any(word.partition("=")[0] not in PERMISSIONS for word in given):
         console.print(escape(f"usage: python -m lume_run RUN_FOLDER [{'|'.join(PERMISSIONS)}=...]"), soft_wrap=True)
         return 2
-    folder = Path(words[0]).resolve()
+    folder = Path(os.path.realpath(words[0]))  # as resolve(), which raises at a loop of links
     try:
         config = read_config(folder / "config.yaml")
         if problems := list(missing_permissions(config, given)):

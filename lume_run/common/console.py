@@ -23,6 +23,9 @@ def set_library_defaults() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    level = os.environ.pop("LOGLEVEL", "").upper()  # torch's launcher ends with a traceback at one it does not know
+    if level in logging.getLevelNamesMapping():
+        os.environ["LOGLEVEL"] = level
 
 
 def is_later_rank() -> bool:

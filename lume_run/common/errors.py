@@ -58,11 +58,13 @@ class DataError(ProblemsError):
 
 @contextmanager
 def explain_start() -> Iterator[None]:
-    """Exit code 2 with a word where nothing can begin: no working directory, a library that cannot be loaded."""
+    """Exit code 2 with a word where nothing can begin: no working directory, no docstrings, no libraries."""
     try:
         Path.cwd()
     except OSError:
         _end("the working directory is gone", "cd to a folder that is there")
+    if sys.flags.optimize > 1:
+        _end("Python runs without docstrings, and transformers reads its own", "unset PYTHONOPTIMIZE, no -OO")
     try:
         yield
     except (ImportError, MemoryError, SystemError, OSError) as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
+LEAST_ROOM_BYTES = 2**20  # of configs and logs alone; what weights need is seen when they are written
 ROOM_FOR_NAMES = 120  # bytes that a name in a run folder may take, with the path to it
 
 
@@ -32,7 +34,8 @@ def place_fault(folder: Path) -> str:
         if fault := _length_fault(folder, nearest):
             return fault
         with tempfile.TemporaryFile(dir=nearest):
-            return ""
+            room = shutil.disk_usage(nearest).free
+            return "" if room >= LEAST_ROOM_BYTES else f"No space left: {room:,} bytes are free there"
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         if getattr(error, "errno", None) == errno.ENAMETOOLONG:
             return "a name in it is too long"
