@@ -16,6 +16,9 @@ def attack_problems(settings: AttackSettings, stages: Any) -> Iterator[Problem]:
     if settings.attacks and isinstance(stages, list) and "evaluate" not in stages:
         what = "attacked models are evaluated, and stages has no evaluate"
         yield Problem(where="attack", what=what, remedy="add evaluate to stages, or attack=none")
+    if settings.target is not None and (not settings.attacks or stages != ["evaluate"]):
+        what = "only attacks on a model that is evaluated alone read it"
+        yield Problem(where="attack.target", what=what, remedy="attack=NAME stages=[evaluate], or drop it")
     for name, attack in settings.attacks.items():
         where = f"attack.attacks.{name}"
         if not isinstance(attack, ATTACK_KINDS):

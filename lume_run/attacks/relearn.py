@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from lume_run.attacks.base import Situation, Training, halve_documents
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.config.fields import setting
+from lume_run.config.model_settings import ModelSettings
 from lume_run.evaluation.datasets.plain_text import load_texts, pieces
 from lume_run.evaluation.suites.base import problems_in
 
@@ -42,6 +43,10 @@ class Optimization:
         ):
             raise ValueError(f"learning_rates are {list(rates)}; give different numbers above 0 and at most 1")
 
+    def trains_adapters(self, model: ModelSettings) -> bool:
+        """Whether adapters are trained, and not all weights."""
+        return model.lora.enabled if self.lora is None else self.lora
+
     def trainings(
         self,
         examples: Sequence[Example],
@@ -54,7 +59,7 @@ class Optimization:
         train = situation.trainer.train
         batch = self.batch_size or train.batch_size
         steps = self.steps if epochs is None else (max(1, -(-round(len(examples) * epochs) // batch)),)
-        adapters = situation.model.lora.enabled if self.lora is None else self.lora
+        adapters = self.trains_adapters(situation.model)
         trainings = []
         for rate in self.learning_rates or (train.learning_rate, 2 * train.learning_rate):
             phase = situation.phase(rows=len(examples), steps=steps[-1], learning_rate=rate, batch_size=batch)
@@ -113,6 +118,12 @@ class Relearn:
             return data.forget, frozenset()
         shown, held_out = halve_documents(data.forget, situation.seed, "attack")
         return [example for example in data.forget if example.document in shown], held_out
+
+
+def trains_adapters(attack: Any, model: ModelSettings) -> bool:
+    """Whether an attack trains adapters at most; one that does not say so trains as the run does."""
+    optimization = getattr(attack, "optimization", None)
+    return optimization.trains_adapters(model) if isinstance(optimization, Optimization) else model.lora.enabled
 
 
 def text_pieces(data: TaskData, words: int) -> list[Example]:

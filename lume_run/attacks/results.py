@@ -213,18 +213,17 @@ def _add(worst: dict[str, Score], name: str, scores: Sequence[Score | None], end
 
 
 def attacks_json(results: AttackResults, training: Mapping[str, Any]) -> dict[str, Any]:
-    """The section `attacks` of report.json: a record for each strength and score, and the worst of each attack.
+    """The section `attacks` of report.json: a record for each strength and score, and the names of the worst cases.
 
-    `training` says how the trainings of attacks went; one that diverged is a result.
+    Those are among the scores of `subject`. `training` says how the trainings of attacks went; one that diverged is a
+    result.
     """
     return {
         "subject": results.subject,
         "control": results.control or None,
         "training": dict(training),
         "rows": [_row_json(row) for row in results.rows],
-        "scores": {name: score.value for name, score in results.worst.items()},
-        "intervals": {name: [score.low, score.high] for name, score in results.worst.items() if score.low is not None},
-        "reasons": {name: score.reason for name, score in results.worst.items() if score.reason},
+        "worst": list(results.worst),
     }
 
 

@@ -29,7 +29,14 @@ PATHS = (  # suites look into theirs themselves
     *(f"evaluator.suites.halueval.{name}" for name in ("qa_path", "general_path", "instruction")),
 )
 JUDGES = ("evaluator.suites.closer_look.embedder", "evaluator.suites.closer_look.entailment")
-MAYBE_PATHS = ("model.path", "model.base", "model.tokenizer", "evaluator.retrained_model", *JUDGES)  # folder or id
+MAYBE_PATHS = (
+    "model.path",
+    "model.base",
+    "model.tokenizer",
+    "evaluator.retrained_model",
+    "attack.target",
+    *JUDGES,
+)  # folder or id
 SOURCES = ("task.forget", "task.retain", "task.holdout")  # of task=custom: a path, or a hub id with config and split
 FOLDERS = ("output_dir", "task.data_dir")  # may not exist yet, or are checked by the task
 # What a run computes is the same whatever these are.

@@ -116,6 +116,9 @@ class AttackSettings:
         help="what is attacked alike: auto: a model retrained without the forget set where it is given or can be "
         "trained, else base: the model from before the documents; none: nothing",
     )
+    target: str | None = setting(
+        None, help="id or folder of the model before unlearning, to compare with where a model is evaluated alone"
+    )
     attacks: dict[str, Any] = setting(factory=dict, help="the attacks, by name; none: models are evaluated as they are")
 
 

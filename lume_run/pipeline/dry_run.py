@@ -119,7 +119,7 @@ def parts_table(run: Run, estimator: Estimator, world: World) -> Table:
     """What one device holds in the chosen mode, by what takes it."""
     parts = estimator.parts(world)
     total = sum(parts.values())
-    kind = "training" if estimator.stage == "train" else "unlearning"
+    kind = {"train": "training", "attack": "attacks' training"}.get(estimator.stage, "unlearning")
     table = Table(show_footer=True)
     fits = f" ({describe_fit(run, total)})" if run.device.type == "cuda" else ""
     table.add_column(f"{kind} on one {run.device.type} device, estimated", footer=f"in all{fits}")

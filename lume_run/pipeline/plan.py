@@ -53,7 +53,7 @@ def plan(run: Run) -> Plan:
     models: dict[str, EvaluatedModel] = {}
     if stages == ["evaluate"]:
         assert base is None  # checks.py refuses to evaluate alone without a model.path
-        models["model"] = start_model(run, base)
+        models |= {"model": start_model(run, base), **models_before(run)}
     else:
         target = None if run.settings.model.is_target else target_artifact(run, base)
         artifacts += [target] if target else []
@@ -100,6 +100,12 @@ def reference_models(
     if base is None:
         return {"base": EvaluatedModel(path=str(path), key=model_identity(str(path), model))}, []
     return {"base": EvaluatedModel(path=str(base.path), key=base.key)}, []
+
+
+def models_before(run: Run) -> dict[str, EvaluatedModel]:
+    """The model before unlearning, where a model is evaluated alone and `attack.target` names it."""
+    path, model = run.settings.attack.target, run.settings.model
+    return {"target": EvaluatedModel(path=path, key=model_identity(path, model))} if path is not None else {}
 
 
 def start_model(run: Run, base: Artifact | None) -> EvaluatedModel:

@@ -56,8 +56,9 @@ class Report:
         return "unlearned" if "unlearned" in self.scores else next(iter(self.subjects), "")
 
     def score(self, subject: str, name: str) -> Score | None:
-        """One score, None where this model has none of that name."""
-        return self.scores.get(subject, {}).get(name)
+        """One score, None where this model has none of that name; of the attacked one also the worst of its attacks."""
+        under_attack = self.attacks.worst if self.attacks and subject == self.attacks.subject else {}
+        return self.scores.get(subject, {}).get(name) or under_attack.get(name)
 
     def value(self, subject: str, name: str) -> float | None:
         """One score's value, None when it could not be computed."""
@@ -130,6 +131,8 @@ def names_by_group(report: Report, *, most: int | None = None) -> dict[ScoreGrou
 def report_json(report: Report) -> dict[str, Any]:
     """The report as strict JSON data; `scores` and `intervals` are flat: `<subject>.<score name>`, `change.<name>`."""
     flat = {f"{who}.{name}": score for who, scores in report.scores.items() for name, score in scores.items()}
+    if report.attacks:
+        flat |= {f"{report.attacks.subject}.{name}": score for name, score in report.attacks.worst.items()}
     changes = {f"change.{name}": change for name in report.names if (change := report.change(name)) is not None}
     intervals = {name: [score.low, score.high] for name, score in flat.items() if score.low is not None}
     for name in report.names:

@@ -13,9 +13,13 @@ from helpers.shared import shape
 
 from lume_run.attacks.base import Rewrite, Situation, Strength
 from lume_run.common.jsonl import read_jsonl
-from lume_run.common.records import TEXTS, Question, Response, Split
+from lume_run.common.records import TEXTS, Ask, Question, Response, Split
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
+from lume_run.evaluation.metrics.bootstrap import Bootstrap
+from lume_run.evaluation.metrics.semeval import lume_scores
+from lume_run.methods.base import Losses, Signals
+from lume_run.methods.likelihood import FineTune
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import run_pipeline
 
@@ -60,11 +64,10 @@ def test_relearning_end_to_end(shelf, tmp_path):
         assert row.get("before") == scores[f"unlearned.{row['score']}"]
         assert row.get("target") == scores[f"target.{row['score']}"]
         assert row.get("control_before") == scores[f"retrained.{row['score']}"]
-    assert {name for name in attacks["scores"] if name.endswith(".r")} == {
-        f"attack.relearn.{row['score']}.r"
-        for row in attacks["rows"]
-        if "relearning" in row or "relearning" in row["reasons"]
-    }
+    worst = attacks["worst"]
+    about_forgetting = {row["score"] for row in attacks["rows"] if "recovered" in row}
+    assert {name for name in worst if name.endswith(".r")} == {f"attack.relearn.{name}.r" for name in about_forgetting}
+    assert {f"unlearned.{name}" for name in worst} <= scores.keys()
     for subject in ("unlearned", "retrained"):
         for step in (1, 3):
             name = f"{subject}+relearn(steps={step},lr=0.001)"
@@ -133,3 +136,101 @@ def test_prompts_end_to_end(shelf, tmp_path):
     asked = {row.prompt for row in read_jsonl(folder / "responses.unlearned+prefill(sure).jsonl", Response)}
     assert asked and all(prompt.endswith(" Sure, here is the answer:") for prompt in asked)
     assert {row["control_after"] is not None for row in rows_of(report, attack="any_prompt")} == {True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreaksDown(FineTune):
+    """Fine-tuning whose loss is no number from its third step on."""
+
+    def __call__(self, s: Signals) -> Losses:
+        losses = super().__call__(s)
+        return losses if s.last.get("step", 0) < 2 else replace(losses, total=losses.total * float("nan"))
+
+
+def test_an_attack_that_diverges_is_a_result(shelf, tmp_path, monkeypatch):
+    """The last weights kept take the place of the later ones; a report says so, and the run counts as done."""
+    monkeypatch.setattr("lume_run.pipeline.attack.FineTune", BreaksDown)
+    report = run(tmp_path / "run", shelf, "attack=relearn", *SHORT, f"{RELEARN}.steps=[1,2,5]", "seed=1")
+    outcome = report["attacks"]["training"]["unlearned+relearn(lr=0.001)"]
+    assert (outcome["steps"], outcome["planned_steps"]) == (2, 5)
+    assert "nan" in outcome["diverged"]
+    assert any("unlearned+relearn(lr=0.001) DIVERGED" in line for line in report["warnings"])
+    place = Path(
+        json.loads((tmp_path / "run" / "manifest.json").read_text())["artifacts"]["unlearned+relearn(lr=0.001)"]
+    )
+    kept = {step: (place / f"step-{step}" / "model.safetensors").read_bytes() for step in (1, 2, 5)}
+    assert kept[5] == kept[2] != kept[1]
+    assert not any(outcome["diverged"] for outcome in report["training"].values())
+    (last,) = [row for row in rows_of(report, score="forget.bios.knowledge") if row["strength"]["amount"] == 5]
+    assert last["after"] is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Killed(FineTune):
+    """Fine-tuning of a process that dies in its third step."""
+
+    def __call__(self, s: Signals) -> Losses:
+        if s.last.get("step", 0) >= 2:
+            raise KeyboardInterrupt
+        return super().__call__(s)
+
+
+def test_a_killed_attack_resumes_with_what_it_kept(shelf, tmp_path, monkeypatch):
+    overrides = ("attack=relearn", *SHORT, f"{RELEARN}.steps=[1,4]", "seed=2", "trainer.checkpoint_every=2")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("lume_run.pipeline.attack.FineTune", Killed)
+        run(tmp_path / "run", shelf, *overrides)
+    (partial,) = (shelf / "store" / "attacked").glob("*.partial")
+    before = (partial / "step-1" / "model.safetensors").stat()
+    run(tmp_path / "run", shelf, *overrides)
+    place = partial.with_suffix("")
+    assert (place / "step-1" / "model.safetensors").stat().st_mtime_ns == before.st_mtime_ns
+    assert not (place / "checkpoints").exists()
+    run(tmp_path / "again", tmp_path / "elsewhere", *overrides)  # never killed
+    for step in (1, 4):
+        weights = [
+            (folder / place.name / f"step-{step}" / "model.safetensors").read_bytes()
+            for folder in (shelf / "store" / "attacked", tmp_path / "elsewhere" / "store" / "attacked")
+        ]
+        assert weights[0] == weights[1]
+
+
+def test_a_model_alone_beside_the_one_before(shelf, tmp_path):
+    """Any folder can be attacked; `attack.target` and `model.base` are what it is compared with."""
+    run(tmp_path / "made", shelf, "seed=3")
+    artifacts = json.loads((tmp_path / "made" / "manifest.json").read_text())["artifacts"]
+    report = run(
+        tmp_path / "alone",
+        shelf,
+        *("seed=3", "stages=[evaluate]", "attack=[quantise,prune]", f"model.path={artifacts['unlearned']}"),
+        *(f"attack.target={artifacts['target']}", f"model.base={artifacts['base']}"),
+    )
+    assert (report["attacks"]["subject"], report["attacks"]["control"]) == ("model", "base")
+    rows = rows_of(report, score="forget.bios.regurgitation")
+    labels = [(row["attack"], row["strength"]["label"]) for row in rows]
+    assert labels == [("quantise", name) for name in ("int8", "nf4", "fp4")] + [
+        ("prune", name) for name in ("10%", "30%", "50%")
+    ]
+    assert all(row["target"] == report["scores"]["target.forget.bios.regurgitation"] for row in rows)
+    name = "attack.quantise.forget.bios.regurgitation.q"
+    assert name in report["attacks"]["worst"]
+    assert f"model.{name}" in report["scores"]
+
+
+def test_a_half_is_scored_alone(shelf, tmp_path):
+    overrides = [override.replace("relearn", "relearn_half") for override in SHORT]
+    report = run(tmp_path / "run", shelf, "attack=relearn_half", *overrides)
+    attacked = read_jsonl(
+        tmp_path / "run" / "attacks" / "responses.unlearned+relearn_half(steps=1,lr=0.001).jsonl", Response
+    )
+    asked = {row.document for row in attacked if row.split in (Split.FORGET, Split.MEMBER)}
+    everything = read_jsonl(tmp_path / "run" / "responses.unlearned.jsonl", Response)
+    assert len(asked) == 1
+    assert asked < {row.document for row in everything if row.split is Split.FORGET}
+    assert {row.id for row in attacked if row.split is Split.RETAIN} == {
+        row.id for row in everything if row.split is Split.RETAIN
+    }
+    (row,) = rows_of(report, score="forget.bios.regurgitation")[:1]
+    held_out = [answer for answer in everything if answer.document in asked and answer.ask is Ask.GENERATE]
+    expected = lume_scores(held_out, bootstrap=Bootstrap(resamples=0))
+    assert row["before"] == {score.name: score.value for score in expected}["forget.bios.regurgitation"]

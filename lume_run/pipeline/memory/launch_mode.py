@@ -19,7 +19,7 @@ from lume_run.models.hub import is_adapter
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.models.rows.packed import PACKED_TYPES
 from lume_run.pipeline.memory.estimate import Estimator, host_estimate, host_memory
-from lume_run.pipeline.memory.sizes import Lengths, phase_of, sizes_of, stage_of
+from lume_run.pipeline.memory.sizes import Lengths, phase_of, sizes_of, stages_of
 from lume_run.pipeline.run import Run
 
 CHARACTERS_A_TOKEN = 3  # of English, counted low; digits and names take more tokens
@@ -27,12 +27,21 @@ MODES = ("ddp", "zero2", "zero3", "zero3_offload")  # what `auto` picks from, th
 
 
 def estimator_of(run: Run, stage: str = "", settings: Settings | None = None) -> Estimator | None:
-    """Estimates of a run (with other `settings`, if given); None where the model's config is unavailable."""
+    """Estimates of a run (with other `settings`, if given); None where the model's config is unavailable.
+
+    Without a `stage` of the one that takes most of a single device.
+    """
     config = run.model_config.config
     if config is None:
         return None
     settings = settings or run.settings
-    stage = stage or stage_of(settings)
+    if not stage:
+        estimators = [_estimator(run, settings, config, stage) for stage in stages_of(settings)]
+        return max(estimators, key=lambda estimator: estimator.total(World()))
+    return _estimator(run, settings, config, stage)
+
+
+def _estimator(run: Run, settings: Settings, config: Any, stage: str) -> Estimator:
     packs = packs_rows(config, settings.model.attention)
     rows = phase_of(settings, stage)[0].micro_batch_size if packs else 1
     return Estimator(

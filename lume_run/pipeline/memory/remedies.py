@@ -77,7 +77,7 @@ def remedies(run: Run, stage: str) -> list[Remedy]:
     if stage in ("evaluate", "reference"):  # which runs the frozen target in batches as evaluation does
         candidates = _evaluation_remedies(run)
     else:
-        candidates = _training_remedies(run, "train" if stage == "train" else "unlearn")
+        candidates = _training_remedies(run, "unlearn" if stage == "unlearn" else "train")
     return list(islice(candidates, REMEDIES_SHOWN))
 
 

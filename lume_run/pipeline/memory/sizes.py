@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from lume_run.attacks.base import TrainingAttack
+from lume_run.attacks.relearn import trains_adapters
 from lume_run.config.settings import OptimizationSettings, Settings
 from lume_run.methods.base import Needs
 from lume_run.methods.likelihood import FineTune
@@ -48,9 +50,12 @@ class Sizes:
     vocabulary: int
 
 
-def stage_of(settings: Settings) -> str:
-    """The stage whose memory counts: unlearning, or training where nothing is unlearned."""
-    return "train" if "train" in settings.stages and "unlearn" not in settings.stages else "unlearn"
+def stages_of(settings: Settings) -> list[str]:
+    """The stages whose memory may count: unlearning, or training where nothing is unlearned; attacks that train."""
+    attacks = ["attack"] if any(isinstance(it, TrainingAttack) for it in settings.attack.attacks.values()) else []
+    if "unlearn" in settings.stages or not (attacks or "train" in settings.stages):
+        return ["unlearn", *attacks]
+    return ["train"] if "train" in settings.stages else attacks
 
 
 class Phase(NamedTuple):
@@ -66,6 +71,9 @@ def phase_of(settings: Settings, stage: str) -> Phase:
     lora = settings.model.lora.enabled
     if stage == "train":
         return Phase(settings.trainer.train, FineTune().needs, lora and settings.model.path is not None)
+    if stage == "attack":
+        adapters = all(trains_adapters(attack, settings.model) for attack in settings.attack.attacks.values())
+        return Phase(settings.trainer.train, FineTune().needs, adapters)
     return Phase(settings.trainer.unlearn, settings.method.needs, lora)
 
 
