@@ -73,14 +73,17 @@ class Runs:
     def weights(self) -> dict[str, Tensor]:
         return load_file(self.folder / "unlearned" / "model" / "model.safetensors")
 
-    def start(self, *changed: str) -> warm.Process:
-        """Start the driver."""
+    def start(self, *changed: str, warm_ranks: str = "") -> warm.Process:
+        """Start the driver; `warm_ranks`: a regular expression of the artifacts whose ranks nobody will strike."""
         overrides = [*SMALL, *self.overrides, f"output_dir={self.folder.parent}", *changed]
         _, data = require_settings(compose(overrides, [conf_dir()]))
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(data)), encoding="utf-8")
+        environment = dict(os.environ)
+        if warm_ranks:
+            environment |= warm.rank_variables_of_runs(rf"lume_run\.pipeline\.rank .*{warm_ranks}")
         with self.log.open("wb") as file:
-            return warm.start(str(self.folder), module="lume_run", cwd=ROOT, log=file)
+            return warm.start(str(self.folder), module="lume_run", cwd=ROOT, log=file, env=environment)
 
     def wait(self, process: warm.Process) -> End:
         """Wait for the driver."""
@@ -97,11 +100,15 @@ class Runs:
             time.sleep(0.003)
 
     def strike_and_wait(
-        self, strike: Callable[[warm.Process], object], *changed: str, when: Callable[[], bool] | None = None
+        self,
+        strike: Callable[[warm.Process], object],
+        *changed: str,
+        when: Callable[[], bool] | None = None,
+        warm_ranks: str = "",
     ) -> End:
         """Start, strike at a moment (once there is a newer checkpoint), and see how it ends."""
         before = self.step
-        process = self.start(*changed)
+        process = self.start(*changed, warm_ranks=warm_ranks)
         self.until(process, when or (lambda: self.step > before))
         strike(process)
         return self.wait(process)

@@ -11,7 +11,7 @@ import json
 import pickle
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from lume_run.common.devices import rank, world_size
 from lume_run.launch.world import World
 from lume_run.pipeline.rank import end_process
 from lume_run.training import build, optimise
+from lume_run.training.trainer import UnlearnTrainer
 from lume_run.training.zero import deepspeed_config, save_trained_model
 
 STEPS = 3
 METHODS = [*OBJECTIVES, *MEMBERS]
 ALL_WAYS = ("npo_gd", "kl")  # with cached reference log-probs, and with a live reference
+ADAPTERS = replace(LORA, target_modules=["q_proj", "down_proj"])  # DeepSpeed takes long over each
 LIVE = ("adaptive_rmu", "dpo_kl", "idk_kl", "llmu", "npo_kl", "rmu", "undial", "ties 1", "ties 2")  # too
 
 
@@ -71,7 +73,7 @@ def set_up_case(case: Case, world: World, model: Path, prepared: Path, out: Path
         out / str(case),
         method,
         settings,
-        lora=LORA if case.lora else None,
+        lora=ADAPTERS if case.lora else None,
         world=world,
         cached=prepared / case.method / "reference",
         gradient_checkpointing=case.checkpointing,
@@ -109,6 +111,7 @@ def main(mode: str, model: Path, prepared: Path, out: Path) -> None:
     """Run the cases of a mode; the first failure ends all ranks."""
     nvtx.enable_nvtx = False  # marks for a profiler, of every call: a tenth of the time
     build.deepspeed_config = sharding_most
+    UnlearnTrainer._save_checkpoint = lambda *_: None  # test_preemption's subject
     world = World(mode=mode, processes=world_size())
     for case in cases_of(mode):
         try:

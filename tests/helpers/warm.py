@@ -2,18 +2,14 @@
 
 A process that starts anew spends some seconds of processor time on imports; a forked one is the same program a moment
 after them: its own process with its own environment, folder, standard streams and exit code, to be signalled and killed
-as any other. Tests that count what is imported, or that show the command itself, start it anew.
+as any other. Tests that count what is imported, or that show the command itself, start it anew. The server itself is
+warm_server.py.
 """
 
 from __future__ import annotations
 
 import fcntl
-import importlib
-import importlib.util
-import json
 import os
-import pkgutil
-import runpy
 import select
 import signal
 import socket
@@ -21,17 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from helpers.shared import FOLDER_VARIABLE, ROOT, with_helpers
+from helpers.shared import FOLDER_VARIABLE, ROOT, TESTS, with_helpers
+from helpers.warm_python import LENGTH_BYTES, SERVER_VARIABLE, WARM_VARIABLE, receive, send
 from lume_run.launch.spawn import free_port
 
-LENGTH_BYTES = 8  # of what comes before a message: how long it is
-SECONDS_BETWEEN_LOOKS = 1.0
 SESSION_VARIABLE = "LUME_TESTS_SESSION"  # the process that the server ends with
 READ_ON_IMPORT = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR")  # where set, rich takes no other value later
 
@@ -97,7 +91,7 @@ class Server:
         environment = {**with_helpers(), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         for name in READ_ON_IMPORT:
             environment.pop(name, None)
-        command = [sys.executable, "-m", "helpers.warm", self.path, str(session)]
+        command = [sys.executable, "-m", "helpers.warm_server", self.path, str(session)]
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
         )
@@ -112,9 +106,8 @@ class Server:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.connect(self.path)
         request = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": dict(env)}
-        text = json.dumps(request).encode()
-        socket.send_fds(connection, [len(text).to_bytes(LENGTH_BYTES, "big")], [out.fileno(), err.fileno()])
-        connection.sendall(text)
+        with Path(os.devnull).open("rb") as silence:
+            send(connection, request, [silence.fileno(), out.fileno(), err.fileno()])
         return Process(connection, arguments)
 
 
@@ -122,6 +115,26 @@ class Server:
 def server() -> Server:
     """Started when a test of the session first wants it."""
     return Server(Path(os.environ[FOLDER_VARIABLE]), int(os.environ[SESSION_VARIABLE]))
+
+
+def rank_variables_of_runs(commands: str = r"lume_run\.pipeline\.rank") -> dict[str, str]:
+    """Variables under which warm drivers have ranks, and their torchrun, from the server.
+
+    `commands` is a regular expression of the command lines of Python for which that holds; others start anew.
+    """
+    return {WARM_VARIABLE: commands, SERVER_VARIABLE: server().path, "PYTHON_EXEC": str(warm_python())}
+
+
+def warm_python() -> Path:
+    """A program that takes the place of Python, see warm_python.py."""
+    path = Path(os.environ[FOLDER_VARIABLE]) / "python"
+    with (path.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            program = TESTS / "helpers" / "warm_python.py"
+            path.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {program} "$@"\n', encoding="utf-8")
+            path.chmod(0o755)
+    return path
 
 
 def start(*arguments: str, module: str, cwd: Path, log: IO[bytes], env: Mapping[str, str] = os.environ) -> Process:
@@ -167,123 +180,3 @@ def rank_variables(count: int) -> list[dict[str, str]]:
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-
-
-# ------------------------------------------------------------------------------------------------- in the server
-
-
-def receive(connection: socket.socket, length: int) -> bytes:
-    """So many bytes; raises EOFError where the other side has ended."""
-    data = b""
-    while len(data) < length:
-        part = connection.recv(length - len(data))
-        if not part:
-            raise EOFError
-        data += part
-    return data
-
-
-LIBRARIES = (
-    "bitsandbytes",
-    "datasets",
-    "deepspeed",
-    "hydra.main",
-    "joblib",
-    "matplotlib.pyplot",
-    "peft",
-    "rouge_score.rouge_scorer",
-    "scipy.stats",
-    "sklearn.metrics",
-    "transformers.models.llama.modeling_llama",
-    "transformers.models.olmo.modeling_olmo",
-    "wandb",
-)
-
-
-def import_all() -> None:
-    """What commands, drivers and ranks import on their way, or look up once: our modules, Hydra's plugins, a config."""
-    os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed looks once
-    for name in LIBRARIES:
-        if importlib.util.find_spec(name.partition(".")[0]) is not None:
-            importlib.import_module(name)
-
-    import lume_run
-    from lume_run.config.overrides import compose, conf_dir
-
-    for module in pkgutil.walk_packages(lume_run.__path__, "lume_run."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    compose([], [conf_dir()])
-
-
-def serve(path: str, session: int) -> None:
-    """Import, then fork a process for each connection; end when the process `session` has ended."""
-    import_all()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path)
-    listener.listen()
-    print("ready", flush=True)
-    while True:
-        readable, _, _ = select.select([listener], [], [], SECONDS_BETWEEN_LOOKS)
-        if not readable:
-            if not Path(f"/proc/{session}").exists():
-                return
-            continue
-        connection, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            tend(connection)  # never returns in the command's process but by its own end
-            return
-        connection.close()
-        while True:  # those that have ended
-            try:
-                if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                    break
-            except ChildProcessError:
-                break
-
-
-def tend(connection: socket.socket) -> None:
-    """In a process of its own: start the command, wait for it, say how it ended."""
-    length, descriptors, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 2)
-    request = json.loads(receive(connection, int.from_bytes(length, "big")))
-    pid = os.fork()
-    if pid == 0:
-        connection.close()
-        become(request, *descriptors)
-    connection.sendall(pid.to_bytes(LENGTH_BYTES, "big"))
-    _, status, usage = os.wait4(pid, 0)
-    connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(LENGTH_BYTES, "big", signed=True))
-    connection.sendall(int(1000 * (usage.ru_utime + usage.ru_stime)).to_bytes(LENGTH_BYTES, "big"))
-    os._exit(0)
-
-
-def become(request: dict[str, Any], out: int, err: int) -> None:
-    """Turn this process into the command: its streams, folder, environment and arguments; then run and end."""
-    os.setsid()
-    silence = os.open(os.devnull, os.O_RDONLY)
-    for descriptor, target in ((silence, 0), (out, 1), (err, 2)):
-        os.dup2(descriptor, target)
-    for descriptor in (silence, out, err):
-        os.close(descriptor)
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
-    os.environ.clear()
-    os.environ.update(request["env"])
-    os.chdir(request["cwd"])
-    sys.argv = ["lume-run", *request["arguments"]]
-    sys.path[0] = request["cwd"]
-    if not hasattr(sys.modules.get(request["module"]), "__path__"):
-        sys.modules.pop(request["module"], None)  # it runs anew, as __main__
-    code = 1
-    try:
-        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
-        code = 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    sys.exit(code)  # what is registered to run at exit runs
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))

@@ -1,6 +1,6 @@
 """One process, DDP, ZeRO-2 and ZeRO-3 on two gloo ranks: the same training, the same answers, less memory held.
 
-Ranks are started as runs start them. Tolerances are relative and for float32 on CPUs: what is left between two modes
+Ranks are started as runs start them, by torchrun; where nothing is killed they are warm. Tolerances are relative and for float32 on CPUs: what is left between two modes
 is the order in which numbers are added; over three steps the largest difference seen was 2e-6.
 """
 
@@ -13,6 +13,7 @@ import pickle
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -195,7 +196,8 @@ def command(tmp_path_factory) -> Callable[[str, int], Path]:
         if processes > 1:
             shutil.copytree(folder / "single" / "store", folder / mode / "store")
         overrides = (f"launch={mode}", f"launch.processes={processes}", f"output_dir={folder / mode}")
-        done = warm.run(*SMALL, *overrides, cwd=ROOT, timeout=600)
+        environment = {**os.environ, **warm.rank_variables_of_runs()}
+        done = warm.run(*SMALL, *overrides, cwd=ROOT, env=environment, timeout=600)
         assert done.returncode == 0, done.stderr[-4000:]
         assert (f"launch {mode}, {processes} processes" in done.stderr) == (processes > 1)
         return folder / mode
@@ -302,6 +304,15 @@ def single(evaluated) -> Evaluation:
     return done
 
 
+@pytest.fixture
+def warm_ranks(monkeypatch):
+    """This process has its torchrun and ranks from the server of warm processes."""
+    variables = warm.rank_variables_of_runs()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "executable", variables["PYTHON_EXEC"])
+
+
 def same_answers(evaluation: Evaluation, expected: Evaluation) -> None:
     """Same records in the same order, numbers within CLOSE; same scores."""
     pairs = list(zip(evaluation.responses, expected.responses, strict=True))
@@ -320,7 +331,7 @@ def is_real(value: Any) -> bool:
 
 
 @pytest.mark.parametrize(("mode", "processes"), [("zero3", 2), ("ddp", 3)])
-def test_any_number_of_ranks_gives_the_same_answers(mode, processes, evaluated, single):
+def test_any_number_of_ranks_gives_the_same_answers(mode, processes, evaluated, single, warm_ranks):
     done = evaluated(f"launch={mode}", f"launch.processes={processes}")
     done.start()
     same_answers(done, single)
@@ -378,7 +389,7 @@ def test_a_killed_rank_fails_the_stage_and_nothing_is_asked_twice(evaluated, sin
     same_answers(done, single)
 
 
-def test_what_a_rank_fails_with_is_told(evaluated, tmp_path, monkeypatch):
+def test_what_a_rank_fails_with_is_told(evaluated, tmp_path, monkeypatch, warm_ranks):
     """One rank cannot load its data; its own words come back, and no process stays."""
     (tmp_path / "breaking.py").write_text(BREAKING, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)

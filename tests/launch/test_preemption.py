@@ -159,7 +159,10 @@ def test_the_same_random_numbers_come_after_a_stop(case, tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def shared_out(tmp_path_factory) -> Iterator[tuple[Runs, dict[str, End], dict[str, bool]]]:
-    """One run in two processes, and in between in one, of which some are stopped, and some killed."""
+    """One run in two processes, and in between in one, of which some are stopped, and some killed.
+
+    Ranks that are struck, and their torchrun, start anew.
+    """
     folder = tmp_path_factory.mktemp("ranks")
     runs = Runs(folder / "run", folder / "printed.txt")
     seen: list[int] = []
@@ -181,11 +184,13 @@ def shared_out(tmp_path_factory) -> Iterator[tuple[Runs, dict[str, End], dict[st
         ("rank signalled", signal.SIGUSR2, 1),
         ("driver killed", signal.SIGKILL, None),
     ):
-        ends[name] = runs.strike_and_wait(strike(number, place), *DDP)
+        ends[name] = runs.strike_and_wait(strike(number, place), *DDP, warm_ranks="/store/")
         left[name] = gone(seen)
     ends["alone"] = runs.strike_and_wait(send(signal.SIGTERM))
     answered = strike(signal.SIGUSR2, 0)
-    ends["answering"] = runs.strike_and_wait(answered, *DDP, when=lambda: len(runs.records) > 2)
+    ends["answering"] = runs.strike_and_wait(
+        answered, *DDP, when=lambda: len(runs.records) > 2, warm_ranks="/unlearned$"
+    )
     left["answering"] = gone(seen)
     ends["finished"] = runs.run_to_end()
     yield runs, ends, left
