@@ -34,7 +34,25 @@ TEXTS = (
 )
 
 
-SLOW = ("parallel", "pipeline", "preemption", "nodes", "tracking", "runner", "slurm_array", "cli", "search")
+SLOW = (
+    "parallel",
+    "pipeline",
+    "nodes",
+    "preemption",
+    "slurm_array",
+    "runner",
+    "options",
+    "cli",
+    "tracking",
+    "hostile",
+    "search",
+    "memory",
+    "every_method",
+    "trainer",
+    "driver",
+    "dropout",
+    "page",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,7 +35,7 @@ SMALL = (
     "trainer.unlearn.epochs=12",
     "trainer.unlearn.batch_size=4",
     "trainer.unlearn.micro_batch_size=4",
-    "trainer.checkpoint_every=1",
+    "trainer.checkpoint_every=3",
     "evaluator=memorisation",
     "evaluator.membership=false",
     "evaluator.resamples=0",
@@ -126,7 +126,8 @@ def test_two_nodes_asked_to_stop_are_queued_again_and_equal_one_node(cluster, al
 
 
 def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_one(cluster, alone, tmp_path):  # noqa: F811
-    arguments = [*SMALL, "stages=[train]", "launch=single", f"output_dir={tmp_path}"]
+    slowly = "trainer.checkpoint_every=1"  # so that training is under way until the other job comes
+    arguments = [*SMALL, slowly, "stages=[train]", "launch=single", f"output_dir={tmp_path}"]
     job = cluster.submit(SCRIPT, arguments, "--nodes=1", "--partition=low")
     until_true(lambda: saved(tmp_path) >= 3, 300, lambda: cluster.summary(job))
     other = cluster.sbatch("sleep 1", "--nodes=2", "--exclusive", "--partition=high")

@@ -1,7 +1,8 @@
 """One process, DDP, ZeRO-2 and ZeRO-3 on two gloo ranks: the same training, the same answers, less memory held.
 
-Ranks are started as runs start them, by torchrun; where nothing is killed they are warm. Tolerances are relative and for float32 on CPUs: what is left between two modes
-is the order in which numbers are added; over three steps the largest difference seen was 2e-6.
+Ranks are started as runs start them, by torchrun; where nothing is killed they are warm. Tolerances are relative and
+for float32 on CPUs: what is left between two modes is the order in which numbers are added; over three steps the
+largest difference seen was 2e-6.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ SEEDS = 4
 JOBS = (
     *SMALL,
     "trainer.unlearn.epochs=60",
-    "trainer.checkpoint_every=1",
+    "trainer.checkpoint_every=4",
     "hydra/launcher=slurm",
     "hydra.launcher.cpus_per_task=1",
     "hydra.launcher.timeout_min=20",
