@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -59,6 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes come first: one of several test processes would else be left alone with them."""
     order = {f"test_{name}": place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: order.get(item.path.stem, len(SLOW)))
+
+
+def pytest_collection_finish() -> None:
+    """Whatever collects garbage later need not look at all modules and tests: 0.4 s whenever a training begins."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -97,7 +97,9 @@ def main(mode: str, model: Path, out: Path) -> None:
     method, before = compose_method(METHOD), own_memory()
     settings = phase(micro_batch_size=16, epochs=8 / 9, learning_rate=0.1, max_grad_norm=1.0, schedule="constant")
     loading = Peak()
-    setup = set_up(model, rows_for(method, model), out / mode, method, settings, world=world, remember=False)
+    setup = set_up(
+        model, rows_for(method, model), out / mode, method, settings, checkpoint_every=1000, world=world, remember=False
+    )
     loaded, training = loading.end(), Peak()
     setup.trainer.train()
     measured: dict[str, Any] = {

@@ -51,7 +51,16 @@ def set_up_case(case: str, world: World, model: Path, folder: Path, *callbacks: 
     cached = folder.parent / "reference"
     rows = rows_for(method, model)
     return set_up(
-        model, rows, folder, method, settings, lora=CASES[case], world=world, cached=cached, callbacks=callbacks
+        model,
+        rows,
+        folder,
+        method,
+        settings,
+        checkpoint_every=1000,  # and where it stops
+        lora=CASES[case],
+        world=world,
+        cached=cached,
+        callbacks=callbacks,
     )
 
 

@@ -135,7 +135,7 @@ def set_up(
     method: Method,
     settings: OptimizationSettings,
     *,
-    checkpoint_every: int = 1000,
+    checkpoint_every: int | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     lora: LoraSettings | None = None,
     world: World = ALONE,
@@ -146,7 +146,7 @@ def set_up(
     """The trainer that `optimise.optimise` would run on these rows, and its schedule; `model` are model settings.
 
     `cached` is where reference log-probs are, or will be: one of several ranks cannot compute them. `remember`: keep
-    a copy of the weights as training begins.
+    a copy of the weights as training begins. Without `checkpoint_every` there are no checkpoints, not even at the end.
     """
     schedule = build_schedule(
         rows,
@@ -162,7 +162,7 @@ def set_up(
         rank=rank(),
     )
     model_settings = ModelSettings(name="test", path=str(path), dtype="float32", lora=lora or LoraSettings(), **model)
-    phases = TrainerSettings(train=settings, unlearn=settings, checkpoint_every=checkpoint_every)
+    phases = TrainerSettings(train=settings, unlearn=settings, checkpoint_every=checkpoint_every or 1000)
     pad_id = int(tokenizer_at(path).pad_token_id)
     job = TrainingJob(
         title=method.name,
@@ -180,6 +180,8 @@ def set_up(
         trainable=model_settings.trainable,
     )
     trainer = build_trainer(job, list(rows), schedule, pad_id, folder)
+    if checkpoint_every is None:
+        trainer._save_checkpoint = lambda *_: None
     for callback in callbacks:
         trainer.add_callback(callback)
     trainable = {name for name, value in trainer.model.named_parameters() if value.requires_grad}
