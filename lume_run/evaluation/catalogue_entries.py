@@ -170,6 +170,16 @@ OF_MUSE = (
         bounds=PERCENT,
     ),
 )
+OF_SAMPLES = (
+    _entry(
+        "leak.<side>.at<k>",
+        "leak@k",
+        "mean probability that one of k sampled answers leaks",
+        SIDED,
+        "arXiv:2511.04934",
+        1,
+    ),
+)
 OF_PII = (
     _entry("pii.<side>.<condition>.<attribute>.exact", "", "`exact` of one kind of fact", PRIVATE, LUME_RUN, 2),
     _entry("pii.<side>.<condition>.<attribute>.partial", "", "`partial` of one kind of fact", PRIVATE, LUME_RUN, 2),
@@ -219,4 +229,4 @@ USE = (
     _entry("lm_eval.<task>.<metric>", "", "the harness's metric of that name", USEFUL, HARNESS, bounds=OPEN),
     _entry("lm_eval", "", "stands here while the harness is given no tasks", USEFUL, HARNESS, bounds=OPEN),
 )
-CATALOGUE = (*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_PII, *USE, *UNDER_ATTACK)
+CATALOGUE = (*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_PII, *OF_SAMPLES, *USE, *UNDER_ATTACK)

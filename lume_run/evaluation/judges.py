@@ -34,7 +34,7 @@ BATCH_TOKENS = 8192  # padded tokens in one batch; longer texts are cut
 WHAT = {Ask.COSINE: "sentence embedder", Ask.ENTAILMENT: "entailment model"}
 SETTING = {
     Ask.COSINE: "evaluator.suites.closer_look.embedder",
-    Ask.ENTAILMENT: "evaluator.suites.closer_look.entailment",
+    Ask.ENTAILMENT: "evaluator.suites.leak.entailment=FOLDER or evaluator.suites.closer_look.entailment",
 }
 
 Texts = tuple[str, ...]  # one text, or two that are read together

@@ -18,8 +18,7 @@ from lume_run.evaluation.metrics import closer_look
 from lume_run.evaluation.metrics.bootstrap import Measure, NamedMeasure
 from lume_run.evaluation.metrics.closer_look import SetMeans
 from lume_run.evaluation.metrics.tofu import truth_ratio
-from lume_run.evaluation.suites.base import Answers, Judgement, mean_over
-from lume_run.evaluation.suites.question_sets import (
+from lume_run.evaluation.question_sets import (
     SET_SPLITS,
     EvaluatedSet,
     LossComparison,
@@ -31,6 +30,7 @@ from lume_run.evaluation.suites.question_sets import (
     sets_to_report,
     text_recall,
 )
+from lume_run.evaluation.suites.base import Answers, Judgement, mean_over
 
 MEANS = ("rouge", "probability", "truth_ratio", "token_entropy", "cosine", "entailment")  # the order of SetMeans
 EFFICACY = tuple(name for name in MEANS if name != "token_entropy")

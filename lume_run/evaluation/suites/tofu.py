@@ -17,8 +17,7 @@ from lume_run.config.fields import setting
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics import tofu
 from lume_run.evaluation.metrics.bootstrap import Column, Measure, NamedMeasure
-from lume_run.evaluation.suites.base import Answers
-from lume_run.evaluation.suites.question_sets import (
+from lume_run.evaluation.question_sets import (
     EvaluatedSet,
     LossComparison,
     aggregate_measure,
@@ -28,6 +27,7 @@ from lume_run.evaluation.suites.question_sets import (
     set_questions,
     sets_to_report,
 )
+from lume_run.evaluation.suites.base import Answers
 
 UTILITY_SETS = (Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS)
 
