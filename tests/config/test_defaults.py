@@ -95,6 +95,7 @@ def test_every_default_of_a_setting_is_compared():
         "model.path",  # of every model's file
         "model.chat.arguments",  # none
         "evaluator.suites",  # of every evaluator's file
+        "attack.attacks",  # of every attack's file
         *(
             f"trainer.train.{name}" for name in ("retain_ratio", "retain_partners", "chunk_size", "alternate")
         ),  # of unlearning alone

@@ -295,7 +295,10 @@ def reason(ask: Ask, model: object, *, early: bool = True) -> str:
 
 @pytest.mark.parametrize(
     ("ask", "remedy"),
-    [(Ask.COSINE, "closer_look.embedder=FOLDER"), (Ask.ENTAILMENT, "closer_look.entailment=FOLDER")],
+    [
+        (Ask.COSINE, "closer_look.embedder=FOLDER"),
+        (Ask.ENTAILMENT, "leak.entailment=FOLDER or evaluator.suites.closer_look.entailment=FOLDER"),
+    ],
 )
 @pytest.mark.parametrize("model", ["/no/such/folder", "nobody-here/no-such-judge"])
 def test_what_cannot_be_reached(monkeypatch, ask, remedy, model):
