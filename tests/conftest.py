@@ -42,6 +42,7 @@ SLOW = (
     "preemption",
     "slurm_array",
     "runner",
+    "attack_runs",
     "options",
     "cli",
     "tracking",
