@@ -15,6 +15,7 @@ from lume_run.common.files import HUB_PATIENCE_SECONDS
 from lume_run.common.text_files import read_utf8, utf8_lines
 
 VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u2060\ufeff]")  # neither white space nor a mark without width
+NOT_READ = "text that is not UTF-8, or a value out of range"
 NOT_TEXT = object()  # a cell of a table that is no text although its column is
 MOST_ROWS = 1_000_000  # of a parquet file, a small one of which may hold any number
 MOST_PROBLEMS = 50  # a swapped or truncated file has thousands; nobody reads them
@@ -195,16 +196,16 @@ def parquet_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, object
     for number, values in enumerate(zip(*columns, strict=True), 1):
         where = f"{path}:row {number}"
         if any(value is NOT_TEXT for value in values):
-            yield where, Problem(where=where, what="text that is not UTF-8", remedy="write the table as UTF-8")
+            yield where, Problem(where=where, what=NOT_READ, remedy="write the table again")
         else:
             yield where, dict(zip(names, values, strict=True))
 
 
 def _column_values(column: Any) -> list[Any]:
-    """The values of a column, `NOT_TEXT` for text that is not UTF-8."""
+    """The values of a column, `NOT_TEXT` for text that is not UTF-8, and for dates and numbers beyond Python's."""
     try:
         values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         return [_cell_value(cell) for cell in column]
     return values
 
@@ -212,5 +213,5 @@ def _column_values(column: Any) -> list[Any]:
 def _cell_value(cell: Any) -> Any:
     try:
         return cell.as_py()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         return NOT_TEXT

@@ -442,3 +442,11 @@ def test_values_that_are_many_are_no_facts(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", [{"question": "Who?", "answer": "Ada.", "town": ["Ulm"]}])
     with pytest.raises(DataError, match='field "town" is no single value'):
         CustomTask(name="own", forget=str(tmp_path / "rows.jsonl"), columns=Columns(facts={"town": "town"})).load(0)
+
+
+def test_dates_that_python_has_not(tmp_path):
+    dates = pyarrow.array([2**60, 1], pyarrow.timestamp("us"))
+    table = pyarrow.table({"question": ["a?", "b?"], "answer": ["a", "b"], "id": dates})
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"rows\.parquet:row 1: text that is not UTF-8, or a value out of range"):
+        CustomTask(name="own", forget=str(tmp_path / "rows.parquet")).load(0)
