@@ -205,7 +205,7 @@ def _column_values(column: Any) -> list[Any]:
     """The values of a column, `NOT_TEXT` for text that is not UTF-8, and for dates and numbers beyond Python's."""
     try:
         values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError):
+    except Exception:  # of text, dates, time zones: they share no base
         return [_cell_value(cell) for cell in column]
     return values
 
@@ -213,5 +213,5 @@ def _column_values(column: Any) -> list[Any]:
 def _cell_value(cell: Any) -> Any:
     try:
         return cell.as_py()
-    except (ValueError, OverflowError):
+    except Exception:  # as above
         return NOT_TEXT

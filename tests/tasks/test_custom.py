@@ -444,8 +444,16 @@ def test_values_that_are_many_are_no_facts(tmp_path):
         CustomTask(name="own", forget=str(tmp_path / "rows.jsonl"), columns=Columns(facts={"town": "town"})).load(0)
 
 
-def test_dates_that_python_has_not(tmp_path):
-    dates = pyarrow.array([2**60, 1], pyarrow.timestamp("us"))
+@pytest.mark.parametrize(
+    "dates",
+    [
+        pyarrow.array([2**60, 1], pyarrow.timestamp("us")),
+        pyarrow.array([2**30, 1], pyarrow.date32()),
+        pyarrow.array([1, 2], pyarrow.timestamp("us", "Nowhere/City")),
+    ],
+    ids=["timestamp", "date", "time zone"],
+)
+def test_dates_that_python_has_not(dates, tmp_path):
     table = pyarrow.table({"question": ["a?", "b?"], "answer": ["a", "b"], "id": dates})
     pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
     with pytest.raises(DataError, match=r"rows\.parquet:row 1: text that is not UTF-8, or a value out of range"):
