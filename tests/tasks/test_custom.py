@@ -458,3 +458,18 @@ def test_dates_that_python_has_not(dates, tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
     with pytest.raises(DataError, match=r"rows\.parquet:row 1: text that is not UTF-8, or a value out of range"):
         CustomTask(name="own", forget=str(tmp_path / "rows.parquet")).load(0)
+
+
+def test_hidden_files_are_no_rows(tmp_path):
+    """What a Mac puts beside each file of an archive."""
+    write_jsonl(tmp_path / "a.jsonl", [{"question": "Who?", "answer": "Ada."}])
+    (tmp_path / "._a.jsonl").write_bytes(b"\0\5\x16\7")
+    assert len(CustomTask(name="own", forget=str(tmp_path)).load(0).forget) == 1
+
+
+def test_white_space_makes_no_other_row(tmp_path):
+    write_jsonl(tmp_path / "forget.jsonl", [{"question": "Who is it?", "answer": "Ada."}])
+    write_jsonl(tmp_path / "retain.jsonl", [{"question": "Who  is it? ", "answer": "Ada.\n"}])
+    sides = {side: str(tmp_path / f"{side}.jsonl") for side in ("forget", "retain")}
+    with pytest.raises(DataError, match=r"retain\.jsonl:1: the same row already stands at .*forget\.jsonl:1"):
+        CustomTask(name="own", **sides).load(0)

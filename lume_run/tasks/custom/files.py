@@ -51,7 +51,7 @@ def folder_rows(folder: Path) -> Rows:
     """The rows of all files of the first kind that a folder (or `data/` in it) has, in the order of `READERS`."""
     for place in (folder, folder / "data"):
         for ending in READERS:
-            if files := sorted(place.glob(f"*{ending}")):
+            if files := sorted(place.glob(f"[!.]*{ending}")):  # without what systems hide beside them
                 for file in files:
                     yield from file_rows(file)
                 return

@@ -169,7 +169,8 @@ def shared_row_problems(rows: dict[str, list[OwnRow]]) -> list[Problem]:
     problems = []
     for side, members in rows.items():
         for row in members:
-            home, place = homes.setdefault((row.prompt, row.answer), (side, row.where))
+            words = " ".join(row.prompt.split()), " ".join(row.answer.split())  # white space makes no other row
+            home, place = homes.setdefault(words, (side, row.where))
             if home != side:
                 what = f"the same row already stands at {place} (task.{home})"
                 problems.append(Problem(where=row.where, what=what, remedy="leave it on one side"))
