@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 CHUNK_NUMBERS = 2**24  # logits that are widened at once: 64 MiB in float32
+CACHED_NUMBERS = 2**18  # the same on a CPU, whose cache holds 1 MiB: what is made of them is read from there
 
 
 def to_float32(logits: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ class _TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        sums = [to_float32(part).logsumexp(-1) for part in torch.split(logits, _rows_at_once(logits))]
+        sums = [to_float32(part).logsumexp(-1) for part in torch.split(logits, rows_at_once(logits))]
         total = torch.cat(sums)
         ctx.save_for_backward(logits, targets, total)
         return to_float32(logits.gather(-1, targets[:, None])[:, 0]) - total
@@ -41,7 +42,7 @@ class _TokenLogps(torch.autograd.Function):
         logits, targets, total = ctx.saved_tensors
         (of_logps,) = gradients
         result = torch.empty_like(logits)
-        size = _rows_at_once(logits)
+        size = rows_at_once(logits)
         for begin in range(0, len(logits), size):
             part = slice(begin, begin + size)
             weight = of_logps[part, None]
@@ -53,5 +54,20 @@ class _TokenLogps(torch.autograd.Function):
         return result, None
 
 
-def _rows_at_once(logits: Tensor) -> int:
-    return max(1, CHUNK_NUMBERS // logits.shape[-1])
+def likeliest(logits: Tensor) -> Tensor:
+    """The index of the largest logit (...,) of (..., V), the first of equal ones; numpy's on a CPU, which is faster."""
+    if logits.device.type != "cpu":
+        return logits.argmax(-1)
+    return torch.as_tensor(to_float32(logits).numpy(force=True).argmax(-1))
+
+
+def log_total(logits: Tensor) -> Tensor:
+    """log of the summed exponentials (N,) of logits (N, V), with one copy of them; not finite where a logit is not."""
+    peaks = logits.amax(-1, keepdim=True)
+    return (logits - peaks).exp_().sum(-1).log_() + peaks[:, 0]
+
+
+def rows_at_once(logits: Tensor) -> int:
+    """How many rows of logits (..., V) are widened at once."""
+    numbers = min(CHUNK_NUMBERS, CACHED_NUMBERS) if logits.device.type == "cpu" else CHUNK_NUMBERS
+    return max(1, numbers // logits.shape[-1])

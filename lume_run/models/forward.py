@@ -58,6 +58,32 @@ def forward(model: nn.Module, batch: Batch, needs: Needs | None = None) -> Outpu
     return Outputs(logits=_label_logits(logits, batch) if packing is None else logits[0], hidden=hidden)
 
 
+def last_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """Logits (B, V) that each row's last token gives, rows packed where the model takes them so."""
+    from lume_run.models.rows.attention import packs
+
+    if batch.packing is not None and packs(model):
+        logits: Tensor = model(**packed_inputs(batch, batch.packing, keep=batch.packing.ends)).logits[0]
+    else:
+        logits = model(**inputs_of(model, batch, keep=1)).logits[:, -1]
+    return logits
+
+
+def predictor_logits(model: nn.Module, batch: Batch) -> tuple[list[Tensor], Tensor]:
+    """(logits (U, V) of tokens that predict labels, in parts; which of them predicts each label (L,)), row after row.
+
+    Of packed rows in one part, each token once even where it predicts labels of several rows; else a part a row.
+    """
+    from lume_run.models.rows.attention import packs
+
+    if batch.packing is not None and packs(model):
+        tokens, of_labels = torch.unique(batch.packing.predictors, return_inverse=True)
+        return [model(**packed_inputs(batch, batch.packing, keep=tokens)).logits[0]], of_labels
+    padded = model(**inputs_of(model, batch, keep=batch.keep)).logits
+    parts = row_logits(_label_logits(padded, batch), batch)
+    return parts, torch.arange(sum(map(len, parts)), device=padded.device)
+
+
 def packed_inputs(batch: Batch, packing: Packing, *, keep: Tensor | int) -> dict[str, Any]:
     """The same for rows that stand end to end; logits of these tokens, or of so many last ones.
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lume_run.common import logits as module
-from lume_run.common.logits import token_logps
+from lume_run.common.logits import likeliest, log_total, token_logps
 
 V = 11
 
@@ -54,3 +54,17 @@ def test_no_wide_copy_is_kept():
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
         token_logps(logits, targets)
     assert sum(tensor.nbytes for tensor in saved if tensor.data_ptr() != logits.data_ptr()) <= 64 * (8 + 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_likeliest_is_the_first_of_equal_ones(dtype):
+    logits = torch.tensor([[1, 3, 3, 2], [0, 0, 0, 0], [-1, -2, -torch.inf, 5], [1, torch.nan, 9, 0]], dtype=dtype)
+    assert likeliest(logits).tolist() == [1, 0, 3, 1] == logits.argmax(-1).tolist()
+    assert likeliest(logits.requires_grad_()[None]).shape == (1, 4)
+
+
+def test_log_total():
+    logits, _, _ = case(torch.float64)
+    torch.testing.assert_close(log_total(logits.flatten(0, 1)), logits.flatten(0, 1).logsumexp(-1))
+    assert log_total(torch.tensor([[900.0, 900.0]])).item() == pytest.approx(900.6931, abs=1e-3)
+    assert not log_total(torch.tensor([[1.0, torch.nan], [1.0, torch.inf]])).isfinite().any()

@@ -11,11 +11,20 @@ from models.test_packing import EXACT, SINGLE, results
 from transformers import AutoModelForCausalLM
 
 from lume_run.methods.base import Needs
-from lume_run.models.forward import forward
+from lume_run.models.forward import forward, last_logits, predictor_logits
 from lume_run.models.rows.attention import packs
 from lume_run.models.rows.batch import NO_TOTALS, collate
 from lume_run.models.rows.packed import PACKED_TYPES, Group, pack
-from lume_run.models.rows.prefixes import SHARED_TOKENS, Segment, order_by_prefix, prefix_tree, rows_apart
+from lume_run.models.rows.prefixes import (
+    COPIES,
+    SHARED_TOKENS,
+    Segment,
+    distinct_tokens,
+    order_by_prefix,
+    prefix_batches,
+    prefix_tree,
+    rows_apart,
+)
 from lume_run.models.rows.tokenise import TokenRow
 
 PAD = 1
@@ -132,6 +141,37 @@ def test_order_is_that_of_numbers():
         row_of((7,), labels=1),
     ]
     assert order_by_prefix(rows) == ([3, 2, 1, 0], [0, 1, 1, 0])
+
+
+def test_batches_count_shared_tokens_once():
+    """Every row is in one batch, and those that share stand one after another."""
+    family = [row_of(HEAD, tokens(seed, 5), labels=5) for seed in range(20, 30)]
+    rows = [row_of(tokens(30, 40), labels=1), *family, row_of(tokens(31, 12), labels=1)]
+    batches = prefix_batches(rows, 20 + 10 * 5)
+    order = [number for batch in batches for number in batch]
+    assert sorted(order) == list(range(12)) and {*order[1:11]} == {*range(1, 11)}
+    assert order[0] == 0  # the longest first
+    assert all(distinct_tokens([rows[number] for number in batch]) <= 70 for batch in batches)
+    assert len(batches) < sum(len(row.ids) for row in rows) / 70
+    assert all(len(batch) == 1 for batch in prefix_batches(rows, 1))
+    assert [len(batch) for batch in prefix_batches(family, 20 + 10 * 5)] == [10]
+
+
+def test_batches_bound_what_attention_copies():
+    family = [row_of(HEAD, tokens(seed, 1), labels=1) for seed in range(20, 120)]
+    sizes = [sum(len(family[number].ids) for number in batch) for batch in prefix_batches(family, 60)]
+    assert max(sizes) <= COPIES * 60 and len(sizes) > 1
+
+
+def test_last_logits_and_those_of_predictors(llama):
+    """What scoring reads: a token that predicts labels of several rows is read once."""
+    expected = forward(llama, PADDED).logits
+    last = torch.stack([llama(torch.tensor([row.ids])).logits[0, -1] for row in ROWS])
+    for batch in (BATCH, PADDED):
+        torch.testing.assert_close(last_logits(llama, batch), last, atol=EXACT, rtol=EXACT)
+        parts, predictors = predictor_logits(llama, batch)
+        torch.testing.assert_close(torch.cat(parts)[predictors], expected[BATCH.mask], atol=EXACT, rtol=EXACT)
+    assert len(predictor_logits(llama, BATCH)[0][0]) < sum(row.labels for row in ROWS) - 20
 
 
 def test_no_sharing_unless_asked_for():

@@ -72,11 +72,11 @@ def number_fields(loaded: LoadedModel, batch: Sequence[Request]) -> list[dict[st
     """Fields of the responses to each request that asks for numbers and no text."""
     ask, rows = batch[0].first.ask, [request.row for request in batch]
     if ask is Ask.CHOICE:
-        choices = choice_logps(loaded, [request.first.example for request in batch])
+        choices = choice_logps(loaded, rows, [request.first.example for request in batch])
         return [{"choice_logps": logps if all(map(math.isfinite, logps)) else ()} for logps in choices]
     if ask is Ask.GRADIENT:
         return [{"gradient": norm} for norm in gradient_norms(loaded, rows)]
-    moments = any(question.moments for request in batch for question in request.questions)
+    moments = [any(question.moments for question in request.questions) for request in batch]
     return [answer._asdict() for answer in score_rows(loaded, rows, moments=moments)]
 
 

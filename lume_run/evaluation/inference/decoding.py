@@ -21,6 +21,7 @@ from lume_run.models.forward import packed_inputs
 from lume_run.models.layers import forward_accepts
 from lume_run.models.rows.attention import packs
 from lume_run.models.rows.batch import NO_TOTALS, collate
+from lume_run.models.rows.packed import Packing
 from lume_run.models.rows.tokenise import TokenRow
 
 SPARE_COLUMNS = 128  # beyond what the longest row may need, so that columns are given up rarely
@@ -146,25 +147,23 @@ class Decoder:
 
     def _prefill(self, joining: list[Row]) -> Tensor:
         """Run the prompts of rows that join, and put their keys and values beside those of the live rows."""
-        ends = [len(row.prompt) for row in joining]
         rows = [
-            TokenRow(example_id="", ids=tuple(row.prompt), answer_start=end, label_start=end)
-            for row, end in zip(joining, ends, strict=True)
+            TokenRow(example_id="", ids=tuple(row.prompt), answer_start=len(row.prompt), label_start=len(row.prompt))
+            for row in joining
         ]
-        batch = collate(rows, pad_id=self.pad_id, totals=NO_TOTALS).to(self.device)
+        batch = collate(rows, pad_id=self.pad_id, totals=NO_TOTALS, shares=True).to(self.device)
         cache = Cache(layer_class_to_replicate=DynamicLayer)
-        if batch.packing is not None and packs(self.model):
-            last = torch.tensor(ends, device=self.device).cumsum(0) - 1
-            inputs = packed_inputs(batch, batch.packing, keep=last)
+        if (packing := batch.packing) is not None and packs(self.model):
+            inputs = packed_inputs(batch, packing, keep=packing.ends)
             logits = self._forward(inputs.pop("input_ids"), cache, **inputs)[0]
-            self._join(joining, batch.attention_mask, cache, packed=True)
+            self._join(joining, batch.attention_mask, cache, packing)
         else:
             told = self._of_padded(batch.attention_mask, batch.position_ids)
             logits = self._forward(batch.input_ids, cache, **told)[:, -1]
-            self._join(joining, batch.attention_mask, cache, packed=False)
+            self._join(joining, batch.attention_mask, cache, None)
         return logits
 
-    def _join(self, joining: list[Row], mask: Tensor, cache: Cache, *, packed: bool) -> None:
+    def _join(self, joining: list[Row], mask: Tensor, cache: Cache, packing: Packing | None) -> None:
         """Put keys and values of prompts, `mask` (B, T), into free places, their last tokens in the last column."""
         live, width = len(self.rows), mask.shape[1]
         if not live:
@@ -174,13 +173,15 @@ class Decoder:
         self.mask[live : live + len(joining), :end] = 0
         self.mask[live : live + len(joining), end - width : end] = mask
         row, column = mask.nonzero(as_tuple=True)
+        token = None if packing is None else packing.copies[row * width + column]
         if not self.cache.layers:
             self.cache.layers = [KeyValueLayer(self.places, self.columns, self.window) for _ in cache.layers]
         for layer, joined in zip(self.cache.layers, cache.layers, strict=True):
             if not layer.is_initialized:
                 layer.lazy_initialization(joined.keys, joined.values)
             for ours, theirs in ((layer.keys, joined.keys), (layer.values, joined.values)):
-                states = theirs[0].transpose(0, 1) if packed else theirs.transpose(1, 2)[row, column]  # (N, H, D)
+                states = theirs.transpose(1, 2)  # (B, T, H, D), or (1, N, H, D) of packed tokens
+                states = states[row, column] if token is None else states[0, token.to(states.device)]
                 ours[live + row.to(ours.device), :, end - width + column.to(ours.device)] = states
 
     def _step(self) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lume_run.common.console import console
 from lume_run.common.devices import is_out_of_memory
+from lume_run.common.logits import likeliest
 from lume_run.common.seeds import stable_digest
 from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, is_decoded_here
 from lume_run.evaluation.inference.requests import BATCH_ROWS
@@ -128,7 +129,7 @@ def decode_group(loaded: LoadedModel, group: Sequence[Row], choose: Choose) -> I
 
 def choose_greedily(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     """The most probable next token of each row."""
-    tokens: list[int] = logits.argmax(-1).tolist()
+    tokens: list[int] = likeliest(logits).tolist()
     return tokens
 
 

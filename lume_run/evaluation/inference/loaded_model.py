@@ -141,8 +141,8 @@ def continuation_limit(question: Question, loaded: LoadedModel) -> int:
 
 
 def batch_of(rows: Sequence[TokenRow], loaded: LoadedModel) -> Batch:
-    """Rows padded on the left, where the model is."""
-    return collate(rows, pad_id=loaded.pad_id, totals=NO_TOTALS).to(loaded.device)
+    """Rows padded on the left, where the model is, or packed, and what they begin with in common run once."""
+    return collate(rows, pad_id=loaded.pad_id, totals=NO_TOTALS, shares=True).to(loaded.device)
 
 
 def decode(tokens: Sequence[int], loaded: LoadedModel) -> str:

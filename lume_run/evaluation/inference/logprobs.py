@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from lume_run.common.errors import RunError
-from lume_run.common.logits import to_float32, token_logps
+from lume_run.common.logits import likeliest, log_total, rows_at_once, to_float32
 from lume_run.common.records import Example
-from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, decode, prompt_row
+from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, decode
 from lume_run.methods.base import require
-from lume_run.models.forward import forward, inputs_of, label_logps, row_logits
+from lume_run.models.forward import forward, label_logps, last_logits, predictor_logits
 from lume_run.models.rows.tokenise import TokenRow, pair_ids
 
 NO_GRADIENT = (
@@ -28,15 +28,13 @@ NO_GRADIENT = (
 
 
 @torch.inference_mode()
-def choice_logps(loaded: LoadedModel, examples: Sequence[Example]) -> list[tuple[float, ...]]:
+def choice_logps(loaded: LoadedModel, rows: Sequence[TokenRow], examples: Sequence[Example]) -> list[tuple[float, ...]]:
     """Log-probabilities [nats] of each option's first token right after the prompt; none where all begin alike."""
-    rows = [prompt_row(example, loaded, new_tokens=1) for example in examples]
-    inputs = inputs_of(loaded.network, batch_of(rows, loaded), keep=1)
-    logps = to_float32(loaded.network(**inputs).logits[:, -1]).log_softmax(-1).cpu()
+    logps = to_float32(last_logits(loaded.network, batch_of(rows, loaded))).log_softmax(-1).cpu()
     answers: list[tuple[float, ...]] = []
-    for number, example in enumerate(examples):
+    for of_row, example in zip(logps, examples, strict=True):
         options = [first_token(example, option, loaded) for option in example.choices]
-        answers.append(tuple(float(logps[number, option]) for option in options) if len(set(options)) > 1 else ())
+        answers.append(tuple(of_row[options].tolist()) if len(set(options)) > 1 else ())
     return answers
 
 
@@ -62,42 +60,86 @@ class AnswerScores(NamedTuple):
 
 
 @torch.inference_mode()
-def score_rows(loaded: LoadedModel, rows: Sequence[TokenRow], *, moments: bool = True) -> list[AnswerScores]:
-    """One forward over a batch of rows; without numbers where the model gives none that are finite."""
+def score_rows(
+    loaded: LoadedModel, rows: Sequence[TokenRow], *, moments: Sequence[bool] | None = None
+) -> list[AnswerScores]:
+    """One forward over a batch of rows, with the moments of those that are marked (None: of all).
+
+    A row has no numbers where the model gives none that are finite.
+    """
     batch = batch_of(rows, loaded)
-    logits = row_logits(require(forward(loaded.network, batch).logits), batch)
+    parts, predictors = predictor_logits(loaded.network, batch)
+    counts = torch.tensor([row.labels for row in rows])
+    marked = torch.tensor([True] * len(rows) if moments is None else moments).repeat_interleave(counts)
+    targets = torch.tensor([token for row in rows for token in row.ids[row.label_start :]], dtype=torch.long)
+    fields = [torch.split(field, counts.tolist()) for field in token_numbers(parts, predictors.cpu(), targets, marked)]
     ends = {loaded.tokenizer.eos_token_id, *loaded.turn_ends}
-    answers = []
-    for row, of_row, targets in zip(rows, logits, batch.targets, strict=True):
-        targets = targets[len(targets) - row.labels :]
-        answers.append(token_scores(of_row, targets, closed=bool(row.ids) and row.ids[-1] in ends, moments=moments))
-    return answers
+    return [
+        answer_scores(
+            *(field[number] for field in fields),
+            closed=bool(row.ids) and row.ids[-1] in ends,
+            moments=moments is None or moments[number],
+        )
+        for number, row in enumerate(rows)
+    ]
 
 
-def token_scores(logits: Tensor, targets: Tensor, *, closed: bool, moments: bool = True) -> AnswerScores:
-    """What `Response` holds of one answer: `logits` (L, V) that predict `targets` (L,)."""
-    wide = to_float32(logits)
-    target_logps = token_logps(wide, targets)
-    total = float(target_logps.double().sum())
+class TokenNumbers(NamedTuple):
+    """Of L label tokens: log p [nats], whether it was the likeliest, mean and variance of log p there."""
+
+    logps: Tensor
+    hits: Tensor
+    means: Tensor
+    variances: Tensor
+
+
+def token_numbers(parts: Sequence[Tensor], predictors: Tensor, targets: Tensor, marked: Tensor) -> TokenNumbers:
+    """Of targets (L,), each predicted by number `predictors` (L,) of logits (U, V) that come in parts.
+
+    On the CPU, as these numbers are; moments are 0 where `marked` (L,) is false. Logits are widened a few at a time.
+    """
+    order = predictors.argsort(stable=True)  # labels by what predicts them
+    chunks: list[tuple[Tensor, ...]] = []
+    begin = 0
+    for logits in (chunk for part in parts for chunk in torch.split(part, rows_at_once(part))):
+        here = order[slice(*torch.searchsorted(predictors[order], torch.tensor([begin, begin + len(logits)])).tolist())]
+        wide, rows = to_float32(logits), predictors[here] - begin
+        total = log_total(wide)
+        row, target = rows.to(wide.device), targets[here].to(wide.device)
+        of_targets = wide[row, target] - total[row]
+        moments = total.new_zeros(2, len(logits))
+        if len(asked := torch.unique(row[marked[here].to(row.device)])):
+            moments[:, asked] = torch.stack(moments_of(wide[asked] - total[asked, None]))
+        of_labels = likeliest(logits).cpu()[rows] == targets[here], *moments.cpu()[:, rows]
+        chunks.append((of_targets.cpu(), *of_labels))
+        begin += len(logits)
+    back = order.argsort()
+    return TokenNumbers(*(torch.cat(field)[back] for field in zip(*chunks, strict=True)))
+
+
+def answer_scores(
+    logps: Tensor, hits: Tensor, means: Tensor, variances: Tensor, *, closed: bool, moments: bool
+) -> AnswerScores:
+    """What `Response` holds of one answer, from the numbers of its tokens (L,)."""
+    total = float(logps.double().sum())
     if not math.isfinite(total):
-        return AnswerScores(logp_sum=None, tokens=len(targets), closed=closed)
-    means, variances = moments_of(wide.log_softmax(-1)) if moments else ((), ())
+        return AnswerScores(logp_sum=None, tokens=len(logps), closed=closed)
     return AnswerScores(
         logp_sum=total,
-        tokens=len(targets),
+        tokens=len(logps),
         closed=closed,
-        logps=round_numbers(target_logps),
-        hits=tuple((wide.argmax(-1) == targets).tolist()),
-        means=means,
-        variances=variances,
+        logps=round_numbers(logps),
+        hits=tuple(hits.tolist()),
+        means=round_numbers(means) if moments else (),
+        variances=round_numbers(variances) if moments else (),
     )
 
 
-def moments_of(logps: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean [nats] and variance [nats^2] of log p under p itself, of each of (L, V) distributions."""
+def moments_of(logps: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [nats] and variance [nats^2] of log p under p itself, (L,) each, of distributions (L, V)."""
     p = logps.exp()
-    means = (p * logps).sum(-1)
-    return round_numbers(means), round_numbers((p * (logps - means[:, None]) ** 2).sum(-1))
+    means = torch.linalg.vecdot(p, logps)
+    return means, torch.linalg.vecdot(p, (logps - means[:, None]).square_())
 
 
 def round_numbers(values: Tensor) -> tuple[float, ...]:

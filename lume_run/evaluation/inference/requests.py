@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lume_run.common.console import console
-from lume_run.common.records import Ask, Question
+from lume_run.common.records import TEXTS, Ask, Question
 from lume_run.evaluation.inference.loaded_model import LoadedModel, continuation_limit, fit_shots, token_row
 from lume_run.models.rows.batch import length_batches
+from lume_run.models.rows.prefixes import distinct_tokens, prefix_batches
 from lume_run.models.rows.tokenise import TokenRow
 
 BATCH_ROWS = 256  # at most, whatever the token budget allows
@@ -78,10 +79,20 @@ def batch_requests(loaded: LoadedModel, questions: Sequence[Question]) -> list[l
             )
         for limit in sorted({request.limit for request in of_ask}, reverse=True):
             alike = [request for request in of_ask if request.limit == limit]
-            for group in length_batches([request.row for request in alike], loaded.batch_tokens):
+            batches_of = prefix_batches if shares_prefixes(ask, loaded) else length_batches
+            for group in batches_of([request.row for request in alike], loaded.batch_tokens):
                 for begin in range(0, len(group), BATCH_ROWS):
                     batches += within_logits([alike[number] for number in group[begin : begin + BATCH_ROWS]], loaded)
     return batches
+
+
+def shares_prefixes(ask: Ask, loaded: LoadedModel) -> bool:
+    """Whether a batch that asks for this runs once what its rows begin with in common."""
+    if ask in TEXTS or ask is Ask.GRADIENT:  # texts share when they join others, gradients are of one row
+        return False
+    from lume_run.models.rows.attention import packs  # with transformers' models, which plans do without
+
+    return packs(loaded.network)
 
 
 def within_logits(batch: list[Request], loaded: LoadedModel) -> list[list[Request]]:
@@ -100,17 +111,18 @@ def within_logits(batch: list[Request], loaded: LoadedModel) -> list[list[Reques
 
 def rank_share(batches: Sequence[list[Request]], rank: int, world: int) -> list[list[Request]]:
     """The batches of one rank: the costliest first, each to the rank with the least to do so far."""
+    if world == 1:
+        return list(batches)
     loads = [0.0] * world
     mine = []
-    for batch in sorted(batches, key=batch_cost, reverse=True) if world > 1 else batches:
+    for cost, batch in sorted(((batch_cost(batch), batch) for batch in batches), key=lambda pair: -pair[0]):
         least = loads.index(min(loads))
-        loads[least] += batch_cost(batch)
+        loads[least] += cost
         if least == rank:
             mine.append(batch)
     return mine
 
 
 def batch_cost(batch: Sequence[Request]) -> float:
-    """About what a batch costs: its padded tokens, and its decoding steps, of which each is worth some rows of 64."""
-    width = max(len(request.row.ids) for request in batch)
-    return len(batch) * width + batch[0].limit * (len(batch) + 64)
+    """About what a batch costs: its distinct tokens, and its decoding steps, of which each is worth some rows of 64."""
+    return distinct_tokens([request.row for request in batch]) + batch[0].limit * (len(batch) + 64)

@@ -4,8 +4,7 @@ A segment is run once. Its tokens see those of the segments before it, its paren
 themselves, which is what they see in the row: causal attention and positions know nothing of other rows.
 Only equal tokens at the beginning are shared; rows are never tokenised in another way for it. `collate(rows,
 shares=True)` makes a batch of any rows that is run so, and everything that reads the batch stays as it is: labels,
-targets and hidden states are those of padded rows. It is differentiable, and under dropout shared tokens are drawn
-once.
+targets and hidden states are those of padded rows. It is differentiable; under dropout a shared token is drawn once.
 Shapes: B rows.
 """
 
@@ -20,6 +19,7 @@ import numpy as np
 from lume_run.models.rows.tokenise import TokenRow
 
 SHARED_TOKENS = 8  # at least: to part rows for less costs more in attention than it spares in layers
+COPIES = 8  # at most, of a batch's tokens: attention copies shared keys and values for each row behind them
 
 
 class Segment(NamedTuple):
@@ -82,6 +82,32 @@ def order_by_prefix(rows: Sequence[TokenRow]) -> tuple[list[int], list[int]]:
     order = sorted(range(len(rows)), key=lambda number: tokens[number].tobytes())
     common = [_common_tokens(tokens[first], tokens[second]) for first, second in pairwise(order)]
     return order, [0, *common]
+
+
+def prefix_batches(rows: Sequence[TokenRow], batch_tokens: int) -> list[list[int]]:
+    """Row numbers in batches of at most `batch_tokens` tokens, of which shared ones count once; or of one row.
+
+    Rows that share something stand together, those with the longest of all first.
+    """
+    order, common = order_by_prefix(rows)
+    families = [range(first, last) for first, last in _runs(common, 0, len(rows), SHARED_TOKENS)]
+    batches: list[list[int]] = []
+    distinct = copied = 0
+    for family in sorted(families, key=lambda family: -max(len(rows[order[place]].ids) for place in family)):
+        for place in family:
+            length = len(rows[order[place]].ids)
+            added = length - common[place] if place > family[0] else length
+            if not batches or distinct + added > batch_tokens or copied + length > COPIES * batch_tokens:
+                batches.append([])
+                distinct, copied, added = 0, 0, length  # nothing is shared with another batch
+            batches[-1].append(order[place])
+            distinct, copied = distinct + added, copied + length
+    return batches
+
+
+def distinct_tokens(rows: Sequence[TokenRow]) -> int:
+    """How many tokens rows have, shared ones counted once."""
+    return prefix_tree(rows).tokens
 
 
 def _common_tokens(first: np.ndarray, second: np.ndarray) -> int:

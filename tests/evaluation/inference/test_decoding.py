@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers.families import FAMILIES, build_family
@@ -138,3 +140,26 @@ def test_transformers_own_loop_runs_in_halves_where_memory_is_short(tiny, monkey
 
     monkeypatch.setattr(generation, "generate_batch", small)
     assert together(loaded, samples) == expected
+
+
+@pytest.mark.parametrize("name", ["Llama, tied", "Mistral, sliding window", "GPT-2"])
+def test_prompts_that_begin_alike(name, tiny, tmp_path, few_columns):
+    """Several samples of one prompt, and prompts that continue others: those join together, and share a prefill."""
+    loaded = replace(loaded_from(build_family(name, tiny, tmp_path / "model"), tiny), batch_tokens=4 * 40)
+    head = ROWS[0].ids[:25]
+    prompts = [head, head, head, *((*head, *ROWS[2].ids[:size]) for size in (1, 5, 9, 15)), ROWS[5].ids, head]
+    rows = [TokenRow(example_id="", ids=ids, answer_start=len(ids), label_start=len(ids)) for ids in prompts]
+    samples = [str(number) for number in range(len(rows))]
+    for names in (None, samples):
+        expected = [
+            generate_batch(loaded, [row], limit=12, samples=names and [name])[0]
+            for row, name in zip(rows, samples, strict=True)
+        ]
+        assert generation.continuations(loaded, rows, limit=12, samples=names) == expected
+
+
+def test_a_prompt_of_several_samples_is_run_once(tiny):
+    loaded, seen = loaded_from(tiny, tiny), []
+    loaded.network.get_input_embeddings().register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].numel()))
+    generation.continuations(loaded, [ROWS[0]] * 3, limit=1, samples=["a", "b", "c"])
+    assert seen == [len(ROWS[0].ids)]

@@ -63,7 +63,35 @@ def test_batched_text_equals_one_prompt_at_a_time(stories, rows):
     assert len(set(alone)) > len(rows) // 2  # not all the same
 
 
-def answer_scores(loaded, examples):
+def test_answers_to_one_question_are_those_of_single_rows(stories, rows):
+    """Rows that begin alike share a batch; moments are there where they are asked for, whatever stands beside."""
+    answers = (rows[1].answer, rows[2].answer, rows[1].answer + " again", "")
+    examples = [replace(rows[0], answer=answer) for answer in answers] + list(rows[3:6])
+    token_rows = [token_row(Question(example=example, ask=Ask.LOGPROB), stories) for example in examples]
+    marked = [number % 2 == 0 for number in range(len(token_rows))]
+    together = score_rows(stories, token_rows, moments=marked)
+    for row, scores, is_marked in zip(token_rows, together, marked, strict=True):
+        (alone,) = score_rows(stories, [row], moments=[is_marked])
+        assert (scores.tokens, scores.closed, scores.hits) == (alone.tokens, alone.closed, alone.hits)
+        for name in ("logps", "means", "variances"):
+            assert getattr(scores, name) == pytest.approx(getattr(alone, name), abs=1e-4)
+        assert len(scores.means) == len(scores.variances) == is_marked * scores.tokens
+    distinct = len({row.ids[:length] for row in token_rows for length in range(1, len(row.ids) + 1)})
+    seen = []
+    hook = stories.network.get_input_embeddings().register_forward_hook(
+        lambda _, inputs, __: seen.append(inputs[0].numel())
+    )
+    score_rows(stories, token_rows)
+    hook.remove()
+    assert distinct <= seen[0] < distinct + 8 * len(token_rows) < sum(len(row.ids) for row in token_rows)
+
+
+def logps_of_choices(loaded, examples):
+    """Those of every option, in one batch."""
+    return choice_logps(loaded, [prompt_row(example, loaded, new_tokens=1) for example in examples], examples)
+
+
+def scores_of_answers(loaded, examples):
     """Every expected answer under teacher forcing, in one batch."""
     return score_rows(loaded, [token_row(Question(example=example, ask=Ask.LOGPROB), loaded) for example in examples])
 
@@ -72,8 +100,8 @@ def test_batched_scores_equal_one_row_at_a_time(stories, rows):
     assert {row.subtask for row in rows} == {"novels", "bios", "wiki"}
     assert len({len(token_row(Question(example=row, ask=Ask.LOGPROB), stories).ids) for row in rows}) > 20  # padding
     exact = replace(stories, model=deepcopy(stories.network).double())
-    for together, row in zip(answer_scores(exact, rows), rows, strict=True):
-        (alone,) = answer_scores(exact, [row])
+    for together, row in zip(scores_of_answers(exact, rows), rows, strict=True):
+        (alone,) = scores_of_answers(exact, [row])
         assert together.tokens == alone.tokens
         assert together.hits == alone.hits
         for name in ("logps", "means", "variances"):
@@ -95,7 +123,7 @@ def test_answer_logps_are_the_hugging_face_loss(stories, rows):
         )
         for number, row in enumerate(rows[:6])
     ]
-    for document, (total, tokens, *_) in zip(documents, answer_scores(stories, documents), strict=True):
+    for document, (total, tokens, *_) in zip(documents, scores_of_answers(stories, documents), strict=True):
         ids = torch.tensor([stories.tokenizer(document.answer)["input_ids"][: stories.max_length]])
         with torch.no_grad():
             loss = stories.model(input_ids=ids, labels=ids).loss
@@ -119,9 +147,9 @@ def test_choices_do_not_depend_on_the_batch(stories, rows):
         )
         for row in rows
     ]
-    together = choice_logps(stories, examples)
+    together = logps_of_choices(stories, examples)
     for logps_of_example, example in zip(together, examples, strict=True):
-        assert logps_of_example == pytest.approx(choice_logps(stories, [example])[0], abs=1e-4)
+        assert logps_of_example == pytest.approx(logps_of_choices(stories, [example])[0], abs=1e-4)
     ids = torch.tensor([stories.tokenizer(examples[0].prompt)["input_ids"]])
     with torch.no_grad():
         logps = stories.model(input_ids=ids).logits[0, -1].log_softmax(-1)
@@ -174,7 +202,7 @@ def test_official_inference_on_the_golden_model():
         documents = [_document(row, split, number) for number, row in enumerate(rows)]
         official = pandas.read_csv(golden / "out" / "mia_results" / f"{split}_0.csv")
         for document, nll, (total, tokens, *_) in zip(
-            documents, official["nll"], answer_scores(loaded, documents), strict=True
+            documents, official["nll"], scores_of_answers(loaded, documents), strict=True
         ):
             assert -total / tokens == pytest.approx(nll, abs=1e-5)
             responses.append(_response(document, logp_sum=total, tokens=tokens))
@@ -380,7 +408,7 @@ def test_options_differ_by_their_first_token(stories, rows):
         replace(rows[0], kind=Kind.CHOICE, choices=choices, answer=choices[0])
         for choices in (("A", "B"), ("Yes", "Yesterday"))
     ]
-    first, none = choice_logps(stories, examples)
+    first, none = logps_of_choices(stories, examples)
     assert len(first) == 2
     assert none == ()  # this vocabulary begins both with Y
 

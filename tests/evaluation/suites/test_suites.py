@@ -18,7 +18,7 @@ from lume_run.common.jsonl import from_json, to_json
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import EvaluatorSettings
-from lume_run.evaluation.inference.logprobs import AnswerScores, token_scores
+from lume_run.evaluation.inference.logprobs import AnswerScores, answer_scores, token_numbers
 from lume_run.evaluation.questions import deduplicate_questions, questions_of, suites_of
 from lume_run.evaluation.scoring import score_answers
 from lume_run.evaluation.suites.base import Answers
@@ -29,23 +29,27 @@ from lume_run.pipeline.checks import require_settings
 # ------------------------------------------------------------------------------------------------ by hand
 
 
+def token_scores(logits: torch.Tensor, targets: list[int], *, closed: bool) -> AnswerScores:
+    marked = torch.ones(len(targets), dtype=torch.bool)
+    numbers = token_numbers([logits], torch.arange(len(logits)), torch.tensor(targets), marked)
+    return answer_scores(*numbers, closed=closed, moments=True)
+
+
 def test_token_scores_by_hand():
     """Two tokens over three words: (1/2, 1/4, 1/4) with the first expected, (1/8, 3/8, 1/2) with the second."""
     p = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.375, 0.5]], dtype=torch.float64)
-    answer_scores = token_scores(p.log(), torch.tensor([0, 1]), closed=True)
-    assert answer_scores.logp_sum == pytest.approx(math.log(0.5 * 0.375))
-    assert (answer_scores.tokens, answer_scores.closed, answer_scores.hits) == (2, True, (True, False))
-    assert answer_scores.logps == pytest.approx((math.log(0.5), math.log(0.375)), abs=1e-6)
+    scores = token_scores(p.log(), [0, 1], closed=True)
+    assert scores.logp_sum == pytest.approx(math.log(0.5 * 0.375))
+    assert (scores.tokens, scores.closed, scores.hits) == (2, True, (True, False))
+    assert scores.logps == pytest.approx((math.log(0.5), math.log(0.375)), abs=1e-6)
     mean = 0.5 * math.log(0.5) + 0.5 * math.log(0.25)
-    assert answer_scores.means[0] == pytest.approx(mean, abs=1e-6)
-    assert answer_scores.variances[0] == pytest.approx(
-        0.25 * math.log(2) ** 2, abs=1e-6
-    )  # half the mass on either side
+    assert scores.means[0] == pytest.approx(mean, abs=1e-6)
+    assert scores.variances[0] == pytest.approx(0.25 * math.log(2) ** 2, abs=1e-6)  # half the mass on either side
 
 
 def test_numbers_that_are_not_finite_are_left_out():
     logps = torch.tensor([[float("nan"), 0.0]])
-    assert token_scores(logps, torch.tensor([0]), closed=False) == AnswerScores(logp_sum=None, tokens=1, closed=False)
+    assert token_scores(logps, [0], closed=False) == AnswerScores(logp_sum=None, tokens=1, closed=False)
 
 
 def answer(id: str, split: Split, hits: str, *, closed: bool = True, total: float = -1.0, **fields) -> Response:
