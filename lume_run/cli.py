@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lume_run import __version__
 from lume_run.common.errors import ConfigError, Problem, ProblemsError, explain_start
@@ -21,10 +21,10 @@ from lume_run.config.help import HELP_FLAGS, help_text, help_topic
 from lume_run.config.overrides import (
     choice_problems,
     compose,
-    composition_error,
     conf_dir,
     override_problems,
     sweep_choices,
+    try_composing,
 )
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ def check_command(command: CommandLine) -> int | None:
     Of a sweep the first job is checked, and each other choice in its place; the jobs again when they start.
     """
     try:
-        settings = check_jobs(command)
+        settings, whole = check_jobs(command)
         if settings is not None and settings.dry_run and not command.sweeping:  # of the only job
             from lume_run.pipeline.dry_run import show_plan
             from lume_run.sweeps.names import hydra_folder
 
-            show_plan(settings, hydra_folder(compose(command.overrides, command.folders, whole=True), sweeping=False))
+            show_plan(settings, hydra_folder(whole, sweeping=False))
             return 0
     except ProblemsError as error:
         print_error(error)
@@ -70,39 +70,48 @@ def check_command(command: CommandLine) -> int | None:
     return None
 
 
-def check_jobs(command: CommandLine) -> Settings | None:
-    """The settings of the last job; raises ConfigError with all that is wrong with any of them."""
+def check_jobs(command: CommandLine) -> tuple[Settings | None, Any]:
+    """Settings of the last job, and its config with Hydra's node.
+
+    Raises ConfigError with all that is wrong with any job.
+    """
     # Of very long lists of choices the first ones; whatever is wrong with a later one fails that job.
     every = [sweep_choices(override) if command.sweeping else [override] for override in command.overrides]
     choices = [values[:MOST_CHECKED] for values in every]
     jobs = list(jobs_to_check([values for values in choices if values]))
     problems: list[Problem] = list(choice_problems(command.overrides, command.folders))
     sound = list(chain.from_iterable(choices))
-    if not all(composes(job, command.folders) for job in jobs):
+    composed = [whole_config(job, command.folders) for job in jobs]
+    if any(config is None for config in composed):
         more, sound = override_problems(sound, command.folders)
         problems += more
-    settings = None
-    for job in jobs:
+    settings, whole = None, None
+    for job, whole in zip(jobs, composed, strict=True):
         given = [override for override in job if override in sound]
-        settings, seen = check_job(given, command.folders, sweeping=command.sweeping)
+        whole = whole if len(given) == len(job) and whole is not None else compose(given, command.folders, whole=True)
+        settings, seen = check_job(whole, given, command.folders, sweeping=command.sweeping)
         problems += [problem for problem in seen if problem not in problems]
     if problems:
         raise ConfigError(problems)
-    return settings
+    return settings, whole
 
 
-def composes(overrides: Sequence[str], folders: Sequence[Path]) -> bool:
-    """Whether Hydra takes them all together."""
+def whole_config(overrides: Sequence[str], folders: Sequence[Path]) -> Any:
+    """The config with Hydra's node; None where Hydra does not take these overrides together."""
     try:
-        return composition_error(overrides, folders) is None
+        config, error = try_composing(overrides, folders, whole=True)
     except ProblemsError:  # of a file
-        return False
+        return None
+    return None if error else config
 
 
 def check_job(
-    overrides: Sequence[str], folders: Sequence[Path], *, sweeping: bool = False
+    whole: Any, overrides: Sequence[str], folders: Sequence[Path], *, sweeping: bool = False
 ) -> tuple[Settings | None, Sequence[Problem]]:
-    """The settings of a command without sweeps, None where it has problems; nothing it may not import is imported."""
+    """Settings of a job by its config with Hydra's node, None where it has problems.
+
+    Nothing that it may not import is imported.
+    """
     from omegaconf import OmegaConf
 
     from lume_run.config.hydra_node import hydra_node_problems
@@ -110,7 +119,6 @@ def check_job(
     from lume_run.pipeline.checks import check_config
     from lume_run.sweeps.names import place_problems
 
-    whole = compose(overrides, folders, whole=True)
     problems = [*hydra_node_problems(whole, overrides, folders)]
     config = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
     problems += missing_permissions(config, overrides)
@@ -171,14 +179,16 @@ def _main() -> None:
 
     from lume_run.config.hydra_source import check_files, list_families
     from lume_run.sweeps.job import exit_codes, run_job
-    from lume_run.sweeps.plugins import register
+    from lume_run.sweeps.plugins import prefer_own_launchers, register
 
     try:
         command = read_command(arguments)
     except ProblemsError as error:
         print_error(error)
         raise SystemExit(2) from None
-    register()
+    if command.needs_plugins:
+        register()
+    prefer_own_launchers()
     list_families()
     check_files()
     if not command.asks_hydra:

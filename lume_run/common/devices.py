@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ OUT_OF_MEMORY_MESSAGES = (
     "bad_alloc",
 )
 GIB = 2**30  # bytes
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}  # of a number
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's numbers of its allocator's options
 
 
@@ -104,25 +106,55 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def may_have_gpu() -> bool:
+    """False where no driver of a GPU is installed; torch, which takes seconds to import, need not be asked there."""
+    if "torch" in sys.modules or sys.platform not in ("linux", "darwin"):
+        return True
+    try:
+        return sys.platform == "linux" and (Path("/dev/kfd").exists() or bool(ctypes.CDLL("libcuda.so.1")))
+    except OSError:
+        return False
+
+
+def has_gpu() -> bool:
+    """Whether torch sees a GPU."""
+    if not may_have_gpu():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def device_type_of(name: str) -> str:
+    """`cpu` or `cuda`: the kind of device that a launch setting names. RunError where it is not here."""
+    return "cpu" if name == "cpu" or (name == "auto" and not has_gpu()) else device_of(name).type
+
+
 def device_of(name: str) -> torch.device:
     """The device a launch setting names; `auto` takes this process's GPU."""
     import torch
 
     if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if has_gpu() else torch.device("cpu")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RunError(f"launch.device={name}, but torch sees no CUDA device; use launch.device=cpu")
     return device
 
 
-def dtype_of(name: str, device: torch.device) -> torch.dtype:
+def dtype_name_of(name: str, device_type: str) -> str:
     """float32 on CPU, bfloat16 on GPUs that have it, unless the config says otherwise."""
+    if name != "auto":
+        return name
+    if device_type != "cuda":
+        return "float32"
     import torch
 
-    if name == "auto":
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if has_bf16 else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """The number format that `dtype_name_of` names, as torch has it."""
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype_name_of(name, device.type)]

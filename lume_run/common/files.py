@@ -1,4 +1,4 @@
-"""Files and their content: hashes, JSON replaced in one step, and a disk that is full."""
+"""Files and their content: hashes, whether they are still as written, JSON in one step, and a disk that is full."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lume_run.common.errors import LumeError, RunError
 
 HUB_PATIENCE_SECONDS = 5.0  # how long the Hugging Face hub may take to answer before it counts as unreachable
+ERROR_FILE = "error.json"  # in the folder of a job that ended in an error
 LIVE = "live.jsonl"  # what training logs, a line a step, as it goes
+CHEAP_BYTES = 2**26  # files up to this size are read at every look, which takes 0.1 s at most
 MAX_HASHED_BYTES = 64 * 2**20  # larger files are compared by size and time, not by reading gigabytes
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_FULL_MESSAGES = re.compile(  # of libraries that write without Python's own files: safetensors, tokenizers, torch
@@ -68,6 +71,49 @@ def replace_file(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` in one step."""
     replace_file(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def record_files(folder: Path, *, without: Collection[str] = (), digests: bool = True) -> dict[str, dict[str, Any]]:
+    """Size [bytes] and digest of every file of a folder by its path in there, but those named.
+
+    Without `digests` sizes alone: of gigabytes they would take minutes.
+    """
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        name: {"bytes": path.stat().st_size, **({"sha256": digest_of(path)} if digests else {})}
+        for name, path in paths.items()
+        if name not in without
+    }
+
+
+def damage_of(folder: Path, records: Mapping[str, Any], *, thorough: bool = False) -> str:
+    """What became of the first file that is not as `records` say; empty where all are.
+
+    Sizes are compared always, digests of files up to CHEAP_BYTES, or with `thorough` of all.
+    """
+    for name, record in records.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is lost"
+        size = path.stat().st_size
+        if size != record["bytes"]:
+            return f"{name} has {size:,} bytes, not the {record['bytes']:,} that were written"
+        digest = record.get("sha256")
+        if digest and (thorough or size <= CHEAP_BYTES) and digest_of(path) != digest:
+            return f"{name} has other contents than were written"
+    return ""
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 digest of a file; one that has not changed since is read once a process."""
+    status = path.stat()
+    return _digest_of_version(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@cache
+def _digest_of_version(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def full_disk_error(error: BaseException, folder: Path) -> RunError | None:

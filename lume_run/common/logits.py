@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from lume_run.common.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 CHUNK_NUMBERS = 2**24  # logits that are widened at once: 64 MiB in float32
 CACHED_NUMBERS = 2**18  # the same on a CPU, whose cache holds 1 MiB: what is made of them is read from there
@@ -23,35 +27,41 @@ def token_logps(logits: Tensor, targets: Tensor) -> Tensor:
     backward pass computes it anew.
     """
     flat = logits.reshape(-1, logits.shape[-1])
-    logps: Tensor = _TokenLogps.apply(flat, targets.reshape(-1))  # type: ignore[no-untyped-call]
+    logps: Tensor = _token_logps_function().apply(flat, targets.reshape(-1))
     return logps.view(targets.shape)
 
 
-class _TokenLogps(torch.autograd.Function):
-    """`token_logps` of logits (N, V) at targets (N,)."""
+@cache
+def _token_logps_function() -> Any:
+    """The function that torch differentiates by its own backward pass; a class of torch's, so made when first used."""
 
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        sums = [to_float32(part).logsumexp(-1) for part in torch.split(logits, rows_at_once(logits))]
-        total = torch.cat(sums)
-        ctx.save_for_backward(logits, targets, total)
-        return to_float32(logits.gather(-1, targets[:, None])[:, 0]) - total
+    class TokenLogps(torch.autograd.Function):
+        """`token_logps` of logits (N, V) at targets (N,)."""
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        logits, targets, total = ctx.saved_tensors
-        (of_logps,) = gradients
-        result = torch.empty_like(logits)
-        size = rows_at_once(logits)
-        for begin in range(0, len(logits), size):
-            part = slice(begin, begin + size)
-            weight = of_logps[part, None]
-            wide = result[part] if result.dtype == total.dtype else None  # else in a copy that is wider
-            softmax = torch.sub(to_float32(logits[part]), total[part, None], out=wide).exp_()
-            softmax.mul_(-weight).scatter_add_(1, targets[part, None], weight)
-            if wide is None:
-                result[part] = softmax
-        return result, None
+        @staticmethod
+        def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+            sums = [to_float32(part).logsumexp(-1) for part in torch.split(logits, rows_at_once(logits))]
+            total = torch.cat(sums)
+            ctx.save_for_backward(logits, targets, total)
+            return to_float32(logits.gather(-1, targets[:, None])[:, 0]) - total
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+            logits, targets, total = ctx.saved_tensors
+            (of_logps,) = gradients
+            result = torch.empty_like(logits)
+            size = rows_at_once(logits)
+            for begin in range(0, len(logits), size):
+                part = slice(begin, begin + size)
+                weight = of_logps[part, None]
+                wide = result[part] if result.dtype == total.dtype else None  # else in a copy that is wider
+                softmax = torch.sub(to_float32(logits[part]), total[part, None], out=wide).exp_()
+                softmax.mul_(-weight).scatter_add_(1, targets[part, None], weight)
+                if wide is None:
+                    result[part] = softmax
+            return result, None
+
+    return TokenLogps
 
 
 def likeliest(logits: Tensor) -> Tensor:

@@ -23,8 +23,7 @@ from rich.markup import escape
 
 from lume_run.common.console import console
 from lume_run.common.errors import RunError
-from lume_run.common.files import content_hash, explain_full_disk, write_json
-from lume_run.common.integrity import damage_of, record_files
+from lume_run.common.files import content_hash, damage_of, explain_full_disk, record_files, write_json
 
 RANKS_LOCK = "ranks.lock"  # in the folder that ranks write to: each rank holds it, shared, as long as it lives
 WAIT_SECONDS = 60.0  # for ranks of a killed driver; they end at once unless a disk or a GPU blocks them

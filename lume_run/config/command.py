@@ -35,6 +35,7 @@ class CommandLine:
     folders: tuple[Path, ...]  # ours, then the user's own
     sweeping: bool
     asks_hydra: bool  # shows a config or what Hydra knows, and runs nothing
+    needs_plugins: bool  # may sweep, as a file of the user's own can ask for too, or shows the plugins
 
     @property
     def arguments(self) -> list[str]:
@@ -64,13 +65,15 @@ def read_command(arguments: Sequence[str]) -> CommandLine:
     left = list(given.overrides)
     flags = tuple(argument for argument in arguments if not (left and left[0] == argument and left.pop(0)))
     overrides = tuple(spell_out(override, given.overrides) for override in given.overrides)
+    sweeping = bool(given.multirun) or "hydra.mode=MULTIRUN" in given.overrides
     asks = any((given.cfg, given.info, given.hydra_help, given.shell_completion))
     return CommandLine(
         flags=flags,
         overrides=overrides,
         folders=(conf_dir(), *([Path(folder)] if folder is not None else [])),
-        sweeping=bool(given.multirun) or "hydra.mode=MULTIRUN" in given.overrides,
+        sweeping=sweeping,
         asks_hydra=asks,
+        needs_plugins=sweeping or folder is not None or bool(given.info),
     )
 
 

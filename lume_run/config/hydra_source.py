@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.config.overrides import FAMILIES, conf_dir
-from lume_run.config.yaml_files import REMEDY, read_config_file
+from lume_run.config.yaml_files import REMEDY, read_config_file, read_shipped_file
 
 OPEN_NODES = ("chat.arguments", "model.chat.arguments", "columns.facts", "task.columns.facts")  # by a file's package
 HEADER = 512  # characters in which Hydra looks for `# @package`
@@ -62,9 +62,10 @@ def check_files() -> None:
 
     def load_checked(self: Any, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
-        if self.path == str(conf_dir()) or not (path.exists() or path.is_symlink()):
+        is_shipped = self.path == str(conf_dir())
+        if not (path.exists() or path.is_symlink()):
             return open_nodes(load_config(self, config_path))
-        content, text = read_config_file(path)
+        content, text = read_shipped_file(path) if is_shipped else read_config_file(path)
         if content is not None and not isinstance(content, dict):
             raise DataError([Problem(where=str(path), what="is no mapping", remedy=REMEDY)])
         return open_nodes(

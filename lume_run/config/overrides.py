@@ -87,7 +87,7 @@ def override_problems(overrides: Sequence[str], folders: Sequence[Path]) -> tupl
             problems.append(explain_override_error(override, "", folders, good))
             continue
         try:
-            error = composition_error([*good, override], folders)
+            _, error = try_composing([*good, override], folders)
         except ProblemsError as refusal:  # of a file that it chooses
             problems += refusal.problems
             continue
@@ -206,20 +206,19 @@ def sweep_choices(override: str) -> list[str]:
     return [f"{key}={choice}" for choice in parsed.sweep_string_iterator()]
 
 
-def composition_error(overrides: Sequence[str], folders: Sequence[Path]) -> str | None:
-    """Why Hydra does not accept them all together, None when it does; raises DataError for an unreadable file."""
+def try_composing(overrides: Sequence[str], folders: Sequence[Path], *, whole: bool = False) -> tuple[Any, str | None]:
+    """(the config, None), or (None, why Hydra does not accept them all together); DataError for an unreadable file."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     try:
-        compose(overrides, folders)
+        return compose(overrides, folders, whole=whole), None
     except ProblemsError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: model=null
-        return str(error)
+        return None, str(error)
     except (YAMLError, OSError) as error:  # a user's own file
-        return " ".join(str(error).split())
+        return None, " ".join(str(error).split())
     except RecursionError:
-        return "it leads back to itself, in the defaults of a file, or is nested too deeply"
-    return None
+        return None, "it leads back to itself, in the defaults of a file, or is nested too deeply"

@@ -1,7 +1,8 @@
-"""YAML files that others may have written: bounded in size, depth and what their aliases expand to."""
+"""YAML files: those that others may have written are bounded in size, depth and what their aliases expand to."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,35 @@ from lume_run.common.text_files import read_utf8
 
 YAML_BYTES, MOST_DEPTH, MOST_NODES = 2**20, 50, 100_000  # nodes: with those that aliases repeat
 REMEDY = "a configuration file is a small mapping in UTF-8"
+
+
+def read_shipped_file(path: Path) -> tuple[Any, str]:
+    """(plain data, text) of a YAML file of ours, which nobody may change; read once a process unless it is edited."""
+    return _read_version(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read_version(path: Path, _: int) -> tuple[Any, str]:
+    text = path.read_text(encoding="utf-8")
+    return yaml.load(text, Loader=_fast_loader()), text
+
+
+@cache
+def _fast_loader() -> Any:
+    """OmegaConf's loader, over the parser of libyaml where that is there: of many files it is several times faster."""
+    plain = get_yaml_loader()
+    try:
+        from yaml._yaml import CParser
+    except ImportError:
+        return plain
+
+    class FastLoader(CParser, plain):  # type: ignore[misc, valid-type]
+        def __init__(self, stream: str) -> None:
+            CParser.__init__(self, stream)
+            yaml.constructor.SafeConstructor.__init__(self)
+            yaml.resolver.Resolver.__init__(self)
+
+    return FastLoader
 
 
 def read_config_file(path: Path, remedy: str = REMEDY) -> tuple[Any, str]:

@@ -15,6 +15,19 @@ from lume_run.evaluation.metrics.semeval_files import responses_from_official
 from lume_run.tasks.row_files import refuse
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL, document_and_kind
 
+COST = "cost.json"  # beside responses.jsonl
+
+
+def read_cost(folder: Path) -> dict[str, dict[str, Any]]:
+    """By ask: model runs (`prompts`), forward `passes` of batches, generated `tokens`, `seconds`; {} where unknown."""
+    return read_cost_file(folder / COST)
+
+
+def read_cost_file(path: Path) -> dict[str, dict[str, Any]]:
+    """The costs in one file, {} where there is none."""
+    cost: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return cost
+
 
 def read_responses(path: Path) -> list[Response]:
     """Responses from our own jsonl, or from a folder of CSVs the official script wrote.

@@ -18,12 +18,10 @@ from lume_run.common.jsonl import read_jsonl, to_json, write_jsonl
 from lume_run.common.records import Ask, Response, Score
 from lume_run.common.store import Artifact
 from lume_run.config.settings import EvaluatorSettings, Settings
-from lume_run.evaluation.inference.respond import read_cost
-from lume_run.evaluation.judges import judge, judge_trouble, judgement_response
 from lume_run.evaluation.metrics.semeval import repeat_problems
 from lume_run.evaluation.metrics.semeval_official import strict_scores
 from lume_run.evaluation.questions import harnesses, missing_judgements, suites_of
-from lume_run.evaluation.saved_responses import read_responses
+from lume_run.evaluation.saved_responses import read_cost, read_responses
 from lume_run.evaluation.suites.base import Answers, Judged, Judgement
 
 GATE_SHARE = 0.75  # of the target's MMLU accuracy, as on the SemEval-2025 leaderboard
@@ -40,6 +38,10 @@ def unavailable_judges(settings: Settings) -> list[str]:
         if isinstance(suite, Judged)
         for ask, model in suite.judges()
     }
+    if not named:
+        return []
+    from lume_run.evaluation.judges import judge_trouble  # brings torch with it
+
     return [reason for ask, model in sorted(named) if (reason := judge_trouble(ask, model))]
 
 
@@ -61,6 +63,8 @@ def _load_or_judge(
     settings: Settings, name: str, ask: Ask, model: str, judgements: Sequence[Judgement]
 ) -> Sequence[Response]:
     """The verdicts of one judge: those in the store where the same was judged before."""
+    from lume_run.evaluation.judges import judge, judge_trouble, judgement_response
+
     device = device_of(settings.launch.device)
     if judge_trouble(ask, model):
         return judge(judgements, device)

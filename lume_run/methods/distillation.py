@@ -6,14 +6,15 @@ UNDIAL: Dong et al., arXiv:2402.10052. CE-U: Yang, arXiv:2503.01224.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from lume_run.common.lazy import torch
 from lume_run.common.logits import to_float32
 from lume_run.config.fields import setting
 from lume_run.methods.base import Needs, Role, Signals, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RELEASED_IGNORED = -100  # the label of ignored positions, which the released code takes for a vocabulary index
 

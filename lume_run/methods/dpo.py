@@ -7,13 +7,14 @@ Log-probabilities are sums over the answer, so both margins depend on its length
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch.nn.functional as F
-from torch import Tensor
-
+from lume_run.common.lazy import F
 from lume_run.config.fields import setting
 from lume_run.methods.base import Needs, Role, Signals
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from lume_run.common.logits import to_float32
 from lume_run.config.fields import setting
 from lume_run.methods.base import Needs, Role, Signals, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALLEST = 1e-12  # added to probabilities by the released code
 

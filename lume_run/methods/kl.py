@@ -6,13 +6,14 @@ KL(ref || pi), as paired with gradient ascent by TOFU (arXiv:2401.06121) and LUM
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from lume_run.common.logits import to_float32
 from lume_run.config.fields import setting
 from lume_run.methods.base import Needs, Role, Signals, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def forward_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ LLMU: Yao et al., arXiv:2310.10683. Token means run over all answer tokens of th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from lume_run.config.fields import setting
 from lume_run.methods.base import Losses, Needs, Role, Signals
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def mean_nll(s: Signals, role: Role) -> Tensor:

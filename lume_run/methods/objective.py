@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
-
+from lume_run.common.lazy import torch
 from lume_run.config.fields import setting
 from lume_run.methods.base import Losses, Needs, Role, Signals
 from lume_run.methods.likelihood import mean_nll
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Part(Protocol):

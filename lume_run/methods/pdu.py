@@ -6,12 +6,13 @@ The paper bounds the retain loss instead of weighing it: `method.dual` (`objecti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from lume_run.common.logits import to_float32
 from lume_run.methods.base import Needs, Role, Signals, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def squared_margin(logits: Tensor) -> Tensor:

@@ -8,14 +8,15 @@ Squared differences are means over the hidden size, as in the released code.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-
+from lume_run.common.lazy import torch
 from lume_run.common.logits import to_float32
 from lume_run.config.fields import setting
 from lume_run.methods.base import MIDDLE, Needs, Role, Signals, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Mean = Literal["rows", "released"]
 MEAN_HELP = "rows: of each row's mean; released: the released code's broadcast, see released_mean"

@@ -6,12 +6,13 @@ Both weights are constants to the gradient. Token means run over all forget answ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from lume_run.config.fields import setting
 from lume_run.methods.base import Needs, Role, Signals
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def ascent(s: Signals, weights: Tensor) -> Tensor:

@@ -9,13 +9,11 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from lume_run.common.devices import is_out_of_memory
 from lume_run.common.errors import LumeError, RunError
+from lume_run.common.lazy import nn, torch
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+FLOATS = ("torch.float32", "torch.bfloat16", "torch.float16", "torch.float64")
 REASON_LETTERS = 300  # of what a library says
 SIZES = {  # whole numbers of a config, the least that each may be
     "vocab_size": 1,
@@ -98,7 +96,7 @@ def value_fault(model: nn.Module) -> str:
     Weights of other types than floats are taken as they are, as are those that are elsewhere (on the meta device).
     """
     for name, weight in model.named_parameters():
-        if weight.dtype in FLOATS and not weight.is_meta and not torch.isfinite(weight).all():
+        if str(weight.dtype) in FLOATS and not weight.is_meta and not torch.isfinite(weight).all():
             return f"{name} holds values that are no finite numbers"
     return ""
 

@@ -11,6 +11,7 @@ from typing import Any
 from lume_run.common.errors import RunError
 from lume_run.common.files import HUB_PATIENCE_SECONDS, content_hash, fingerprint
 from lume_run.config.model_settings import ModelSettings
+from lume_run.models.faults import unavailable_model_error
 
 ADAPTER_CONFIG = "adapter_config.json"
 COMMITS_VARIABLE = "LUME_RUN_HUB_COMMITS"
@@ -31,6 +32,17 @@ def only_local(path: str) -> bool:
     except Exception:  # the client's errors share no base; the loader then says what is missing
         return True
     return False
+
+
+def require_files(path: str) -> None:
+    """RunError for a hub id of which nothing can be had; told without transformers, which takes seconds to import."""
+    if Path(path).exists() or not only_local(path) or "TRANSFORMERS_CACHE" in os.environ:
+        return
+    from huggingface_hub.constants import HF_HUB_CACHE, REPO_ID_SEPARATOR
+
+    if not Path(HF_HUB_CACHE, REPO_ID_SEPARATOR.join(["models", *path.split("/")])).is_dir():
+        reason = OSError("the hub does not answer for it, and the cache holds nothing of it")
+        raise unavailable_model_error(path, reason)
 
 
 def hub_options(path: str, settings: ModelSettings) -> dict[str, Any]:

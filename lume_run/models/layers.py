@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from lume_run.common.errors import RunError
+from lume_run.common.lazy import nn
 from lume_run.methods.base import MIDDLE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def unwrap(model: nn.Module) -> Any:

@@ -7,15 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
 from lume_run.common.devices import dtype_of
 from lume_run.common.errors import Problem
+from lume_run.common.lazy import nn, torch
 from lume_run.config.model_settings import ModelSettings, rank_problems
 from lume_run.models.adapters import merge_adapter
 from lume_run.models.faults import explain_loading, unavailable_model_error, value_fault, weight_fault
-from lume_run.models.hub import adapter_base, hub_options
+from lume_run.models.hub import adapter_base, hub_options, require_files
 from lume_run.models.precision import attention_of, multiply_odd_widths, prepare_device, quantization_config
 
 if TYPE_CHECKING:
@@ -26,10 +24,11 @@ TINY_CONTEXT_TOKENS = 2048
 
 def config_of(path: str, settings: ModelSettings) -> Any:
     """The model's transformers config, of an adapter that of the model below; RunError where it is unavailable."""
-    from transformers import AutoConfig
-
     if base := adapter_base(path):
         return config_of(base, settings)
+    require_files(path)
+    from transformers import AutoConfig
+
     with explain_loading(path):
         return AutoConfig.from_pretrained(path, **hub_options(path, settings))
 

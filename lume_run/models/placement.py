@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
-import torch
 
 from lume_run.common.devices import GIB, rank, world_size
+from lume_run.common.lazy import torch
 from lume_run.config.settings import EvaluatorSettings
-from lume_run.models.weights import count_parameters, meta_model
+from lume_run.models.weights import parameters_of
 
 USABLE_MEMORY_SHARE = 0.9  # of a device's memory; activations, logits and the allocator want the rest
 
@@ -49,18 +49,23 @@ class Placement:
         return None if local else (rank() // processes, world_size() // processes)
 
 
-def placement_of(evaluator: EvaluatorSettings, config: Any, device: torch.device, dtype: torch.dtype) -> Placement:
-    """The placement of a model of this transformers config (None: unknown), as configured or by its size."""
+def placement_of(evaluator: EvaluatorSettings, config: Any, device_type: str, bytes_each: int) -> Placement:
+    """The placement of a model of this config (None: unknown), as configured or by its size.
+
+    `bytes_each`: of a weight.
+    """
     if evaluator.placement == "replicas":
         return Placement(why="as configured")
-    gpus = device_bytes() if device.type == "cuda" else {}
+    gpus = device_bytes() if device_type == "cuda" else {}
+    if evaluator.placement == "auto" and not gpus:
+        return Placement(why="a CPU")
     weights = cache = 0
     if config is not None:
-        weights, cache = weight_and_cache_bytes(config, dtype.itemsize, evaluator.batch_tokens)
+        weights, cache = weight_and_cache_bytes(config, bytes_each, evaluator.batch_tokens)
     size = f"{weights / GIB:.1f} GiB of weights and {cache / GIB:.1f} GiB of cache" if weights else "size unknown"
     if evaluator.placement == "auto":
-        if not gpus or not weights:
-            return Placement(why=size if gpus else "a CPU")
+        if not weights:
+            return Placement(why=size)
         if weights + cache <= USABLE_MEMORY_SHARE * min(gpus.values()):
             return Placement(why=f"{size} on a device of {min(gpus.values()) / GIB:.0f} GiB")
     kept = weights / (weights + cache) if weights else 0.5  # the layers' cache lies with the layers
@@ -86,4 +91,4 @@ def weight_and_cache_bytes(config: Any, itemsize: int, tokens: int) -> tuple[int
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     cache = 2 * text.num_hidden_layers * heads * width * tokens
-    return count_parameters(meta_model(config)) * itemsize, cache * itemsize
+    return parameters_of(config) * itemsize, cache * itemsize

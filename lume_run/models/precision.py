@@ -10,10 +10,8 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-from torch import nn
-
 from lume_run.common.devices import dtype_of, keep_freed_memory
+from lume_run.common.lazy import nn, torch
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.layers import unwrap
 

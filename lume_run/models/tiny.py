@@ -4,34 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
+from lume_run.common.lazy import torch
 from lume_run.config.model_settings import ShapeSettings
 from lume_run.models.load import TINY_CONTEXT_TOKENS, save_model
+from lume_run.models.weights import olmo_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
-
-
-def olmo_config(shape: ShapeSettings, **fields: Any) -> Any:
-    """A transformers OlmoConfig of this shape."""
-    from transformers import OlmoConfig
-
-    given = {"num_key_value_heads": shape.key_value_heads, "head_dim": shape.head_dim}
-    return OlmoConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        tie_word_embeddings=shape.tie_embeddings,
-        **{name: value for name, value in given.items() if value is not None},
-        **fields,
-    )
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lume_run.common.errors import RunError
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.faults import explain_loading, unavailable_model_error
-from lume_run.models.hub import adapter_base, hub_options
+from lume_run.models.hub import adapter_base, hub_options, require_files
 from lume_run.models.load import config_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def _tokenizer_at(path: str, settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub id; RunError where there is none, or none that could be used."""
+    require_files(path)
     from transformers import AutoTokenizer
 
     with explain_loading(path, "folder for a tokenizer"):

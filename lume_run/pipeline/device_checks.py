@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lume_run.common.devices import device_of, world_size
+from lume_run.common.devices import device_type_of, has_gpu, world_size
 from lume_run.common.errors import LumeError, Problem
+from lume_run.common.lazy import torch
 from lume_run.common.text import shorten_value
 from lume_run.config.resolve import value_at
 from lume_run.launch import slurm
@@ -99,9 +100,7 @@ def _node_problems(nodes: int) -> Iterator[Problem]:
 
 def _gpu_problems(processes: int, device: Any) -> Iterator[Problem]:
     """More processes than GPUs, where they run on GPUs."""
-    import torch
-
-    gpus = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else processes
+    gpus = torch.cuda.device_count() if device != "cpu" and has_gpu() else processes
     if processes > gpus:
         what = f"{processes} processes on each node, and {gpus} GPU{'s are' if gpus > 1 else ' is'} visible"
         remedy = f"{gpus}, or null for one on each GPU; CUDA_VISIBLE_DEVICES says which"
@@ -111,7 +110,7 @@ def _gpu_problems(processes: int, device: Any) -> Iterator[Problem]:
 def device_problems(name: str) -> Iterator[Problem]:
     """A device that is not here."""
     try:
-        device_of(name)
+        device_type_of(name)
     except (LumeError, RuntimeError) as error:
         yield Problem(where="launch.device", what=str(error).split("\n")[0], remedy="launch.device=auto or cpu")
 
@@ -175,6 +174,6 @@ def _has_bitsandbytes() -> bool:
 
 def _has_gpu(name: str) -> bool:
     try:
-        return device_of(name).type == "cuda"
+        return device_type_of(name) == "cuda"
     except (LumeError, RuntimeError):  # `device_problems` reports an unusable launch.device
         return True

@@ -121,8 +121,8 @@ def parts_table(run: Run, estimator: Estimator, world: World) -> Table:
     total = sum(parts.values())
     kind = {"train": "training", "attack": "attacks' training"}.get(estimator.stage, "unlearning")
     table = Table(show_footer=True)
-    fits = f" ({describe_fit(run, total)})" if run.device.type == "cuda" else ""
-    table.add_column(f"{kind} on one {run.device.type} device, estimated", footer=f"in all{fits}")
+    fits = f" ({describe_fit(run, total)})" if run.device_type == "cuda" else ""
+    table.add_column(f"{kind} on one {run.device_type} device, estimated", footer=f"in all{fits}")
     table.add_column("GiB", footer=f"{total / GIB:.2f}", justify="right")
     for name, size in parts.items():
         if size:
@@ -135,7 +135,7 @@ def alternatives(run: Run, estimator: Estimator, world: World) -> list[str]:
 
     Where there is no GPU, estimates are for one or eight that compute in bfloat16, of the sizes that are sold.
     """
-    on_gpu = run.device.type == "cuda"
+    on_gpu = run.device_type == "cuda"
     if not on_gpu:
         size = 4 if run.settings.model.dtype == "float32" else 2
         estimator = replace(estimator, compute=size)
@@ -156,7 +156,7 @@ def alternatives(run: Run, estimator: Estimator, world: World) -> list[str]:
 
 def describe_fit(run: Run, total: float) -> str:
     """Whether so many bytes fit the GPU here or, where there is none, which cards they fit."""
-    if run.device.type == "cuda":
+    if run.device_type == "cuda":
         memory = device_memory(run)
         return f"{'fits' if total <= USABLE_MEMORY_SHARE * memory else 'does not fit'} {format_bytes(memory)}"
     cards = cards_for(total)

@@ -8,19 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from lume_run.common.console import console
 from lume_run.common.files import content_hash
 from lume_run.common.jsonl import to_json, write_jsonl
 from lume_run.common.records import TEXTS, Ask, Question
 from lume_run.common.store import Artifact
-from lume_run.evaluation.inference.loaded_model import LoadedModel
-from lume_run.evaluation.inference.requests import BATCH_ROWS
-from lume_run.evaluation.inference.respond import gather_responses, key_of, read_partial_responses, respond_share
-from lume_run.evaluation.inference.vllm import Engine, start_engine
 from lume_run.evaluation.questions import harnesses
 from lume_run.evaluation.suites.base import Harnessed
 from lume_run.models.load import config_of, context_limit, load_model
@@ -29,15 +23,23 @@ from lume_run.models.tokenizer import load_tokenizer
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact
 from lume_run.pipeline.run import Run
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lume_run.evaluation.inference.loaded_model import LoadedModel
+    from lume_run.evaluation.inference.vllm import Engine
+
 RECORDS = 4  # version of the response records: raise it when responses hold more than they did
 
 
 def answer_questions(run: Run, questions: Sequence[Question], name: str, path: str, folder: Path) -> None:
     """Have the model at `path`, called `name` in the report, answer this process's share of the questions."""
+    from lume_run.evaluation.inference.respond import respond_share
+
     placement = run.placement
     if placement.share is None:  # another process answers for this node
         return
-    if placement.rooms is not None or run.device.type != "cpu":
+    if placement.rooms is not None or run.device_type != "cpu":
         console.print(f"  {placement}", soft_wrap=True)
     rank, world = placement.share
     title = f"evaluate {name}"
@@ -56,6 +58,10 @@ def generate_with_engine(
     run: Run, questions: Sequence[Question], title: str, path: str, folder: Path, *, rank: int, world: int
 ) -> None:
     """Have an engine generate this process's share of the texts, and end it."""
+    from lume_run.evaluation.inference.requests import BATCH_ROWS
+    from lume_run.evaluation.inference.respond import key_of, read_partial_responses, respond_share
+    from lume_run.evaluation.inference.vllm import start_engine
+
     model_settings = run.settings.model
     if set(read_partial_responses(folder)).issuperset(map(key_of, questions)):  # also where there are none
         return
@@ -72,6 +78,8 @@ def loaded_model(
     run: Run, path: str, model: nn.Module | Engine, max_length: int, questions: Sequence[Question]
 ) -> LoadedModel:
     """A model as this run asks it these questions."""
+    from lume_run.evaluation.inference.loaded_model import LoadedModel
+
     evaluator, tokenizer = run.settings.evaluator, load_tokenizer(path, run.settings.model)
     return LoadedModel(
         model=model,
@@ -84,6 +92,13 @@ def loaded_model(
         max_total_tokens=evaluator.max_total_tokens,
         turn_ends=turn_ends(questions, tokenizer),
     )
+
+
+def gather_answers(questions: Sequence[Question], folder: Path) -> None:
+    """Put together what the processes that answered left in a folder."""
+    from lume_run.evaluation.inference.respond import gather_responses
+
+    gather_responses(questions, folder)
 
 
 def bits_of(run: Run) -> dict[str, Any]:
@@ -127,7 +142,7 @@ def responses_artifact(run: Run, name: str, model: EvaluatedModel) -> Artifact:
         name=f"{name} responses",
         note=f"{len(questions)} prompts",
         share=True,
-        gather=lambda folder: gather_responses(questions, folder),
+        gather=lambda folder: gather_answers(questions, folder),
     )
 
 

@@ -7,13 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from lume_run.common.devices import device_of, dtype_of
+from lume_run.common.devices import DTYPE_BYTES, device_of, device_type_of, dtype_name_of
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.records import Ask, Example, Question, TaskData
 from lume_run.config.settings import Settings
-from lume_run.evaluation.inference.logprobs import NO_GRADIENT
 from lume_run.evaluation.questions import deduplicate_questions, questions_of
 from lume_run.launch.world import World
 from lume_run.methods.base import Needs, Role
@@ -23,19 +20,20 @@ from lume_run.models.hub import model_identity
 from lume_run.models.load import config_of
 from lume_run.models.placement import Placement, placement_of
 from lume_run.models.rows.text_format import TextFormat, text_format_of
-from lume_run.models.tiny import olmo_config
 from lume_run.models.tokenizer import load_tokenizer
+from lume_run.models.weights import ShapedConfig
 from lume_run.training.rows import examples_of
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """The transformers config of a run's model, where it is from, and why it is not the model's own (empty: it is)."""
+    """The config of a run's model, where it is from, and why it is not the model's own (empty: it is)."""
 
-    config: Any  # None where neither the model's own config nor a shape is there
+    config: Any  # of transformers, a ShapedConfig of `model.shape`, or None where neither is there
     origin: str
     failure: str = ""
 
@@ -79,6 +77,16 @@ class Run:
         return device_of(self.settings.launch.device)
 
     @cached_property
+    def device_type(self) -> str:
+        """`cpu` or `cuda`, which plans and finished runs learn without torch."""
+        return device_type_of(self.settings.launch.device)
+
+    @cached_property
+    def dtype_name(self) -> str:
+        """The number format that models compute in: float32 or bfloat16."""
+        return dtype_name_of(self.settings.model.dtype, self.device_type)
+
+    @cached_property
     def questions_by_suite(self) -> dict[str, list[Question]]:
         """What each suite asks a model."""
         trained_here = not self.settings.model.is_target
@@ -90,7 +98,9 @@ class Run:
         """Every question once. ConfigError where the model's placement does not let it answer."""
         questions = deduplicate_questions(self.questions_by_suite)
         asks_gradients = any(question.ask is Ask.GRADIENT for question in questions)
-        if self.placement.offloads and asks_gradients:
+        if asks_gradients and self.placement.offloads:
+            from lume_run.evaluation.inference.logprobs import NO_GRADIENT
+
             raise ConfigError([Problem(where="evaluator.placement", what=f"{self.placement}", remedy=NO_GRADIENT)])
         if self.evaluates_quantised and asks_gradients:
             what = "quantised weights have no gradient, and a suite asks for its size"
@@ -107,18 +117,17 @@ class Run:
     @cached_property
     def placement(self) -> Placement:
         """How an evaluated model is placed on devices; by the shape of the one it starts from."""
-        dtype = dtype_of(self.settings.model.dtype, self.device)
-        return placement_of(self.settings.evaluator, self.model_config.config, self.device, dtype)
+        bytes_each = DTYPE_BYTES[self.dtype_name]
+        return placement_of(self.settings.evaluator, self.model_config.config, self.device_type, bytes_each)
 
     @cached_property
     def numerics(self) -> dict[str, Any]:
         """What changes numbers besides the model: precision, attention, device, row length, another tokenizer."""
         model = self.settings.model
-        dtype = str(dtype_of(model.dtype, self.device)).removeprefix("torch.")
         tokenizer = model.tokenizer or model.base  # the base's where none is beside the model
         return {
-            "dtype": dtype,
-            "device": self.device.type,
+            "dtype": self.dtype_name,
+            "device": self.device_type,
             "attention": model.attention,
             "max_length": model.max_length,
             "tokenizer": model_identity(tokenizer, model) if tokenizer else None,
@@ -135,7 +144,7 @@ class Run:
                 return ModelConfig(config=config, origin="its config")
             except RunError as error:
                 failure = str(error)
-        config = olmo_config(model.shape) if model.shape else None
+        config = ShapedConfig(shape=model.shape) if model.shape else None
         return ModelConfig(config=config, origin="from model.shape", failure=failure)
 
     @cached_property

@@ -91,19 +91,21 @@ def fine_tuned_artifact(
         "seed": run.settings.seed,
         "numerics": run.numerics,
     }
-    job = training_job(
-        run,
-        title=kind,
-        start=start.path,
-        phase=phase,
-        method=FineTune(),
-        adapters=lora is not None,
-        examples=[(Role.RETAIN, example) for example in examples],
-    )
+
+    def build(folder: Path) -> None:
+        job = training_job(
+            run,
+            title=kind,
+            start=start.path,
+            phase=phase,
+            method=FineTune(),
+            adapters=lora is not None,
+            examples=[(Role.RETAIN, example) for example in examples],
+        )
+        run_training(job, folder, folder)
+
     note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
-    return store_artifact(
-        run, stage, kind, inputs, lambda folder: run_training(job, folder, folder), note=note, share=True
-    )
+    return store_artifact(run, stage, kind, inputs, build, note=note, share=True)
 
 
 def lora_identity(model: ModelSettings) -> dict[str, Any] | None:

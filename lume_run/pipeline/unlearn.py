@@ -25,7 +25,6 @@ from lume_run.methods.baselines import (
     TaskVector,
     context_of,
 )
-from lume_run.models.merge import merge_adapters, subtract_task_vector
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact, unlearned_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import (
@@ -37,7 +36,6 @@ from lume_run.pipeline.train import (
     training_job,
 )
 from lume_run.training.job import TrainingJob
-from lume_run.training.reference import ReferenceCache, build_reference
 
 
 def unlearning_artifacts(
@@ -80,13 +78,19 @@ def reference_artifact(run: Run, method: Method, target: EvaluatedModel) -> Arti
         "numerics": run.numerics,
     }
     batch_tokens = run.settings.evaluator.batch_tokens
-    how: Any = {"settings": run.settings.model, "device": run.device, "batch_tokens": batch_tokens}
+
+    def build(folder: Path) -> None:
+        from lume_run.training.reference import build_reference
+
+        how: Any = {"settings": run.settings.model, "device": run.device, "batch_tokens": batch_tokens}
+        build_reference(target.path, examples, needs, folder, **how)
+
     return store_artifact(
         run,
         "unlearn",
         "reference",
         inputs,
-        lambda folder: build_reference(target.path, examples, needs, folder, **how),
+        build,
         note=f"log-probs of {len(examples)} rows under the frozen target, computed once",
     )
 
@@ -101,6 +105,8 @@ def reference_note(needs: Needs, *, adapters: bool) -> str:
 def _unlearning_job(
     run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings, cached: Artifact | None
 ) -> TrainingJob:
+    from lume_run.training.reference import ReferenceCache
+
     model = run.settings.model
     return training_job(
         run,
@@ -157,6 +163,8 @@ def task_vector_artifacts(run: Run, method: TaskVector, target: EvaluatedModel) 
     reinforced = fine_tuned_artifact(run, "reinforced", run.data.forget, target, phase, stage="unlearn")
 
     def build(folder: Path) -> None:
+        from lume_run.models.merge import subtract_task_vector
+
         subtract_task_vector(run.settings.model, target.path, str(reinforced.path), method.alpha, folder / "model")
 
     inputs = {"target": target.key, "reinforced": reinforced.key, "alpha": method.alpha}
@@ -176,6 +184,8 @@ def merged_adapter_artifacts(run: Run, method: MergeAdapters, target: EvaluatedM
         artifacts.append(members[-1])
 
     def build(folder: Path) -> None:
+        from lume_run.models.merge import merge_adapters
+
         folders = [str(member.path / "adapter") for member in members]
         merge_adapters(
             run.settings.model,

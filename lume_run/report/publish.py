@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, LumeError, Problem, RunError
-from lume_run.common.integrity import damage_of
+from lume_run.common.files import damage_of
 from lume_run.common.store import files_written
 from lume_run.common.text import first_line
 from lume_run.models.hub import adapter_base

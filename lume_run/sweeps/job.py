@@ -24,13 +24,11 @@ from rich.markup import escape
 
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, LumeError, ProblemsError, RunError
-from lume_run.common.files import explain_full_disk, replace_file, write_json
+from lume_run.common.files import ERROR_FILE, explain_full_disk, replace_file, write_json
 from lume_run.common.secrets import without_secrets
 from lume_run.config.resolve import run_identity
 from lume_run.launch import slurm
 from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE, Preempted, stop_requested
-from lume_run.pipeline.checks import check_config
-from lume_run.report.comparison.run_folders import ERROR_FILE
 
 SWEEPER = "LUME_RUN_SWEEPER"  # environment variable: the process that a local sweep's launcher runs in
 SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"  # environment variable: the signal that submitit listens to, where not USR2
@@ -40,6 +38,8 @@ exit_codes: list[int] = []  # of what ran in this process: a run that failed, sw
 
 def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """Check, write the folder, run. Returns the objective's value or values for sweepers, None where it has none."""
+    from lume_run.pipeline.checks import check_config
+
     if in_sweep() and stop_requested():
         exit_to_requeue()
         return None

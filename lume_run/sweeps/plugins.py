@@ -13,17 +13,23 @@ from types import ModuleType
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from lume_run.sweeps.grid import Grid
-from lume_run.sweeps.search import Search
-from lume_run.sweeps.slurm_array import SlurmArray
-
 ROOT, NAME = "hydra_plugins", "lume_run"
 
 
-def register() -> None:
-    """Make our plugins known to this process, and have our YAML stand for another's."""
-    plugins = Plugins.instance()
+def prefer_own_launchers() -> None:
+    """Have our YAML of a launcher stand for that of the launcher's package."""
+    Plugins.instance()  # fills the store
     ConfigStore.instance().repo.get("hydra", {}).get("launcher", {}).pop("joblib.yaml", None)  # or Hydra warns of two
+
+
+def register() -> None:
+    """Make our sweepers and our launcher known to this process; only sweeps need them."""
+    from lume_run.sweeps.grid import Grid
+    from lume_run.sweeps.search import Search
+    from lume_run.sweeps.slurm_array import SlurmArray
+
+    plugins = Plugins.instance()
+    prefer_own_launchers()
     try:
         root = importlib.import_module(ROOT)
     except ImportError:  # no other plugin is installed

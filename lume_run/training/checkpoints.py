@@ -18,8 +18,7 @@ from rich.markup import escape
 from lume_run.common.console import console
 from lume_run.common.devices import rank
 from lume_run.common.errors import RunError
-from lume_run.common.files import explain_full_disk, write_json
-from lume_run.common.integrity import damage_of, record_files
+from lume_run.common.files import damage_of, explain_full_disk, record_files, write_json
 from lume_run.common.text import first_line
 from lume_run.launch.world import World
 from lume_run.training.collectives import barrier

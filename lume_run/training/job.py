@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from lume_run.common.records import Example
 from lume_run.config.model_settings import ModelSettings
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.launch.world import World
 from lume_run.methods.base import Method, Role
-from lume_run.training.reference import ReferenceCache
+
+if TYPE_CHECKING:
+    import torch
+
+    from lume_run.training.reference import ReferenceCache
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
 
 import numpy as np
-import torch
 
+from lume_run.common.lazy import torch
 from lume_run.methods.base import Count, Role, Totals
 from lume_run.models.rows.tokenise import TokenRow
 

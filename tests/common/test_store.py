@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers.artifacts import Builder, artifact, strict_json
 
-from lume_run.common import files, integrity
+from lume_run.common import files
 from lume_run.common.errors import RunError
 from lume_run.common.files import content_hash, fingerprint, write_json
 
@@ -64,7 +64,7 @@ def test_a_damaged_artifact_is_set_aside_and_built_again(name, verify, tmp_path,
 
 
 def test_large_files_are_read_again_when_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(integrity, "CHEAP_BYTES", 3)
+    monkeypatch.setattr(files, "CHEAP_BYTES", 3)
     built = artifact(tmp_path / "x", lambda folder: (folder / "weights").write_text("numbers"), seed=0)
     zeroed(built.make() / "weights")
     assert built.is_done

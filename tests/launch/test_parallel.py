@@ -39,7 +39,8 @@ from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Ask, Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
-from lume_run.evaluation.inference.respond import gather_responses, read_cost
+from lume_run.evaluation.inference.respond import gather_responses
+from lume_run.evaluation.saved_responses import read_cost
 from lume_run.launch.spawn import rank_environment
 from lume_run.launch.world import World
 from lume_run.pipeline import evaluate

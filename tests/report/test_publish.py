@@ -14,7 +14,7 @@ from helpers.configs import settings_of
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, pipeline
 
-from lume_run.common.integrity import record_files
+from lume_run.common.files import record_files
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Response
 from lume_run.common.store import DONE_FILE

@@ -7,7 +7,6 @@ cost. Records are appended as they come, so a killed evaluation resumes where it
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +21,9 @@ from lume_run.common.records import TEXTS, Ask, Question, Response
 from lume_run.evaluation.inference.answer import answer_batches
 from lume_run.evaluation.inference.loaded_model import LoadedModel
 from lume_run.evaluation.inference.requests import Request, batch_requests, rank_share
+from lume_run.evaluation.saved_responses import COST, read_cost_file
 
-COST, COST_OF_RANK, PARTIAL_OF_RANK = "cost.json", "cost.{}.json", "responses.partial.{}.jsonl"
+COST_OF_RANK, PARTIAL_OF_RANK = "cost.{}.json", "responses.partial.{}.jsonl"
 
 
 def key_of(question: Question) -> tuple[Ask, str, str]:
@@ -44,7 +44,7 @@ def respond_share(
     left = [[request for request in batch if not done.issuperset(map(key_of, request.questions))] for batch in share]
     left = [batch for batch in left if batch]
     cost_file = folder / COST_OF_RANK.format(rank)
-    cost = _read_cost_file(cost_file)
+    cost = read_cost_file(cost_file)
     with Progress(title, total, unit="prompt") as bar, append_to_records(folder / PARTIAL_OF_RANK.format(rank)) as out:
         bar.advance(to=total - sum(map(count_questions, left)))
         began = time.monotonic()
@@ -75,7 +75,7 @@ def gather_responses(questions: Sequence[Question], folder: Path) -> list[Respon
     responses = [done[key_of(question)] for question in questions]
     write_jsonl(folder / "responses.jsonl", responses)
     files = sorted(folder.glob(COST_OF_RANK.format("*")))
-    write_json(folder / COST, add_costs(map(_read_cost_file, files)))
+    write_json(folder / COST, add_costs(map(read_cost_file, files)))
     for file in (*files, *folder.glob(PARTIAL_OF_RANK.format("*"))):
         file.unlink()
     return responses
@@ -113,16 +113,6 @@ def generated_tokens(ask: Ask, answers: Iterable[Sequence[Response]]) -> int:
     if ask not in TEXTS:
         return 0
     return sum(max(response.tokens or 0 for response in responses) for responses in answers)
-
-
-def read_cost(folder: Path) -> dict[str, dict[str, Any]]:
-    """By ask: model runs (`prompts`), forward `passes` of batches, generated `tokens`, `seconds`; {} where unknown."""
-    return _read_cost_file(folder / COST)
-
-
-def _read_cost_file(path: Path) -> dict[str, dict[str, Any]]:
-    cost: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return cost
 
 
 def _whole_records(path: Path) -> Iterator[Response]:

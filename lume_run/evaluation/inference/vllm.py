@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-import torch
-
 from lume_run.common.devices import device_of, dtype_of
 from lume_run.common.errors import RunError
+from lume_run.common.lazy import torch
 from lume_run.config.model_settings import ModelSettings
 from lume_run.launch.lifeline import end_when_closed
 from lume_run.launch.preemption import stop_if_requested

@@ -11,9 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pandas
-
 from lume_run.common.errors import DataError, Problem
+from lume_run.common.lazy import pandas
 from lume_run.common.records import Ask, Kind, Response, Split
 from lume_run.evaluation.metrics.semeval import TEXT_SPLITS
 from lume_run.tasks.semeval_ids import KIND_OF_SUFFIX, SUBTASK_OF_LABEL

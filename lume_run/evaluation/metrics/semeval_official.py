@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas
-
 from lume_run.common.errors import DataError, Problem
+from lume_run.common.lazy import pandas
 from lume_run.common.records import Response, Split
 from lume_run.evaluation.metrics.aggregate import TaskMeans, final_aggregate, task_terms
 from lume_run.evaluation.metrics.answers import accuracy, exact_match, rouge_l_recall

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
-
+from lume_run.common.lazy import torch
 from lume_run.models.rows.prefixes import Tree, prefix_tree, rows_apart
 from lume_run.models.rows.tokenise import TokenRow
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PACKED_TYPES = frozenset(  # `model_type` of families
     (

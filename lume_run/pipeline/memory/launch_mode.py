@@ -8,10 +8,9 @@ from dataclasses import replace
 from heapq import nlargest
 from typing import Any
 
-import torch
-
-from lume_run.common.devices import GIB, dtype_of
+from lume_run.common.devices import DTYPE_BYTES, GIB, dtype_name_of
 from lume_run.common.errors import LumeError
+from lume_run.common.lazy import torch
 from lume_run.config.settings import LaunchSettings, Settings
 from lume_run.launch import slurm
 from lume_run.launch.world import World
@@ -49,7 +48,7 @@ def _estimator(run: Run, settings: Settings, config: Any, stage: str) -> Estimat
         stage=stage,
         sizes=sizes_of(settings, config, stage),
         lengths=lengths_of(run, rows),
-        compute=dtype_of(settings.model.dtype, run.device).itemsize,
+        compute=DTYPE_BYTES[dtype_name_of(settings.model.dtype, run.device_type)],
     )
 
 
@@ -86,7 +85,7 @@ def choose_world(run: Run) -> World:
     launch = run.settings.launch
     if launch.name == "single":
         return World(why="as configured")
-    device = run.device.type
+    device = run.device_type
     processes, nodes = processes_of(launch, device), launch.nodes or slurm.default_nodes()
     full = World(processes=processes, nodes=nodes, port=launch.port, device=device)
     if launch.name != "auto":

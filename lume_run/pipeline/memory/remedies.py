@@ -63,7 +63,7 @@ def explain_out_of_memory(run: Run, stage: str, name: str) -> Iterator[None]:
 def out_of_memory_message(run: Run, stage: str, name: str, reason: str) -> str:
     """Where memory ran out, the allocator's reason, and the cheapest settings to change."""
     first = reason.strip().split("\n")[0].split(". ")[0]
-    lines = [f"Out of memory while making {name} on {run.device.type}: {first or 'the allocator gave no reason'}."]
+    lines = [f"Out of memory while making {name} on {run.device_type}: {first or 'the allocator gave no reason'}."]
     if cheapest := remedies(run, stage):
         lines.append("The cheapest settings to change, with what they save of a device's memory by the estimate:")
         lines += [f"  - {remedy}" for remedy in cheapest]
@@ -106,7 +106,7 @@ class Change(NamedTuple):
 def _changes(run: Run, stage: str) -> Iterator[Change]:
     """Settings to change, the cheapest first."""
     yield from _lossless_changes(run, stage)
-    if run.device.type == "cuda":
+    if run.device_type == "cuda":
         yield from _lossy_changes(run, stage)
     yield from _adapter_changes(run, stage)
 
@@ -120,7 +120,7 @@ def _lossless_changes(run: Run, stage: str) -> Iterator[Change]:
     if not settings.model.gradient_checkpointing:
         changed = _with_model(settings, gradient_checkpointing=True)
         yield Change("model.gradient_checkpointing=true", "same results, about a third slower", changed, world)
-    for mode in ("zero2", "zero3") if run.device.type == "cuda" and world.size > 1 else ():
+    for mode in ("zero2", "zero3") if run.device_type == "cuda" and world.size > 1 else ():
         if MODES_BY_MEMORY.index(mode) > MODES_BY_MEMORY.index(world.mode):
             setting = f"launch={mode}{_install_hint('deepspeed')}"
             yield Change(setting, "same results, slower", settings, replace(world, mode=mode))
@@ -169,7 +169,7 @@ def _evaluation_remedies(run: Run) -> Iterator[Remedy]:
         other = replace(run.settings, evaluator=replace(evaluator, **changed))
         return total - sum(evaluation_estimate(other, sizes, compute).values())
 
-    if run.device.type == "cuda" and run.settings.model.dtype == "float32":
+    if run.device_type == "cuda" and run.settings.model.dtype == "float32":
         yield Remedy(setting="model.dtype=auto", cost="bfloat16: three digits", saved=total / 2)
     if evaluator.batch_tokens > 64:
         least = max(64, evaluator.batch_tokens // 8)
@@ -179,7 +179,7 @@ def _evaluation_remedies(run: Run) -> Iterator[Remedy]:
         fewer = evaluator.max_new_tokens // 2
         cost = "answers are cut shorter: other scores"
         yield Remedy(setting=f"evaluator.max_new_tokens={fewer}", cost=cost, saved=saved_bytes(max_new_tokens=fewer))
-    if run.device.type == "cuda":
+    if run.device_type == "cuda":
         yield Remedy(setting="launch.device=cpu stages=[evaluate]", cost="many times slower", saved=total)
 
 

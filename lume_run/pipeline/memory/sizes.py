@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import torch
-from torch import nn
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lume_run.attacks.base import TrainingAttack
 from lume_run.attacks.relearn import trains_adapters
+from lume_run.common.lazy import nn, torch
+from lume_run.config.model_settings import LoraSettings
 from lume_run.config.settings import OptimizationSettings, Settings
 from lume_run.methods.base import Needs
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.layers import layer_number
-from lume_run.models.weights import choose_weights, count_parameters, meta_model, with_adapters
+from lume_run.models.weights import (
+    EMBEDDING,
+    HEAD,
+    ShapedConfig,
+    choose_weights,
+    count_parameters,
+    meta_model,
+    with_adapters,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,31 +89,73 @@ def phase_of(settings: Settings, stage: str) -> Phase:
     return Phase(settings.trainer.unlearn, settings.method.needs, lora)
 
 
-def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
-    """Counts over a model of this transformers config; RunError where adapters have nothing to adapt."""
-    _, needs, adapters_train = phase_of(settings, stage)
-    model = meta_model(config)
+class _Counts(NamedTuple):
+    """Weights of a model: all, those that train, adapters, embeddings, what bitsandbytes quantises."""
+
+    parameters: int
+    trained: int
+    adapters: int
+    tables: int
+    linear: int
+
+
+def _count_model(
+    model: PreTrainedModel, trainable: Sequence[str] | None, needs: Needs, lora: LoraSettings | None
+) -> _Counts:
+    """Counts over a model on the meta device, which gets adapters where there is `lora`."""
     head = model.get_output_embeddings()
     linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     parameters = count_parameters(model)
-    choose_weights(model, settings.model.trainable if stage == "unlearn" else None, needs)
+    choose_weights(model, trainable, needs)
     trained, adapters = count_parameters(model, trainable=True), 0
-    if adapters_train:
+    if lora is not None:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of one library's names in another
-            adapted = with_adapters(model, settings.model.lora, 0)
+            adapted = with_adapters(model, lora, 0)
         trained = adapters = count_parameters(adapted, trainable=True)
+    table_weights, linear_weights = (sum(module.weight.numel() for module in kind) for kind in (tables, linear))
+    return _Counts(parameters, trained, adapters, table_weights, linear_weights)
+
+
+def _count_shape(config: ShapedConfig, trainable: Sequence[str] | None, needs: Needs, rank: int) -> _Counts:
+    """The same by arithmetic; adapters of this rank on all linear layers, none with rank 0."""
+    sizes = {name: rows * columns for name, (rows, columns) in config.weights.items()}
+    linear = config.weights.keys() - {EMBEDDING, HEAD}
+    trained = sum(sizes[name] for name in config.weights if _trains(name, config, trainable, needs))
+    adapters = sum(rank * sum(config.weights[name]) for name in linear)
+    linear_weights = sum(sizes[name] for name in linear)
+    return _Counts(sum(sizes.values()), adapters or trained, adapters, sizes[EMBEDDING], linear_weights)
+
+
+def _trains(name: str, config: ShapedConfig, trainable: Sequence[str] | None, needs: Needs) -> bool:
+    """Whether a weight is trained, as `choose_weights` chooses."""
+    if trainable is not None and not any(fnmatchcase(name, pattern) for pattern in trainable):
+        return False
+    if needs.logits or needs.hidden_layer is None or name == EMBEDDING:
+        return True
+    layer = name.removeprefix("model.layers.").partition(".")[0]
+    return layer.isdigit() and int(layer) <= layer_number(config, needs.hidden_layer)
+
+
+def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
+    """Counts over a model of this config; RunError where adapters have nothing to adapt."""
+    _, needs, adapters_train = phase_of(settings, stage)
+    trainable, lora = settings.model.trainable if stage == "unlearn" else None, settings.model.lora
+    if isinstance(config, ShapedConfig) and (not adapters_train or lora.target_modules == "all-linear"):
+        counts = _count_shape(config, trainable, needs, lora.rank if adapters_train else 0)
+    else:
+        counts = _count_model(meta_model(config), trainable, needs, lora if adapters_train else None)
     stops = not needs.logits and needs.hidden_layer is not None
     text = config.get_text_config()
     heads, layers = text.num_attention_heads, text.num_hidden_layers
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     return Sizes(
-        parameters=parameters,
-        trained=trained,
-        adapters=adapters,
-        tables=0 if config.tie_word_embeddings else sum(table.weight.numel() for table in tables),
-        linear=sum(layer.weight.numel() for layer in linear),
+        parameters=counts.parameters,
+        trained=counts.trained,
+        adapters=counts.adapters,
+        tables=0 if config.tie_word_embeddings else counts.tables,
+        linear=counts.linear,
         hidden=text.hidden_size,
         intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         layers=layer_number(config, needs.hidden_layer) + 1 if stops and needs.hidden_layer is not None else layers,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
+from lume_run.common.files import ERROR_FILE
 from lume_run.common.text import first_line
 from lume_run.common.text_files import file_fault
 from lume_run.report.comparison.untrusted import (
@@ -34,7 +35,6 @@ from lume_run.report.results import SUBJECTS
 
 RunState = Literal["done", "diverged", "failed", "unfinished"]
 RUN_STATES: tuple[RunState, ...] = ("done", "diverged", "failed", "unfinished")  # of copies the first is kept
-ERROR_FILE = "error.json"
 JSON_FILES = ("manifest.json", "report.json", ERROR_FILE)
 DEEPEST = 5  # folders below a given one that are looked into
 LONGEST_SCORE_NAME = 200  # characters of a score's name

@@ -152,7 +152,7 @@ def test_a_model_is_spread_where_no_device_holds_it_and_its_cache(monkeypatch, g
     """OLMo-7B in bfloat16: 6,888,095,744 weights of 2 bytes; 2 x 32 layers x 4,096 numbers a token, 8,192 tokens."""
     monkeypatch.setattr(placement, "device_bytes", lambda: {n: size * GIB for n, size in enumerate(gpus)})
     config = olmo_config(OLMO_7B)
-    place = placement_of(EvaluatorSettings(placement=given), config, torch.device("cuda"), torch.bfloat16)
+    place = placement_of(EvaluatorSettings(placement=given), config, "cuda", 2)
     assert str(place) == expected
     if place.rooms is not None:
         assert place.gpus == len(gpus)
@@ -175,8 +175,8 @@ def test_grouped_heads_have_a_smaller_cache():
 
 
 def test_one_process_of_a_node_answers_for_spread_layers(monkeypatch):
-    plain = placement_of(EvaluatorSettings(), None, CPU, torch.float32)
-    spread = placement_of(EvaluatorSettings(placement="spread"), None, CPU, torch.float32)
+    plain = placement_of(EvaluatorSettings(), None, "cpu", 4)
+    spread = placement_of(EvaluatorSettings(placement="spread"), None, "cpu", 4)
     assert str(plain) == "replicas (a CPU)"
     ranks = [("0", "0"), ("1", "1"), ("2", "0"), ("3", "1")]  # two nodes of two
     shares = []

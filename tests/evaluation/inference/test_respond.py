@@ -22,8 +22,8 @@ from lume_run.evaluation.inference.generation import continuations
 from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row, token_row
 from lume_run.evaluation.inference.logprobs import choice_logps, gradient_norms, norm_of, score_rows
 from lume_run.evaluation.inference.requests import requests_of
-from lume_run.evaluation.inference.respond import read_cost
 from lume_run.evaluation.metrics.semeval import lume_scores
+from lume_run.evaluation.saved_responses import read_cost
 from lume_run.models.load import load_model
 from lume_run.models.rows.tokenise import encode
 from lume_run.models.tokenizer import load_tokenizer
