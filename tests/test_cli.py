@@ -645,6 +645,51 @@ def test_groups_whose_keys_are_the_users(words, shown, tmp_path):
     assert shown in done.stdout
 
 
+COMPUTING = {"torch", "transformers", "datasets", "wandb", "matplotlib", "pandas", "scipy"}
+IMPORTS_PROBE = f"""
+import sys
+from lume_run import cli
+sys.argv[0] = "lume-run"
+code = 0
+try:
+    cli.main()
+except SystemExit as ended:
+    code = ended.code
+print("imported:", *sorted({COMPUTING!r} & sys.modules.keys()), "code:", code, file=sys.stderr)
+"""
+
+
+def imported_by(*arguments: str, cwd: Path, **changes: str) -> str:
+    """What of the libraries that compute a command imports, and its exit code, as the last line says."""
+    command = [sys.executable, "-c", IMPORTS_PROBE, *arguments]
+    env = environment(HF_HUB_OFFLINE="1", WANDB_MODE="offline", **changes)
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    return done.stderr.strip().split("\n")[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--cfg", "job"), 0),
+        (("method=nppo", "seed=-1", "model=7b"), 2),
+        (("-m", "method=npo,nppo"), 2),
+        (("dry_run=true",), 0),
+        (("dry_run=true", "method=kl", "model.lora=true"), 0),
+        (("dry_run=true", "method=rmu", "evaluator=[lume,tofu]"), 0),
+        (("dry_run=true", "method=npo", "task=bios", "model=7b"), 0),
+        (("-m", "dry_run=true", "method=ga,npo"), 0),
+    ],
+)
+def test_what_computes_nothing_imports_nothing_that_computes(arguments, code, tmp_path):
+    """torch alone takes two seconds of processor time; a machine with a GPU is asked for it."""
+    assert imported_by(*arguments, "launch.device=cpu", cwd=tmp_path) == f"imported: code: {code}"
+
+
+def test_completion_imports_nothing_that_computes(tmp_path):
+    changes = {"COMP_LINE": "lume-run method=", "COMP_CWORD": "1", "COMP_POINT": "16"}
+    assert imported_by("-sc", "query=bash", cwd=tmp_path, **changes) == "imported: code: 0"
+
+
 def test_a_plan_imports_no_model_code(tmp_path):
     """It would take seconds of every refusal."""
     imports = "import sys, lume_run.pipeline.dry_run, lume_run.pipeline.driver"

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Question, Response, Split, TaskData
 from lume_run.common.seeds import stable_digest
 from lume_run.config.model_settings import ModelSettings
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TO_FORGET = (Split.FORGET, Split.MEMBER)  # splits of rows about the documents to forget
 

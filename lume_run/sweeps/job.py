@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
@@ -30,6 +30,9 @@ from lume_run.config.resolve import run_identity
 from lume_run.launch import slurm
 from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE, Preempted, stop_requested
 
+if TYPE_CHECKING:
+    from lume_run.pipeline.checks import CheckedConfig
+
 SWEEPER = "LUME_RUN_SWEEPER"  # environment variable: the process that a local sweep's launcher runs in
 SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"  # environment variable: the signal that submitit listens to, where not USR2
 
@@ -38,12 +41,10 @@ exit_codes: list[int] = []  # of what ran in this process: a run that failed, sw
 
 def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """Check, write the folder, run. Returns the objective's value or values for sweepers, None where it has none."""
-    from lume_run.pipeline.checks import check_config
-
     if in_sweep() and stop_requested():
         exit_to_requeue()
         return None
-    settings, problems, data = check_config(cfg)
+    settings, problems, data = _check(cfg)
     if not data or (problems and not in_sweep()):
         raise ConfigError(problems)
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -78,6 +79,13 @@ def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
         console.print(escape(traceback.format_exc()), soft_wrap=True)
         return None
     return objective_value(settings.objective, lambda name: report.value(report.main_subject, name))
+
+
+def _check(cfg: DictConfig) -> CheckedConfig:
+    """Settings and problems; the checks are imported late, as `--cfg` and completion need this module without them."""
+    from lume_run.pipeline.checks import check_config
+
+    return check_config(cfg)
 
 
 def exit_code_of(error: LumeError) -> int:

@@ -77,7 +77,7 @@ class Packing:
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name in self.__slots__
-            if isinstance(value := getattr(self, name), Tensor)
+            if isinstance(value := getattr(self, name), torch.Tensor)
         }
         return replace(self, **moved)
 
