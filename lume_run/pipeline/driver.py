@@ -32,7 +32,7 @@ from lume_run.pipeline.memory.remedies import explain_out_of_memory
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
 from lume_run.report.card import write_card
-from lume_run.report.manifest import run_manifest
+from lume_run.report.manifest import earlier_hardware, hardware, run_manifest
 from lume_run.report.write import Report, print_report, write_report
 from lume_run.tracking.tracker import Tracker, track_run
 
@@ -61,7 +61,8 @@ def run_pipeline(settings: Settings, folder: Path, *, identity: Mapping[str, Any
 
 def _run_pipeline(settings: Settings, folder: Path, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
-    record = without_secrets(run_manifest(list(command), content_hash(identity), settings.seed))
+    hardware_used = earlier_hardware(folder)
+    record = without_secrets(run_manifest(list(command), content_hash(identity), settings.seed, hardware_used))
     write_json(folder / "manifest.json", record)
     with track_run(settings, folder, identity, record) as tracker:
         results = _make_artifacts(settings, folder, record, tracker)
@@ -84,6 +85,8 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(run.data.source)}", soft_wrap=True)
     if world.needs_torchrun or settings.launch.name == "auto":
         console.print(f"[bold]launch[/] {world} ({world.why})", soft_wrap=True)
+    if not all(artifact.is_done for artifact in steps.artifacts):
+        record["hardware"] = hardware()
     seconds: dict[str, float] = {}
     for artifact in steps.artifacts:
         _make(run, artifact, tracker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import sys
@@ -58,8 +59,21 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def run_manifest(command: list[str], config_hash: str, seed: int) -> dict[str, Any]:
-    """What it takes to repeat a run, and to explain why the results differ."""
+def earlier_hardware(folder: Path) -> dict[str, Any] | None:
+    """The hardware that a finished run in `folder` ran on, None where there is none; to ask anew imports torch."""
+    if not (folder / "report.json").exists():
+        return None
+    try:
+        recorded = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["hardware"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return recorded if isinstance(recorded, dict) else None
+
+
+def run_manifest(
+    command: list[str], config_hash: str, seed: int, hardware_used: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What it takes to repeat a run, and to explain why the results differ; `hardware_used`: None asks this machine."""
     from lume_run import __version__
 
     return {
@@ -69,7 +83,7 @@ def run_manifest(command: list[str], config_hash: str, seed: int) -> dict[str, A
         "lume_run": __version__,
         "git": git_commit(Path(__file__).parent),
         "versions": package_versions(),
-        "hardware": hardware(),
+        "hardware": hardware_used or hardware(),
         "python": sys.executable,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
