@@ -29,4 +29,4 @@ if TYPE_CHECKING:
 else:
     pandas, torch, nn, F = map(LazyModule, ("pandas", "torch", "torch.nn", "torch.nn.functional"))
 
-__all__ = ["F", "nn", "pandas", "torch"]
+__all__: tuple[str, ...] = ("F", "nn", "pandas", "torch")

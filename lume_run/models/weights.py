@@ -110,10 +110,10 @@ class ShapedConfig:
             for number in range(self.num_hidden_layers)
             for name, size in layer.items()
         }
-        return {EMBEDDING: table, **layers, **({} if self.tie_word_embeddings else {HEAD: table})}
+        return {EMBEDDING: table, **layers, **({} if self.tie_word_embeddings else {VOCABULARY_HEAD: table})}
 
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"  # as OLMo's are called
+EMBEDDING, VOCABULARY_HEAD = "model.embed_tokens.weight", "lm_head.weight"  # as OLMo's are called
 
 
 def meta_model(config: Any) -> PreTrainedModel:

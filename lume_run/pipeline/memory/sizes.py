@@ -18,7 +18,7 @@ from lume_run.methods.likelihood import FineTune
 from lume_run.models.layers import layer_number
 from lume_run.models.weights import (
     EMBEDDING,
-    HEAD,
+    VOCABULARY_HEAD,
     ShapedConfig,
     choose_weights,
     count_parameters,
@@ -121,7 +121,7 @@ def _count_model(
 def _count_shape(config: ShapedConfig, trainable: Sequence[str] | None, needs: Needs, rank: int) -> _Counts:
     """The same by arithmetic; adapters of this rank on all linear layers, none with rank 0."""
     sizes = {name: rows * columns for name, (rows, columns) in config.weights.items()}
-    linear = config.weights.keys() - {EMBEDDING, HEAD}
+    linear = config.weights.keys() - {EMBEDDING, VOCABULARY_HEAD}
     trained = sum(sizes[name] for name in config.weights if _trains(name, config, trainable, needs))
     adapters = sum(rank * sum(config.weights[name]) for name in linear)
     linear_weights = sum(sizes[name] for name in linear)
