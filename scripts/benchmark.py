@@ -39,6 +39,7 @@ from lume_run.models.rows.batch import collate, length_batches
 from lume_run.models.rows.tokenise import TokenRow, encode
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.tasks.lume import LumeTask
+from lume_run.training.micro_batches import DEFAULT_TOKENS
 from lume_run.training.reference import ReferenceCache, row_logps
 from lume_run.training.schedule import build_schedule, totals_of
 from lume_run.training.signals import read_signals
@@ -127,7 +128,7 @@ def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example]
     forget = [row for row in rows if row.role is Role.FORGET]
     seconds, cache = time_call(cache_reference, reference, forget, pad_id)
     batch, micro = options.batch, options.micro
-    schedule = build_schedule(rows, batch_size=batch, micro_batch_size=micro, epochs=99, seed=0)
+    schedule = build_schedule(rows, batch_size=batch, micro_batch_tokens=options.tokens, epochs=99, seed=0)
     plain, ours, worst = [], [], 0.0
     for number in range(options.steps + 1):
         step = schedule.micro_batches[number * schedule.accumulation : (number + 1) * schedule.accumulation]
@@ -144,7 +145,8 @@ def time_training(options: argparse.Namespace, examples: tuple[Sequence[Example]
             ours.append(spent_ours)
     limit = step_limit(model, [[rows[n] for n in part.rows] for part in step if not part.idle], model.dtype)
     slow, fast = statistics.median(plain), statistics.median(ours)
-    print(f"training step ({batch} forget + {batch} retain rows, micro-batches of {micro}, {options.steps} steps)")
+    print(f"training step ({batch} forget + {batch} retain rows, {options.steps} steps)")
+    print(f"  micro-batches: plain {micro} rows, ours {options.tokens} tokens")
     print(f"  plain {slow * 1e3:8.1f} ms   ours {fast * 1e3:8.1f} ms", end="   ")
     print(f"ratio {slow / fast:.1f}   worst relative loss difference {worst:.1e}")
     print(f"  the matrix products of the last step alone: {limit.flops / 1e9:.0f} GFLOP on real tokens,", end=" ")
@@ -195,7 +197,8 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=30)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--micro", type=int, default=8)
+    parser.add_argument("--micro", type=int, default=8, help="rows in a micro-batch of the plain step")
+    parser.add_argument("--tokens", type=int, default=DEFAULT_TOKENS, help="tokens in one of ours")
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()

@@ -2,8 +2,9 @@
 
     python scripts/memory_table.py [--out docs/memory.md] [override ...]
 
-NPO with a retain term, the published batch (4 rows in a forward) and the models' own settings, bfloat16, rows of 512
-tokens of which 256 are answers. Overrides are those of lume-run, such as method=kl for a method with a live reference.
+NPO with a retain term, 2,048 tokens in a forward (half of them answers), activations computed again, bfloat16: what it
+takes at least; `auto` fills what is left of a device. Overrides are those of lume-run, such as method=kl for a method
+with a live reference.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.world import World
 from lume_run.models.tiny import olmo_config
 from lume_run.pipeline.checks import require_settings
-from lume_run.pipeline.memory.estimate import Estimator, cards_for, host_estimate
+from lume_run.pipeline.memory.budget import Estimator
+from lume_run.pipeline.memory.estimate import cards_for, host_estimate
 from lume_run.pipeline.memory.sizes import Lengths, sizes_of
 
 MODELS = (("1b", "full"), ("1b", "LoRA"), ("7b", "full"), ("7b", "LoRA"), ("7b", "LoRA, 4 bits"))
@@ -35,12 +37,13 @@ WORLDS = tuple(
     for processes in sizes
 )
 COLUMNS = ("GiB each", "weights", "gradients, optimizer", "activations, logits", "host GiB", "fits")
+LEAST = ("trainer.unlearn.micro_batch_tokens=2048", "model.gradient_checkpointing=true")
 EXTRA = {"full": [], "LoRA": ["model.lora=true"], "LoRA, 4 bits": ["model.lora=true", "model.quantize=4bit"]}
 
 
 def estimator(name: str, kind: str, overrides: Sequence[str]) -> Estimator:
     """Estimates of unlearning with one of the released models."""
-    chosen = [f"model={name}", "method=npo_gd", *EXTRA[kind], "stages=[unlearn]", *overrides]
+    chosen = [f"model={name}", "method=npo_gd", *EXTRA[kind], "stages=[unlearn]", *LEAST, *overrides]
     settings, _ = require_settings(compose(chosen, [conf_dir()]))
     shape = settings.model.shape
     assert shape is not None  # both groups have one

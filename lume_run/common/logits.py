@@ -10,8 +10,9 @@ from lume_run.common.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 CHUNK_NUMBERS = 2**24  # logits that are widened at once: 64 MiB in float32
+KEPT_NUMBERS = {"cpu": 2**25, "cuda": 2**28}  # logits that are kept for the backward pass at most
+PART_NUMBERS = {"cpu": 2**23, "cuda": 2**26}  # logits at once: a GPU is busy with many rows only
 CACHED_NUMBERS = 2**18  # the same on a CPU, whose cache holds 1 MiB: what is made of them is read from there
 
 

@@ -91,7 +91,9 @@ class ModelSettings:
         "of a model that is evaluated alone",
     )
     max_length: int | None = setting(None, low=8, help="longest row [tokens]; null: the model's own limit")
-    gradient_checkpointing: bool = setting(False, help="recompute activations in the backward pass")
+    gradient_checkpointing: Literal["auto"] | bool = setting(
+        "auto", help="recompute activations in the backward pass; auto: where memory is short by the estimate"
+    )
     trainable: list[str] | None = setting(
         None, help="unlearn these weights only, by shell patterns of their names such as '*.layers.1.mlp.*'; null: all"
     )

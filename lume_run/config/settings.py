@@ -24,7 +24,12 @@ class OptimizationSettings:
     learning_rate: float = setting(low=0, open_low=True, high=1, help="peak learning rate")
     epochs: float = setting(low=0, open_low=True, high=1e5, help="passes over the forget rows (train: over all rows)")
     batch_size: int = setting(low=1, help="forget rows in one optimizer step, on all devices together")
-    micro_batch_size: int = setting(low=1, help="rows in one forward on one device; accumulation follows")
+    micro_batch_tokens: Literal["auto"] | int = setting(
+        "auto", low=1, help="tokens in one forward on one device; auto: what its memory holds by the estimate"
+    )
+    micro_batch_size: int | None = setting(
+        None, low=1, help="rows in one forward on one device, at most; null: as many as micro_batch_tokens allows"
+    )
     optimizer: Literal[
         "adamw_torch_fused",
         "adamw_torch",

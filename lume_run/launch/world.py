@@ -14,13 +14,17 @@ ZERO_STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3}
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """How many processes share a stage, what they share (`mode` is a name of conf/launch), and why that was chosen."""
+    """How many processes share a stage, what they share (`mode` is a name of conf/launch), and why that was chosen.
+
+    `memory` is the bytes of a device, as all of them are to reckon with (None: as each finds out).
+    """
 
     mode: str = "single"
     processes: int = 1
     nodes: int = 1
     port: int | None = None
     device: str = "cpu"
+    memory: int | None = None
     why: str = ""
 
     @property

@@ -6,119 +6,19 @@ H hidden size, N label positions picked out of all rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
+
+from lume_run.methods.needs import MIDDLE as MIDDLE
+from lume_run.methods.needs import Count as Count
+from lume_run.methods.needs import Needs as Needs
+from lume_run.methods.needs import Role as Role
+from lume_run.methods.needs import TokenLoss as TokenLoss
+from lume_run.methods.needs import Totals as Totals
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-MIDDLE = -1  # hidden_layer: the other part's layer, or the middle of the model
-
-
-class Role(IntEnum):
-    """What a row is to the loss: whose prompt it has, and which answer.
-
-    The rows of one example (its own answer, a refusal, another's answer) are always in the same micro-batch,
-    in the same order, so that `Signals` of two roles line up row by row.
-    """
-
-    FORGET = 0  # a forget example
-    RETAIN = 1  # a retain example
-    FORGET_IDK = 2  # a forget prompt answered by a refusal ("I don't know")
-    RETAIN_IDK = 3  # a retain prompt answered by a refusal
-    FORGET_MISMATCH = 4  # a forget prompt answered with the answer of some retain example
-
-    @property
-    def is_forget(self) -> bool:
-        """Whether the prompt is a forget example's."""
-        return self not in (Role.RETAIN, Role.RETAIN_IDK)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What must be computed for a method; the plan turns this into rows, caches and memory.
-
-    `rows`: the roles it reads. `reference_logps`: roles whose label log-probs under the frozen target
-    are cached before training. `reference_logits`, `reference_hidden`: roles that need a live frozen target (the
-    adapters-off model under LoRA, otherwise one frozen copy). `hidden_layer`: the decoder layer whose output is
-    wanted, or MIDDLE; `logits=False` then lets the forward stop there. `whole_rows`: roles whose prompts are
-    labelled too. `distributions`: it reads logits, not only the log-probs of labels, which takes memory.
-    `every_position`: logits of prompt and padding too, rows right-padded to at least `pad_to` tokens.
-    """
-
-    rows: Set[Role] = frozenset()
-    reference_logps: Set[Role] = frozenset()
-    reference_logits: Set[Role] = frozenset()
-    reference_hidden: Set[Role] = frozenset()
-    whole_rows: Set[Role] = frozenset()
-    hidden_layer: int | None = None
-    logits: bool = True
-    distributions: bool = False
-    every_position: bool = False
-    pad_to: int = 0
-
-    @property
-    def live_reference(self) -> Set[Role]:
-        """Roles on which the frozen target itself must run."""
-        return self.reference_logits | self.reference_hidden
-
-    def __or__(self, other: Needs) -> Needs:
-        """What both need. Raises ValueError when they want the output of different layers."""
-        return Needs(
-            rows=self.rows | other.rows,
-            reference_logps=self.reference_logps | other.reference_logps,
-            reference_logits=self.reference_logits | other.reference_logits,
-            reference_hidden=self.reference_hidden | other.reference_hidden,
-            whole_rows=self.whole_rows | other.whole_rows,
-            hidden_layer=_same_layer(self.hidden_layer, other.hidden_layer),
-            logits=self.logits or other.logits,
-            distributions=self.distributions or other.distributions,
-            every_position=self.every_position or other.every_position,
-            pad_to=max(self.pad_to, other.pad_to),
-        )
-
-
-def _same_layer(layer: int | None, other: int | None) -> int | None:
-    wanted = {number for number in (layer, other) if number is not None}
-    if len(wanted - {MIDDLE}) > 1:
-        raise ValueError(f"the parts read different layers ({layer} and {other}); give both the same")
-    return max(wanted, default=None)  # MIDDLE is the smallest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """The rows of one role in a step: how many, their answer tokens, their label tokens (the same unless prompts
-    are labelled too), their padded positions (B x T; for `compat` losses only), and each row's answer tokens."""
-
-    rows: int = 0
-    tokens: int = 0
-    labels: int = 0
-    positions: int = 0
-    lengths: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """Counts over a whole optimizer step: all micro-batches of all ranks.
-
-    Dividing sums by these makes a loss independent of micro-batch size, accumulation and the number of devices.
-    """
-
-    counts: Mapping[Role, Count] = field(default_factory=dict)
-
-    def of(self, role: Role) -> Count:
-        """Counts of one role, each at least 1 so that a share of nothing is 0."""
-        count = self.counts.get(role, Count())
-        return Count(
-            rows=max(1, count.rows),
-            tokens=max(1, count.tokens),
-            labels=max(1, count.labels),
-            positions=max(1, count.positions),
-            lengths=count.lengths,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +29,12 @@ class Signals:
     wider. `mask` (B, R) true at labels, `is_answer` (B, R) at those of the answer (the same thing unless prompts are
     labelled too). `role` (B,) numbers of `Role`. `totals` counts the
     whole optimizer step, `last` is what the step before logged (empty at the first).
-    `logits` predict `targets`: those of the labels alone, (labels, V), row by row; or (B, R, V); or every position
-    (B, T, V), when asked for. `hidden` (B, T, H) is the output
-    of the layer asked for. `ref_logps` (B, R) come from the cache; `ref_logits` and `ref_hidden` hold the
-    rows where `in_reference` (B,) only.
+    `token_losses` holds those that were read (B, R) of each label of their role, 0 elsewhere. Unless logits were
+    read `in_parts`, `logits` predict `targets`: those of the labels alone, (labels, V), row by row; or (B, R, V); or
+    every position (B, T, V), when asked for. `hidden` (B, T, H) is the output of the layer asked for.
+    `ref_logps` (B, R) come from the cache; `ref_logits` and `ref_hidden` hold the
+    rows where `in_reference` (B,) only. `members` and `reference_members` are the numbers of the rows of a role, among
+    all and among those: to look for them on a device would have the host wait.
     """
 
     logps: Tensor
@@ -141,13 +43,22 @@ class Signals:
     targets: Tensor
     role: Tensor
     totals: Totals
+    token_losses: Mapping[TokenLoss, Tensor] = field(default_factory=dict)
+    in_parts: bool = False
     logits: Tensor | None = None
     hidden: Tensor | None = None
     ref_logps: Tensor | None = None
     ref_logits: Tensor | None = None
     ref_hidden: Tensor | None = None
     in_reference: Tensor | None = None
+    members: Mapping[Role, Tensor] = field(default_factory=dict)
+    reference_members: Mapping[Role, Tensor] = field(default_factory=dict)
     last: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def has_logps(self) -> bool:
+        """Whether log-probabilities were computed; they are 0 where the forward stopped at a layer."""
+        return self.in_parts or self.logits is not None
 
     def rows(self, role: Role) -> Tensor:
         """Which rows have this role, (B,)."""
@@ -159,15 +70,35 @@ class Signals:
 
     def sums(self, role: Role) -> Tensor:
         """log p(answer | prompt) of each row of this role, (b,) [nats]."""
-        return (self.logps * self.is_answer).sum(1)[self.rows(role)]
+        return self.of_role(role, (self.logps * self.is_answer).sum(1))
 
     def ref_sums(self, role: Role) -> Tensor:
         """The same under the frozen target, (b,) [nats]."""
-        return (require(self.ref_logps) * self.is_answer).sum(1)[self.rows(role)]
+        return self.of_role(role, (require(self.ref_logps) * self.is_answer).sum(1))
 
     def lengths(self, role: Role) -> Tensor:
         """Answer tokens of each row of this role, (b,)."""
-        return self.is_answer.sum(1)[self.rows(role)]
+        return self.of_role(role, self.is_answer.sum(1))
+
+    def of_role(self, role: Role, values: Tensor) -> Tensor:
+        """The values (b, ...) of this role's rows, of those of all rows (B, ...)."""
+        numbers = self.members.get(role)
+        return values[self.rows(role)] if numbers is None else values.index_select(0, numbers)
+
+    def of_reference(self, role: Role, values: Tensor) -> Tensor:
+        """The values (b, ...) of this role's rows, of those that the frozen target ran on."""
+        numbers = self.reference_members.get(role)
+        return values[self.in_reference_of(role)] if numbers is None else values.index_select(0, numbers)
+
+    def at_tokens(self, loss: TokenLoss, positions: Tensor) -> Tensor:
+        """What a loss of the role's labels reads at `positions` (B, R) among them, 0 elsewhere: (B, R)."""
+        values = self.token_losses.get(loss)
+        if values is None:  # logits of all labels are at hand
+            labels = self.mask & self.rows(loss.role)[:, None]
+            theirs = self.ref_logits_at(labels) if loss.reads_reference else None
+            read = loss.at_tokens(self.logits_at(labels), self.targets[labels], theirs)
+            values = read.new_zeros(labels.shape).masked_scatter(labels, read)
+        return values.where(positions, 0.0)
 
     def logits_at(self, positions: Tensor) -> Tensor:
         """Logits that predict the targets at `positions` (B, R), labels all of them: (N, V)."""

@@ -35,13 +35,22 @@ class UNDIAL:
     """Forget: mean cross entropy of answer tokens to the target's distribution with the true logit `beta` lower."""
 
     beta: float = setting(10.0, low=0, help="how much the frozen target's logit of the true token is lowered")
-    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, distributions=True, reference_logits={Role.FORGET})
+    role: ClassVar[Role] = Role.FORGET
+    reads_reference: ClassVar[bool] = True
+    differentiable: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Needs:
+        """Forget rows and their distributions in both models."""
+        return Needs(rows={Role.FORGET}, token_losses=(self,), reference_logits={Role.FORGET})
+
+    def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
+        """Cross entropy of each distribution [nats]."""
+        return soft_cross_entropy(logits, lower_logits(require(reference), targets, self.beta))
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
-        answers = s.answers(Role.FORGET)
-        teacher = lower_logits(s.ref_logits_at(answers), s.targets[answers], self.beta)  # (N, V)
-        return soft_cross_entropy(s.logits_at(answers), teacher).sum() / s.totals.of(Role.FORGET).tokens
+        return s.at_tokens(self, s.answers(Role.FORGET)).sum() / s.totals.of(Role.FORGET).tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +86,23 @@ class CEU:
     """
 
     ignore_first: int = setting(1, low=0, help="answer tokens at the start of each row that do not count")
-    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, distributions=True)
+    role: ClassVar[Role] = Role.FORGET
+    reads_reference: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Needs:
+        """Forget rows and their distributions."""
+        return Needs(rows={Role.FORGET}, token_losses=(self,))
+
+    def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
+        """Cross entropy of each distribution [nats]."""
+        others = to_float32(logits).detach().scatter(-1, targets[:, None], float("-inf"))
+        return soft_cross_entropy(logits, others)
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
         answers = s.answers(Role.FORGET)
         counted = answers & (answers.cumsum(1) > self.ignore_first)  # (B, R)
-        logits = s.logits_at(counted)  # (N, V)
-        others = to_float32(logits).detach().scatter(-1, s.targets[counted][:, None], float("-inf"))
         tokens = sum(max(0, length - self.ignore_first) for length in s.totals.of(Role.FORGET).lengths)
-        return soft_cross_entropy(logits, others).sum() / max(1, tokens)
+        return s.at_tokens(self, counted).sum() / max(1, tokens)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lume_run.common.logits import to_float32
 from lume_run.config.fields import setting
@@ -40,18 +40,26 @@ class MaximumEntropy:
         "to_uniform", help="to_uniform: KL(P || U), the paper's; from_uniform: KL(U || P), the released code's"
     )
     prompts: bool = setting(True, help="prompt tokens too, as in the paper; false: answers only")
+    role: ClassVar[Role] = Role.FORGET
+    reads_reference: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
 
     @property
     def needs(self) -> Needs:
         """Forget rows, their prompts labelled when those count."""
-        return Needs(rows={Role.FORGET}, distributions=True, whole_rows={Role.FORGET} if self.prompts else frozenset())
+        return Needs(
+            rows={Role.FORGET}, token_losses=(self,), whole_rows={Role.FORGET} if self.prompts else frozenset()
+        )
+
+    def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
+        """The divergence of each distribution from the uniform one [nats]."""
+        return kl_to_uniform(logits) if self.direction == "to_uniform" else kl_from_uniform(logits)
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
         counted = s.mask & s.rows(Role.FORGET)[:, None] if self.prompts else s.answers(Role.FORGET)  # (B, R)
-        divergence = kl_to_uniform if self.direction == "to_uniform" else kl_from_uniform
-        lengths = counted.sum(1, keepdim=True).expand_as(counted)[counted]  # (N,) tokens of each position's row
-        return (divergence(s.logits_at(counted)) / lengths).sum() / s.totals.of(Role.FORGET).rows
+        means = s.at_tokens(self, counted).sum(1) / counted.sum(1).clamp(min=1)  # (B,)
+        return means.sum() / s.totals.of(Role.FORGET).rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,12 +27,22 @@ def forward_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
 class RetainKL:
     """Mean KL over the answer positions of retain rows: prompt and padding never enter."""
 
-    needs: ClassVar[Needs] = Needs(rows={Role.RETAIN}, distributions=True, reference_logits={Role.RETAIN})
+    role: ClassVar[Role] = Role.RETAIN
+    reads_reference: ClassVar[bool] = True
+    differentiable: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Needs:
+        """Retain rows and their distributions in both models."""
+        return Needs(rows={Role.RETAIN}, token_losses=(self,), reference_logits={Role.RETAIN})
+
+    def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
+        """KL(ref || pi) of each distribution [nats]."""
+        return forward_kl(logits, require(reference))
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
-        answers = s.answers(Role.RETAIN)
-        return forward_kl(s.logits_at(answers), s.ref_logits_at(answers)).sum() / s.totals.of(Role.RETAIN).tokens
+        return s.at_tokens(self, s.answers(Role.RETAIN)).sum() / s.totals.of(Role.RETAIN).tokens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,16 +67,28 @@ class MismatchedAscent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hits:
+    """1 for each retain label that has the largest logit, else 0."""
+
+    role: ClassVar[Role] = Role.RETAIN
+    reads_reference: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = False
+
+    def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
+        """Of each distribution."""
+        return (logits.argmax(-1) == targets).float()
+
+
+@dataclass(frozen=True, kw_only=True)
 class FineTune:
     """The `train` stage: mean token NLL over every row, with the share of answer tokens already predicted."""
 
     name: str = "finetune"
-    needs: ClassVar[Needs] = Needs(rows={Role.RETAIN}, distributions=True)
+    needs: ClassVar[Needs] = Needs(rows={Role.RETAIN}, token_losses=(Hits(),))
 
     def __call__(self, s: Signals) -> Losses:
         """The micro-batch's share of the step's loss."""
-        counted = s.rows(Role.RETAIN)
-        loss = -s.logps[counted].sum() / s.totals.of(Role.RETAIN).labels
+        loss = -s.of_role(Role.RETAIN, s.logps).sum() / s.totals.of(Role.RETAIN).labels
         answers = s.answers(Role.RETAIN)
-        hits = s.logits_at(answers).detach().argmax(-1) == s.targets[answers]
+        hits = s.at_tokens(Hits(), answers).detach()
         return Losses(total=loss, parts={"answer_hits": hits.sum(), "answer_tokens": answers.sum()})

@@ -146,7 +146,7 @@ class Objective:
 
 def answer_nlls(s: Signals) -> dict[str, Tensor]:
     """Mean NLL [nats a token] of forget and retain answers, where they were computed."""
-    if s.logits is None:
+    if not s.has_logps:
         return {}
     names = {"forget_nll": Role.FORGET, "retain_nll": Role.RETAIN}
     return {name: mean_nll(s, role).detach() for name, role in names.items() if role in s.totals.counts}

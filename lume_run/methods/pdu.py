@@ -25,11 +25,22 @@ def squared_margin(logits: Tensor) -> Tensor:
 class LogitMargin:
     """Forget: mean squared margin of the logits that predict answer tokens."""
 
-    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, distributions=True)
+    role: ClassVar[Role] = Role.FORGET
+    reads_reference: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Needs:
+        """Forget rows and their distributions."""
+        return Needs(rows={Role.FORGET}, token_losses=(self,))
+
+    def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
+        """The squared margin of each distribution."""
+        return squared_margin(logits)
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
-        return squared_margin(s.logits_at(s.answers(Role.FORGET))).sum() / s.totals.of(Role.FORGET).tokens
+        return s.at_tokens(self, s.answers(Role.FORGET)).sum() / s.totals.of(Role.FORGET).tokens
 
 
 @dataclass(frozen=True, kw_only=True)

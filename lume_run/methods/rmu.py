@@ -7,7 +7,7 @@ Squared differences are means over the hidden size, as in the released code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from lume_run.common.lazy import torch
@@ -30,9 +30,9 @@ def at_answers(s: Signals, hidden: Tensor) -> Tensor:
 
 def row_sums(s: Signals, role: Role, goal: Tensor) -> Tensor:
     """Squared distance to `goal` (broadcast to (b, R, H)), mean over H, summed over each row's answer: (b,)."""
-    hidden = to_float32(at_answers(s, require(s.hidden))[s.rows(role)])
+    hidden = to_float32(s.of_role(role, at_answers(s, require(s.hidden))))
     distance = ((hidden - goal) ** 2).mean(-1)  # (b, R)
-    return (distance * s.is_answer[s.rows(role)]).sum(1)
+    return (distance * s.of_role(role, s.is_answer)).sum(1)
 
 
 def mean_of_rows(s: Signals, role: Role, sums: Tensor, mean: Mean = "rows") -> Tensor:
@@ -61,7 +61,7 @@ def direction(size: int, seed: int, like: Tensor) -> Tensor:
 
 def frozen_states(s: Signals, role: Role) -> Tensor:
     """The frozen target's states at label positions of this role's rows: (b, R, H)."""
-    return to_float32(at_answers(s, require(s.ref_hidden))[s.in_reference_of(role)])
+    return to_float32(s.of_reference(role, at_answers(s, require(s.ref_hidden))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,8 @@ class RMU:
     @property
     def needs(self) -> Needs:
         """Forget states of one layer, no logits."""
-        return Needs(rows={Role.FORGET}, hidden_layer=self.layer, logits=False)
+        released = self.mean == "released"
+        return Needs(rows={Role.FORGET}, hidden_layer=self.layer, logits=False, released_means=released)
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
@@ -115,7 +116,8 @@ class EmbeddingDistance:
     @property
     def needs(self) -> Needs:
         """Retain states of one layer in both models, no logits."""
-        return Needs(rows={Role.RETAIN}, hidden_layer=self.layer, logits=False, reference_hidden={Role.RETAIN})
+        states = Needs(rows={Role.RETAIN}, hidden_layer=self.layer, logits=False, reference_hidden={Role.RETAIN})
+        return replace(states, released_means=self.mean == "released")
 
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""

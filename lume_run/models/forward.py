@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from lume_run.common.logits import token_logps
 from lume_run.methods.base import Needs
 from lume_run.models.layers import forward_accepts, layer_number, output_of_layer, unwrap
 from lume_run.models.rows.batch import Batch
+from lume_run.models.rows.head import Head, Reading, plain_head, read_labels, read_states
 from lume_run.models.rows.packed import Packing
 
 
@@ -20,10 +22,18 @@ class Outputs:
     """What one forward gave: logits that predict the targets, and a layer's output (B, T, H), 0 at padding.
 
     Logits are (L, V), of the labels alone, where rows were packed; else (B, R, V), or of every position (B, T, V).
+    Instead of them, what was read of each label (L, K), or its states (L, H) and the head that makes logits of them.
     """
 
     logits: Tensor | None = None
     hidden: Tensor | None = None
+    numbers: Tensor | None = None
+    states: Tensor | None = None
+    head: Head | None = None
+
+    def whole_logits(self) -> Tensor | None:
+        """Logits of all labels at once, also where they are still to be made."""
+        return self.head.logits(self.states) if self.head is not None and self.states is not None else self.logits
 
 
 def inputs_of(model: nn.Module, batch: Batch, *, keep: int) -> dict[str, Any]:
@@ -36,8 +46,13 @@ def inputs_of(model: nn.Module, batch: Batch, *, keep: int) -> dict[str, Any]:
     return inputs
 
 
-def forward(model: nn.Module, batch: Batch, needs: Needs | None = None) -> Outputs:
-    """Run the model, rows packed where it takes them so; without `needs` for logits alone."""
+def forward(
+    model: nn.Module, batch: Batch, needs: Needs | None = None, *, reading: Reading | None = None, states: bool = False
+) -> Outputs:
+    """Run the model, rows packed where it takes them so; without `needs` for logits alone.
+
+    With `reading`, numbers of labels are read instead of logits; with `states`, the head is left out.
+    """
     from lume_run.models.rows.attention import packs  # brings transformers' models with it, which plans do without
 
     needs = needs or Needs()
@@ -46,15 +61,22 @@ def forward(model: nn.Module, batch: Batch, needs: Needs | None = None) -> Outpu
         inputs = inputs_of(model, batch, keep=batch.keep if needs.logits else 1)
     else:
         inputs = packed_inputs(batch, packing, keep=packing.predictors if needs.logits else 1)
+    run = partial(_run, model, batch, inputs, reading, states=states)
     if needs.hidden_layer is None:
-        logits, hidden = model(**inputs).logits, None
+        logits, hidden = run(), None
     else:
         layer = layer_number(unwrap(model).config, needs.hidden_layer)
         with output_of_layer(model, layer, stop=not needs.logits) as caught:
-            logits = model(**inputs).logits
+            logits = run()
         hidden = caught[0] if packing is None else _padded(caught[0][0], batch, packing)
     if not needs.logits:
         return Outputs(hidden=hidden)
+    if reading is not None:
+        return Outputs(numbers=logits, hidden=hidden)
+    if states:
+        plain = plain_head(model)
+        assert plain is not None
+        return Outputs(states=logits, head=plain[1], hidden=hidden)
     return Outputs(logits=_label_logits(logits, batch) if packing is None else logits[0], hidden=hidden)
 
 
@@ -84,6 +106,16 @@ def predictor_logits(model: nn.Module, batch: Batch) -> tuple[list[Tensor], Tens
     return parts, torch.arange(sum(map(len, parts)), device=padded.device)
 
 
+def _run(model: nn.Module, batch: Batch, inputs: dict[str, Any], reading: Reading | None, *, states: bool) -> Tensor:
+    """Logits, or what takes their place."""
+    if reading is not None:
+        return read_labels(model, batch, inputs, reading)
+    if states:
+        return read_states(model, batch, inputs)
+    logits: Tensor = model(**inputs).logits
+    return logits
+
+
 def packed_inputs(batch: Batch, packing: Packing, *, keep: Tensor | int) -> dict[str, Any]:
     """The same for rows that stand end to end; logits of these tokens, or of so many last ones.
 
@@ -105,14 +137,19 @@ def _padded(hidden: Tensor, batch: Batch, packing: Packing) -> Tensor:
     return torch.cat((hidden, at_padding)).index_select(0, packing.copies).view(*batch.input_ids.shape, -1)
 
 
+def at_labels(numbers: Tensor, batch: Batch) -> Tensor:
+    """One number of each label (L,) where its label stands, (B, R), 0 elsewhere."""
+    packing = batch.packing
+    assert packing is not None
+    return numbers.new_zeros(batch.targets.numel()).index_copy(0, packing.labels, numbers).view(batch.targets.shape)
+
+
 def label_logps(logits: Tensor, batch: Batch) -> Tensor:
     """log p [nats] of the targets, (B, R), float32 or wider; of no meaning outside the mask."""
     if logits.ndim == 2:
         packing = batch.packing
         assert packing is not None
-        flat = batch.targets.flatten()
-        logps = token_logps(logits, flat[packing.labels])
-        return logps.new_zeros(len(flat)).index_copy(0, packing.labels, logps).view(batch.targets.shape)
+        return at_labels(token_logps(logits, batch.targets.flatten()[packing.labels]), batch)
     return token_logps(logits if batch.keep else logits[:, :-1], batch.targets)
 
 

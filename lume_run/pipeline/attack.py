@@ -7,7 +7,7 @@ jobs of a sweep share what they have in common.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from lume_run.methods.base import Role
 from lume_run.methods.likelihood import FineTune
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
 from lume_run.pipeline.run import Run
-from lume_run.pipeline.train import lora_identity, run_training, training_job
+from lume_run.pipeline.train import lora_identity, phase_identity, run_training, training_job
 from lume_run.training.job import snapshot_folder
 
 Pair = tuple[Attacked, EvaluatedModel]
@@ -108,7 +108,7 @@ def trained_artifact(run: Run, attack: str, subject: str, training: Training, mo
     inputs = {
         "from": model.key,
         "rows": content_hash([to_json(example) for example in training.examples]),
-        "phase": asdict(training.phase),
+        "phase": phase_identity(training.phase, FineTune().needs),
         "steps": list(training.steps),
         "lora": lora_identity(settings),
         "seed": run.settings.seed,
@@ -127,7 +127,7 @@ def trained_artifact(run: Run, attack: str, subject: str, training: Training, mo
             examples=[(Role.RETAIN, example) for example in training.examples],
             snapshots=training.steps,
         )
-        run_training(replace(job, model=settings), folder, folder)
+        run_training(run, "unlearn", replace(job, model=settings), folder, folder)
 
     steps = ", ".join(map(str, training.steps))
     note = f"{len(training.examples)} rows, kept after step {steps}"

@@ -22,7 +22,8 @@ from lume_run.models.hub import adapter_base
 from lume_run.models.load import context_limit
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.models.rows.tokenise import encode, pair_ids
-from lume_run.pipeline.memory.estimate import Estimator, cards_for, evaluation_estimate, host_estimate
+from lume_run.pipeline.memory.budget import Estimator
+from lume_run.pipeline.memory.estimate import cards_for, evaluation_estimate, host_estimate
 from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, estimator_of
 from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, format_bytes
 from lume_run.pipeline.plan import Plan, plan
@@ -147,7 +148,7 @@ def alternatives(run: Run, estimator: Estimator, world: World) -> list[str]:
         other = World(mode=mode, processes=1 if alone else max(world.processes, 1 if world.size > 1 else ASSUMED_GPUS))
         if on_gpu and (other.mode, other.size) == (world.mode, world.size):
             continue
-        total = estimator.total(other)
+        total = estimator.total(other) if on_gpu else estimator.least(other)
         host = host_estimate(estimator.sizes, other, estimator.compute)
         beside = f", and {format_bytes(host)} of host memory" if host else ""
         lines.append(f"  {other}: {format_bytes(total)} each{beside}; {describe_fit(run, total)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ from lume_run.common.records import Example
 from lume_run.common.store import Artifact
 from lume_run.config.model_settings import ModelSettings
 from lume_run.config.settings import OptimizationSettings
-from lume_run.methods.base import Role
+from lume_run.methods.base import Needs, Role
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.hub import model_identity
 from lume_run.models.tiny import build_tiny
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
+from lume_run.pipeline.memory.budget import with_phase
+from lume_run.pipeline.memory.launch_mode import estimator_of
+from lume_run.pipeline.memory.sizes import phase_of
 from lume_run.pipeline.run import Run
 from lume_run.tasks.builtin.generator import documents_of_no_side
 from lume_run.training.job import TrainingJob
@@ -65,11 +68,38 @@ def training_job(run: Run, **fields: Any) -> TrainingJob:
     )
 
 
-def run_training(job: TrainingJob, folder: Path, out: Path) -> None:
+def run_training(run: Run, stage: str, job: TrainingJob, folder: Path, out: Path) -> None:
     """Train. The Trainer takes seconds to import: plans, cached runs and the driver of several ranks do without it."""
     from lume_run.training.optimise import optimise
 
-    optimise(job, folder, out)
+    optimise(with_budget(run, stage, job), folder, out)
+
+
+def with_budget(run: Run, stage: str, job: TrainingJob) -> TrainingJob:
+    """The job with what `auto` means on this run's devices: tokens of a forward, gradient checkpointing."""
+    settings = replace(run.settings, model=job.model)
+    if stage == "unlearn":  # a member of several to merge, or fine-tuning, has a method and a phase of its own
+        settings = with_phase(replace(settings, method=job.method), stage, **vars(job.phase))
+    estimator = estimator_of(run, stage, settings)
+    if estimator is None:
+        return job
+    resolved = estimator.resolved(run.world)
+    tokens = phase_of(resolved, stage).settings.micro_batch_tokens
+    checkpointing = resolved.model.gradient_checkpointing
+    return replace(
+        job,
+        phase=replace(job.phase, micro_batch_tokens=tokens),
+        model=replace(job.model, gradient_checkpointing=checkpointing),
+    )
+
+
+def phase_identity(phase: OptimizationSettings, needs: Needs) -> dict[str, Any]:
+    """What of a phase changes the weights that come of it: for most losses not how steps are cut into forwards."""
+    identity = asdict(phase)
+    if not needs.depends_on_micro_batches:
+        for name in ("micro_batch_tokens", "micro_batch_size"):
+            identity.pop(name)
+    return identity
 
 
 def fine_tuned_artifact(
@@ -86,7 +116,7 @@ def fine_tuned_artifact(
     inputs = {
         "from": start.key,
         "rows": content_hash([to_json(example) for example in examples]),
-        "phase": asdict(phase),
+        "phase": phase_identity(phase, FineTune().needs),
         "lora": lora_identity(model) if lora else None,
         "seed": run.settings.seed,
         "numerics": run.numerics,
@@ -102,7 +132,7 @@ def fine_tuned_artifact(
             adapters=lora is not None,
             examples=[(Role.RETAIN, example) for example in examples],
         )
-        run_training(job, folder, folder)
+        run_training(run, stage, job, folder, folder)
 
     note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
     return store_artifact(run, stage, kind, inputs, build, note=note, share=True)

@@ -6,7 +6,7 @@ A loss is minimised by `lume_run.training`; the baselines that are not losses ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import (
     fine_tuned_artifact,
     lora_identity,
+    phase_identity,
     retrained_artifact,
     run_training,
     steps_of,
@@ -127,7 +128,7 @@ def _unlearning_inputs(run: Run, method: Method, target: EvaluatedModel, phase: 
         "target": target.key,
         "rows": rows_hash(run.examples(method.needs)),
         "method": data_for_hash(method),
-        "phase": asdict(phase),
+        "phase": phase_identity(phase, method.needs),
         "lora": lora_identity(model),
         "trainable": model.trainable,
         "checkpoint_every": run.settings.trainer.checkpoint_every,  # where a diverged run falls back to
@@ -149,7 +150,8 @@ def loss_artifacts(run: Run, method: Method, target: EvaluatedModel) -> list[Art
 
     def build(folder: Path) -> None:
         job = _unlearning_job(run, method, target, phase, cached)
-        run_training(replace(job, saves_adapter=run.settings.model.lora.save), folder, folder / "model")
+        job = replace(job, saves_adapter=run.settings.model.lora.save)
+        run_training(run, "unlearn", job, folder, folder / "model")
 
     unlearned = unlearned_artifact(
         run, _unlearning_inputs(run, method, target, phase), build, _note(run, method, phase), share=True
@@ -219,7 +221,7 @@ def _adapter(run: Run, member: Member, number: int, target: EvaluatedModel, cach
 
     def build(folder: Path) -> None:
         training = _unlearning_job(run, method, target, phase, cached)
-        run_training(replace(training, keep_adapters=True), folder, folder / "adapter")
+        run_training(run, "unlearn", replace(training, keep_adapters=True), folder, folder / "adapter")
 
     inputs = {"seed": run.settings.seed, **_unlearning_inputs(run, method, target, phase)}
     note = f"{method.name}: {_note(run, method, phase)}"

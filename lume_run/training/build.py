@@ -86,7 +86,7 @@ def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
     compute, needs = dtype_of(settings.dtype, job.device), job.method.needs
     kept = compute if job.adapters or job.world.stage else torch.float32  # DeepSpeed has float32 copies of its own
     loaded = load_model(start, settings, job.device, dtype=kept, quantised=job.adapters)
-    if settings.gradient_checkpointing:
+    if settings.gradient_checkpointing is True:
         loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         loaded.enable_input_require_grads()
     model = with_adapters(loaded, settings.lora, seed) if job.adapters else loaded

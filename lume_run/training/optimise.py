@@ -26,6 +26,7 @@ from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
 from lume_run.models.load import config_of, context_limit, load_model, save_model
+from lume_run.models.rows.packed import packs_rows
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.models.weights import with_adapters
@@ -34,6 +35,7 @@ from lume_run.training.callbacks import Clock, StopAtBound, StopOnSignal, WriteL
 from lume_run.training.checkpoints import checkpoint_to_resume, step_of, whole_checkpoints
 from lume_run.training.collectives import all_reduce_max, any_rank, barrier
 from lume_run.training.job import TrainingJob
+from lume_run.training.micro_batches import DEFAULT_TOKENS
 from lume_run.training.rows import token_rows
 from lume_run.training.schedule import Schedule, build_schedule
 from lume_run.training.snapshots import KeepSnapshots
@@ -101,11 +103,14 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
 
 
 def _build_schedule(job: TrainingJob, rows: list[TokenRow]) -> Schedule:
-    phase = job.phase
+    phase, tokens = job.phase, job.phase.micro_batch_tokens
+    packs = packs_rows(config_of(job.start, job.model), job.model.attention)
     return build_schedule(
         rows,
         batch_size=phase.batch_size,
+        micro_batch_tokens=DEFAULT_TOKENS if tokens == "auto" else tokens,
         micro_batch_size=phase.micro_batch_size,
+        padded=not packs or job.method.needs.every_position,
         epochs=phase.epochs,
         seed=job.seed,
         retain_ratio=phase.retain_ratio,

@@ -23,21 +23,28 @@ from lume_run.common.console import Progress
 from lume_run.common.records import Example
 from lume_run.config.model_settings import ModelSettings
 from lume_run.methods.base import Needs, Role, require
-from lume_run.models.forward import Outputs, forward, label_logps
+from lume_run.models.forward import Outputs, at_labels, forward, label_logps
 from lume_run.models.load import context_limit, load_model
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate, length_batches
+from lume_run.models.rows.head import plain_head
+from lume_run.models.rows.roles import plan_roles, reading_of
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.training.rows import token_rows
-from lume_run.training.signals import Reference, rows_in_roles
+from lume_run.training.signals import Reference, reads_in_parts, rows_in_roles
 
 
 @torch.inference_mode()
 def row_logps(model: nn.Module, rows: Sequence[TokenRow], *, pad_id: int) -> list[Tensor]:
     """Log-probabilities [nats] of each row's labels, (labels,) float32 on CPU, from one forward."""
     device = next(model.parameters()).device
-    batch = collate(rows, pad_id=pad_id, totals=NO_TOTALS).to(device)
-    logps = label_logps(require(forward(model, batch).logits), batch).float().cpu()
+    host = collate(rows, pad_id=pad_id, totals=NO_TOTALS)
+    needs, plan, batch = Needs(rows={row.role for row in rows}), plan_roles(host, Needs()).to(device), host.to(device)
+    if plain_head(model) is not None and reads_in_parts(needs, batch):
+        numbers = require(forward(model, batch, reading=reading_of(batch, plan, needs, None)).numbers)
+        logps = at_labels(numbers[:, 0], batch).float().cpu()
+    else:
+        logps = label_logps(require(forward(model, batch).logits), batch).float().cpu()
     return [logps[number, logps.shape[1] - row.labels :].clone() for number, row in enumerate(rows)]
 
 
@@ -92,8 +99,10 @@ def live_reference(model: nn.Module, frozen: nn.Module | None) -> Reference:
         training = source.training
         source.eval()
         hidden_only = replace(needs, logits=bool(needs.reference_logits))
+        reads = needs.reference_logits and reads_in_parts(needs, batch)
+        in_parts = bool(reads) and plain_head(source) is not None
         with off:
-            frozen_outputs = forward(source, batch, hidden_only if needs.reference_hidden else None)
+            frozen_outputs = forward(source, batch, hidden_only if needs.reference_hidden else None, states=in_parts)
         source.train(training)
         return frozen_outputs
 

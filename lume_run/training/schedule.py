@@ -4,21 +4,21 @@ Nothing random happens later: the schedule is a pure function of row lengths, si
 A unit is one example: its own row and, where a loss compares, rows with other answers, which never part.
 Each epoch is a fresh permutation of the forget units; retain units are partners in the same optimizer step. Units are
 sorted by length only inside one optimizer step, so that bucketing saves padding without changing what any step
-optimises; losses divide by the step's totals, so neither does the micro-batch size.
+optimises; losses divide by the step's totals, so neither does the size of micro-batches.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice, pairwise
+from itertools import islice
 
 import numpy as np
 
 from lume_run.common.lazy import torch
 from lume_run.methods.base import Count, Role, Totals
 from lume_run.models.rows.tokenise import TokenRow
+from lume_run.training.micro_batches import ForwardBounds, Unit, fewest_groups, forward_of, split_units
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +41,6 @@ class Schedule:
     accumulation: int
     steps: int
     steps_per_epoch: int
-
-
-Unit = tuple[int, ...]  # row numbers of one example
 
 
 def _stream(units: Sequence[Unit], seed: tuple[int, ...]) -> Iterator[Unit]:
@@ -85,9 +82,11 @@ def build_schedule(
     rows: Sequence[TokenRow],
     *,
     batch_size: int,
-    micro_batch_size: int,
     epochs: float,
     seed: int,
+    micro_batch_tokens: int | None = None,
+    micro_batch_size: int | None = None,
+    padded: bool = False,
     retain_ratio: int = 1,
     partners_by_index: bool = False,
     chunk_size: int | None = None,
@@ -100,35 +99,40 @@ def build_schedule(
 
     `batch_size` forget units and `retain_ratio` retain units for each of them (where there are any) make an optimizer
     step, chosen as `partners_of` says; with `alternate` they make `retain_ratio` + 1 steps, the forget units first.
-    `micro_batch_size` rows of all kinds together make a forward on one device; a unit more where units of several rows
-    do not fit evenly. With `chunk_size` all epochs over the first so many forget units come before the next ones
+    A forward on one device holds at most `micro_batch_tokens` tokens (with `padded`, of its padded rows) and
+    `micro_batch_size` rows, as `ForwardBounds` says; all steps and ranks have as many forwards, of about as many
+    tokens. With `chunk_size` all epochs over the first so many forget units come before the next ones
     (AILS-NTUA's data chunking). With no forget rows at all (fine-tuning) the retain rows are the epoch.
     """
     forget, retain = units_of(rows)
     main, partners = (forget, retain) if forget else (retain, [])
     order = partners_of(main, partners, by_index=partners_by_index, seed=seed)
     steps = list(_steps(main, order, batch_size, epochs, seed, retain_ratio, chunk_size, alternate))
-    largest = max(sum(map(len, step)) for step in steps)
-    accumulation = max(1, -(-largest // (micro_batch_size * world_size)))
-    micro_batches: list[MicroBatch] = []
-    for step in steps:
-        micro_batches += _micro_batches(rows, step, accumulation * world_size, pad_to)[rank::world_size]
+    bounds = ForwardBounds(tokens=micro_batch_tokens, rows=micro_batch_size, padded=padded, pad_to=pad_to)
+    micro_batches = list(_micro_batches(rows, steps, bounds, world_size))
     return Schedule(
-        micro_batches=tuple(micro_batches),
-        accumulation=accumulation,
+        micro_batches=tuple(micro_batches[rank::world_size]),
+        accumulation=len(micro_batches) // world_size // len(steps),
         steps=len(steps),
         steps_per_epoch=max(1, -(-len(main) // batch_size)),
     )
 
 
-def _micro_batches(rows: Sequence[TokenRow], step: list[Unit], count: int, pad_to: int) -> list[MicroBatch]:
-    """`count` micro-batches of one optimizer step, shortest rows first; idle ones fill a short step up."""
-    in_order = sorted(step, key=lambda unit: (max(len(rows[number].ids) for number in unit), unit))
-    groups = _split_units(in_order, count)
-    totals = totals_of(rows, groups, pad_to)
-    busy = [MicroBatch(rows=tuple(group), totals=totals) for group in groups]
-    idle = MicroBatch(rows=in_order[0], totals=totals, idle=True)
-    return [*busy, *[idle] * (count - len(busy))]
+def _micro_batches(
+    rows: Sequence[TokenRow], steps: Sequence[Sequence[Unit]], bounds: ForwardBounds, world_size: int
+) -> Iterator[MicroBatch]:
+    """Those of all ranks in turn, shortest rows of a step first; equally many a step, idle ones fill a short one up."""
+    sizes = {unit: forward_of(rows, unit) for step in steps for unit in step}
+    steps = [sorted(step, key=lambda unit: (sizes[unit].longest, unit)) for step in steps]
+    forwards = max(fewest_groups([sizes[unit] for unit in step], bounds) for step in steps)
+    count = -(-forwards // world_size) * world_size
+    for step in steps:
+        units = iter(step)
+        counts = split_units([sizes[unit] for unit in step], count, bounds)
+        groups = [[row for unit in islice(units, size) for row in unit] for size in counts]
+        totals = totals_of(rows, groups, bounds.pad_to)
+        yield from (MicroBatch(rows=tuple(group), totals=totals) for group in groups)
+        yield from [MicroBatch(rows=step[0], totals=totals, idle=True)] * (count - len(groups))
 
 
 def count_steps(
@@ -179,17 +183,3 @@ def _steps(
         while step := list(islice(stream, batch_size)):
             beside = [partners(step) for _ in range(retain_ratio)] if partners else []
             yield from ([step, *beside] if alternate and partners else [sum(beside, step)])
-
-
-def _split_units(units: list[Unit], groups: int) -> list[list[int]]:
-    """Row numbers of `units` in order, cut between units into `groups` parts of about as many rows.
-
-    A short step may have fewer units than groups; it then gets one unit a group.
-    """
-    groups = min(groups, len(units))
-    before = [0, *accumulate(map(len, units))]  # rows before each unit
-    bounds = [0]
-    for number in range(1, groups):
-        wanted = bisect_left(before, round(number * before[-1] / groups))
-        bounds.append(min(max(wanted, bounds[-1] + 1), len(units) - (groups - number)))
-    return [[row for unit in units[begin:end] for row in unit] for begin, end in pairwise([*bounds, len(units)])]

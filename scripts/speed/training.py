@@ -18,7 +18,7 @@ import torch
 from lume_run.common.devices import GIB, PeakMemory, dtype_of
 from lume_run.methods.base import Role
 from lume_run.models.rows.tokenise import TokenRow
-from lume_run.pipeline.memory.estimate import Estimator
+from lume_run.pipeline.memory.budget import Estimator
 from lume_run.pipeline.memory.launch_mode import estimator_of
 from lume_run.training.build import build_trainer
 from lume_run.training.callbacks import Clock
@@ -58,22 +58,27 @@ def step_flops(estimator: Estimator, rows: Sequence[TokenRow]) -> float:
 
 def measure_training(case: Case, estimator: Estimator, *, steps: int, warm_up: int) -> TrainingSpeed:
     """Train for `warm_up`, then `steps` optimizer steps, then one under the profiler."""
-    run = case.run
-    phase = replace(run.settings.trainer.unlearn, epochs=1, schedule="constant", warmup=0.0)
+    run, settings = case.run, estimator.resolved(case.run.world)  # what `auto` means here
+    phase = replace(settings.trainer.unlearn, epochs=1, schedule="constant", warmup=0.0)
     count = phase.batch_size * (warm_up + steps + 1)
     rows = [row for role in (Role.FORGET, Role.RETAIN) for row in lume_rows(run, count, role)]
     schedule = build_schedule(
-        rows, batch_size=phase.batch_size, micro_batch_size=phase.micro_batch_size, epochs=1, seed=0
+        rows,
+        batch_size=phase.batch_size,
+        micro_batch_tokens=phase.micro_batch_tokens,
+        micro_batch_size=phase.micro_batch_size,
+        epochs=1,
+        seed=0,
     )
     job = TrainingJob(
         title="throughput",
         start=str(case.folder / "model"),
         phase=phase,
-        method=run.settings.method,
-        adapters=run.settings.model.lora.enabled,
+        method=settings.method,
+        adapters=settings.model.lora.enabled,
         examples=[],
-        model=run.settings.model,
-        trainer=run.settings.trainer,
+        model=settings.model,
+        trainer=settings.trainer,
         seed=run.settings.seed,
         device=run.device,
         world=run.world,
@@ -103,7 +108,8 @@ def training_lines(case: Case, *, steps: int, warm_up: int) -> list[str]:
     estimator = estimator_of(run)
     assert estimator is not None  # the model's config was just written
     speed = measure_training(case, estimator, steps=steps, warm_up=warm_up)
-    phase, peaks = run.settings.trainer.unlearn, peaks_of(run.device)
+    settings, peaks = estimator.resolved(run.world), peaks_of(run.device)
+    phase, again = settings.trainer.unlearn, "computed again" if settings.model.gradient_checkpointing else "kept"
     device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "CPU"
     dtype = str(dtype_of(run.settings.model.dtype, run.device)).removeprefix("torch.")
     mfu = share_of(speed.flops / speed.seconds, peaks[0] if peaks else None)
@@ -111,7 +117,7 @@ def training_lines(case: Case, *, steps: int, warm_up: int) -> list[str]:
     return [
         f"{case.title} on {device}, {dtype}: {estimator.sizes.parameters / 1e6:,.1f} M weights",
         f"  {phase.batch_size} + {phase.batch_size} rows a step, {speed.tokens:,.0f} real tokens, "
-        f"gradient checkpointing {run.settings.model.gradient_checkpointing}",
+        f"{phase.micro_batch_tokens} at most in a forward, activations {again}",
         f"  {speed.seconds:.3f} s a step, {speed.rate:,.0f} tokens/s, "
         f"{speed.flops / speed.seconds / 1e12:.3g} TFLOP/s, model FLOP utilisation {mfu}",
         f"  peak memory {held}, estimated {estimator.total(run.world) / GIB:.2f} GiB",

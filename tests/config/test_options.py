@@ -12,8 +12,11 @@ from helpers.shared import DATA, SHARED
 from lume_run.config.model_settings import LoraSettings
 from lume_run.config.overrides import group_options
 from lume_run.methods.base import MIDDLE, Needs, Role
+from lume_run.methods.distillation import CEU, UNDIAL
+from lume_run.methods.entropy import MaximumEntropy
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientDescent
+from lume_run.methods.pdu import LogitMargin
 
 pytestmark = pytest.mark.slow
 
@@ -35,38 +38,38 @@ COMPANIONS = {  # what an option takes
 ORGANIZATION = "llmunlearningsemeval2025organization"
 FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role
 FORGET_ROWS = Needs(rows={FORGET})
-FORGET_DISTRIBUTIONS = replace(FORGET_ROWS, distributions=True)
+FORGET_LOGITS = replace(FORGET_ROWS, distributions=True, every_position=True)
 FORGET_STATES = Needs(rows={FORGET}, hidden_layer=MIDDLE, logits=False)
 RETAIN_STATES = Needs(rows={RETAIN}, hidden_layer=MIDDLE, logits=False, reference_hidden={RETAIN})
-DISTRIBUTIONS = Needs(distributions=True, rows={RETAIN}, reference_logits={RETAIN})
+KL = Needs(token_losses=(RetainKL(),), rows={RETAIN}, reference_logits={RETAIN})
 FORGET_NEEDS = {
     "adaptive_rmu": replace(FORGET_STATES, reference_hidden={FORGET}),
-    "ceu": FORGET_DISTRIBUTIONS,
+    "ceu": replace(FORGET_ROWS, token_losses=(CEU(),)),
     "dpo": Needs(rows={FORGET, FORGET_IDK}, reference_logps={FORGET, FORGET_IDK}),
     "ga": FORGET_ROWS,
     "idk": Needs(rows={FORGET_IDK}),
     "llmu": Needs(rows={FORGET, MISMATCH}),
-    "me": replace(FORGET_DISTRIBUTIONS, whole_rows={FORGET}),
-    "me_compat": replace(FORGET_DISTRIBUTIONS, every_position=True),
+    "me": replace(FORGET_ROWS, token_losses=(MaximumEntropy(),), whole_rows={FORGET}),
+    "me_compat": FORGET_LOGITS,
     "npo": replace(FORGET_ROWS, reference_logps={FORGET}),
-    "pdu": FORGET_DISTRIBUTIONS,
-    "pdu_compat": replace(FORGET_DISTRIBUTIONS, every_position=True),
+    "pdu": replace(FORGET_ROWS, token_losses=(LogitMargin(),)),
+    "pdu_compat": FORGET_LOGITS,
     "rmu": FORGET_STATES,
-    "rmu_compat": FORGET_STATES,
+    "rmu_compat": replace(FORGET_STATES, released_means=True),
     "satimp": FORGET_ROWS,
     "simnpo": FORGET_ROWS,
-    "undial": replace(FORGET_DISTRIBUTIONS, reference_logits={FORGET}),
-    "undial_compat": replace(FORGET_DISTRIBUTIONS, reference_logits={FORGET}, every_position=True),
+    "undial": replace(FORGET_ROWS, token_losses=(UNDIAL(),), reference_logits={FORGET}),
+    "undial_compat": replace(FORGET_LOGITS, reference_logits={FORGET}),
     "wga": FORGET_ROWS,
 }
 RETAIN_NEEDS = {
     "ap": Needs(rows={RETAIN, RETAIN_IDK}),
     "embed": RETAIN_STATES,
-    "embed_compat": RETAIN_STATES,
+    "embed_compat": replace(RETAIN_STATES, released_means=True),
     "gd": Needs(rows={RETAIN}),
-    "kl": DISTRIBUTIONS,
-    "kl_compat": replace(DISTRIBUTIONS, every_position=True),
-    "kl_gd": DISTRIBUTIONS,
+    "kl": KL,
+    "kl_compat": Needs(rows={RETAIN}, distributions=True, reference_logits={RETAIN}, every_position=True),
+    "kl_gd": KL,
     "none": Needs(logits=False),
 }
 

@@ -151,6 +151,7 @@ def set_up(
     schedule = build_schedule(
         rows,
         batch_size=settings.batch_size,
+        micro_batch_tokens=None if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens,
         micro_batch_size=settings.micro_batch_size,
         epochs=settings.epochs,
         seed=0,

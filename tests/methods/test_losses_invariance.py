@@ -458,7 +458,8 @@ def test_a_forward_that_stops_early_is_the_full_forward(method, right, llamas):
         for number, module in enumerate(source.model.layers)
     ]
     signals, outcomes = [], []
-    for wanted in (needs, replace(needs, logits=True, reference_logits=needs.reference_hidden)):
+    whole = {"logits": True, "distributions": True, "reference_logits": needs.reference_hidden}
+    for wanted in (needs, replace(needs, **whole)):
         ran.clear()
         s = read_signals(model, batch, needs=wanted, reference=live_reference(model, frozen))
         assert ran == 2 * list(range(4 if wanted.logits else layer + 1))

@@ -402,7 +402,7 @@ def test_maximum_entropy_over_prompts_or_answers_alone(prompts, expected):
     s = signals_of(Row(role=FORGET, probs=[HALVES, HALVES, THIRDS], labels=[0, 0, 0], prompt=1))
     method = MaximumEntropy(prompts=prompts)
     assert method(s).item() == pytest.approx(expected)
-    assert method.needs == Needs(rows={FORGET}, distributions=True, whole_rows={FORGET} if prompts else set())
+    assert method.needs == Needs(rows={FORGET}, token_losses=(method,), whole_rows={FORGET} if prompts else set())
 
 
 def every_position(probs: Sequence[Sequence[float]], labels: Sequence[int], answers: range, **more: Any) -> Signals:
@@ -859,7 +859,7 @@ def test_a_sum_weighs_its_terms():
     s = signals_of(flat(FORGET, EVEN), flat(RETAIN, UP), flat(RETAIN, EVEN, DOWN, EVEN))
     both = Sum(terms=(Term(part=GradientDescent(), weight=0.5), Term(part=RetainKL(), weight=2.0)))
     assert both(s).item() == pytest.approx(0.5 * LOG2 + KL_ONE)  # each retain token has NLL log 2
-    assert both.needs == Needs(rows={RETAIN}, distributions=True, reference_logits={RETAIN})
+    assert both.needs == Needs(rows={RETAIN}, token_losses=(RetainKL(),), reference_logits={RETAIN})
     assert Sum(terms=(Term(part=GradientDescent()),))(s).item() == pytest.approx(LOG2)
     hidden = Sum(terms=(Term(part=EmbeddingDistance(layer=2)),))
     assert not hidden.needs.logits

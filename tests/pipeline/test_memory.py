@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from types import SimpleNamespace
@@ -24,29 +25,35 @@ from lume_run.common.devices import GIB, is_out_of_memory
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.world import World
-from lume_run.methods.base import Totals
-from lume_run.models.forward import forward, label_logps
+from lume_run.methods.base import Needs, Role, Totals
 from lume_run.models.load import config_of
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.models.precision import is_quantised
 from lume_run.models.rows.batch import Batch, collate
+from lume_run.models.rows.head import KEPT_NUMBERS, PART_NUMBERS
+from lume_run.models.rows.roles import plan_roles
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tiny import olmo_config
 from lume_run.models.weights import with_adapters
 from lume_run.pipeline import dry_run
 from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.pipeline.dry_run import show_plan
-from lume_run.pipeline.memory.estimate import Estimator
+from lume_run.pipeline.memory.budget import ENOUGH_TOKENS, MOST_TOKENS, Estimator, with_phase
+from lume_run.pipeline.memory.estimate import forward_tokens
 from lume_run.pipeline.memory.launch_mode import choose_world, estimator_of
 from lume_run.pipeline.memory.remedies import explain_out_of_memory, out_of_memory_message, remedies
 from lume_run.pipeline.memory.sizes import Lengths, sizes_of
 from lume_run.pipeline.run import Run
+from lume_run.pipeline.train import phase_identity
+from lume_run.training.micro_batches import DEFAULT_TOKENS
+from lume_run.training.signals import read_signals
 from lume_run.training.zero import save_trained_model
 
 pytestmark = pytest.mark.slow
 
 SCRIPTS = ROOT / "scripts"
 ALONE = World()
+CHECKPOINTING = "model.gradient_checkpointing=true"
 
 
 class Live(TorchDispatchMode):
@@ -92,6 +99,15 @@ def batch_of(rows: int, lengths: Lengths) -> Batch:
     return collate([row] * rows, pad_id=0, totals=Totals())
 
 
+@contextmanager
+def parts_of_a_gpu():
+    """Logits in parts as large as there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for sizes in (KEPT_NUMBERS, PART_NUMBERS):
+            patch.setitem(sizes, "cpu", sizes["cuda"])
+        yield
+
+
 def allocated(estimator: Estimator) -> int:
     """The peak of two accumulated micro-batches when AdamW has its moments, as load_for_training holds weights."""
     settings = estimator.settings
@@ -100,9 +116,11 @@ def allocated(estimator: Estimator) -> int:
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if half else torch.float32)
     model = with_adapters(base, settings.model.lora, 0)
-    live = Live()
-    batch = batch_of(settings.trainer.unlearn.micro_batch_size, estimator.lengths)
-    with FakeTensorMode(allow_non_fake_inputs=True), live:
+    live, needs = Live(), Needs(rows={Role.RETAIN})
+    tokens = forward_tokens(settings.trainer.unlearn, settings.method.needs, estimator.lengths, ALONE)
+    batch = batch_of(tokens // estimator.lengths.tokens, estimator.lengths)
+    plan = plan_roles(batch, needs)
+    with FakeTensorMode(allow_non_fake_inputs=True), live, parts_of_a_gpu():
         for module in model.modules():
             for name, weight in module._parameters.items():
                 if weight is not None:
@@ -110,7 +128,7 @@ def allocated(estimator: Estimator) -> int:
                     module._parameters[name] = torch.nn.Parameter(empty, requires_grad=weight.requires_grad)
             for name, buffer in module._buffers.items():
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
-        if settings.model.gradient_checkpointing:
+        if settings.model.gradient_checkpointing is True:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             base.enable_input_require_grads()
         model.train()
@@ -118,7 +136,7 @@ def allocated(estimator: Estimator) -> int:
         moments = []
         for _ in range(2):
             with torch.autocast("cpu", torch.bfloat16):
-                loss = label_logps(forward(model, batch).logits, batch).sum()
+                loss = read_signals(model, batch, needs=needs, plan=plan).logps.sum()
             loss.backward()
             moments = moments or [torch.empty_like(weight) for weight in trained for _ in range(2)]
         return live.peak
@@ -127,11 +145,11 @@ def allocated(estimator: Estimator) -> int:
 @pytest.mark.parametrize(
     ("overrides", "lengths"),
     [
-        (("model=1b",), Lengths()),
-        (("model=1b", "model.gradient_checkpointing=false"), Lengths(tokens=256, labels=64)),
-        (("model=1b", "model.lora=true", "model.gradient_checkpointing=false"), Lengths(tokens=256, labels=250)),
-        (("model=7b", "model.lora=true"), Lengths()),
-        (("model=7b", "trainer.unlearn.micro_batch_size=2"), Lengths()),
+        (("model=1b", CHECKPOINTING), Lengths()),
+        (("model=1b", "trainer.unlearn.micro_batch_tokens=1024"), Lengths(tokens=256, labels=64)),
+        (("model=1b", "model.lora=true", "trainer.unlearn.micro_batch_size=4"), Lengths(tokens=256, labels=250)),
+        (("model=7b", "model.lora=true", CHECKPOINTING), Lengths()),
+        (("model=7b", "trainer.unlearn.micro_batch_size=2", CHECKPOINTING), Lengths()),
     ],
     ids=["1b", "1b, all activations", "1b, LoRA, all activations", "7b, LoRA", "7b"],
 )
@@ -274,11 +292,75 @@ def test_a_plan_lists_what_takes_memory_and_where_else_it_would_fit(on, monkeypa
     assert "fits no card" in said  # DDP with all weights
 
 
+# --------------------------------------------------------------------------------------- tokens of a forward
+
+MANY_ROWS = "trainer.unlearn.batch_size=4096"
+
+
+@pytest.mark.parametrize(("lora", "smallest"), [(False, 26.0), (True, 4.0)])
+def test_auto_fills_a_device_and_no_more(lora, smallest, on):
+    """The smaller the device, the fewer tokens; where few would fit, activations are computed again."""
+    resolved = []
+    for gib in (2000.0, 79.1, 39.4, smallest):
+        run = on(1, gib, "model=1b", "launch=single", MANY_ROWS, f"model.lora={str(lora).lower()}")
+        estimator = estimator_of(run)
+        settings = estimator.resolved(ALONE)
+        tokens = settings.trainer.unlearn.micro_batch_tokens
+        resolved.append((tokens, settings.model.gradient_checkpointing))
+        room = USABLE_MEMORY_SHARE * gib * GIB
+        assert estimator.total(ALONE) == sum(estimator._parts(settings, ALONE).values()) <= room
+        fuller = with_phase(settings, "unlearn", micro_batch_tokens=tokens + 1)
+        assert tokens == MOST_TOKENS or sum(estimator._parts(fuller, ALONE).values()) > room
+    tokens = [count for count, _ in resolved]
+    assert resolved[0] == (MOST_TOKENS, False)
+    assert all(count >= ENOUGH_TOKENS or again for count, again in resolved)
+    assert resolved[-1][1]
+    assert tokens[-1] < tokens[0]
+
+
+def test_what_is_asked_for_is_taken(on):
+    run = on(1, 79.1, "model=1b", "trainer.unlearn.micro_batch_tokens=777", "model.gradient_checkpointing=true")
+    settings = estimator_of(run).resolved(ALONE)
+    assert (settings.trainer.unlearn.micro_batch_tokens, settings.model.gradient_checkpointing) == (777, True)
+
+
+def test_a_step_bounds_what_auto_takes(on):
+    """4 + 4 rows of at most 129 tokens; half as many on each of two devices."""
+    run = on(2, 79.1, "model=1b", "trainer.unlearn.batch_size=4")
+    estimator = estimator_of(run)
+    tokens = [
+        estimator.resolved(world).trainer.unlearn.micro_batch_tokens
+        for world in (ALONE, World(mode="ddp", processes=2))
+    ]
+    assert tokens == [8 * estimator.lengths.tokens, 4 * estimator.lengths.tokens]
+
+
+@pytest.mark.parametrize("method", ["method/forget=rmu_compat", "method/retain=kl_compat"])
+def test_what_depends_on_micro_batches_has_the_same_on_every_device(method, on):
+    overrides = ("model=1b", MANY_ROWS, "method=npo_kl", method)
+    tokens = {
+        estimator_of(on(1, gib, *overrides)).resolved(ALONE).trainer.unlearn.micro_batch_tokens for gib in (79.1, 23.6)
+    }
+    assert tokens == {DEFAULT_TOKENS}
+
+
+def test_micro_batches_are_in_the_hash_of_what_depends_on_them_alone():
+    trained = []
+    for method in (["method=npo_kl"], ["method=npo_kl", "method/retain=kl_compat"]):
+        identities = []
+        for extra in ([], ["trainer.unlearn.micro_batch_tokens=99"], ["trainer.unlearn.micro_batch_size=3"]):
+            settings = settings_of(*method, *extra)
+            identities.append(phase_identity(settings.trainer.unlearn, settings.method.needs))
+        trained.append([identity == identities[0] for identity in identities])
+    assert trained == [[True, True, True], [True, False, False]]
+
+
 # ------------------------------------------------------------------------------------------------ out of memory
 
 OPTIMIZER = "trainer.unlearn.optimizer=adamw_bnb_8bit"
 FEWER = "model.shape.layers=8"
-MICRO = "trainer.unlearn.micro_batch_size=1"
+SMALL = ("trainer.unlearn.micro_batch_tokens=516", CHECKPOINTING)  # four of the longest rows
+MICRO = "trainer.unlearn.micro_batch_tokens=129"
 SAVING = {  # of a model as wide as 7B on two GPUs under ddp
     (): ["launch=zero2", "launch=zero3", OPTIMIZER],
     (OPTIMIZER,): ["launch=zero2", "launch=zero3", "launch=zero3_offload"],
@@ -291,7 +373,7 @@ SAVING = {  # of a model as wide as 7B on two GPUs under ddp
 
 @pytest.mark.parametrize("overrides", SAVING, ids=lambda overrides: " ".join(overrides) or "as it is")
 def test_the_cheapest_settings_that_are_not_yet_set_are_named(overrides, on):
-    run = replace(on(2, 79.1, "model=7b", FEWER, *overrides), world=World(mode="ddp", processes=2))
+    run = replace(on(2, 79.1, "model=7b", FEWER, *SMALL, *overrides), world=World(mode="ddp", processes=2))
     cheapest = remedies(run, "unlearn")
     assert [remedy.setting for remedy in cheapest] == SAVING[overrides]
     now = estimator_of(run)
@@ -306,6 +388,7 @@ def test_the_cheapest_settings_that_are_not_yet_set_are_named(overrides, on):
                 79.1,
                 "model=7b",
                 FEWER,
+                *SMALL,
                 *(override for override in overrides if not override.startswith(name)),
                 remedy.setting,
             )
@@ -314,6 +397,13 @@ def test_the_cheapest_settings_that_are_not_yet_set_are_named(overrides, on):
     message = out_of_memory_message(run, "unlearn", "unlearned", "CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert message.startswith("Out of memory while making unlearned on cuda: CUDA out of memory.\n")
     assert all(f"  - {remedy.setting}: about " in message for remedy in cheapest)
+
+
+def test_what_auto_took_is_named_first(on):
+    """A forward that fills the device, activations kept: fewer tokens, then activations computed again."""
+    run = replace(on(2, 79.1, "model=7b", "model.lora=true"), world=World(mode="ddp", processes=2))
+    settings = [remedy.setting for remedy in remedies(run, "unlearn")]
+    assert settings[:2] == [MICRO, CHECKPOINTING]
 
 
 def test_running_out_of_memory_is_told_apart(on, tmp_path):
@@ -357,7 +447,7 @@ def test_a_real_failure_to_allocate(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stderr
     assert "error: Out of memory while making target on cpu: " in done.stderr
-    assert "- trainer.train.micro_batch_size=1: about " in done.stderr
+    assert "- trainer.train.micro_batch_tokens=" in done.stderr
     assert "- model.gradient_checkpointing=true: about " in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -159,7 +159,7 @@ def assert_outputs(outputs, frozen: nn.Module, batch, needs) -> None:
         hidden = forward(frozen, batch, needs).hidden if needs.reference_hidden else None
     assert needs.reference_logits or needs.reference_hidden
     if needs.reference_logits:
-        assert_close(outputs.logits, logits)
+        assert_close(outputs.whole_logits(), logits)
     if hidden is not None:
         assert_close(outputs.hidden, hidden)
 

@@ -43,7 +43,13 @@ def make_rows(forget: int, retain: int, roles: Sequence[Role] = (Role.FORGET, Ro
 
 
 def schedule_of(
-    rows: Sequence[TokenRow], *, batch: int = 4, micro: int = 2, epochs: float = 2.0, seed: int = 0, **others: Any
+    rows: Sequence[TokenRow],
+    *,
+    batch: int = 4,
+    micro: int | None = 2,
+    epochs: float = 2.0,
+    seed: int = 0,
+    **others: Any,
 ) -> Schedule:
     return build_schedule(rows, batch_size=batch, micro_batch_size=micro, epochs=epochs, seed=seed, **others)
 
@@ -287,6 +293,69 @@ def test_an_idle_micro_batch_by_hand():
     assert [len(rows[number].ids) for number in idle.rows] == [3]
     assert idle.totals == places[0].totals
     assert idle.totals.of(Role.FORGET).rows == 3
+
+
+# -------------------------------------------------------------------------------------------- token budgets
+
+
+def tokens_of(rows: Sequence[TokenRow], micro: MicroBatch, *, padded: bool = False, pad_to: int = 0) -> int:
+    """Tokens of a forward over a micro-batch."""
+    lengths = [len(rows[number].ids) for number in micro.rows]
+    return len(lengths) * max(*lengths, pad_to) if padded else sum(lengths)
+
+
+def test_tokens_bound_a_forward_by_hand():
+    """Rows of 3, 4, 5, 6, 7 and 10 tokens, at most 13 a forward: 3 + 4 + 5, 6 + 7, 10."""
+    rows = [
+        replace(row, ids=tuple(range(length))) for row, length in zip(make_rows(6, 0), (7, 3, 10, 5, 4, 6), strict=True)
+    ]
+    schedule = build_schedule(rows, batch_size=6, micro_batch_tokens=13, epochs=1, seed=0)
+    assert [[len(rows[n].ids) for n in micro.rows] for micro in schedule.micro_batches] == [[3, 4, 5], [6, 7], [10]]
+    padded = build_schedule(rows, batch_size=6, micro_batch_tokens=13, padded=True, epochs=1, seed=0)
+    assert [[len(rows[n].ids) for n in micro.rows] for micro in padded.micro_batches] == [[3, 4], [5, 6], [7], [10]]
+
+
+def test_the_largest_forward_is_as_small_as_can_be():
+    """18 tokens in at least two forwards of at most 15: 9 and 9, not 12 and 6."""
+    rows = [replace(row, ids=tuple(range(3))) for row in make_rows(6, 0)]
+    schedule = build_schedule(rows, batch_size=6, micro_batch_tokens=15, epochs=1, seed=0)
+    assert [len(micro.rows) for micro in schedule.micro_batches] == [3, 3]
+
+
+@pytest.mark.parametrize("begin", range(0, len(SIZES), 12))
+def test_token_budgets_change_no_step(begin):
+    """Against one forward a step: the same rows in the same steps, the same totals, no forward above the budget."""
+    draw = random.Random(begin)
+    for forget, retain, batch, micro_rows in SIZES[begin : begin + 12]:
+        rows = make_rows(forget, retain, draw.choice(((Role.FORGET, Role.RETAIN), (Role.FORGET, Role.FORGET_IDK))))
+        bounds = {"micro_batch_tokens": draw.choice((1, 9, 20, 40)), "padded": draw.random() < 0.5}
+        micro = micro_rows if draw.random() < 0.5 else None
+        world_size, pad_to = draw.choice((1, 2, 3)), draw.choice((0, 9))
+        common = {"batch": batch, "pad_to": pad_to}
+        whole = steps_of(schedule_of(rows, micro=None, **common))
+        schedules = ranks_of(rows, world_size, micro=micro, **bounds, **common)
+        assert len({schedule.accumulation for schedule in schedules}) == 1
+        for alone, *parts in zip(whole, *(steps_of(schedule) for schedule in schedules), strict=True):
+            assert len(alone) == 1
+            together = sum(parts, [])
+            assert sorted(rows_of(together)) == sorted(rows_of(alone))
+            assert without_positions(Totals(counts=in_any_order(together[0].totals))) == without_positions(
+                Totals(counts=in_any_order(alone[0].totals))
+            )
+            for each in together:
+                taken = tokens_of(rows, each, padded=bounds["padded"], pad_to=pad_to)
+                single = len({rows[number].example_id for number in each.rows}) == 1
+                assert single or taken <= bounds["micro_batch_tokens"]
+                assert single or micro is None or len(each.rows) <= micro
+
+
+def test_ranks_have_about_as_many_tokens():
+    """64 rows of 3 to 13 tokens in forwards of 60: in each step no rank has a fifth more than another."""
+    rows = make_rows(64, 0)
+    schedules = ranks_of(rows, 4, batch=64, micro=None, micro_batch_tokens=60, epochs=2)
+    for parts in zip(*(steps_of(schedule) for schedule in schedules), strict=True):
+        tokens = [sum(tokens_of(rows, micro) for micro in part) for part in parts]
+        assert max(tokens) < 1.2 * min(tokens)
 
 
 # ------------------------------------------------------------------------------------------------ many cases

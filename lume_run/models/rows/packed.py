@@ -46,6 +46,11 @@ class Group(NamedTuple):
         return self.segments, self.longest + self.context
 
 
+def packs_rows(config: Any, attention: str) -> bool:
+    """Whether models of this transformers config run rows without padding, with this `model.attention`."""
+    return config.model_type in PACKED_TYPES and attention in ("auto", "sdpa")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packing:
     """Where the tokens of rows are when they are packed.

@@ -7,17 +7,17 @@ backward pass, and logits the copies a loss makes of them; tests hold both again
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lume_run.common.devices import GIB
-from lume_run.common.logits import CHUNK_NUMBERS
-from lume_run.config.settings import Settings
+from lume_run.common.logits import CHUNK_NUMBERS, KEPT_NUMBERS, PART_NUMBERS
+from lume_run.config.settings import OptimizationSettings, Settings
 from lume_run.launch.world import World
 from lume_run.methods.base import Needs
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.pipeline.memory.sizes import Lengths, Sizes, phase_of
+from lume_run.training.micro_batches import DEFAULT_TOKENS
 
 CARDS = {24: 23.6, 40: 39.4, 80: 79.1, 141: 139.8}  # GB as sold -> GiB as torch reports them
 STATE_BYTES = {"sgd": 0, "adafactor": 0, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2, "adamw_torch": 12}
@@ -46,22 +46,25 @@ def memory_estimate(
     phase, needs, adapters_train = phase_of(settings, stage)
     zero = world.stage > 0
     base = compute if adapters_train or zero else 4  # bytes of a base weight
-    tokens = phase.micro_batch_size * lengths.tokens
-    positions = phase.micro_batch_size * (lengths.tokens if needs.every_position else lengths.labels)
+    tokens = forward_tokens(phase, needs, lengths, world)
+    positions = tokens if needs.every_position else math.ceil(tokens * min(1, lengths.labels / lengths.tokens))
     frozen = bool(needs.live_reference) and not adapters_train
     copied = 0 if adapters_train or zero or compute == 4 else sizes.parameters - sizes.tables
     states = state_bytes(settings, sizes, compute=compute, world=world, stage=stage)
+    of_head = 0 if adapters_train or not needs.logits else sizes.vocabulary * sizes.hidden * base  # its new gradient
     parts = {
         "weights": states["weights"],
         "autocast copies": copied * compute,
         "gradients": states["gradients"],
         "optimizer": states["optimizer"],
         "activations": activation_bytes(settings, sizes, compute, base, tokens, lengths),
-        "logits": logit_bytes(needs, positions * sizes.vocabulary, compute),
+        "logits": logit_bytes(needs, positions * sizes.vocabulary, compute, in_parts=sizes.plain_head) + of_head,
         "frozen reference": states["frozen reference"],
         "communication": communication_bytes(world, sizes, compute, frozen=frozen),
     }
-    if settings.model.gradient_checkpointing:  # a layer is computed anew when the logits and the copies are gone
+    if (
+        settings.model.gradient_checkpointing is True
+    ):  # a layer is computed anew when the logits and the copies are gone
         kept = sizes.layers * tokens * sizes.hidden * base
         layer, later = parts["activations"] - kept, LATER_LOGITS * parts["logits"]
         parts["activations"] -= min(layer, later)
@@ -71,15 +74,36 @@ def memory_estimate(
     return parts
 
 
-def logit_bytes(needs: Needs, numbers: int, compute: int) -> float:
+def forward_tokens(phase: OptimizationSettings, needs: Needs, lengths: Lengths, world: World) -> int:
+    """Tokens of the fullest forward on a device: at most what the settings say, one row at least."""
+    tokens = DEFAULT_TOKENS if phase.micro_batch_tokens == "auto" else phase.micro_batch_tokens
+    rows = phase.micro_batch_size or step_rows(phase, needs, world)
+    return max(lengths.tokens, min(tokens, rows * lengths.tokens, step_rows(phase, needs, world) * lengths.tokens))
+
+
+def step_rows(phase: OptimizationSettings, needs: Needs, world: World) -> int:
+    """Rows of one optimizer step on one device."""
+    forget, retain = (sum(role.is_forget is side for role in needs.rows) for side in (True, False))
+    rows = forget + (phase.retain_ratio if forget else 1) * retain
+    return -(-phase.batch_size * max(1, rows) // world.size)
+
+
+def logit_bytes(needs: Needs, numbers: int, compute: int, *, in_parts: bool) -> float:
     """Bytes of so many logits and of their gradients.
 
-    Where label log-probs alone are read, that is all, and a part of them in float32.
+    Read `in_parts`, those of a part, and those that are kept where they are few. Where label log-probs alone are read,
+    logits and gradients of their size, and a part of them in float32.
     """
     if not needs.logits:
         return 0.0
     reference = REFERENCE_LOGIT_BYTES if needs.reference_logits else 0
-    if needs.distributions:
+    if in_parts and not needs.distributions and not needs.every_position:
+        part, keeps = min(numbers, PART_NUMBERS["cuda"]), numbers <= KEPT_NUMBERS["cuda"]
+        gradient = 4 + (compute if compute < 4 else 0)  # in float32, and rounded
+        copies = LOGIT_BYTES if needs.token_losses else gradient
+        kept = compute * (2 if reference else 1) * (numbers if keeps else part)
+        return float(kept + (copies + reference) * part)
+    if needs.distributions or needs.token_losses:
         return float((LOGIT_BYTES + reference) * numbers)
     widened = WIDENED_BYTES * min(numbers, CHUNK_NUMBERS) if compute < 4 else 0
     return float((2 * compute + reference) * numbers + widened)
@@ -117,7 +141,7 @@ def activation_bytes(
     layer = tokens * (8 * sizes.hidden + compute * (11 * sizes.hidden + 4 * sizes.intermediate))
     if settings.model.attention == "eager":  # scores, and their softmax in float32
         layer += tokens * lengths.tokens * sizes.heads * (4 + 2 * compute)
-    if not settings.model.gradient_checkpointing:
+    if settings.model.gradient_checkpointing is not True:
         return sizes.layers * layer
     return sizes.layers * tokens * sizes.hidden * residual + layer
 
@@ -162,27 +186,6 @@ def evaluation_estimate(settings: Settings, sizes: Sizes, compute: int) -> dict[
         "keys and values": 2 * sizes.layers * sizes.key_value * compute * tokens,
         "logits": evaluator.batch_tokens * sizes.vocabulary * compute,
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimator:
-    """Estimates of one run: what does not change between launch modes is counted once."""
-
-    settings: Settings
-    stage: str
-    sizes: Sizes
-    lengths: Lengths
-    compute: int
-
-    def parts(self, world: World) -> Mapping[str, float]:
-        """Bytes on one device by what takes them."""
-        return memory_estimate(
-            self.settings, self.sizes, compute=self.compute, world=world, lengths=self.lengths, stage=self.stage
-        )
-
-    def total(self, world: World) -> float:
-        """Bytes on one device."""
-        return sum(self.parts(world).values())
 
 
 def host_memory() -> int:

@@ -16,10 +16,12 @@ from lume_run.launch import slurm
 from lume_run.launch.world import World
 from lume_run.models.hub import is_adapter
 from lume_run.models.placement import USABLE_MEMORY_SHARE
-from lume_run.models.rows.packed import PACKED_TYPES
-from lume_run.pipeline.memory.estimate import Estimator, host_estimate, host_memory
+from lume_run.models.rows.packed import packs_rows
+from lume_run.pipeline.memory.budget import MOST_TOKENS, Estimator
+from lume_run.pipeline.memory.estimate import host_estimate, host_memory
 from lume_run.pipeline.memory.sizes import Lengths, phase_of, sizes_of, stages_of
 from lume_run.pipeline.run import Run
+from lume_run.training.micro_batches import DEFAULT_TOKENS
 
 CHARACTERS_A_TOKEN = 3  # of English, counted low; digits and names take more tokens
 MODES = ("ddp", "zero2", "zero3", "zero3_offload")  # what `auto` picks from, the fastest first
@@ -42,19 +44,16 @@ def estimator_of(run: Run, stage: str = "", settings: Settings | None = None) ->
 
 def _estimator(run: Run, settings: Settings, config: Any, stage: str) -> Estimator:
     packs = packs_rows(config, settings.model.attention)
-    rows = phase_of(settings, stage)[0].micro_batch_size if packs else 1
+    rows = phase_of(settings, stage).settings.micro_batch_size if packs else None
     return Estimator(
         settings=settings,
         stage=stage,
         sizes=sizes_of(settings, config, stage),
-        lengths=lengths_of(run, rows),
+        lengths=lengths_of(run, rows or 1),
         compute=DTYPE_BYTES[dtype_name_of(settings.model.dtype, run.device_type)],
+        memory=device_memory(run),
+        most_tokens=MOST_TOKENS if run.device_type == "cuda" else DEFAULT_TOKENS,
     )
-
-
-def packs_rows(config: Any, attention: str) -> bool:
-    """Whether models of this transformers config run rows without padding, with this `model.attention`."""
-    return config.model_type in PACKED_TYPES and attention in ("auto", "sdpa")
 
 
 def lengths_of(run: Run, rows: int) -> Lengths:
@@ -87,7 +86,8 @@ def choose_world(run: Run) -> World:
         return World(why="as configured")
     device = run.device_type
     processes, nodes = processes_of(launch, device), launch.nodes or slurm.default_nodes()
-    full = World(processes=processes, nodes=nodes, port=launch.port, device=device)
+    memory = device_memory(run) // (processes if device == "cpu" else 1)
+    full = World(processes=processes, nodes=nodes, port=launch.port, device=device, memory=memory)
     if launch.name != "auto":
         why = "as configured" + ("; one process shares nothing" if processes * nodes == 1 else "")
         return replace(full, mode=launch.name, why=why)
@@ -106,13 +106,13 @@ def choose_world(run: Run) -> World:
 
 def first_that_fits(estimator: Estimator, worlds: Sequence[World], device: int) -> World:
     """The first of these worlds that fits devices of so many bytes by the estimate, else the last; says why."""
-    totals = [estimator.total(world) for world in worlds]
+    least = [estimator.least(world) for world in worlds]
     room = USABLE_MEMORY_SHARE * device
-    first = next((index for index, total in enumerate(totals) if total <= room), len(worlds) - 1)
-    why = f"about {totals[first] / GIB:.1f} of {device / GIB:.1f} GiB a device"
+    first = next((index for index, total in enumerate(least) if total <= room), len(worlds) - 1)
+    why = f"about {estimator.total(worlds[first]) / GIB:.1f} of {device / GIB:.1f} GiB a device"
     if first:
-        why += f"; {worlds[first - 1].mode} would take {totals[first - 1] / GIB:.1f}"
-    if totals[first] > room:
+        why += f"; {worlds[first - 1].mode} would take {least[first - 1] / GIB:.1f}"
+    if least[first] > room:
         why += "; no mode fits by this estimate"
     if host := host_estimate(estimator.sizes, worlds[first], estimator.compute):
         why += f"; {host / GIB:.0f} of {host_memory() / GIB:.0f} GiB of host memory"
@@ -125,5 +125,9 @@ def processes_of(launch: LaunchSettings, device: str) -> int:
 
 
 def device_memory(run: Run) -> int:
-    """Bytes of this process's GPU."""
+    """Bytes of this process's GPU, or of this machine where stages run on CPUs; as the driver found them."""
+    if run.world.memory is not None:
+        return run.world.memory
+    if run.device_type != "cuda":
+        return host_memory()
     return int(torch.cuda.get_device_properties(run.device).total_memory)

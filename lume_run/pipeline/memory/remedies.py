@@ -18,6 +18,7 @@ from lume_run.common.devices import GIB, is_out_of_memory
 from lume_run.common.errors import RunError
 from lume_run.config.settings import Settings
 from lume_run.launch.world import World
+from lume_run.pipeline.memory.budget import with_phase
 from lume_run.pipeline.memory.estimate import evaluation_estimate
 from lume_run.pipeline.memory.launch_mode import estimator_of
 from lume_run.pipeline.memory.sizes import phase_of
@@ -85,9 +86,9 @@ def _training_remedies(run: Run, stage: str) -> Iterator[Remedy]:
     now = estimator_of(run, stage)
     if now is None:
         return
-    least = LEAST_SAVING * now.total(run.world)
-    for change in _changes(run, stage):
-        other = estimator_of(run, stage, change.settings) if change.settings is not run.settings else now
+    least, settings = LEAST_SAVING * now.total(run.world), now.resolved(run.world)
+    for change in _changes(run, settings, stage, now.lengths.tokens):
+        other = estimator_of(run, stage, change.settings) if change.settings is not settings else now
         assert other is not None  # the same model
         saved = now.total(run.world) - other.total(change.world)
         if saved > least:
@@ -103,20 +104,19 @@ class Change(NamedTuple):
     world: World
 
 
-def _changes(run: Run, stage: str) -> Iterator[Change]:
-    """Settings to change, the cheapest first."""
-    yield from _lossless_changes(run, stage)
+def _changes(run: Run, settings: Settings, stage: str, longest: int) -> Iterator[Change]:
+    """Settings to change, the cheapest first; `longest` is the longest row [tokens]."""
+    yield from _lossless_changes(run, settings, stage, longest)
     if run.device_type == "cuda":
-        yield from _lossy_changes(run, stage)
-    yield from _adapter_changes(run, stage)
+        yield from _lossy_changes(run, settings, stage)
+    yield from _adapter_changes(run, settings, stage)
 
 
-def _lossless_changes(run: Run, stage: str) -> Iterator[Change]:
+def _lossless_changes(run: Run, settings: Settings, stage: str, longest: int) -> Iterator[Change]:
     """Changes that give the same results and take time."""
-    settings, world = run.settings, run.world
-    if phase_of(settings, stage).settings.micro_batch_size > 1:
-        changed = _with_phase(settings, stage, micro_batch_size=1)
-        yield Change(f"trainer.{stage}.micro_batch_size=1", "same results, slower", changed, world)
+    world = run.world
+    changed = with_phase(settings, stage, micro_batch_tokens=longest)
+    yield Change(f"trainer.{stage}.micro_batch_tokens={longest}", "same results, slower", changed, world)
     if not settings.model.gradient_checkpointing:
         changed = _with_model(settings, gradient_checkpointing=True)
         yield Change("model.gradient_checkpointing=true", "same results, about a third slower", changed, world)
@@ -126,14 +126,14 @@ def _lossless_changes(run: Run, stage: str) -> Iterator[Change]:
             yield Change(setting, "same results, slower", settings, replace(world, mode=mode))
 
 
-def _lossy_changes(run: Run, stage: str) -> Iterator[Change]:
+def _lossy_changes(run: Run, settings: Settings, stage: str) -> Iterator[Change]:
     """Changes that have a GPU hold fewer bits, or leave states to the host."""
-    settings, world = run.settings, run.world
+    world = run.world
     phase, _, adapters_train = phase_of(settings, stage)
     if settings.model.dtype == "float32":
         yield Change("model.dtype=auto", "bfloat16: three digits", _with_model(settings, dtype="bfloat16"), world)
     if phase.optimizer.startswith("adamw_torch"):
-        changed = _with_phase(settings, stage, optimizer="adamw_bnb_8bit")
+        changed = with_phase(settings, stage, optimizer="adamw_bnb_8bit")
         setting = f"trainer.{stage}.optimizer=adamw_bnb_8bit{_install_hint('bitsandbytes')}"
         yield Change(setting, "moments of 8 bits", changed, world)
     if adapters_train and settings.model.quantize == "none":
@@ -146,12 +146,12 @@ def _lossy_changes(run: Run, stage: str) -> Iterator[Change]:
         yield Change(setting, cost, settings, replace(world, mode="zero3_offload"))
 
 
-def _adapter_changes(run: Run, stage: str) -> Iterator[Change]:
+def _adapter_changes(run: Run, settings: Settings, stage: str) -> Iterator[Change]:
     """The change that trains something else."""
-    model = run.settings.model
-    _, needs, adapters_train = phase_of(run.settings, stage)
+    model = settings.model
+    _, needs, adapters_train = phase_of(settings, stage)
     if not adapters_train and model.trainable is None and (stage == "unlearn" or model.path is not None):
-        changed = _with_model(run.settings, lora=replace(model.lora, enabled=True))
+        changed = _with_model(settings, lora=replace(model.lora, enabled=True))
         cost = "trains adapters instead of all weights: other results"
         cost += ", and no frozen copy is needed" if needs.live_reference else ""
         yield Change("model.lora=true", cost, changed, run.world)
@@ -185,11 +185,6 @@ def _evaluation_remedies(run: Run) -> Iterator[Remedy]:
 
 def _with_model(settings: Settings, **changed: Any) -> Settings:
     return replace(settings, model=replace(settings.model, **changed))
-
-
-def _with_phase(settings: Settings, stage: str, **changed: Any) -> Settings:
-    phase = replace(getattr(settings.trainer, stage), **changed)
-    return replace(settings, trainer=replace(settings.trainer, **{stage: phase}))
 
 
 def _install_hint(module: str) -> str:

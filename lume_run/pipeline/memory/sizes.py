@@ -16,6 +16,7 @@ from lume_run.config.settings import OptimizationSettings, Settings
 from lume_run.methods.base import Needs
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.layers import layer_number
+from lume_run.models.rows.packed import PACKED_TYPES
 from lume_run.models.weights import (
     EMBEDDING,
     VOCABULARY_HEAD,
@@ -46,7 +47,8 @@ class Sizes:
     """What a model is made of [numbers].
 
     `parameters` without adapters; `trained` of them, or of the adapters; `tables` are embeddings, which are never
-    multiplied; `linear` what bitsandbytes quantises. `layers` run, of `heads` and `key_value` wide keys.
+    multiplied; `linear` what bitsandbytes quantises. `layers` run, of `heads` and `key_value` wide keys. With a
+    `plain_head` logits are read in parts.
     """
 
     parameters: int
@@ -60,6 +62,7 @@ class Sizes:
     heads: int
     key_value: int
     vocabulary: int
+    plain_head: bool
 
 
 def stages_of(settings: Settings) -> list[str]:
@@ -162,4 +165,5 @@ def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
         heads=heads,
         key_value=width * (getattr(text, "num_key_value_heads", None) or heads),
         vocabulary=text.vocab_size,
+        plain_head=config.model_type in PACKED_TYPES,
     )
