@@ -85,6 +85,11 @@ class Needs:
         return self.every_position or self.released_means
 
     @property
+    def shares_prompts(self) -> bool:
+        """Whether some example has rows with several answers behind one prompt."""
+        return len({role.is_forget for role in self.rows}) < len(self.rows)
+
+    @property
     def live_reference(self) -> Set[Role]:
         """Roles on which the frozen target itself must run."""
         return self.reference_logits | self.reference_hidden

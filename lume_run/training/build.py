@@ -63,7 +63,10 @@ def build_trainer(
 
 
 def micro_batch_tensors(job: TrainingJob, rows: list[TokenRow], pad_id: int, micro: MicroBatch) -> Batch:
-    """The tensors of one micro-batch, with cached reference log-probs where there is a cache."""
+    """The tensors of one micro-batch, with cached reference log-probs where there is a cache.
+
+    Where an example has rows with several answers, their prompt stands once.
+    """
     needs = job.method.needs
     batch = collate(
         [rows[number] for number in micro.rows],
@@ -71,6 +74,7 @@ def micro_batch_tensors(job: TrainingJob, rows: list[TokenRow], pad_id: int, mic
         totals=micro.totals,
         every_position=needs.every_position,
         pad_to=needs.pad_to,
+        shares=needs.shares_prompts,
     )
     batch = batch if job.cache is None else job.cache.attach(batch, needs.reference_logps)
     return replace(batch, role=torch.full_like(batch.role, IDLE_ROLE)) if micro.idle else batch

@@ -25,7 +25,9 @@ from torch import Tensor
 
 from lume_run.config.model_settings import LoraSettings
 from lume_run.methods.baselines import BASELINES
+from lume_run.methods.needs import Needs
 from lume_run.methods.objective import Objective
+from lume_run.models.forward import packed_inputs
 
 pytestmark = pytest.mark.slow
 
@@ -115,3 +117,26 @@ def expected_to_move(setup: Setup, method: Objective, lora: LoraSettings | None)
     if method.needs.hidden_layer is not None:
         names = {name for name in names if ".layers.0." in name or "embed_tokens" in name}
     return names
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if compose_method(name).needs.shares_prompts])
+def test_a_prompt_with_several_answers_is_run_once(name, lora, llama, tmp_path, monkeypatch):
+    """The same steps with every row apart; a refusal shares its prompt with the answer that it refuses."""
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        "lume_run.models.forward.packed_inputs",
+        lambda batch, packing, keep, original=packed_inputs: (
+            sizes.append(len(packing.tokens)) or original(batch, packing, keep=keep)
+        ),
+    )
+    shared, seen = run(llama, tmp_path / "shared", name, lora, 16)
+    tokens_shared = sum(sizes)
+    sizes.clear()
+    monkeypatch.setattr(Needs, "shares_prompts", False)
+    apart, seen_apart = run(llama, tmp_path / "apart", name, lora, 16)
+    assert 0 < tokens_shared < 0.9 * sum(sizes)
+    for step, tolerance in enumerate((CLOSE, 10 * CLOSE, 10 * CLOSE)):
+        assert distance(seen.gradients[step], seen_apart.gradients[step]) < tolerance
+        for part, value in apart.history[step].items():
+            assert shared.history[step][part] == pytest.approx(value, rel=tolerance, abs=tolerance), part
