@@ -79,7 +79,7 @@ def measure_commands(table: Table, folder: Path) -> None:
         ("`lume-run --help`", (*LUME_RUN, "--help"), 0, {}),
         ("tab completion of `method=`", (*LUME_RUN, "-sc", "query=bash"), 0, completion),
         ("`lume-run --cfg job`", (*LUME_RUN, "--cfg", "job"), 0, {}),
-        ("a mistake: `lume-run method=nppo sede=3`", (*LUME_RUN, "method=nppo", "sede=3"), 2, {}),
+        ("two mistakes, a method and a key that do not exist", (*LUME_RUN, "method=" + "nppo", "sede=3"), 2, {}),
         ("`lume-run dry_run=true`", (*LUME_RUN, "dry_run=true"), 0, {}),
         ("`lume-run method=npo task=bios model=7b dry_run=true`", (*LUME_RUN, *PLANNED), 0, {}),
         ("the same run again, finished and logged", run, 0, {}),

@@ -11,7 +11,6 @@ from lume_run.config.overrides import FAMILIES, group_options
 from lume_run.config.suggest import suggest_nearest
 
 HELP_OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
-
   lume-run                                        the embedded default: no download, CPU
   lume-run method=npo task=bios model=7b          the released 7B target
   lume-run task=bios task.data_dir=FOLDER model.path=FOLDER_OR_ID

@@ -53,7 +53,7 @@ def generate(loaded: LoadedModel, rows: list[TokenRow]) -> tuple[int, int]:
 def score(loaded: LoadedModel, rows: list[TokenRow]) -> int:
     """Real tokens of rows whose answers are scored."""
     for group in length_batches(rows, loaded.batch_tokens):
-        score_rows(loaded, [rows[number] for number in group], moments=False)
+        score_rows(loaded, [rows[number] for number in group], moments=[False] * len(group))
     return sum(len(row.ids) for row in rows)
 
 

@@ -25,6 +25,7 @@ OPTIONS = [(group, name) for group, names in group_options([CONF]).items() for n
 REAL_PEOPLE = ["task.data_dir={shared}/data/real_world_closer_look"]
 COMPANIONS = {  # what an option takes
     ("model", "hf"): ["model.path={tiny}"],
+    **{("model", name): ["task=tofu"] for group, name in OPTIONS if group == "model" and name.startswith("tofu-")},
     ("method", "ties"): ["model.lora=true"],
     ("task", "custom"): [
         "task.forget={shared}/data/tofu/forget01.jsonl",

@@ -222,7 +222,7 @@ def test_another_judge_is_asked_again(bert, tmp_path, monkeypatch):
 
     mean = cosine()
     assert mean == pytest.approx(*expected_cosines(folder, [("the cat", "a dog")], "mean"), abs=1e-6)
-    monkeypatch.setattr("lume_run.evaluation.scoring.judge", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr("lume_run.evaluation.judges.judge", lambda *_: pytest.fail("asked again"))
     assert cosine() == mean
     monkeypatch.undo()
     embedder(folder, {OLD["mean"]: False, OLD["cls"]: True})

@@ -43,7 +43,6 @@ from lume_run.evaluation.inference.respond import gather_responses
 from lume_run.evaluation.saved_responses import read_cost
 from lume_run.launch.spawn import rank_environment
 from lume_run.launch.world import World
-from lume_run.pipeline import evaluate
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import run_pipeline
 
@@ -385,7 +384,7 @@ def test_a_killed_rank_fails_the_stage_and_nothing_is_asked_twice(evaluated, sin
         written.append(records_in(folder))
         gather_responses(asked, folder)
 
-    monkeypatch.setattr(evaluate, "gather_responses", gather)
+    monkeypatch.setattr("lume_run.evaluation.inference.respond.gather_responses", gather)
     done.start()
     assert [total - before for total in written] == [questions - before]  # asked by the second start
     same_answers(done, single)

@@ -430,7 +430,7 @@ def test_running_out_of_memory_is_told_apart(on, tmp_path):
 
 LIMITED = """
 import resource, sys
-import peft, torch, transformers, lume_run.pipeline.driver, lume_run.cli
+import pandas, peft, torch, transformers, lume_run.training.optimise, lume_run.pipeline.driver, lume_run.cli
 from pathlib import Path
 used = next(line for line in Path("/proc/self/status").read_text().split("\\n") if line.startswith("VmSize:"))
 limit = int(used.split()[1]) * 1024 + int(sys.argv.pop(1)) * 2**20

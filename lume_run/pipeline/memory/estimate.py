@@ -66,7 +66,7 @@ def memory_estimate(
         settings.model.gradient_checkpointing is True
     ):  # a layer is computed anew when the logits and the copies are gone
         kept = sizes.layers * tokens * sizes.hidden * base
-        layer, later = parts["activations"] - kept, LATER_LOGITS * parts["logits"]
+        layer, later = parts["activations"] - kept, LATER_LOGITS * (parts["logits"] - of_head)
         parts["activations"] -= min(layer, later)
         parts["autocast copies"] = max(0.0, parts["autocast copies"] - max(layer, later))
     freed = parts["activations"] + parts["logits"] + parts["communication"]
