@@ -32,15 +32,15 @@ def most_disclosing(formulations: Iterable[Sequence[Response]]) -> list[Response
 
     Answers in other variants, such as false ones, are left out: they are compared with the right one within a prompt.
     """
-    best: dict[tuple[Ask, str], Response] = {}
+    best: dict[tuple[Ask, str], tuple[tuple[float, float], Response]] = {}
     for responses in formulations:
         for row in responses:
             if row.split is not Split.FORGET or row.variant or row.ask not in (Ask.GENERATE, Ask.LOGPROB):
                 continue
-            key = (row.ask, row.id)
-            if key not in best or disclosed(row) > disclosed(best[key]):
-                best[key] = row
-    return list(best.values())
+            key, amount = (row.ask, row.id), disclosed(row)
+            if key not in best or amount > best[key][0]:
+                best[key] = amount, row
+    return [row for _, row in best.values()]
 
 
 def worst_formulations(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import ClassVar, Literal
 
 from lume_run.attacks.base import Rewrite, Situation, Strength
@@ -100,8 +101,8 @@ def _shown(questions: Sequence[Question], ring: Sequence[Example], count: int) -
     rewritten = []
     for question in asked:
         first = places.get(question.example.id, stable_digest(question.example.id)[0] % len(ring))
-        behind = (*ring[first + 1 :], *ring[: first + 1])
-        shots = [row for row in behind if shows(row, question.example)][:count]
+        behind = (ring[(first + step) % len(ring)] for step in range(1, len(ring) + 1))
+        shots = list(islice((row for row in behind if shows(row, question.example)), count))
         rewritten.append(replace(question, example=behind_shots(question.example, shots)))
     return rewritten
 

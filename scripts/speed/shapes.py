@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from lume_run.common.devices import dtype_of
+from lume_run.common.seeds import stable_digest
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.methods.base import Role
 from lume_run.models.rows.tokenise import TokenRow
@@ -98,7 +99,7 @@ def vocabulary_of(run: Run) -> int:
 
 def random_row(name: str, prompt: int, answer: int, vocabulary: int, role: Role) -> TokenRow:
     """A row of so many random tokens, the same for the same name."""
-    generator = torch.Generator().manual_seed(sum(map(ord, name)))
+    generator = torch.Generator().manual_seed(int.from_bytes(stable_digest("row", name)[:4], "big"))
     ids = torch.randint(FIRST_ID, vocabulary, (prompt + answer,), generator=generator).tolist()
     return TokenRow(example_id=name, ids=tuple(ids), answer_start=prompt, label_start=prompt, role=role)
 
