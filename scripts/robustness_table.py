@@ -1,0 +1,186 @@
+"""Attack every method on the embedded biographies and write the tables and the plot of docs/results-robustness.md.
+
+    python scripts/robustness_table.py [--seeds 0 1 2] [--methods gd npo_gd] [--jobs 2] [--rates PAGE]
+                                       [--out outputs/results-robustness.md] [override ...]
+
+Each run is `lume-run attack=full method=... seed=...` at the learning rate that the table of PAGE
+(docs/results-methods.md) tuned for the method. Runs of one seed share the target, and the retrained control with its
+attacks. What is done is kept, and so are the numbers of earlier starts, in a file beside the page
+(`.json`): seeds can be added later, in other folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from method_table import BASELINES, LOSSES, rates_in, run, write_table
+
+KNOWLEDGE = "forget.knowledge"
+METHODS = (*BASELINES, *LOSSES)
+KEPT = ("retain.regurgitation", "retain.knowledge")
+HELD = "relearn_half"  # the attack whose documents that are scored were not shown
+COLUMNS = ("relearn", HELD, "benign", "quantise", "prune", "any_prompt")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the attacks of one run brought back of `forget.knowledge`.
+
+    `known` is the unlearned model's score, `kept` the mean of the retain scores. By attack, over its
+    strengths, `recovered` is the largest recovered share, `excess` the largest excess over the control's. `curve` has,
+    by step of relearning on half, the largest share over learning rates: the model's, and the control's.
+    """
+
+    method: str
+    seed: int
+    known: float
+    kept: float
+    recovered: dict[str, float | None]
+    excess: dict[str, float | None]
+    curve: dict[str, tuple[float | None, float | None]]
+    seconds: float
+
+
+def outcome_of(method: str, seed: int, report: Mapping[str, Any]) -> Outcome:
+    """The numbers of a run's report.json."""
+    scores = report["scores"]
+
+    def worst(measure: str) -> dict[str, float | None]:
+        return {attack: scores.get(f"unlearned.attack.{attack}.{KNOWLEDGE}.{measure}") for attack in COLUMNS}
+
+    rows = [row for row in report["attacks"]["rows"] if (row["attack"], row["score"]) == (HELD, KNOWLEDGE)]
+    steps = sorted({row["strength"]["amount"] for row in rows})
+    return Outcome(
+        method=method,
+        seed=seed,
+        known=scores[f"unlearned.{KNOWLEDGE}"],
+        kept=statistics.mean(scores[f"unlearned.{name}"] for name in KEPT),
+        recovered=worst("recovered"),
+        excess=worst("excess"),
+        curve={f"{step:g}": (_largest(rows, step, "recovered"), _largest(rows, step, "taught")) for step in steps},
+        seconds=sum(report["seconds"].values()),
+    )
+
+
+def _largest(rows: Sequence[Mapping[str, Any]], step: float, name: str) -> float | None:
+    values = [row[name] for row in rows if row["strength"]["amount"] == step and row.get(name) is not None]
+    return max(values, default=None)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of what there is; None of nothing."""
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def seeds_interval(values: Sequence[float | None]) -> str:
+    """Mean over seeds with its 95 % interval (Student's t), the mean alone where there is one seed."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "n/a"
+    if len(known) == 1:
+        return f"{known[0]:.3f}"
+    from scipy.stats import t
+
+    reach = t.ppf(0.975, len(known) - 1) * statistics.stdev(known) / len(known) ** 0.5
+    return f"{statistics.mean(known):.3f} ±{reach:.3f}"
+
+
+def markdown_table(outcomes: Sequence[Outcome]) -> list[str]:
+    """Markdown lines: what each attack brought back at worst, by method; methods that forgot nothing stand apart."""
+    head = ["method", "seeds", "known", "kept", *(f"`{name}`" for name in COLUMNS), f"excess, `{HELD}`", "s"]
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for method in dict.fromkeys(outcome.method for outcome in outcomes):
+        rows = [outcome for outcome in outcomes if outcome.method == method]
+        cells = [f"`{method}`", str(len(rows)), *(f"{mean(values):.3f}" for values in _state(rows))]
+        cells += [seeds_interval([row.recovered[attack] for row in rows]) for attack in COLUMNS]
+        cells += [seeds_interval([row.excess[HELD] for row in rows]), f"{mean(row.seconds for row in rows):.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _state(rows: Sequence[Outcome]) -> tuple[list[float], list[float]]:
+    return [row.known for row in rows], [row.kept for row in rows]
+
+
+def plot(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Share of the held half that came back against steps of training, a line a method; the control's range a band."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    steps = list(outcomes[0].curve)
+    methods = [name for name in dict.fromkeys(row.method for row in outcomes) if name != "none"]
+    figure, axes = pyplot.subplots(figsize=(9, 5.5))
+    taught = [[row.curve[step][1] for row in outcomes if row.curve[step][1] is not None] for step in steps]
+    axes.fill_between(
+        range(len(steps)),
+        [min(values, default=0.0) for values in taught],
+        [max(values, default=0.0) for values in taught],
+        color="tab:green",
+        alpha=0.25,
+        label="retrained (control)",
+    )
+    colors = pyplot.get_cmap("tab20")
+    for number, method in enumerate(methods):
+        rows = [row for row in outcomes if row.method == method]
+        shares = [mean(row.curve[step][0] for row in rows) for step in steps]
+        if None not in shares:
+            style = "-" if number < colors.N else "--"
+            axes.plot(range(len(steps)), shares, style, marker="o", color=colors(number % colors.N), label=method)
+    axes.set_xticks(range(len(steps)), steps)
+    axes.set_xlabel("steps of training on the other half of the forget documents")
+    axes.set_ylabel("share of forget.knowledge recovered on the held half")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def read(path: Path) -> dict[tuple[str, int], Outcome]:
+    """Outcomes of earlier starts by method and seed."""
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return {(row["method"], row["seed"]): Outcome(**row) for row in rows}
+
+
+def main() -> None:
+    """Run what is missing, and write page, plot and numbers after each run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
+    parser.add_argument("--rates", type=Path, default=Path("docs/results-methods.md"))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once; give each a core and OMP_NUM_THREADS=1")
+    parser.add_argument("--out", type=Path, default=Path("outputs/results-robustness.md"))
+    given, overrides = parser.parse_known_args()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    numbers = given.out.with_suffix(".json")
+    rates = rates_in(given.rates)
+    outcomes = read(numbers)
+
+    def attack(case: tuple[str, int]) -> Outcome:
+        method, seed = case
+        rate = rates.get(method)
+        words = [f"trainer.unlearn.learning_rate={rate}"] if rate else []
+        return outcome_of(method, seed, run(method, seed, ["attack=full", *words, *overrides]))
+
+    cases = [(method, seed) for seed in given.seeds for method in given.methods]
+    with ThreadPoolExecutor(given.jobs) as pool:
+        for outcome in pool.map(attack, [case for case in cases if case not in outcomes]):
+            outcomes[outcome.method, outcome.seed] = outcome
+            print(outcome.method, outcome.seed, f"{outcome.seconds:.0f} s", flush=True)
+            order = sorted(outcomes.values(), key=lambda row: (METHODS.index(row.method), row.seed))
+            numbers.write_text(json.dumps([asdict(row) for row in order], indent=1) + "\n", encoding="utf-8")
+            write_table(given.out, markdown_table(order))
+            plot(order, given.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
