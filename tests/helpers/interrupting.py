@@ -74,7 +74,7 @@ class Runs:
         return load_file(self.folder / "unlearned" / "model" / "model.safetensors")
 
     def start(self, *changed: str, warm_ranks: str = "") -> warm.Process:
-        """Start the driver; `warm_ranks`: a regular expression of the artifacts whose ranks nobody will strike."""
+        """Start the driver; `warm_ranks`: a regular expression of the artifacts whose ranks are warm."""
         overrides = [*SMALL, *self.overrides, f"output_dir={self.folder.parent}", *changed]
         _, data = require_settings(compose(overrides, [conf_dir()]))
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -14,17 +14,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
+
+from helpers import warm
 
 NODES = ("n1", "n2")
 PARTITIONS = ("main", "low", "high")  # a job of `high` takes the nodes of one of `low`, which is queued again
 CPUS = 4  # of each node, whatever this machine has
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo", "setpriv")
+WARM_COMMANDS = r"lume_run|submitit"  # command lines of Python that may be warm
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL")
 CONFIG = """ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -69,29 +73,38 @@ class Ended:
     restarts: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Slurm:
     """The running cluster; `environment` is what a command needs to talk to it."""
 
     folder: Path
     environment: dict[str, str]
 
-    def call(self, *command: str) -> str:
+    @cached_property
+    def warm(self) -> dict[str, str]:
+        """An environment in which jobs, and what they start, are warm processes: those that no test counts on anew."""
+        path = f"{warm.lume_run_in(self.folder / 'bin')}:{self.environment['PATH']}"
+        return self.environment | warm.rank_variables_of_runs(WARM_COMMANDS) | {"PATH": path}
+
+    def call(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
         """What one of Slurm's commands prints; fails the test with the command's own words."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        variables = environment or self.environment
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}{done.stdout}"
         return done.stdout
 
     def sbatch(self, script: str, *options: str) -> int:
-        """Submit the text of a script; the number of its job."""
+        """Submit the text of a script, whose commands are warm; the number of its job."""
         with tempfile.NamedTemporaryFile("w", dir=self.folder, suffix=".sh", delete=False) as file:
             file.write(f"#!/bin/bash\n{script}")
-        return self.submit(Path(file.name), [], *options)
+        return self.submit(Path(file.name), [], *options, environment=self.warm)
 
-    def submit(self, script: Path, arguments: Sequence[str], *options: str) -> int:
+    def submit(
+        self, script: Path, arguments: Sequence[str], *options: str, environment: Mapping[str, str] | None = None
+    ) -> int:
         """Submit a script with its arguments; the number of its job (of an array: of all its tasks)."""
         place = ["--chdir", str(self.folder), "--output", str(self.folder / "%j.out"), "--open-mode=append"]
-        number = self.call("sbatch", "--parsable", *place, *options, str(script), *arguments)
+        number = self.call("sbatch", "--parsable", *place, *options, str(script), *arguments, environment=environment)
         return int(number.split(";")[0])
 
     def jobs(self, job: int) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from helpers.shared import FOLDER_VARIABLE, ROOT, TESTS, with_helpers
-from helpers.warm_python import LENGTH_BYTES, SERVER_VARIABLE, WARM_VARIABLE, receive, send
+from helpers.warm_python import LENGTH_BYTES, SERVER_VARIABLE, WARM_VARIABLE, receive, send, warm_name
 from lume_run.launch.spawn import free_port
 
 SESSION_VARIABLE = "LUME_TESTS_SESSION"  # the process that the server ends with
@@ -123,6 +123,29 @@ def rank_variables_of_runs(commands: str = r"lume_run\.pipeline\.rank") -> dict[
     `commands` is a regular expression of the command lines of Python for which that holds; others start anew.
     """
     return {WARM_VARIABLE: commands, SERVER_VARIABLE: server().path, "PYTHON_EXEC": str(warm_python())}
+
+
+def lume_run_in(folder: Path) -> Path:
+    """A folder for PATH, in which the command `lume-run` is a warm process."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "lume-run"
+    path.write_text(f'#!/bin/sh\nexec {warm_python()} -m lume_run.cli "$@"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return folder
+
+
+def behind(pids: Sequence[int]) -> list[int]:
+    """The warm processes behind processes that stand for Python."""
+    names = {warm_name(pid) for pid in pids}
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/comm") if name_in(path) in names]
+
+
+def name_in(path: Path) -> str:
+    """A process's name; empty where it has ended."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def warm_python() -> Path:

@@ -1,8 +1,9 @@
 """Stands for Python where a test wants ranks of a run to be warm: has the server of warm.py fork a module's process.
 
-A driver starts torchrun, and torchrun its ranks, by `sys.executable -m MODULE ...`. This program takes that place: it
-hands over arguments, environment, folder and standard streams, passes signals on, and ends as the process does; that
-one is killed where this one is. What WARM_VARIABLE does not match becomes a Python that starts anew.
+Drivers start torchrun, that its ranks, joblib its workers, submitit its jobs by `sys.executable -m MODULE ...`.
+This program takes that place: it hands over arguments, environment, folder and open files, passes signals on, and ends
+as the process does; that one is killed where this one is. What WARM_VARIABLE does not match becomes a Python that
+starts anew.
 
 Started as `python -IS warm_python.py ...`: it imports little, in some hundredths of a second.
 """
@@ -39,6 +40,24 @@ def receive(connection: socket.socket, length: int) -> bytes:
     return data
 
 
+def warm_name(pid: int) -> str:
+    """The name, as the system shows it, of the warm process behind a process of this program."""
+    return f"warm-{pid}"
+
+
+def open_files() -> list[int]:
+    """Descriptors of files that this process was given: standard streams first."""
+    return [0, 1, 2, *(number for number in sorted(map(int, os.listdir("/proc/self/fd"))) if is_open(number))]  # noqa: PTH208
+
+
+def is_open(number: int) -> bool:
+    """Whether a descriptor beyond the standard streams is one of an open file."""
+    try:
+        return number > 2 and bool(os.fstat(number))
+    except OSError:  # of the listing itself
+        return False
+
+
 def pass_on_signals(pid: int) -> None:
     """Pass on what this process is sent, as long as it lives."""
     while True:
@@ -51,10 +70,12 @@ def main(arguments: list[str]) -> None:
     if words[0] != "-m" or not re.search(os.environ.get(WARM_VARIABLE, "$^"), " ".join(words)):
         os.execv(sys.executable, [sys.executable, *arguments])
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+    files = open_files()
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(os.environ[SERVER_VARIABLE])
     request = {"module": words[1], "arguments": words[2:], "cwd": os.getcwd()}  # noqa: PTH109  pathlib would take longer than all the rest
-    send(connection, request | {"env": dict(os.environ), "blocked": sorted(blocked), "bound": True}, [0, 1, 2])
+    request |= {"env": dict(os.environ), "blocked": sorted(blocked), "files": files, "bound_to": os.getpid()}
+    send(connection, request, files)
     pid = int.from_bytes(receive(connection, LENGTH_BYTES), "big")
     threading.Thread(target=pass_on_signals, args=(pid,), daemon=True).start()
     code = int.from_bytes(receive(connection, LENGTH_BYTES), "big", signed=True)

@@ -5,10 +5,12 @@ Arguments: SOCKET PID. It ends when the process with that number has ended.
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import importlib.util
 import json
+import multiprocessing
 import os
 import pkgutil
 import runpy
@@ -18,13 +20,16 @@ import socket
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from helpers.warm_python import LENGTH_BYTES, WARM_VARIABLE, receive
+from helpers.warm_python import LENGTH_BYTES, WARM_VARIABLE, receive, warm_name
 
 SECONDS_BETWEEN_LOOKS = 1.0
+MOST_FILES = 200  # that a process is given
+ABOVE = 1000  # a descriptor from which on none is in use
 LIBRARIES = (
     "bitsandbytes",
     "datasets",
@@ -90,7 +95,7 @@ def serve(path: str, session: int) -> None:
 
 def tend(connection: socket.socket) -> None:
     """In a process of its own: start the command, wait for it, say how it ended."""
-    length, descriptors, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 3)
+    length, descriptors, _, _ = socket.recv_fds(connection, LENGTH_BYTES, MOST_FILES)
     request = json.loads(receive(connection, int.from_bytes(length, "big")))
     pid = os.fork()
     if pid == 0:
@@ -99,7 +104,7 @@ def tend(connection: socket.socket) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
     connection.sendall(pid.to_bytes(LENGTH_BYTES, "big"))
-    if request.get("bound"):
+    if "bound_to" in request:
         kill_with(connection, pid)
     _, status, usage = os.wait4(pid, 0)
     with suppress(OSError):  # nobody wants to know any more
@@ -116,13 +121,12 @@ def kill_with(connection: socket.socket, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def become(request: dict[str, Any], streams: list[int]) -> None:
-    """Turn this process into the command: its streams, folder, environment and arguments; then run and end."""
+def become(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Turn this process into the command: its files, folder, environment and arguments; then run and end."""
     os.setsid()
-    for target, descriptor in enumerate(streams):
-        os.dup2(descriptor, target)
-    for descriptor in streams:
-        os.close(descriptor)
+    take_files(descriptors, request.get("files", (0, 1, 2)))
+    if "bound_to" in request:
+        Path("/proc/self/comm").write_text(warm_name(request["bound_to"]), encoding="ascii")
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
     os.environ.clear()
     os.environ.update(request["env"])
@@ -143,6 +147,16 @@ def become(request: dict[str, Any], streams: list[int]) -> None:
     sys.exit(code)  # what is registered to run at exit runs
 
 
+def take_files(descriptors: list[int], numbers: Sequence[int]) -> None:
+    """Have these open files under the numbers that they had where they come from."""
+    kept = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, ABOVE) for descriptor in descriptors]
+    for descriptor in descriptors:
+        os.close(descriptor)
+    for descriptor, number in zip(kept, numbers, strict=True):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+
+
 def read_environment(folder: str) -> None:
     """What Python itself reads of the environment as it starts; where WARM_VARIABLE is set, who starts others."""
     sys.path[:1] = [] if os.environ.get("PYTHONSAFEPATH") else [folder]
@@ -151,6 +165,7 @@ def read_environment(folder: str) -> None:
     warnings._processoptions(list(filter(None, os.environ.get("PYTHONWARNINGS", "").split(","))))  # type: ignore[attr-defined]
     if WARM_VARIABLE in os.environ:
         sys.executable = os.environ["PYTHON_EXEC"]
+        multiprocessing.set_executable(sys.executable)  # joblib asks it
 
 
 if __name__ == "__main__":

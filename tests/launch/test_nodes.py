@@ -113,7 +113,7 @@ def test_two_nodes_asked_to_stop_are_queued_again_and_equal_one_node(cluster, al
     """SIGUSR2 as `--signal` sends it before the time limit; the script has the job queued again."""
     output_dir = with_target(alone, tmp_path / "nodes")
     arguments = [*SMALL, *ZERO3, "launch.processes=1", f"output_dir={output_dir}"]
-    job = cluster.submit(SCRIPT, arguments, "--nodes=2")
+    job = cluster.submit(SCRIPT, arguments, "--nodes=2", environment=cluster.warm)
     until_true(lambda: saved(output_dir) >= 3, 300, lambda: cluster.summary(job))
     cluster.call("scancel", "--signal=USR2", str(job))
     ended = cluster.wait(job)
@@ -128,7 +128,7 @@ def test_two_nodes_asked_to_stop_are_queued_again_and_equal_one_node(cluster, al
 def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_one(cluster, alone, tmp_path):  # noqa: F811
     slowly = "trainer.checkpoint_every=1"  # so that training is under way until the other job comes
     arguments = [*SMALL, slowly, "stages=[train]", "launch=single", f"output_dir={tmp_path}"]
-    job = cluster.submit(SCRIPT, arguments, "--nodes=1", "--partition=low")
+    job = cluster.submit(SCRIPT, arguments, "--nodes=1", "--partition=low", environment=cluster.warm)
     until_true(lambda: saved(tmp_path) >= 3, 300, lambda: cluster.summary(job))
     other = cluster.sbatch("sleep 1", "--nodes=2", "--exclusive", "--partition=high")
     assert cluster.wait(other).state == "COMPLETED"

@@ -161,7 +161,7 @@ def test_the_same_random_numbers_come_after_a_stop(case, tiny, tmp_path):
 def shared_out(tmp_path_factory) -> Iterator[tuple[Runs, dict[str, End], dict[str, bool]]]:
     """One run in two processes, and in between in one, of which some are stopped, and some killed.
 
-    Ranks that are struck, and their torchrun, start anew.
+    The first ranks that are struck, and their torchrun, start anew; the others are warm.
     """
     folder = tmp_path_factory.mktemp("ranks")
     runs = Runs(folder / "run", folder / "printed.txt")
@@ -172,25 +172,24 @@ def shared_out(tmp_path_factory) -> Iterator[tuple[Runs, dict[str, End], dict[st
         """Signal a rank, or with None the driver."""
 
         def now(process: warm.Process) -> None:
-            seen[:] = ranks(runs.folder)
-            assert len(seen) == 3  # the agent and two ranks
-            os.kill(process.pid if place is None else seen[1 + place], number)
+            pids = ranks(runs.folder)
+            assert len(pids) == 3  # the agent and two ranks
+            seen[:] = [*pids, *warm.behind(pids)]
+            os.kill(process.pid if place is None else pids[1 + place], number)
 
         return now
 
     ends: dict[str, End] = {}
-    for name, number, place in (
-        ("rank killed", signal.SIGKILL, 1),
-        ("rank signalled", signal.SIGUSR2, 1),
-        ("driver killed", signal.SIGKILL, None),
+    for name, number, place, warm_ranks in (
+        ("rank killed", signal.SIGKILL, 1, "/store/"),
+        ("rank signalled", signal.SIGUSR2, 1, "."),
+        ("driver killed", signal.SIGKILL, None, "."),
     ):
-        ends[name] = runs.strike_and_wait(strike(number, place), *DDP, warm_ranks="/store/")
+        ends[name] = runs.strike_and_wait(strike(number, place), *DDP, warm_ranks=warm_ranks)
         left[name] = gone(seen)
     ends["alone"] = runs.strike_and_wait(send(signal.SIGTERM))
     answered = strike(signal.SIGUSR2, 0)
-    ends["answering"] = runs.strike_and_wait(
-        answered, *DDP, when=lambda: len(runs.records) > 2, warm_ranks="/unlearned$"
-    )
+    ends["answering"] = runs.strike_and_wait(answered, *DDP, when=lambda: len(runs.records) > 2, warm_ranks=".")
     left["answering"] = gone(seen)
     ends["finished"] = runs.run_to_end()
     yield runs, ends, left

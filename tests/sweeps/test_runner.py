@@ -45,8 +45,14 @@ class Ended:
     seconds: float
 
 
+def with_warm_workers() -> dict[str, str]:
+    """The environment of a sweep whose joblib workers are warm."""
+    return os.environ | warm.rank_variables_of_runs("loky")
+
+
 def lume_run(output_dir: Path, *arguments: str) -> Ended:
-    done = warm.run(*overrides_of(output_dir, *arguments), cwd=ROOT, env=os.environ | {"COLUMNS": "200"})
+    env = with_warm_workers() | {"COLUMNS": "200"}
+    done = warm.run(*overrides_of(output_dir, *arguments), cwd=ROOT, env=env)
     return Ended(done.returncode, done.stdout + done.stderr, done.seconds)
 
 
@@ -240,7 +246,7 @@ def started(tmp_path, printed) -> Iterator[warm.Process]:
     """Two long jobs at once, both under way: each trains a target of its own."""
     overrides = overrides_of(tmp_path, "hydra/launcher=joblib", "seed=0,1", *LONG)
     with printed.open("wb") as log:
-        process = warm.start(*overrides, module="lume_run.cli", cwd=ROOT, log=log)
+        process = warm.start(*overrides, module="lume_run.cli", cwd=ROOT, log=log, env=with_warm_workers())
     deadline = time.monotonic() + 240
     while len(begun(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -260,8 +266,9 @@ def test_jobs_at_once_that_are_asked_to_stop_all_leave_a_checkpoint(started, pri
 
 
 def test_a_job_whose_process_is_killed_runs_again(started, printed, tmp_path):
-    workers = [child for child in psutil.Process(started.pid).children() if "loky" in " ".join(child.cmdline())]
-    next(worker for worker in workers if worker.memory_info().rss > 2**28).kill()  # not joblib's own, which is small
+    workers = [child for child in psutil.Process(started.pid).children() if warm.behind([child.pid])]
+    assert len(workers) == 2
+    workers[0].kill()
     time.sleep(1.0)  # joblib ends the other worker
     targets = len(finished(tmp_path, "target"))  # by a job that began much earlier than the other
     code, text = started.wait(280), printed.read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ JOBS = (
 
 def sweep(cluster, output_dir: Path, log: Path) -> warm.Process:  # noqa: F811
     overrides = ("-m", *JOBS, f"output_dir={output_dir}", "hydra.launcher.partition=low")
-    env = cluster.environment | {"COLUMNS": "200"}
+    env = cluster.warm | {"COLUMNS": "200"}
     with log.open("wb") as file:
         return warm.start(*overrides, module="lume_run.cli", cwd=ROOT, log=file, env=env)
 
