@@ -163,6 +163,27 @@ class Attacked:
         return attacked_name(self.subject, self.attack, self.strength.label)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnedText:
+    """A model's text before unlearning (`target`), after it (`before`) and under an attack (`after`); None: not asked.
+
+    `prompt` is that of the attack, `document`, `kind` and what follows are those of the row it is about.
+    """
+
+    attack: str
+    strength: str
+    id: str
+    document: str
+    subtask: str
+    kind: str
+    attribute: str
+    prompt: str
+    expected: str
+    target: str | None
+    before: str | None
+    after: str
+
+
 def attacked_name(subject: str, attack: str, label: str) -> str:
     """The name of a model under an attack, or of the training that makes several."""
     return f"{subject}+{attack}({label})"

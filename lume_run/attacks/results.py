@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lume_run.attacks.base import Attacked, Strength, is_scored
+from lume_run.attacks.base import Attacked, ReturnedText, Strength, is_scored
 from lume_run.attacks.disclosure import worst_formulations
 from lume_run.attacks.scores import (
     combined_score,
@@ -62,12 +62,14 @@ class AttackResults:
     """What all attacks of a run showed of one model: `subject`, beside its `control` ("": none).
 
     `worst` holds scores under names of the catalogue: each attack's worst strength, and the robustness of each score.
+    `texts` are what came back to look at.
     """
 
     subject: str
     control: str
     rows: tuple[AttackedScore, ...]
     worst: Mapping[str, Score] = field(default_factory=dict)
+    texts: tuple[ReturnedText, ...] = ()
 
     @property
     def attacks(self) -> list[str]:

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from lume_run.attacks.base import Attacked
 from lume_run.attacks.results import score_attacks
+from lume_run.attacks.texts import returned_texts
 from lume_run.common.console import console
 from lume_run.common.errors import RunError
 from lume_run.common.files import content_hash, explain_full_disk, write_json
@@ -177,6 +178,8 @@ def score_and_report(settings: Settings, folder: Path, record: Mapping[str, Any]
     judged = "unlearned" if "unlearned" in scores else next(iter(scores), "")
     accuracies = {name: values["mmlu.accuracy"].value for name, values in scores.items() if "mmlu.accuracy" in values}
     attacks = score_attacks(settings, folder, results.responses, results.attacked)
+    if attacks is not None:
+        attacks = replace(attacks, texts=tuple(returned_texts(attacks, results.responses, results.attacked)))
     passed, rule = gate(accuracies.get(judged), accuracies.get("target"), settings.model.mmlu_gate)
     report = Report(
         name=folder.name,

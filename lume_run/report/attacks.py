@@ -4,23 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lume_run.attacks.results import AttackedScore, AttackResults
+from lume_run.attacks.base import ReturnedText
+from lume_run.attacks.results import FOLDER, AttackedScore, AttackResults
 from lume_run.common.records import Score
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.metrics.bootstrap import FEW_DOCUMENTS, Interval
 from lume_run.report.tables import append_interval, format_score, table_head, table_row
 
 SHOWN_DETAIL = 1  # of scores, as in `Definition`: variants are in report.json alone
+SHADES = "\u2591\u2592\u2593\u2588"  # of a share, by quarters
+FENCE = "~~~"  # around texts
+PANEL_NOTE = f"Recovered share, the largest over strengths ({' '.join(SHADES)}: by quarters)"
 
 
-def attack_section(results: AttackResults | None) -> str:
-    """The section of report.md: what each strength brought back, what is worst, and utility after the attacks."""
+def attack_section(results: AttackResults | None, *, plotted: bool = False) -> str:
+    """The section of report.md: the panel of recovered shares, what each strength brought back, utility afterwards.
+
+    `plotted`: attacks.png stands beside it.
+    """
     if results is None:
         return ""
     control = f"`{results.control}` is attacked alike" if results.control else "no control was attacked"
-    lines = ["", "## Attacks", "", f"`{results.subject}` under attack; {control}.", *_strength_table(results)]
-    lines += [*_worst_table(results), *_use_table(results), *_reasons(results)]
+    lines = ["", "## Attacks", "", f"`{results.subject}` under attack; {control}.", *_panel(results)]
+    lines += ["", "![scores against steps](attacks.png)"] if plotted else []
+    lines += [*_strength_table(results), *_worst_table(results), *_use_table(results), *_reasons(results)]
     return "\n".join([*lines, ""])
+
+
+def text_file(attack: str) -> str:
+    """The name of the page of texts that an attack brought back."""
+    return f"texts.{attack}.md"
+
+
+def text_pages(texts: Sequence[ReturnedText]) -> dict[str, str]:
+    """By attack a page of what it brought back: answers before unlearning, after it, and under the attack."""
+    pages: dict[str, str] = {}
+    for text in texts:
+        page = pages.setdefault(text.attack, f"# What {text.attack} brought back ({text.strength})\n")
+        parts = {
+            "expected": text.expected,
+            "before unlearning": text.target,
+            "unlearned": text.before,
+            "attacked": text.after,
+        }
+        about = ", ".join(filter(None, (text.subtask, text.kind, text.attribute)))
+        shown = {"prompt": text.prompt} | {name: part for name, part in parts.items() if part is not None}
+        blocks = (f"{name}:\n\n{FENCE}text\n{_fenced(part)}\n{FENCE}\n" for name, part in shown.items())
+        pages[text.attack] = "\n".join([page, f"## {text.id} ({about})\n", *blocks])
+    return pages
+
+
+def _fenced(text: str) -> str:
+    """A text that cannot end the fence around it."""
+    return text.strip().replace(FENCE, "~ ~ ~")
+
+
+def shaded(score: Score | None) -> str:
+    """A share with its interval behind a block that is the fuller the larger it is."""
+    if score is None or score.value is None:
+        return cell(score)
+    return f"{SHADES[max(0, min(3, int(4 * score.value)))]} {cell(score)}"
+
+
+def _panel(results: AttackResults) -> list[str]:
+    """A line a score, a column an attack: the recovered share; the heads lead to the texts."""
+    names = [row.score for row in results.rows if row.recovered is not None and is_shown(row)]
+    with_texts = {text.attack for text in results.texts}
+    heads = [f"[{name}]({FOLDER}/{text_file(name)})" if name in with_texts else name for name in results.attacks]
+    lines = ["", f"{PANEL_NOTE}:", "", *table_head(["score", *heads], text=1)] if names else []
+    for name in dict.fromkeys(names):
+        shares = (results.worst.get(f"attack.{attack}.{name}.recovered") for attack in results.attacks)
+        lines.append(table_row([name, *map(shaded, shares)]))
+    return lines
 
 
 def attack_lines(results: AttackResults | None) -> list[str]:
@@ -78,9 +133,10 @@ def _strength_table(results: AttackResults) -> list[str]:
 
 
 def _worst_table(results: AttackResults) -> list[str]:
-    lines = ["", "Worst case over strengths (largest shares, smallest R and Q):", ""]
+    lines = ["", "Worst case over strengths (largest excess, smallest R and Q):", ""]
     lines += table_head(["score", "value"], text=1)
-    return [*lines, *(table_row([name, cell(score)]) for name, score in results.worst.items())]
+    others = {name: score for name, score in results.worst.items() if not name.endswith(".recovered")}
+    return [*lines, *(table_row([name, cell(score)]) for name, score in others.items())]
 
 
 def _use_table(results: AttackResults) -> list[str]:

@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
+from lume_run.attacks.base import ReturnedText
+from lume_run.attacks.results import FOLDER
 from lume_run.common.files import replace_file, write_json
-from lume_run.report.attacks import attack_lines, attack_section
+from lume_run.report.attack_curves import write_attack_plot
+from lume_run.report.attacks import attack_lines, attack_section, text_file, text_pages
 from lume_run.report.plots import write_plot
 from lume_run.report.results import SUBJECTS, Report, report_json
 from lume_run.report.tables import markdown, notes, terminal_table
 
 __all__ = ["Report", "print_report", "write_report"]
-PLOT_FILE = "report.png"
+PLOT_FILE, ATTACK_PLOT = "report.png", "attacks.png"
+RETURNED_TEXTS = "texts.json"  # in the folder of attacks: what they brought back
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """report.json, report.md and, where matplotlib is installed, report.png into the run folder."""
+    """report.json, report.md, the texts of attacks and, where matplotlib is installed, plots into the run folder."""
     json.dumps(report_json(report), allow_nan=False)  # strict JSON or nothing
-    plotted = write_plot(report, folder / PLOT_FILE)
-    if not plotted:
-        (folder / PLOT_FILE).unlink(missing_ok=True)  # of an earlier report
-    replace_file(folder / "report.md", markdown(report, plotted=plotted) + attack_section(report.attacks))
+    plots = {
+        PLOT_FILE: write_plot(report, folder / PLOT_FILE),
+        ATTACK_PLOT: write_attack_plot(report.attacks, folder / ATTACK_PLOT),
+    }
+    for name, plotted in plots.items():
+        if not plotted:
+            (folder / name).unlink(missing_ok=True)  # of an earlier report
+    text = markdown(report, plotted=plots[PLOT_FILE])
+    replace_file(folder / "report.md", text + attack_section(report.attacks, plotted=plots[ATTACK_PLOT]))
+    if report.attacks is not None:
+        write_texts(report.attacks.texts, folder / FOLDER)
     write_json(folder / "report.json", report_json(report))
+
+
+def write_texts(texts: Sequence[ReturnedText], folder: Path) -> None:
+    """What attacks brought back, for `lume-run-report` and, a page an attack, to read; not part of the report itself:
+    what is sent to W&B holds no answers."""
+    folder.mkdir(exist_ok=True)
+    write_json(folder / RETURNED_TEXTS, [asdict(text) for text in texts])
+    for attack, page in text_pages(texts).items():
+        replace_file(folder / text_file(attack), page)
 
 
 def print_report(report: Report, folder: Path, console: Console) -> None:

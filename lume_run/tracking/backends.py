@@ -179,7 +179,7 @@ class TensorBoard:
     def log_row(self, series: str, entry: Mapping[str, Any], place: int) -> None:
         """Write its numbers at its step."""
         step = int(entry["step"])
-        if step > self.last.get(series, 0):
+        if step > self.last.get(series, -1):
             self.last[series] = step
             for name, value in entry.items():
                 if name != "step":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lume_run.attacks.results import AttackResults
 from lume_run.common.records import Ask, Kind, Response
+from lume_run.report.attack_curves import attack_curves
+from lume_run.report.attacks import is_shown
 from lume_run.report.results import SUBJECTS, Report, direction_of, group_of
 
 REPORT_FILES = ("report.md", "report.json", "config.yaml", "manifest.json")
@@ -27,7 +31,59 @@ def closing_message(report: Report, responses: Mapping[str, Sequence[Response]],
     summary |= {"mmlu_gate": report.gate} if report.gate is not None else {}
     summary |= {"warnings": "\n".join(report.warnings)} if report.warnings else {}
     tables = {"scores": score_table(report)} | ({"generations": generation_table(responses, rows)} if rows else {})
-    return {"summary": summary, "tables": {name: table for name, table in tables.items() if table["rows"]}}
+    curves: dict[str, Any] = {}
+    if report.attacks is not None:
+        summary |= attack_summary(report.attacks)
+        tables |= {"attacks": attack_table(report.attacks)}
+        tables |= {"returned": returned_table(report.attacks, rows)} if rows else {}
+        curves = {"curves": attack_series(report.attacks)}
+    return {"summary": summary, "tables": {name: table for name, table in tables.items() if table["rows"]}, **curves}
+
+
+def attack_summary(results: AttackResults) -> dict[str, Any]:
+    """The worst cases under flat names, such as `attack/relearn/forget/knowledge/recovered`."""
+    return {name.replace(".", "/"): score.value for name, score in results.worst.items() if score.value is not None}
+
+
+def attack_series(results: AttackResults) -> dict[str, list[dict[str, Any]]]:
+    """By name rows over steps: a score of the attacked model and of its control; of strengths in whole numbers."""
+    series: dict[str, list[dict[str, Any]]] = {}
+    for curve in attack_curves(results):
+        parts = (curve.attack, re.sub(r"\W", "_", curve.series), *curve.score.split("."))
+        if all(float(amount).is_integer() for amount, _, _ in curve.points):
+            series["/".join(("attack", *parts))] = [
+                {"step": int(amount)}
+                | {
+                    name: number
+                    for name, number in (("attacked", attacked), ("control", control))
+                    if number is not None
+                }
+                for amount, attacked, control in sorted(curve.points)
+            ]
+    return series
+
+
+def attack_table(results: AttackResults) -> dict[str, Any]:
+    """A row for each strength and shown score: before unlearning, after it, attacked, the control, what came back."""
+    rows: list[list[Any]] = []
+    for row in filter(is_shown, results.rows):
+        terms = (row.target, row.before, row.after, row.control_before, row.control_after, row.recovered, row.excess)
+        values = [None if term is None else term.value for term in terms]
+        ends = (None, None) if row.recovered is None else (row.recovered.low, row.recovered.high)
+        rows.append([row.attack, row.strength.label, row.strength.amount, row.score, *values, *ends])
+    terms_of = ["target", "before", "attacked", "control_before", "control_attacked", "recovered", "excess"]
+    columns = ["attack", "strength", "amount", "score", *terms_of, "recovered_low", "recovered_high"]
+    return {"columns": columns, "rows": rows}
+
+
+def returned_table(results: AttackResults, most: int) -> dict[str, Any]:
+    """What attacks brought back, as texts, `most` of them; private facts stay in it."""
+    columns = ["attack", "strength", "id", "prompt", "expected", "before unlearning", "unlearned", "attacked"]
+    rows = [
+        [text.attack, text.strength, text.id, text.prompt, text.expected, text.target, text.before, text.after]
+        for text in results.texts[:most]
+    ]
+    return {"columns": columns, "rows": rows}
 
 
 def score_table(report: Report) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,16 @@ def send_rows(recipient: Recipient, messages: queue.SimpleQueue[dict[str, Any] |
         recipient.begin_series(series.name)
 
 
+def send_curves(recipient: Recipient, curves: Mapping[str, Sequence[Mapping[str, Any]]], place: int) -> int:
+    """Send the curves that are known in the end alone, row after row; the last place taken."""
+    for series, rows in curves.items():
+        recipient.begin_series(series)
+        for row in rows:
+            place += 1
+            recipient.log_row(series, row, place)
+    return place
+
+
 def main(home: Path) -> None:
     """Take over from the driver."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):  # the driver hears them, and its end is ours
@@ -127,8 +137,9 @@ def deliver(start: Mapping[str, Any], home: Path, messages: queue.SimpleQueue[di
         message_driver(where=recipient.where, online=recipient.online, sync=recipient.sync)
         place = send_rows(recipient, messages)
         path = home / CLOSING
-        closing = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"error": "the run was killed"}
-        trouble = recipient.close(closing, place)
+        killed: dict[str, Any] = {"error": "the run was killed"}
+        closing = json.loads(path.read_text(encoding="utf-8")) if path.exists() else killed
+        trouble = recipient.close(closing, send_curves(recipient, closing.get("curves", {}), place))
         if trouble:
             message_driver(warning=f"{start['title']} did not take everything ({trouble}); the rest: {recipient.sync}")
             time.sleep(SETTLE_SECONDS)

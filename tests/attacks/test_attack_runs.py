@@ -76,6 +76,9 @@ def test_relearning_end_to_end(shelf, tmp_path):
     text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert "## Attacks" in text
     assert "| relearn | steps=3,lr=0.001 | forget.bios.knowledge |" in text
+    assert "| score | [relearn](attacks/texts.relearn.md) |" in text
+    page = (tmp_path / "run" / "attacks" / "texts.relearn.md").read_text(encoding="utf-8")
+    assert page.count("\nbefore unlearning:\n") == page.count("\nunlearned:\n") == page.count("\nattacked:\n") > 0
 
 
 def test_kept_weights_are_those_of_so_many_steps(shelf, tmp_path):

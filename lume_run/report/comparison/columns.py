@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -13,21 +14,27 @@ from lume_run.report.comparison.run_folders import RunRecord
 from lume_run.report.results import direction_of
 
 FORGOTTEN, KEPT, BALANCE, AGGREGATE = "forgotten", "kept", "balance", "task_aggregate"
+RECOVERED = "recovered"
 SECONDS, STEP, PEAK = "cost.seconds", "cost.seconds_per_step", "cost.peak_gib"
 EXTRA_COLUMNS = {  # columns that no suite scores: what they are
     BALANCE: "harmonic mean of forgotten and kept",
     FORGOTTEN: "1 - mean of what is still known of the forget set",
     KEPT: "harmonic mean of what is still known of the retain set",
+    RECOVERED: "largest share that an attack brought back of what `forgotten` is made from",
     SECONDS: "seconds that unlearning took, from the target to the unlearned model",
     STEP: "seconds an optimizer step of unlearning took, the median",
     PEAK: "peak memory of unlearning [GiB]",
 }
 PREFERRED = (  # columns shown first, where there are values
-    *(AGGREGATE, BALANCE, FORGOTTEN, KEPT, "aggregate", "mia.auc", "mmlu.accuracy"),
+    *(AGGREGATE, BALANCE, FORGOTTEN, KEPT, RECOVERED, "aggregate", "mia.auc", "mmlu.accuracy"),
     *("closer_look.forget_efficacy", "closer_look.model_utility", "tofu.forget_quality", "tofu.model_utility"),
     *("muse.forget.verbatim", "muse.forget.knowledge", "muse.retain.knowledge", "muse.privacy_leakage"),
     *("pii.forget.greedy.exact", SECONDS, STEP, PEAK),
 )
+
+
+RECOVERED_SHARE = re.compile(r"attack\.([^.]+)\.(.+)\.recovered")  # a score of a run: attack, and the score it is of
+LOWER_EXTRAS = re.compile(rf"cost\..+|{RECOVERED}(\..+)?")  # extra columns of which less is better
 
 
 class Basis(NamedTuple):
@@ -52,10 +59,18 @@ BASES = (
 )
 
 
+def describe_extra_column(name: str) -> str:
+    """What a column is that no suite scores; empty for scores."""
+    extra, _, attack = name.partition(".")
+    if extra == RECOVERED and attack:
+        return f"largest share that {attack} brought back of what `forgotten` is made from"
+    return EXTRA_COLUMNS.get(name, "")
+
+
 def column_direction(name: str) -> Wanted:
     """Which way a column should go."""
-    if name in EXTRA_COLUMNS:
-        return Wanted.LOWER if name.startswith("cost.") else Wanted.HIGHER
+    if describe_extra_column(name):
+        return Wanted.LOWER if LOWER_EXTRAS.fullmatch(name) else Wanted.HIGHER
     return direction_of(name)
 
 
@@ -95,10 +110,24 @@ def derive_scores(scores: Mapping[str, float], basis: Basis | None) -> dict[str,
     return {FORGOTTEN: forgotten, KEPT: kept, BALANCE: harmonic_mean([max(0.0, forgotten), kept])}
 
 
+def recovered_shares(scores: Mapping[str, float], basis: Basis | None) -> dict[str, float]:
+    """`recovered` over all attacks and `recovered.<attack>`: the largest shares of the scores that `forgotten` is made
+    from, or of all scores where an attack is judged by none of them."""
+    by_attack: dict[str, dict[str, float]] = {}
+    for name, value in scores.items():
+        if match := RECOVERED_SHARE.fullmatch(name):
+            by_attack.setdefault(match[1], {})[match[2]] = value
+    shares = {}
+    for attack, of_scores in by_attack.items():
+        of_basis = [of_scores[name] for name in (basis.forget if basis else ()) if name in of_scores]
+        shares[f"{RECOVERED}.{attack}"] = max(of_basis or of_scores.values())
+    return {RECOVERED: max(shares.values()), **shares} if shares else {}
+
+
 def subject_scores(run: RunRecord, subject: str, basis: Basis | None) -> dict[str, float]:
     """The scores of one model of a run, derived ones among them."""
     scores = run.scores.get(subject, {})
-    return {**derive_scores(scores, basis), **scores}
+    return {**derive_scores(scores, basis), **recovered_shares(scores, basis), **scores}
 
 
 def costs_of(run: RunRecord) -> dict[str, float]:

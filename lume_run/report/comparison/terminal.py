@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lume_run.common.text import first_line
 from lume_run.evaluation.definitions import Wanted
-from lume_run.report.comparison.columns import PEAK, PREFERRED, SECONDS, STEP, column_direction
+from lume_run.report.comparison.columns import PEAK, PREFERRED, RECOVERED, SECONDS, STEP, column_direction
 from lume_run.report.comparison.export import format_spread
 from lume_run.report.comparison.published import MARK, tables_for
 from lume_run.report.comparison.run_folders import Collection
@@ -60,6 +60,7 @@ def print_comparison(
     for section in sections:
         if section.columns:
             print_section(section, console, columns_of(section, chosen, most))
+            print_robustness(section, console, most)
     print_failures(collection, console)
     for note in collection.notes:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
@@ -86,6 +87,21 @@ def print_section(section: Section, console: Console, columns: Sequence[str]) ->
     console.print(table)
     for line in _legend_lines(section):
         console.print(f"  [dim]{escape(line)}[/]", soft_wrap=True)
+
+
+def print_robustness(section: Section, console: Console, most: int) -> None:
+    """A table of what each attack brought back, the largest share over its strengths; none where nothing was tried."""
+    names = [name for name in section.columns if name.startswith(f"{RECOVERED}.")][:most]
+    groups = [group for group in section.groups if any(name in group.values for name in names)]
+    if not groups:
+        return
+    table = Table(title="recovered by attacks", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", overflow="fold", min_width=LEAST_LABEL, max_width=MOST_LABEL)
+    for name in names:
+        table.add_column(escape(wrap_title(name.removeprefix(f"{RECOVERED}."))), justify="right", overflow="fold")
+    for group in groups:
+        table.add_row(escape(group.label), *(format_spread(group.values.get(name)) for name in names))
+    console.print(table)
 
 
 def _cells(section: Section, place: int, columns: Sequence[str]) -> list[str]:

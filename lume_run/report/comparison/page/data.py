@@ -10,17 +10,19 @@ from typing import Any
 
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.report.comparison.columns import (
-    EXTRA_COLUMNS,
     PEAK,
+    RECOVERED,
     SECONDS,
     STEP,
     column_direction,
+    describe_extra_column,
     subject_scores,
 )
 from lume_run.report.comparison.curves import training_curves
 from lume_run.report.comparison.fronts import pareto_front, planes_of
 from lume_run.report.comparison.page.packing import PackedData, fit_prompts, round_value
 from lume_run.report.comparison.page.prompts import prompts_of
+from lume_run.report.comparison.page.robustness import TextBudget, pack_attacks, read_attacks
 from lume_run.report.comparison.published import MARK, PublishedTable, published_tables, tables_for
 from lume_run.report.comparison.run_folders import Collection, RunRecord
 from lume_run.report.comparison.summary import RunGroup, Section
@@ -29,10 +31,12 @@ from lume_run.report.results import group_of
 
 MOST_COLUMNS = 8  # shown at first
 WINNER_COLUMNS = (  # shown of a winner
-    *("forgotten", "kept", "mia.auc", "mmlu.accuracy", "pii.forget.greedy.exact"),
+    *("forgotten", "kept", RECOVERED, "mia.auc", "mmlu.accuracy", "pii.forget.greedy.exact"),
     *(SECONDS, STEP, PEAK),
 )
 CURVE_POINTS = 40
+POOLS = ("vectors", "paths", "values", "texts", "prompts", "answers", "names")
+SHORT_NOTE = "Strengths and texts of attacks are those of the first runs, so that the page stays small."
 
 
 def page_data(collection: Collection, sections: Sequence[Section], most: int) -> dict[str, Any]:
@@ -49,15 +53,13 @@ def page_data(collection: Collection, sections: Sequence[Section], most: int) ->
             group_of_run |= {run.key: len(groups) for run in group.runs}
             groups.append({"section": number, "rank": rank} | _pack_group(packed, section, rank, group, places))
     bases = [base_settings(section) for section in sections]
-    packed_runs = []
+    prompts, budget = fit_prompts(packed, [prompts_of(run, most) for run in runs], most), TextBudget()
+    packed_runs: list[dict[str, Any]] = []
     for number, (section, base) in enumerate(zip(sections, bases, strict=True)):
         for run in section.runs:
-            places_of_run = {"section": number, "group": group_of_run[run.key]}
-            facts = _pack_run(packed, section, run)
-            packed_runs.append({**places_of_run, **facts, "diff": packed.pairs(run.config, base)})
-    prompts = fit_prompts(packed, [prompts_of(run, most) for run in runs], most)
-    for facts, numbers in zip(packed_runs, prompts.by_run, strict=True):
-        facts["prompts"] = numbers
+            facts = {"section": number, "group": group_of_run[run.key], **_pack_run(packed, section, run)}
+            facts |= {"diff": packed.pairs(run.config, base), "prompts": prompts.by_run[len(packed_runs)]}
+            packed_runs.append(facts | {"attacks": pack_attacks(packed, read_attacks(run), budget)})
     packed_sections = [
         _pack_section(packed, section) | {"base": packed.pairs(base, {})}
         for section, base in zip(sections, bases, strict=True)
@@ -70,8 +72,12 @@ def page_data(collection: Collection, sections: Sequence[Section], most: int) ->
         "groups": groups,
         "runs": packed_runs,
         "published": [_pack_table(table) for table in sort_tables(sections)],
-        "notes": [*collection.notes, *notes_of(sections, prompts.per_side, most)],
-        **{name: getattr(packed, name).items for name in ("vectors", "paths", "values", "texts", "prompts", "answers")},
+        "notes": [
+            *collection.notes,
+            *notes_of(sections, prompts.per_side, most),
+            *([SHORT_NOTE] if budget.short else []),
+        ],
+        **{name: getattr(packed, name).items for name in POOLS},
     }
 
 
@@ -121,15 +127,15 @@ def _pack_table(table: PublishedTable) -> dict[str, Any]:
 
 
 def _describe_column(name: str) -> dict[str, Any]:
-    definition = definition_of(name)
-    cost = name in (SECONDS, STEP, PEAK)
+    definition, extra = definition_of(name), describe_extra_column(name)
+    cost, of_attack = name in (SECONDS, STEP, PEAK), name.startswith(f"{RECOVERED}.")
     return {
         "name": name,
         "title": COLUMN_TITLES.get(name, name),
-        "what": EXTRA_COLUMNS.get(name) or (definition.what if definition else ""),
+        "what": extra or (definition.what if definition else ""),
         "wanted": str(column_direction(name)),
-        "group": "cost" if cost else "overall" if name in EXTRA_COLUMNS else str(group_of(name)),
-        "detail": 0 if name in EXTRA_COLUMNS else 1 if definition is None else definition.detail,
+        "group": "cost" if cost else "robustness" if of_attack else "overall" if extra else str(group_of(name)),
+        "detail": 0 if extra else 1 if definition is None else definition.detail,
     }
 
 

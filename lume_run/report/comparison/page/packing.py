@@ -44,6 +44,7 @@ class PackedData:
     texts: Pool = field(default_factory=Pool)
     prompts: Pool = field(default_factory=Pool)
     answers: Pool = field(default_factory=Pool)
+    names: Pool = field(default_factory=Pool)
 
     def positions(self, names: Sequence[str]) -> list[int]:
         """The numbers of columns, those that are not there left out."""

@@ -1,4 +1,4 @@
-"""The sweep as one HTML file without network: page.html, page.css, page.js and panel.js around compact JSON.
+"""The sweep as one HTML file without network: page.html, page.css and three scripts around compact JSON.
 
 Text of run folders reaches the page only inside that JSON, as text nodes, and inside SVG that matplotlib escaped;
 a content security policy lets no other script run than the page's own, and loads nothing.
@@ -21,6 +21,7 @@ from lume_run.report.comparison.run_folders import Collection
 from lume_run.report.comparison.summary import Section
 
 HERE = Path(__file__).parent
+SCRIPTS = ("page.js", "robustness.js", "panel.js")
 CSS_VARIABLES = {
     INK: "var(--ink)",
     FAINT: "var(--soft)",
@@ -35,7 +36,7 @@ def render_page(
 ) -> str:
     """The whole file; `figures` are those of `embed_figure`, `most` prompts a side and run are shown, or fewer."""
     data = page_data(collection, sections, most)
-    script = _read_asset("page.js") + _read_asset("panel.js")
+    script = "".join(map(_read_asset, SCRIPTS))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
     help_text = "Marks are groups: filters above dim those left out, and a click opens one."

@@ -1,5 +1,5 @@
 // One run, one group or several of either, in a dialog: scores, settings, training curves, prompts side by side.
-const COLOURS = ["var(--c0)", "var(--c1)", "var(--c2)", "var(--c3)"];
+const COLOURS = Array.from({ length: 8 }, (_, place) => `var(--c${place})`);
 const PROMPTS = 10; // painted at once
 const titled = (one) => (one.kind === "run" ? `${one.label} (${one.detail})` : one.label);
 const swatch = (place) => {
@@ -16,15 +16,17 @@ function decoded(text) {
 function openPanel() {
   const [what, rest = ""] = location.hash.slice(1).split(/=(.*)/s), panel = at("panel");
   const ids = what === "compare" ? rest.split(",").map(decoded) : [`${what}=${decoded(rest)}`];
-  const found = ids.map((id) => BY_ID.get(id)).filter(Boolean).slice(0, 4);
-  if (!found.length) { if (panel.open) panel.close(); return; }
+  const found = ids.map((id) => BY_ID.get(id)).filter(Boolean).slice(0, 4), attack = what === "attack" ? attackParts(decoded(rest)) : null;
+  if (!found.length && !attack) { if (panel.open) panel.close(); return; }
   const close = el("button", { type: "button", id: "close", onclick: () => panel.close() }, "Close");
-  const parts = [["Scores", scores(found)], ["Settings", settings(found)], ["Training", curves(found)], ["Prompts", prompts(found)]]
-    .filter(([, content]) => content).map(([title, content]) => [el("h3", { tabindex: "-1" }, title), content]);
+  const shown = attack || {
+    title: found.length > 1 ? `Comparison of ${found.length}` : titled(found[0]), about: found.length > 1 ? legend(found) : about(found[0]),
+    parts: [["Scores", scores(found)], ["Settings", settings(found)], ["Training", curves(found)], ["Prompts", prompts(found)]],
+  };
+  const parts = shown.parts.filter(([, content]) => content).map(([title, content]) => [el("h3", { tabindex: "-1" }, title), content]);
   const jump = ([title]) => el("button", { type: "button", class: "link", onclick: () => { title.scrollIntoView(); title.focus(); } }, title.textContent);
-  fill(panel, el("div", { class: "panel-head" }, el("h2", { id: "panel-title" }, found.length > 1 ? `Comparison of ${found.length}` : titled(found[0])),
-    el("div", { class: "jumps" }, parts.map(jump)), close),
-  el("div", { class: "panel-body" }, found.length > 1 ? legend(found) : about(found[0]), parts.flat()));
+  fill(panel, el("div", { class: "panel-head" }, el("h2", { id: "panel-title" }, shown.title), el("div", { class: "jumps" }, parts.map(jump)), close),
+    el("div", { class: "panel-body" }, shown.about, parts.flat(Infinity)));
   if (!panel.open) panel.showModal();
   panel.querySelector(".panel-body").scrollTop = 0;
 }
@@ -90,9 +92,9 @@ function curves(found) {
   const drawn = named.map(([name, told]) => plot(told, found.map((one, place) => [place, first(one).curves[name] || []]).filter(([, points]) => points.length > 1))).filter(Boolean);
   return drawn.length ? el("div", { class: "curves" }, drawn) : null;
 }
-function plot(told, series) {
+function plot(told, series, band = []) { // lines of [colour, points], and a band of [x, least, most] behind them
   if (!series.length) return null;
-  const [width, height, left, low] = [340, 190, 44, 24], all = series.flatMap(([, points]) => points);
+  const [width, height, left, low] = [340, 190, 44, 24], all = [...series.flatMap(([, points]) => points), ...band.flatMap(([x, least, most]) => [[x, least], [x, most]])];
   const most = Math.max(...all.map(([, y]) => y)), bent = most > 20, lift = (y) => (bent ? Math.log10(1 + Math.max(0, y)) : y);
   const [x0, x1] = [Math.min(...all.map(([x]) => x)), Math.max(...all.map(([x]) => x))], [y0, y1] = [Math.min(0, ...all.map(([, y]) => lift(y))), lift(most) || 1];
   const x = (own) => left + ((own - x0) / (x1 - x0 || 1)) * (width - left - 8), y = (own) => height - low - ((lift(own) - y0) / (y1 - y0 || 1)) * (height - low - 8);
@@ -109,6 +111,7 @@ function plot(told, series) {
     picture.append(svg("text", { x: left - 5, y: y(tick) + 4, "text-anchor": "end", "font-size": 11 }, Number(tick.toPrecision(2)).toString()));
   }
   for (const [own, anchor] of [[x0, "start"], [x1, "end"]]) picture.append(svg("text", { x: x(own), y: height - 6, "text-anchor": anchor, "font-size": 11 }, anchor === "end" ? `step ${Math.round(own)}` : Math.round(own)));
+  if (band.length) picture.append(svg("polygon", { points: [...band.map(([px, , most]) => [px, most]), ...[...band].reverse().map(([px, least]) => [px, least])].map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" "), class: "band" }));
   for (const [place, points] of series) picture.append(svg("polyline", { points: points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" "), fill: "none", stroke: COLOURS[place], "stroke-width": 2 }));
   return el("figure", {}, el("figcaption", {}, told), picture);
 }
@@ -165,8 +168,9 @@ at("answer").hidden = !at("winners").children.length;
 lists();
 hints();
 paint();
+robustness();
 at("panel").addEventListener("close", () => {
-  if (/^#(run|group|compare)=/.test(location.hash)) history.replaceState(null, "", location.pathname + location.search);
+  if (/^#(run|group|compare|attack)=/.test(location.hash)) history.replaceState(null, "", location.pathname + location.search);
 });
 addEventListener("hashchange", openPanel);
 openPanel();
