@@ -30,8 +30,8 @@ from lume_run.config.model_settings import ModelSettings
 from lume_run.evaluation.inference.answer import answer_batches
 from lume_run.evaluation.inference.loaded_model import LoadedModel
 from lume_run.evaluation.inference.requests import requests_of
-from lume_run.methods.base import Role
 from lume_run.methods.likelihood import GradientDescent
+from lume_run.methods.needs import Role
 from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Objective
 from lume_run.models.load import context_limit, load_model

@@ -44,7 +44,8 @@ from lume_run.config.resolve import JUDGES
 from lume_run.config.settings import Settings
 from lume_run.evaluation.catalogue_entries import CATALOGUE
 from lume_run.evaluation.suites.base import Answers
-from lume_run.methods.base import Count, Role, Signals, Totals
+from lume_run.methods.base import Signals
+from lume_run.methods.needs import Count, Role, Totals
 from lume_run.models.tiny import olmo_config
 from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.report.comparison.main import argument_parser

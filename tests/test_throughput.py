@@ -9,7 +9,7 @@ import pytest
 from helpers.shared import ROOT
 
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.methods.base import Role
+from lume_run.methods.needs import Role
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.memory.launch_mode import estimator_of

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from lume_run.methods.needs import MIDDLE as MIDDLE
-from lume_run.methods.needs import Count as Count
-from lume_run.methods.needs import Needs as Needs
-from lume_run.methods.needs import Role as Role
-from lume_run.methods.needs import TokenLoss as TokenLoss
-from lume_run.methods.needs import Totals as Totals
+from lume_run.methods.needs import Needs, Role, TokenLoss, Totals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,6 +120,32 @@ def require(signal: Tensor | None) -> Tensor:
     """A signal that `Needs` asks for; without it the code is wrong, not a config."""
     assert signal is not None, "this signal was not asked for in `needs`"
     return signal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMean:
+    """A part that is the mean, over the answer tokens of a role, of one number read of each predicted distribution.
+
+    A part of this kind says what it reads (`at_tokens`); it is a `TokenLoss`, read a part of the labels at a time.
+    """
+
+    role: ClassVar[Role] = Role.FORGET
+    reads_reference: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Needs:
+        """Rows of the role and their distributions, those of the frozen target too where they are read."""
+        reference = {self.role} if self.reads_reference else frozenset[Role]()
+        return Needs(rows={self.role}, token_losses=(self,), reference_logits=reference)
+
+    def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
+        """(N,) numbers from logits (N, V) that predict the labels `targets` (N,), and the reference's (N, V)."""
+        raise NotImplementedError(f"{type(self).__name__} reads nothing of its distributions")
+
+    def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
+        return s.at_tokens(self, s.answers(self.role)).sum() / s.totals.of(self.role).tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from lume_run.common.records import Example, Kind, Question, TaskData, Turn, continuation
 from lume_run.common.seeds import pick, stable_digest
 from lume_run.config.fields import setting
-from lume_run.methods.base import Needs
+from lume_run.methods.needs import Needs
 from lume_run.methods.objective import Objective
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 from lume_run.common.lazy import torch
 from lume_run.common.logits import to_float32
 from lume_run.config.fields import setting
-from lume_run.methods.base import Needs, Role, Signals, require
+from lume_run.methods.base import Signals, TokenMean, require
+from lume_run.methods.needs import Needs, Role
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,26 +32,15 @@ def lower_logits(logits: Tensor, tokens: Tensor, by: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNDIAL:
+class UNDIAL(TokenMean):
     """Forget: mean cross entropy of answer tokens to the target's distribution with the true logit `beta` lower."""
 
     beta: float = setting(10.0, low=0, help="how much the frozen target's logit of the true token is lowered")
-    role: ClassVar[Role] = Role.FORGET
     reads_reference: ClassVar[bool] = True
-    differentiable: ClassVar[bool] = True
-
-    @property
-    def needs(self) -> Needs:
-        """Forget rows and their distributions in both models."""
-        return Needs(rows={Role.FORGET}, token_losses=(self,), reference_logits={Role.FORGET})
 
     def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
         """Cross entropy of each distribution [nats]."""
         return soft_cross_entropy(logits, lower_logits(require(reference), targets, self.beta))
-
-    def __call__(self, s: Signals) -> Tensor:
-        """The micro-batch's share of the step's loss."""
-        return s.at_tokens(self, s.answers(Role.FORGET)).sum() / s.totals.of(Role.FORGET).tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +68,7 @@ class UNDIALCompat:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CEU:
+class CEU(TokenMean):
     """Forget: mean cross entropy to the model's own distribution without the true token, itself held constant.
 
     The first `ignore_first` answer tokens of each row do not count. The released code counts a label on a row's first
@@ -86,14 +76,6 @@ class CEU:
     """
 
     ignore_first: int = setting(1, low=0, help="answer tokens at the start of each row that do not count")
-    role: ClassVar[Role] = Role.FORGET
-    reads_reference: ClassVar[bool] = False
-    differentiable: ClassVar[bool] = True
-
-    @property
-    def needs(self) -> Needs:
-        """Forget rows and their distributions."""
-        return Needs(rows={Role.FORGET}, token_losses=(self,))
 
     def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
         """Cross entropy of each distribution [nats]."""

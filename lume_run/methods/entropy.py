@@ -1,18 +1,21 @@
-"""Maximising the entropy of predictions on forget rows (ME, arXiv:2410.08109).
+"""Flattening predictions on forget rows: maximum entropy (ME, arXiv:2410.08109), logit margins (PDU, arXiv:2506.05314).
 
-The paper minimises KL(P || U) between each predicted distribution P and the uniform U over the vocabulary. Its released
-code minimises KL(U || P), over the padding as well; `MaximumEntropyCompat` does the same.
+ME minimises KL(P || U) between each predicted distribution P and the uniform U over the vocabulary. Its released
+code minimises KL(U || P), over the padding as well; `MaximumEntropyCompat` does the same. PDU minimises the squared
+margin between the largest logit and the mean; it bounds the retain loss instead of weighing it, which `method.dual`
+(`objective.Dual`) does for any method.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lume_run.common.logits import to_float32
 from lume_run.config.fields import setting
-from lume_run.methods.base import Needs, Role, Signals, require
+from lume_run.methods.base import Signals, TokenMean, require
+from lume_run.methods.needs import Needs, Role
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,23 +36,18 @@ def kl_from_uniform(logits: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaximumEntropy:
+class MaximumEntropy(TokenMean):
     """Forget: mean over rows of the mean KL over a row's tokens, padding never entering."""
 
     direction: Literal["to_uniform", "from_uniform"] = setting(
         "to_uniform", help="to_uniform: KL(P || U), the paper's; from_uniform: KL(U || P), the released code's"
     )
     prompts: bool = setting(True, help="prompt tokens too, as in the paper; false: answers only")
-    role: ClassVar[Role] = Role.FORGET
-    reads_reference: ClassVar[bool] = False
-    differentiable: ClassVar[bool] = True
 
     @property
     def needs(self) -> Needs:
         """Forget rows, their prompts labelled when those count."""
-        return Needs(
-            rows={Role.FORGET}, token_losses=(self,), whole_rows={Role.FORGET} if self.prompts else frozenset()
-        )
+        return replace(super().needs, whole_rows={Role.FORGET} if self.prompts else frozenset())
 
     def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
         """The divergence of each distribution from the uniform one [nats]."""
@@ -91,3 +89,30 @@ class MaximumEntropyCompat:
 def released_kl(logits: Tensor) -> Tensor:
     """KL(U || P + 1e-12): (..., V) -> (...) [nats]."""
     return -(to_float32(logits).softmax(-1) + SMALLEST).log().mean(-1) - math.log(logits.shape[-1])
+
+
+def squared_margin(logits: Tensor) -> Tensor:
+    """(max_v z - mean_v z)^2: (..., V) -> (...)."""
+    wide = to_float32(logits)
+    return (wide.amax(-1) - wide.mean(-1)) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitMargin(TokenMean):
+    """Forget: mean squared margin of the logits that predict answer tokens."""
+
+    def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
+        """The squared margin of each distribution."""
+        return squared_margin(logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitMarginCompat:
+    """As released: the mask is not shifted, so logits AT answer tokens count, which predict the token after."""
+
+    needs: ClassVar[Needs] = Needs(rows={Role.FORGET}, distributions=True, every_position=True)
+
+    def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
+        after = require(s.logits)[:, -s.mask.shape[1] :][s.answers(Role.FORGET)]  # (N, V)
+        return squared_margin(after).sum() / s.totals.of(Role.FORGET).tokens

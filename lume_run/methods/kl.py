@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lume_run.common.logits import to_float32
 from lume_run.config.fields import setting
-from lume_run.methods.base import Needs, Role, Signals, require
+from lume_run.methods.base import Signals, TokenMean, require
+from lume_run.methods.needs import Needs, Role
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,25 +25,15 @@ def forward_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetainKL:
+class RetainKL(TokenMean):
     """Mean KL over the answer positions of retain rows: prompt and padding never enter."""
 
     role: ClassVar[Role] = Role.RETAIN
     reads_reference: ClassVar[bool] = True
-    differentiable: ClassVar[bool] = True
-
-    @property
-    def needs(self) -> Needs:
-        """Retain rows and their distributions in both models."""
-        return Needs(rows={Role.RETAIN}, token_losses=(self,), reference_logits={Role.RETAIN})
 
     def at_tokens(self, logits: Tensor, targets: Tensor, reference: Tensor | None) -> Tensor:
         """KL(ref || pi) of each distribution [nats]."""
         return forward_kl(logits, require(reference))
-
-    def __call__(self, s: Signals) -> Tensor:
-        """The micro-batch's share of the step's loss."""
-        return s.at_tokens(self, s.answers(Role.RETAIN)).sum() / s.totals.of(Role.RETAIN).tokens
 
 
 @dataclass(frozen=True, kw_only=True)

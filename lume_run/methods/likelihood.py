@@ -1,7 +1,8 @@
-"""Likelihood of answers: ascent, descent, refusals, mismatched answers, and fine-tuning itself.
+"""Likelihood of answers: ascent, weighted too, descent, refusals, mismatched answers, and fine-tuning itself.
 
 GA: Jang et al., arXiv:2210.01504. Gradient difference: Liu et al., arXiv:2203.12817. IDK: arXiv:2401.06121.
-LLMU: Yao et al., arXiv:2310.10683. Token means run over all answer tokens of the optimizer step.
+LLMU: Yao et al., arXiv:2310.10683. WGA and SatImp weigh each token by how likely it still is, so that ascent slows down
+where it has won. Token means run over all answer tokens of the optimizer step.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lume_run.config.fields import setting
-from lume_run.methods.base import Losses, Needs, Role, Signals
+from lume_run.methods.base import Losses, Signals
+from lume_run.methods.needs import Needs, Role
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +66,37 @@ class MismatchedAscent:
     def __call__(self, s: Signals) -> Tensor:
         """The micro-batch's share of the step's loss."""
         return -mean_nll(s, Role.FORGET) + self.mismatch_weight * mean_nll(s, Role.FORGET_MISMATCH)
+
+
+def ascent(s: Signals, weights: Tensor) -> Tensor:
+    """Minus the weighted mean NLL of forget answers; `weights` (B, R) are constants to the gradient."""
+    return (weights.detach() * s.logps * s.answers(Role.FORGET)).sum() / s.totals.of(Role.FORGET).tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedAscent:
+    """Forget: -mean p^beta NLL (WGA, Wang et al., arXiv:2502.19301)."""
+
+    beta: float = setting(1.0, low=0, help="power of the token's probability; 0 is gradient ascent")
+    needs: ClassVar[Needs] = Needs(rows={Role.FORGET})
+
+    def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
+        return ascent(s, s.logps.exp() ** self.beta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaturationImportance:
+    """Forget: -mean p^beta1 (1 - p)^beta2 NLL (SatImp, Yang et al., arXiv:2505.11953)."""
+
+    beta1: float = setting(5.0, low=0, help="saturation: power of p; tokens still likely count more")
+    beta2: float = setting(1.0, low=0, help="importance: power of 1 - p; tokens known by heart count less")
+    needs: ClassVar[Needs] = Needs(rows={Role.FORGET})
+
+    def __call__(self, s: Signals) -> Tensor:
+        """The micro-batch's share of the step's loss."""
+        p = s.logps.exp()
+        return ascent(s, p**self.beta1 * (1 - p) ** self.beta2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lume_run.common.lazy import F
 from lume_run.config.fields import setting
-from lume_run.methods.base import Needs, Role, Signals
+from lume_run.methods.base import Signals
+from lume_run.methods.needs import Needs, Role
 
 if TYPE_CHECKING:
     from torch import Tensor

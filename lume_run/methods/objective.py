@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from lume_run.common.lazy import torch
 from lume_run.config.fields import setting
-from lume_run.methods.base import Losses, Needs, Role, Signals
+from lume_run.methods.base import Losses, Signals
 from lume_run.methods.likelihood import mean_nll
+from lume_run.methods.needs import Needs, Role
 
 if TYPE_CHECKING:
     from torch import Tensor

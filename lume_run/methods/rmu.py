@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from lume_run.common.lazy import torch
 from lume_run.common.logits import to_float32
 from lume_run.config.fields import setting
-from lume_run.methods.base import MIDDLE, Needs, Role, Signals, require
+from lume_run.methods.base import Signals, require
+from lume_run.methods.needs import MIDDLE, Needs, Role
 
 if TYPE_CHECKING:
     from torch import Tensor

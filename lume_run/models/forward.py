@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lume_run.common.logits import token_logps
-from lume_run.methods.base import Needs
+from lume_run.methods.needs import Needs
 from lume_run.models.layers import forward_accepts, layer_number, output_of_layer, unwrap
 from lume_run.models.rows.batch import Batch
 from lume_run.models.rows.head import Head, Reading, plain_head, read_labels, read_states

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lume_run.common.errors import RunError
 from lume_run.common.lazy import nn
-from lume_run.methods.base import MIDDLE
+from lume_run.methods.needs import MIDDLE
 
 if TYPE_CHECKING:
     from torch import Tensor

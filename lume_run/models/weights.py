@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.lazy import nn, torch
 from lume_run.config.model_settings import LoraSettings, ShapeSettings
-from lume_run.methods.base import Needs
+from lume_run.methods.needs import Needs
 from lume_run.models.layers import decoder_layers, layer_number, unwrap
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from lume_run.attacks.results import CONTROLS, SUBJECTS_ATTACKED
 from lume_run.common.files import content_hash
 from lume_run.common.jsonl import to_json
 from lume_run.common.store import Artifact
-from lume_run.methods.base import Role
 from lume_run.methods.likelihood import FineTune
+from lume_run.methods.needs import Role
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import lora_identity, phase_identity, run_training, training_job

@@ -12,8 +12,8 @@ from lume_run.common.errors import DataError, Problem
 from lume_run.config.model_settings import LoraSettings, rank_problems
 from lume_run.config.resolve import value_at
 from lume_run.config.targets import TARGET, class_name
-from lume_run.methods.base import Role
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
+from lume_run.methods.needs import Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
 from lume_run.tasks.custom.task import CustomTask

@@ -13,7 +13,7 @@ from lume_run.common.records import Ask, Example, Question, TaskData
 from lume_run.config.settings import Settings
 from lume_run.evaluation.questions import deduplicate_questions, questions_of
 from lume_run.launch.world import World
-from lume_run.methods.base import Needs, Role
+from lume_run.methods.needs import Needs, Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
 from lume_run.models.hub import model_identity

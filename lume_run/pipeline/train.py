@@ -13,8 +13,8 @@ from lume_run.common.records import Example
 from lume_run.common.store import Artifact
 from lume_run.config.model_settings import ModelSettings
 from lume_run.config.settings import OptimizationSettings
-from lume_run.methods.base import Needs, Role
 from lume_run.methods.likelihood import FineTune
+from lume_run.methods.needs import Needs, Role
 from lume_run.models.hub import model_identity
 from lume_run.models.tiny import build_tiny
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact

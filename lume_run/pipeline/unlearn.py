@@ -15,7 +15,7 @@ from lume_run.common.jsonl import to_json
 from lume_run.common.records import Example
 from lume_run.common.store import Artifact
 from lume_run.config.settings import OptimizationSettings
-from lume_run.methods.base import Method, Needs, Role
+from lume_run.methods.base import Method
 from lume_run.methods.baselines import (
     InContext,
     Member,
@@ -25,6 +25,7 @@ from lume_run.methods.baselines import (
     TaskVector,
     context_of,
 )
+from lume_run.methods.needs import Needs, Role
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact, unlearned_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import (

@@ -11,7 +11,8 @@ from lume_run.common.records import Example
 from lume_run.config.model_settings import ModelSettings
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.launch.world import World
-from lume_run.methods.base import Method, Role
+from lume_run.methods.base import Method
+from lume_run.methods.needs import Role
 
 if TYPE_CHECKING:
     import torch

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from lume_run.common.console import Progress
 from lume_run.common.records import Example
 from lume_run.config.model_settings import ModelSettings
-from lume_run.methods.base import Needs, Role, require
+from lume_run.methods.base import require
+from lume_run.methods.needs import Needs, Role
 from lume_run.models.forward import Outputs, at_labels, forward, label_logps
 from lume_run.models.load import context_limit, load_model
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate, length_batches

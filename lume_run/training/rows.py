@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lume_run.common.records import Example, Kind
 from lume_run.common.seeds import pick
-from lume_run.methods.base import Needs, Role
+from lume_run.methods.needs import Needs, Role
 from lume_run.models.rows.tokenise import TokenRow, encode
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 
 from lume_run.common.lazy import torch
-from lume_run.methods.base import Count, Role, Totals
+from lume_run.methods.needs import Count, Role, Totals
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.micro_batches import ForwardBounds, Unit, fewest_groups, forward_of, split_units
 

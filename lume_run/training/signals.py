@@ -13,7 +13,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lume_run.methods.base import Needs, Role, Signals, TokenLoss
+from lume_run.methods.base import Signals
+from lume_run.methods.needs import Needs, Role, TokenLoss
 from lume_run.models.forward import Outputs, at_labels, forward, label_logps
 from lume_run.models.rows.batch import Batch
 from lume_run.models.rows.head import ReferenceLogits, plain_head

@@ -12,7 +12,7 @@ from lume_run.common.devices import GIB, PeakMemory
 from lume_run.evaluation.inference.generation import continue_rows
 from lume_run.evaluation.inference.loaded_model import LoadedModel
 from lume_run.evaluation.inference.logprobs import score_rows
-from lume_run.methods.base import Role
+from lume_run.methods.needs import Role
 from lume_run.models.load import context_limit, load_model
 from lume_run.models.rows.batch import length_batches
 from lume_run.models.rows.tokenise import TokenRow

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lume_run.common.devices import dtype_of
-from lume_run.methods.base import Role
+from lume_run.methods.needs import Role
 from lume_run.models.forward import forward, label_logps
 from lume_run.models.load import load_model
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate

@@ -12,7 +12,7 @@ import torch
 from lume_run.common.devices import dtype_of
 from lume_run.common.seeds import stable_digest
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.methods.base import Role
+from lume_run.methods.needs import Role
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tiny import olmo_config
 from lume_run.pipeline.checks import require_settings

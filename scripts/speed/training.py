@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from lume_run.common.devices import GIB, PeakMemory, dtype_of
-from lume_run.methods.base import Role
+from lume_run.methods.needs import Role
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.pipeline.memory.budget import Estimator
 from lume_run.pipeline.memory.launch_mode import estimator_of

@@ -11,9 +11,9 @@ from helpers.configs import CONF, cfg_of, data_of, settings_of
 
 from lume_run.config.model_settings import LoraSettings
 from lume_run.config.overrides import group_options
-from lume_run.methods.base import Role
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientDescent
+from lume_run.methods.needs import Role
 from lume_run.methods.npo import NPO
 from lume_run.pipeline.checks import require_settings
 

@@ -9,7 +9,7 @@ from helpers.configs import cfg_of, problems_of
 from omegaconf import OmegaConf
 
 from lume_run.common.errors import Problem
-from lume_run.methods.base import Role
+from lume_run.methods.needs import Role
 from lume_run.pipeline.checks import check_config
 
 FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role

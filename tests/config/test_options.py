@@ -11,12 +11,11 @@ from helpers.shared import DATA, SHARED
 
 from lume_run.config.model_settings import LoraSettings
 from lume_run.config.overrides import group_options
-from lume_run.methods.base import MIDDLE, Needs, Role
 from lume_run.methods.distillation import CEU, UNDIAL
-from lume_run.methods.entropy import MaximumEntropy
+from lume_run.methods.entropy import LogitMargin, MaximumEntropy
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientDescent
-from lume_run.methods.pdu import LogitMargin
+from lume_run.methods.needs import MIDDLE, Needs, Role
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import pytest
 from helpers.configs import cfg_of, problems_of, settings_of
 from omegaconf import OmegaConf
 
-from lume_run.methods.base import Role
+from lume_run.methods.needs import Role
 from lume_run.pipeline.checks import check_config
 
 FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role
@@ -49,7 +49,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lume_run.methods.base import Needs
+from lume_run.methods.needs import Needs
 
 Path(__file__).with_suffix(".imported").touch()
 

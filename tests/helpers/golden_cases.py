@@ -19,17 +19,22 @@ from helpers.golden_losses import (
     vector_seed,
     vocabulary_size,
 )
-from lume_run.methods.base import Role
 from lume_run.methods.distillation import CEU, UNDIAL, UNDIALCompat
 from lume_run.methods.dpo import DPO, AnswerPreservation
-from lume_run.methods.entropy import MaximumEntropyCompat
+from lume_run.methods.entropy import LogitMarginCompat, MaximumEntropyCompat
 from lume_run.methods.kl import RetainKLCompat
-from lume_run.methods.likelihood import GradientAscent, GradientDescent, MismatchedAscent, Refusal
+from lume_run.methods.likelihood import (
+    GradientAscent,
+    GradientDescent,
+    MismatchedAscent,
+    Refusal,
+    SaturationImportance,
+    WeightedAscent,
+)
+from lume_run.methods.needs import Role
 from lume_run.methods.npo import NPO, SimNPO
 from lume_run.methods.objective import Dual, Objective, Part
-from lume_run.methods.pdu import LogitMarginCompat
 from lume_run.methods.rmu import RMU, EmbeddingDistance
-from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscent
 
 LABELS_INDEX = 100  # a label of -100 is an index into a vocabulary of this many tokens
 NEVER = 10**9  # steps

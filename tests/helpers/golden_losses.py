@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from helpers.golden import PRECISIONS, UNLABELLED, label_places
 from helpers.shared import GOLDEN
-from lume_run.methods.base import Count, Role, Signals, Totals
+from lume_run.methods.base import Signals
+from lume_run.methods.needs import Count, Role, Totals
 from lume_run.models.rows.batch import Batch
 from lume_run.models.rows.tokenise import TokenRow
 

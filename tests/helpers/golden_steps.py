@@ -23,7 +23,7 @@ from helpers.golden_losses import (
     with_first_label,
 )
 from helpers.losses import Outcome, cached_reference, run_step, signals_of
-from lume_run.methods.base import Needs, Role
+from lume_run.methods.needs import Needs, Role
 from lume_run.models.rows.batch import collate
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.reference import ReferenceCache

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lume_run.methods import distillation, dpo, entropy, kl, likelihood, npo, objective, pdu, rmu, weighted_ascent
+from lume_run.methods import distillation, dpo, entropy, kl, likelihood, npo, objective, rmu
 from lume_run.methods.base import Signals
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective, Part, Sum
@@ -20,7 +20,7 @@ from lume_run.training.reference import ReferenceCache, live_reference, row_logp
 from lume_run.training.signals import read_signals
 
 PAD = 2
-MODULES = (distillation, entropy, kl, likelihood, pdu, npo, objective, dpo, rmu, weighted_ascent)
+MODULES = (distillation, entropy, kl, likelihood, npo, objective, dpo, rmu)
 NOT_PARTS = (Objective, FineTune, Part)
 
 
@@ -89,6 +89,6 @@ def all_parts() -> set[type]:
         for _, member in inspect.getmembers(module, inspect.isclass)
         if member.__module__ == module.__name__
         and member not in NOT_PARTS
-        and "__call__" in vars(member)
+        and any("__call__" in vars(base) for base in member.__mro__)
         and hasattr(member, "needs")
     }

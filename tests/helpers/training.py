@@ -21,8 +21,9 @@ from lume_run.config.model_settings import LoraSettings, ModelSettings
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.launch.world import World
-from lume_run.methods.base import Method, Role
+from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
+from lume_run.methods.needs import Role
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.pipeline.checks import require_settings
 from lume_run.training.build import build_trainer

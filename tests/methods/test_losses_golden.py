@@ -49,12 +49,11 @@ from helpers.golden_losses import (
 from helpers.golden_steps import check, check_gradients, check_loss, from_rows, from_tensors
 from helpers.losses import all_parts, parts_of, run_step, signals_of
 
-from lume_run.methods.base import Needs, Role, Totals
 from lume_run.methods.distillation import UNDIAL, UNDIALCompat
-from lume_run.methods.entropy import MaximumEntropy, MaximumEntropyCompat
+from lume_run.methods.entropy import LogitMargin, MaximumEntropy, MaximumEntropyCompat
 from lume_run.methods.kl import RetainKL, RetainKLCompat
+from lume_run.methods.needs import Needs, Role, Totals
 from lume_run.methods.objective import Dual, Objective, Sum, Term
-from lume_run.methods.pdu import LogitMargin
 from lume_run.methods.rmu import RMU, AdaptiveRMU, direction
 from lume_run.models.rows.batch import collate
 from lume_run.models.rows.tokenise import TokenRow

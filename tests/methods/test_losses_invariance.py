@@ -15,17 +15,22 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from lume_run.methods.base import Needs, Role, Totals
 from lume_run.methods.distillation import CEU, UNDIAL, UNDIALCompat
 from lume_run.methods.dpo import DPO, AnswerPreservation
-from lume_run.methods.entropy import MaximumEntropy, MaximumEntropyCompat
+from lume_run.methods.entropy import LogitMargin, LogitMarginCompat, MaximumEntropy, MaximumEntropyCompat
 from lume_run.methods.kl import RetainKL, RetainKLCompat
-from lume_run.methods.likelihood import GradientAscent, GradientDescent, MismatchedAscent, Refusal
+from lume_run.methods.likelihood import (
+    GradientAscent,
+    GradientDescent,
+    MismatchedAscent,
+    Refusal,
+    SaturationImportance,
+    WeightedAscent,
+)
+from lume_run.methods.needs import Needs, Role, Totals
 from lume_run.methods.npo import NPO, SimNPO
 from lume_run.methods.objective import Dual, Objective, StopWhen, Sum, Term
-from lume_run.methods.pdu import LogitMargin, LogitMarginCompat
 from lume_run.methods.rmu import RMU, AdaptiveRMU, EmbeddingDistance
-from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscent
 from lume_run.models.layers import output_of_layer
 from lume_run.models.rows.batch import Batch, collate
 from lume_run.models.rows.tokenise import TokenRow

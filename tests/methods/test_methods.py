@@ -19,18 +19,32 @@ from transformers import AutoModelForCausalLM
 
 from lume_run.common.logits import to_float32, token_logps
 from lume_run.config.overrides import conf_dir
-from lume_run.methods.base import MIDDLE, Count, Losses, Needs, Role, Signals, Totals
+from lume_run.methods.base import Losses, Signals
 from lume_run.methods.baselines import Member, MergeAdapters
 from lume_run.methods.distillation import CEU, UNDIAL, UNDIALCompat
 from lume_run.methods.dpo import DPO, AnswerPreservation
-from lume_run.methods.entropy import MaximumEntropy, MaximumEntropyCompat, kl_from_uniform, kl_to_uniform
+from lume_run.methods.entropy import (
+    LogitMargin,
+    LogitMarginCompat,
+    MaximumEntropy,
+    MaximumEntropyCompat,
+    kl_from_uniform,
+    kl_to_uniform,
+)
 from lume_run.methods.kl import RetainKL, RetainKLCompat, forward_kl
-from lume_run.methods.likelihood import FineTune, GradientAscent, GradientDescent, MismatchedAscent, Refusal
+from lume_run.methods.likelihood import (
+    FineTune,
+    GradientAscent,
+    GradientDescent,
+    MismatchedAscent,
+    Refusal,
+    SaturationImportance,
+    WeightedAscent,
+)
+from lume_run.methods.needs import MIDDLE, Count, Needs, Role, Totals
 from lume_run.methods.npo import NPO, SimNPO
 from lume_run.methods.objective import Dual, Objective, StopWhen, Sum, Term
-from lume_run.methods.pdu import LogitMargin, LogitMarginCompat
 from lume_run.methods.rmu import RMU, AdaptiveRMU, EmbeddingDistance, direction
-from lume_run.methods.weighted_ascent import SaturationImportance, WeightedAscent
 from lume_run.models.rows.batch import collate
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.schedule import totals_of

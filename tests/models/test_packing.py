@@ -10,7 +10,7 @@ from helpers.families import FAMILIES, build_family
 from transformers import AutoModelForCausalLM
 
 from lume_run.config.model_settings import LoraSettings
-from lume_run.methods.base import Needs, Role
+from lume_run.methods.needs import Needs, Role
 from lume_run.models.forward import forward, label_logps
 from lume_run.models.rows.attention import PACKED, packs
 from lume_run.models.rows.batch import NO_TOTALS, collate

@@ -10,7 +10,7 @@ from helpers.families import FAMILIES, build_family
 from models.test_packing import EXACT, SINGLE, results
 from transformers import AutoModelForCausalLM
 
-from lume_run.methods.base import Needs
+from lume_run.methods.needs import Needs
 from lume_run.models.forward import forward, last_logits, predictor_logits
 from lume_run.models.rows.attention import packs
 from lume_run.models.rows.batch import NO_TOTALS, collate

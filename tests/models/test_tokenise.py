@@ -12,7 +12,7 @@ from tokenizers.processors import TemplateProcessing
 
 from lume_run.common.records import Example, Kind, Split, continuation
 from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row
-from lume_run.methods.base import Needs, Role, Totals
+from lume_run.methods.needs import Needs, Role, Totals
 from lume_run.methods.refusals import REFUSALS
 from lume_run.models.rows.batch import Batch, collate
 from lume_run.models.rows.tokenise import TokenRow, encode, plain_ids

@@ -26,9 +26,10 @@ from lume_run.common.seeds import pick
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
-from lume_run.methods.base import Losses, Needs, Role, Signals
+from lume_run.methods.base import Losses, Signals
 from lume_run.methods.baselines import context_of
 from lume_run.methods.likelihood import FineTune, GradientAscent, mean_nll
+from lume_run.methods.needs import Needs, Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS
 from lume_run.pipeline import train

@@ -25,7 +25,7 @@ from lume_run.common.devices import GIB, is_out_of_memory
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.world import World
-from lume_run.methods.base import Needs, Role, Totals
+from lume_run.methods.needs import Needs, Role, Totals
 from lume_run.models.load import config_of
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.models.precision import is_quantised

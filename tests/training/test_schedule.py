@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lume_run.methods.base import Count, Role, Totals
+from lume_run.methods.needs import Count, Role, Totals
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.schedule import MicroBatch, Schedule, build_schedule, count_steps
 

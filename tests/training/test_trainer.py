@@ -17,13 +17,14 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.model_settings import LoraSettings
-from lume_run.methods.base import Losses, Needs, Role, Signals
+from lume_run.methods.base import Losses, Signals
 from lume_run.methods.dpo import AnswerPreservation
+from lume_run.methods.entropy import LogitMargin
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import FineTune, GradientAscent, GradientDescent, Refusal
+from lume_run.methods.needs import Needs, Role
 from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Dual, Objective, StopWhen
-from lume_run.methods.pdu import LogitMargin
 from lume_run.methods.rmu import RMU, EmbeddingDistance
 from lume_run.models.load import save_model
 from lume_run.models.rows.batch import collate

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lume_run.methods.base import Totals
+from lume_run.methods.needs import Totals
 from lume_run.models.rows.packed import Packing, pack
 from lume_run.models.rows.tokenise import TokenRow
 

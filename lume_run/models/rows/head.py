@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lume_run.common.logits import KEPT_NUMBERS, PART_NUMBERS, to_float32
-from lume_run.methods.base import TokenLoss
+from lume_run.methods.needs import TokenLoss
 from lume_run.models.layers import unwrap
 from lume_run.models.rows.batch import Batch
 from lume_run.models.rows.packed import PACKED_TYPES

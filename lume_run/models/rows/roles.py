@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lume_run.methods.base import Needs, Role
+from lume_run.methods.needs import Needs, Role
 from lume_run.models.rows.batch import Batch
 from lume_run.models.rows.head import LabelSegment, Reading, ReferenceLogits
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lume_run.common.records import Example, Kind, continuation
-from lume_run.methods.base import Role
+from lume_run.methods.needs import Role
 from lume_run.models.rows.chat import chat_prompt, chat_texts
 from lume_run.models.rows.special_text import continuation_ids, mask_special, text_ids
 

@@ -14,7 +14,7 @@ from lume_run.common.devices import GIB
 from lume_run.common.logits import CHUNK_NUMBERS, KEPT_NUMBERS, PART_NUMBERS
 from lume_run.config.settings import OptimizationSettings, Settings
 from lume_run.launch.world import World
-from lume_run.methods.base import Needs
+from lume_run.methods.needs import Needs
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.pipeline.memory.sizes import Lengths, Sizes, phase_of
 from lume_run.training.micro_batches import DEFAULT_TOKENS

@@ -13,8 +13,8 @@ from lume_run.attacks.relearn import trains_adapters
 from lume_run.common.lazy import nn, torch
 from lume_run.config.model_settings import LoraSettings
 from lume_run.config.settings import OptimizationSettings, Settings
-from lume_run.methods.base import Needs
 from lume_run.methods.likelihood import FineTune
+from lume_run.methods.needs import Needs
 from lume_run.models.layers import layer_number
 from lume_run.models.rows.packed import PACKED_TYPES
 from lume_run.models.weights import (

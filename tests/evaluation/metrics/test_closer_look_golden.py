@@ -44,7 +44,7 @@ from lume_run.common.records import Ask, Question, Response
 from lume_run.evaluation.inference.loaded_model import LoadedModel
 from lume_run.evaluation.metrics import closer_look
 from lume_run.evaluation.metrics.answers import rouge_l_recall
-from lume_run.methods.base import Role
+from lume_run.methods.needs import Role
 from lume_run.models.rows.batch import NO_TOTALS, collate
 from lume_run.models.rows.tokenise import TokenRow, encode
 from lume_run.training.rows import in_role
