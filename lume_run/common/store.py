@@ -4,15 +4,20 @@ An artifact is a folder. It is built in `<path>.partial` (kept when a process is
 under a file lock, then renamed, with a DONE.json that records its inputs, their hash, and what was written. A process
 that comes second, or at the same time, finds it done. Where files were lost or changed since, it is set aside, and
 built again.
+
+Artifacts that stand outside the store, such as the unlearned model in its run's folder, are noted there: another run
+that needs the same takes it over by hard links, which cost neither time nor room.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -38,7 +43,7 @@ class Artifact:
 
     `inputs` must name everything the content depends on. `build(folder)` fills the folder, which may hold files of an
     interrupted build. Where several processes can `share` the work, each of them runs `build`, and then one process
-    `gather`s their files.
+    `gather`s their files. `note_file` of an artifact outside the store says where the last one of these inputs stands.
     """
 
     stage: str
@@ -49,6 +54,7 @@ class Artifact:
     note: str = ""
     share: bool = False
     gather: Callable[[Path], object] | None = None
+    note_file: Path | None = None
 
     @property
     def key(self) -> str:
@@ -59,6 +65,21 @@ class Artifact:
     def is_done(self) -> bool:
         """Whether the folder exists, was built from the same inputs, and is whole."""
         return self._is_of_these_inputs and not self.damage()
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether it is done, here or in another run's folder."""
+        return self.is_done or self.twin() is not None
+
+    def twin(self, *, thorough: bool = False) -> Path | None:
+        """Another finished, whole folder of the same inputs that is noted; None without one."""
+        noted = _read_record(self.note_file).get("path") if self.note_file is not None else None
+        if self.note_file is None or not isinstance(noted, str):
+            return None
+        folder = self.note_file.parent / noted
+        record = _read_record(folder / DONE_FILE)
+        is_same = record.get("key") == self.key and not damage_of(folder, record.get("files", {}), thorough=thorough)
+        return folder if is_same and folder.resolve() != self.path.resolve() else None
 
     @property
     def _is_of_these_inputs(self) -> bool:
@@ -80,21 +101,20 @@ class Artifact:
         """
         if self.is_done and not verify:
             return self.path
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{self.path}.lock")
-        try:
-            lock.acquire(timeout=0.1)
-        except Timeout:
-            console.print(f"  waiting for another process that builds {self.path}")
-            lock.acquire()
-        try:
-            if self._is_of_these_inputs and (damage := self.damage(thorough=verify)):
+        places = [self.path, *([self.note_file] if self.note_file else [])]
+        with ExitStack() as locks:
+            for place in places:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(_locked(place))
+            damage = self.damage(thorough=verify) if self._is_of_these_inputs else ""
+            if damage:
                 self._set_aside(damage)
             if not self._is_of_these_inputs:
+                twin = self.twin(thorough=verify or bool(damage))
                 with explain_full_disk(self.path):
-                    self._build(spawn if self.share else None)
-        finally:
-            lock.release()
+                    self._build(spawn if self.share else None, twin)
+            if self.note_file is not None:
+                write_json(self.note_file, {"path": os.path.relpath(self.path, self.note_file.parent)})
         return self.path
 
     def _set_aside(self, damage: str) -> None:
@@ -104,10 +124,13 @@ class Artifact:
         self.path.rename(place)
         console.print(f"  [yellow]{escape(f'{self.path} is damaged: {damage}; set aside as {place.name}')}[/]")
 
-    def _build(self, spawn: Callable[[Artifact, Path], None] | None) -> None:
+    def _build(self, spawn: Callable[[Artifact, Path], None] | None, twin: Path | None) -> None:
         partial = self.path.with_name(self.path.name + ".partial")
         if _read_record(partial / DONE_FILE).get("key") != self.key:  # else only the renaming is left to do
-            self._fill(partial, spawn)
+            if twin is not None:
+                link_artifact(twin, partial)
+            else:
+                self._fill(partial, spawn)
         if self.path.exists():  # built from other inputs: the newer one takes its place
             shutil.rmtree(self.path)
         partial.replace(self.path)
@@ -136,6 +159,34 @@ class Artifact:
         files = record_files(partial, without={INPUTS_FILE, DONE_FILE})
         write_json(partial / INPUTS_FILE, {**_read_record(partial / INPUTS_FILE), "files": files})
         (partial / INPUTS_FILE).replace(partial / DONE_FILE)
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """Nobody else builds what belongs to this place; says so where it has to wait."""
+    lock = FileLock(f"{place}.lock")
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        console.print(f"  waiting for another process that builds {place}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def link_artifact(artifact: Path, place: Path) -> None:
+    """Have the files of a finished artifact in another place too: by hard links, or copied to another file system."""
+    if place.exists():
+        shutil.rmtree(place)
+    for name in (*files_written(artifact), DONE_FILE):
+        target = place / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(artifact / name, target)
+        except OSError:
+            shutil.copy2(artifact / name, target)
 
 
 def files_written(folder: Path) -> dict[str, dict[str, Any]]:

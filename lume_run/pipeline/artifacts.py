@@ -79,7 +79,17 @@ def store_artifact(
 def unlearned_artifact(
     run: Run, inputs: dict[str, Any], build: Callable[[Path], None], note: str, *, share: bool = False
 ) -> Artifact:
-    """The unlearned model, in the run's own folder."""
+    """The unlearned model, in the run's own folder; runs that differ in attacks or evaluators alone make it once."""
     inputs = {"kind": "unlearned", "format": ARTIFACT_FORMAT, "seed": run.settings.seed, **inputs}
-    path = run.folder / "unlearned"
-    return Artifact(stage="unlearn", name="unlearned", path=path, inputs=inputs, build=build, note=note, share=share)
+    with_adapter = run.settings.model.lora.save  # changes no weight, and so is none of the inputs
+    noted = content_hash({**inputs, "adapter": with_adapter})
+    return Artifact(
+        stage="unlearn",
+        name="unlearned",
+        path=run.folder / "unlearned",
+        inputs=inputs,
+        build=build,
+        note=note,
+        share=share,
+        note_file=run.settings.store / "unlearned" / f"{noted}.json",
+    )

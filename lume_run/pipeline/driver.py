@@ -86,7 +86,7 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(run.data.source)}", soft_wrap=True)
     if world.needs_torchrun or settings.launch.name == "auto":
         console.print(f"[bold]launch[/] {world} ({world.why})", soft_wrap=True)
-    if not all(artifact.is_done for artifact in steps.artifacts):
+    if not all(artifact.is_cached for artifact in steps.artifacts):
         record["hardware"] = hardware()
     seconds: dict[str, float] = {}
     for artifact in steps.artifacts:
@@ -128,7 +128,7 @@ def require_reference(settings: Settings) -> None:
 
 def _make(run: Run, artifact: Artifact, tracker: Tracker) -> None:
     """Make one artifact, here or by several ranks, and say so."""
-    state = "[green]cached[/]" if artifact.is_done else ""
+    state = "[green]cached[/]" if artifact.is_cached else ""
     console.print(f"[bold]{artifact.stage}[/] {artifact.name}  {artifact.note}  {state}", soft_wrap=True)
     tracker.follow(artifact)
     with explain_out_of_memory(run, artifact.stage, artifact.name):

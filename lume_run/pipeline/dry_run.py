@@ -92,7 +92,7 @@ def _show_cut_rows(run: Run, examples: Sequence[Example]) -> None:
 def _show_steps(steps: Plan) -> None:
     table = Table("stage", "makes", "state", "what")
     for artifact in steps.artifacts:
-        table.add_row(artifact.stage, artifact.name, "cached" if artifact.is_done else "due", artifact.note)
+        table.add_row(artifact.stage, artifact.name, "cached" if artifact.is_cached else "due", artifact.note)
     console.print(table)
     for artifact in steps.artifacts:
         if damage := artifact.damage():

@@ -35,8 +35,8 @@ def show_sweep(jobs: Sequence[Job]) -> None:
     for job in jobs:
         artifacts, trouble = job_artifacts(job)
         needed += artifacts
-        due = [artifact.name for artifact in artifacts if not artifact.is_done]
-        cached = [artifact.name for artifact in artifacts if artifact.is_done]
+        due = [artifact.name for artifact in artifacts if not artifact.is_cached]
+        cached = [artifact.name for artifact in artifacts if artifact.is_cached]
         if table.row_count < JOBS_SHOWN:
             label = " ".join(override for override in job.overrides if override not in common)
             folder = job.folder.name if job.folder else "?"
@@ -68,7 +68,7 @@ def show_shared(jobs: Sequence[Job], needed: Sequence[Artifact]) -> None:
     table = Table("makes", "wanted by", "distinct", "cached", "due", "estimate")
     total, unknown = 0.0, False
     for name, artifacts in kinds.items():
-        due = sum(not artifact.is_done for artifact in artifacts)
+        due = sum(not artifact.is_cached for artifact in artifacts)
         each = seconds_of(artifacts[0])
         unknown |= bool(due) and each is None
         total += due * (each or 0.0)

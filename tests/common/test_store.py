@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import selectors
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from helpers.artifacts import Builder, artifact, strict_json
 from lume_run.common import files
 from lume_run.common.errors import RunError
 from lume_run.common.files import content_hash, fingerprint, write_json
+from lume_run.common.store import Artifact
 
 
 def test_an_artifact_is_built_once(tmp_path):
@@ -61,6 +64,59 @@ def test_a_damaged_artifact_is_set_aside_and_built_again(name, verify, tmp_path,
         assert sorted(path.read_bytes() for path in aside.rglob("*") if path.is_file()) == left  # nothing is deleted
         printed = " ".join(capsys.readouterr().err.split())
         assert words in printed and f"set aside as {aside.name}" in printed
+
+
+def in_two_folders(tmp_path: Path, build) -> tuple[Artifact, Artifact]:
+    """The same artifact in two folders of runs."""
+    noted = tmp_path / "store" / "unlearned" / "key.json"
+    return tuple(replace(artifact(tmp_path / run / "unlearned", build, seed=0), note_file=noted) for run in "ab")
+
+
+def test_another_run_takes_over_what_is_finished(tmp_path):
+    build = Builder()
+    first, second = in_two_folders(tmp_path, build)
+    assert not second.is_cached
+    first.make()
+    assert second.is_cached and not second.is_done
+    (tmp_path / "b" / "unlearned.partial").mkdir(parents=True)
+    (tmp_path / "b" / "unlearned.partial" / "rest").touch()  # of a start that was killed
+    second.make()
+    assert second.is_done and second.seconds == first.seconds
+    assert len(build.contents) == 1
+    assert (second.path / "made.txt").samefile(first.path / "made.txt")
+    assert sorted(path.name for path in second.path.iterdir()) == ["DONE.json", "made.txt"]
+    shutil.rmtree(first.path)  # nobody needs the other folder
+    assert second.is_done and second.twin() is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost", "moved", "of other inputs", "no note"])
+def test_what_is_not_whole_elsewhere_is_built_again(damage, tmp_path):
+    build = Builder()
+    first, second = in_two_folders(tmp_path, build)
+    first.make()
+    if damage == "moved":
+        first.path.rename(tmp_path / "elsewhere")
+    elif damage == "of other inputs":
+        second = replace(second, inputs={"seed": 1})
+    elif damage == "no note":
+        second.note_file.write_text("[]", encoding="utf-8")
+    else:
+        DAMAGE[damage][0](first.path / "made.txt")
+    assert not second.is_cached
+    second.make()
+    assert len(build.contents) == 2 and second.is_done
+
+
+def test_a_damaged_large_file_is_not_taken_over(tmp_path, monkeypatch):
+    """Both folders have one file: where it is damaged it is so in both."""
+    monkeypatch.setattr(files, "CHEAP_BYTES", 3)
+    build = Builder("numbers")
+    first, second = in_two_folders(tmp_path, build)
+    first.make()
+    zeroed(second.make() / "numbers.txt")
+    second.make(verify=True)
+    assert (second.path / "numbers.txt").read_text(encoding="utf-8") == "numbers"
+    assert len(build.contents) == 2
 
 
 def test_large_files_are_read_again_when_asked(tmp_path, monkeypatch):

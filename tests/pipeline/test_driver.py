@@ -381,6 +381,20 @@ def test_killed_while_cleaning_up_nothing_is_trained_again(run, monkeypatch):
     assert not (again.folder / "unlearned" / "checkpoints").exists()
 
 
+def test_other_evaluators_and_attacks_unlearn_nothing_again(run, monkeypatch, capsys):
+    done = run("method=gd", "method.forget_weight=0.9")
+    monkeypatch.setattr(optimise, "build_trainer", lambda *_: pytest.fail("trained again"))
+    capsys.readouterr()
+    changed = ("evaluator=memorisation", "attack=quantise", "attack.control=none")
+    again = run("method=gd", "method.forget_weight=0.9", *changed, folder="again")
+    weights = again.folder / "unlearned" / "model" / "model.safetensors"
+    assert weights.samefile(done.folder / "unlearned" / "model" / "model.safetensors")
+    assert again.report["training"] == done.report["training"]
+    assert again.report["attacks"]["rows"]
+    printed = capsys.readouterr().err.split("\n")
+    assert next(line for line in printed if line.startswith("unlearn unlearned")).rstrip().endswith("cached")
+
+
 # ------------------------------------------------------------------------------------------------- bounds
 
 
