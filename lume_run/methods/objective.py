@@ -6,9 +6,9 @@ paired in YAML (`conf/method/*.yaml`, or `method/forget=... method/retain=...` o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lume_run.common.lazy import torch
 from lume_run.config.fields import setting
@@ -18,6 +18,18 @@ from lume_run.methods.needs import Needs, Role
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+Named = TypeVar("Named")  # a method, or a part of one
+
+
+def with_token_ids(named: Named, ids_of: Callable[[str], tuple[int, ...]]) -> Named:
+    """A method or a part of one, knowing the ids of the tokens that it names by their text; most name none.
+
+    `ids_of` gives the ids of a text in the middle of another. Methods see no tokenizer, so this is how one tells them.
+    """
+    named_by_text = getattr(named, "with_token_ids", None)
+    return named if named_by_text is None else named_by_text(ids_of)
 
 
 class Part(Protocol):
@@ -59,6 +71,10 @@ class Sum:
         for term in self.terms:
             needs |= term.part.needs
         return needs
+
+    def with_token_ids(self, ids_of: Callable[[str], tuple[int, ...]]) -> Sum:
+        """Each term with the ids of the tokens that it names."""
+        return Sum(terms=tuple(replace(term, part=with_token_ids(term.part, ids_of)) for term in self.terms))
 
     def __call__(self, s: Signals) -> Tensor:
         """The weighted sum of the terms."""
@@ -127,6 +143,10 @@ class Objective:
         if self.stop_when.retain_nll is not None:
             needs = replace(needs, rows=needs.rows | {Role.RETAIN}, logits=True)
         return needs
+
+    def with_token_ids(self, ids_of: Callable[[str], tuple[int, ...]]) -> Objective:
+        """Both parts with the ids of the tokens that they name."""
+        return replace(self, forget=with_token_ids(self.forget, ids_of), retain=with_token_ids(self.retain, ids_of))
 
     def __call__(self, s: Signals) -> Losses:
         """The weighted sum, with both parts and the mean NLL of forget and retain answers for the log."""

@@ -16,6 +16,7 @@ from lume_run.attacks.base import Attacked
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.store import Artifact
 from lume_run.evaluation.questions import needs_retrained
+from lume_run.methods.jensun import TokenLogProb
 from lume_run.models.hub import model_identity
 from lume_run.models.weights import meta_model, pattern_problems
 from lume_run.pipeline.artifacts import EvaluatedModel
@@ -133,16 +134,20 @@ def can_retrain(run: Run) -> bool:
 
 
 def model_problems(run: Run) -> list[Problem]:
-    """Weights and layers that the settings name and the model lacks; none where the model's config is unavailable."""
+    """Weights, layers and tokens that the settings name and the model lacks; none where its config is unavailable."""
     model, needs = run.settings.model, run.settings.method.needs
-    if "unlearn" not in run.settings.stages or (model.trainable is None and needs.hidden_layer is None):
+    tokens = [loss.token for loss in needs.token_losses if isinstance(loss, TokenLogProb)]
+    if "unlearn" not in run.settings.stages or (model.trainable is None and needs.hidden_layer is None and not tokens):
         return []
     config = run.model_config.config
     if config is None:  # loading the model will say so
         return []
     problems = pattern_problems(model.trainable, meta_model(config)) if model.trainable is not None else []
-    layers = config.get_text_config().num_hidden_layers
+    layers, vocabulary = config.get_text_config().num_hidden_layers, config.get_text_config().vocab_size
     if needs.hidden_layer is not None and needs.hidden_layer >= layers:
         what = f"layer {needs.hidden_layer} is read, but the last layer is {layers - 1}"
         problems.append(Problem(where="method.forget.layer", what=what, remedy="a smaller one, or -1 for the middle"))
+    if tokens and max(tokens) >= vocabulary:
+        what = f"token {max(tokens)} is named, but the last token is {vocabulary - 1}"
+        problems.append(Problem(where="method.forget.tokens", what=what, remedy="[], and method.forget.target=TEXT"))
     return problems

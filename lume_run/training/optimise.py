@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from lume_run.training.checkpoints import checkpoint_to_resume, step_of, whole_c
 from lume_run.training.collectives import all_reduce_max, any_rank, barrier
 from lume_run.training.job import TrainingJob
 from lume_run.training.micro_batches import DEFAULT_TOKENS
-from lume_run.training.rows import token_rows
+from lume_run.training.rows import bind_tokens, token_rows
 from lume_run.training.schedule import Schedule, build_schedule
 from lume_run.training.snapshots import KeepSnapshots
 from lume_run.training.trainer import Diverged, UnlearnTrainer
@@ -65,12 +65,12 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
 
     Fine-tuning that diverges raises RunError, for there is no target to unlearn from then, unless snapshots are kept.
     """
-    settings = job.model
-    checkpoints, history = folder / "checkpoints", folder / "history.json"
+    settings, checkpoints, history = job.model, folder / "checkpoints", folder / "history.json"
     if history.exists():  # written after the model: killed while the checkpoints were being removed
         shutil.rmtree(checkpoints, ignore_errors=True)
         return
     tokenizer = load_tokenizer(job.start, settings)
+    job = replace(job, method=bind_tokens(job.method, tokenizer))
     rows = training_rows(job, tokenizer, context_limit(config_of(job.start, settings), settings))
     schedule = _build_schedule(job, rows)
     resume = checkpoint_to_resume(checkpoints, job.world)

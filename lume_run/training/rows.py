@@ -9,9 +9,12 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lume_run.common.errors import RunError
 from lume_run.common.records import Example, Kind
 from lume_run.common.seeds import pick
 from lume_run.methods.needs import Needs, Role
+from lume_run.methods.objective import Named, with_token_ids
+from lume_run.models.rows.special_text import continuation_ids
 from lume_run.models.rows.tokenise import TokenRow, encode
 
 if TYPE_CHECKING:
@@ -58,3 +61,11 @@ def token_rows(
         )
         for role, example in examples
     ]
+
+
+def bind_tokens(method: Named, tokenizer: PreTrainedTokenizerBase) -> Named:
+    """A method that knows the ids of the tokens that it names by their text. RunError for a text without tokens."""
+    try:
+        return with_token_ids(method, lambda text: tuple(continuation_ids(text, tokenizer)))
+    except ValueError as error:
+        raise RunError(f"{error}; give another text, or the ids of its tokens.") from error

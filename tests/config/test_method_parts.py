@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.configs import cfg_of, problems_of
+from helpers.configs import cfg_of, problems_of, settings_of
 from omegaconf import OmegaConf
 
 from lume_run.common.errors import Problem
 from lume_run.methods.needs import Role
 from lume_run.pipeline.checks import check_config
+from lume_run.pipeline.plan import model_problems
+from lume_run.pipeline.run import Run
 
 FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role
 METHOD = """# A combination of parts
@@ -249,3 +251,19 @@ def test_refusals_that_cannot_be_used_are_told_up_front(content, what, remedy, t
     assert problems.keys() == {"method.idk_file"}
     assert problems["method.idk_file"].what.startswith(what.format(file=file))
     assert remedy in problems["method.idk_file"].remedy
+
+
+@pytest.mark.parametrize(("tokens", "problems"), [("[]", 0), ("[0,7]", 0), ("[7,4000]", 1)])
+def test_a_token_that_the_model_lacks_is_refused_in_the_plan(tokens, problems, tmp_path):
+    settings = settings_of("method=jensun", f"method.forget.tokens={tokens}")
+    refused = model_problems(Run(settings=settings, folder=tmp_path))
+    assert len(refused) == problems
+    for problem in refused:
+        assert problem.where == "method.forget.tokens"
+        assert "token 4000 is named, but the last token is" in problem.what
+
+
+def test_a_target_is_text_and_its_tokens_are_ids():
+    assert problems_of("method=jensun", "method.forget.target=' '").keys() == {"method.forget.target"}
+    assert "ids from 0 on, not -1" in problems_of("method=jensun", "method.forget.tokens=[3,-1]")["method.forget"].what
+    assert problems_of("method=jensun", "method.forget.tokens=[a]").keys() == {"method.forget.tokens[0]"}

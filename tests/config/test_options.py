@@ -13,6 +13,7 @@ from lume_run.config.model_settings import LoraSettings
 from lume_run.config.overrides import group_options
 from lume_run.methods.distillation import CEU, UNDIAL
 from lume_run.methods.entropy import LogitMargin, MaximumEntropy
+from lume_run.methods.jensun import RetainJS, TokenLogProb
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientDescent
 from lume_run.methods.needs import MIDDLE, Needs, Role
@@ -48,6 +49,7 @@ FORGET_NEEDS = {
     "dpo": Needs(rows={FORGET, FORGET_IDK}, reference_logps={FORGET, FORGET_IDK}),
     "ga": FORGET_ROWS,
     "idk": Needs(rows={FORGET_IDK}),
+    "jensun": replace(FORGET_ROWS, token_losses=(TokenLogProb(token=0),)),
     "llmu": Needs(rows={FORGET, MISMATCH}),
     "me": replace(FORGET_ROWS, token_losses=(MaximumEntropy(),), whole_rows={FORGET}),
     "me_compat": FORGET_LOGITS,
@@ -67,6 +69,7 @@ RETAIN_NEEDS = {
     "embed": RETAIN_STATES,
     "embed_compat": replace(RETAIN_STATES, released_means=True),
     "gd": Needs(rows={RETAIN}),
+    "js": Needs(token_losses=(RetainJS(),), rows={RETAIN}, reference_logits={RETAIN}),
     "kl": KL,
     "kl_compat": Needs(rows={RETAIN}, distributions=True, reference_logits={RETAIN}, every_position=True),
     "kl_gd": KL,

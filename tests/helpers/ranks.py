@@ -29,7 +29,7 @@ STEPS = 3
 METHODS = [*OBJECTIVES, *MEMBERS]
 ALL_WAYS = ("npo_gd", "kl")  # with cached reference log-probs, and with a live reference
 ADAPTERS = replace(LORA, target_modules=["q_proj", "down_proj"])  # DeepSpeed takes long over each
-LIVE = ("adaptive_rmu", "dpo_kl", "idk_kl", "llmu", "npo_kl", "rmu", "undial", "ties 1", "ties 2")  # too
+LIVE = ("adaptive_rmu", "dpo_kl", "idk_kl", "llmu", "npo_kl", "rmu", "undial", "jensun", "ties 1", "ties 2")  # too
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from lume_run.pipeline.checks import require_settings
 from lume_run.training.build import build_trainer
 from lume_run.training.job import TrainingJob
 from lume_run.training.reference import ReferenceCache
-from lume_run.training.rows import examples_of, token_rows
+from lume_run.training.rows import bind_tokens, examples_of, token_rows
 from lume_run.training.schedule import Schedule, build_schedule
 from lume_run.training.trainer import UnlearnTrainer
 
@@ -149,6 +149,7 @@ def set_up(
     `cached` is where reference log-probs are, or will be: one of several ranks cannot compute them. `remember`: keep
     a copy of the weights as training begins. Without `checkpoint_every` there are no checkpoints, not even at the end.
     """
+    method = bind_tokens(method, tokenizer_at(path))
     schedule = build_schedule(
         rows,
         batch_size=settings.batch_size,

@@ -18,6 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from lume_run.methods.distillation import CEU, UNDIAL, UNDIALCompat
 from lume_run.methods.dpo import DPO, AnswerPreservation
 from lume_run.methods.entropy import LogitMargin, LogitMarginCompat, MaximumEntropy, MaximumEntropyCompat
+from lume_run.methods.jensun import JensUn, RetainJS
 from lume_run.methods.kl import RetainKL, RetainKLCompat
 from lume_run.methods.likelihood import (
     GradientAscent,
@@ -75,6 +76,9 @@ METHODS = [
     Objective(name="undial+kl", forget=UNDIAL(beta=3.0), retain=RetainKL()),
     Objective(name="wga+gd", forget=WeightedAscent(beta=0.5), retain=GradientDescent()),
     Objective(name="satimp+gd", forget=SaturationImportance(beta1=0.5, beta2=2.0), retain=GradientDescent()),
+    Objective(name="jensun", forget=JensUn(tokens=(5, 9)), retain=RetainJS()),
+    Objective(name="jensun, a token twice, +kl", forget=JensUn(tokens=(7, 3, 7)), retain=RetainKL(), forget_weight=2.0),
+    Objective(name="ga+js", forget=GradientAscent(), retain=RetainJS()),
     Objective(name="ceu", forget=CEU()),
     Objective(name="ceu+kl", forget=CEU(ignore_first=2), retain=RetainKL()),
     Objective(

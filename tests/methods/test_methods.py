@@ -31,6 +31,7 @@ from lume_run.methods.entropy import (
     kl_from_uniform,
     kl_to_uniform,
 )
+from lume_run.methods.jensun import JensUn, RetainJS, TokenLogProb, js_divergence, js_to_certainty
 from lume_run.methods.kl import RetainKL, RetainKLCompat, forward_kl
 from lume_run.methods.likelihood import (
     FineTune,
@@ -43,7 +44,7 @@ from lume_run.methods.likelihood import (
 )
 from lume_run.methods.needs import MIDDLE, Count, Needs, Role, Totals
 from lume_run.methods.npo import NPO, SimNPO
-from lume_run.methods.objective import Dual, Objective, StopWhen, Sum, Term
+from lume_run.methods.objective import Dual, Objective, StopWhen, Sum, Term, with_token_ids
 from lume_run.methods.rmu import RMU, AdaptiveRMU, EmbeddingDistance, direction
 from lume_run.models.rows.batch import collate
 from lume_run.models.rows.tokenise import TokenRow
@@ -795,6 +796,103 @@ def test_kl_on_answers_is_the_same_when_every_position_was_computed():
     assert wide.item() == narrow.item() > 0
 
 
+# ------------------------------------------------------------------------------------------- Jensen-Shannon
+
+JS_HALF = LOG2 - (1.5 * math.log(1.5) + 0.5 * LOG2) / 2  # of a distribution and certainty of a token of probability 1/2
+
+
+def test_js_by_hand():
+    """(3/4, 1/4) and (1/2, 1/2), middle (5/8, 3/8): ((3/4 log 6/5 + 1/4 log 2/3) + (1/2 log 4/5 + 1/2 log 4/3)) / 2
+    = 0.0338221, whichever comes first; certainties of two tokens are log 2 apart, a distribution from itself 0."""
+    first, second = log(0.75, 0.25), log(0.5, 0.5)
+    expected = (0.75 * math.log(1.2) + 0.25 * math.log(2 / 3) + 0.5 * math.log(0.8) + 0.5 * math.log(4 / 3)) / 2
+    assert js_divergence(first, second).item() == pytest.approx(expected)
+    assert js_divergence(second, first).item() == pytest.approx(expected)
+    assert expected == pytest.approx(0.0338221, abs=1e-7)
+    assert js_divergence(first + 7, first - 3).item() == pytest.approx(0, abs=1e-12)
+    apart = torch.tensor([[200.0, 0.0], [0.0, 200.0]], dtype=torch.float64)
+    assert js_divergence(*apart).item() == pytest.approx(LOG2)
+
+
+def test_js_to_certainty_is_the_divergence_from_a_distribution_of_one_token():
+    """At p = 1/2: log 2 - (3/2 log 3/2 + 1/2 log 2) / 2 = 0.2157616, the same as by `js_divergence`."""
+    assert pytest.approx(0.2157616, abs=1e-7) == JS_HALF
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(50, 7, generator=generator, dtype=torch.float64)
+    certain = torch.full((50, 7), -300.0, dtype=torch.float64)
+    certain[:, 2] = 0.0
+    logps = logits.log_softmax(-1)[:, 2]
+    torch.testing.assert_close(js_to_certainty(logps), js_divergence(logits, certain), atol=1e-12, rtol=1e-12)
+    ends = js_to_certainty(torch.tensor([0.0, -LOG2, -800.0], dtype=torch.float64))
+    assert ends.tolist() == pytest.approx([0.0, JS_HALF, LOG2], abs=1e-12)
+
+
+def test_jensun_by_hand():
+    """The target's tokens 1 and 2 in turn. Row of 3: p(1) = 1/2, p(2) = 1/2, p(1) = 1/4 again; row of 1: p(1) = 1/2.
+    A prompt label and retain rows do not count, nor do the answers' own tokens (0)."""
+    quarter = LOG2 - (1.25 * math.log(1.25) + 0.5 * LOG2) / 2  # p log p = -log 4 / 4 = -log 2 / 2
+    likely_1, likely_2 = (0.25, 0.5, 0.25), (0.25, 0.25, 0.5)
+    s = signals_of(
+        Row(role=FORGET, probs=[THIRDS, likely_1, likely_2, HALVES], labels=[0, 0, 0, 0], prompt=1),
+        Row(role=FORGET, probs=[likely_1], labels=[0]),
+        Row(role=RETAIN, probs=[THIRDS], labels=[1]),
+    )
+    assert JensUn(tokens=(1, 2))(s).item() == pytest.approx((3 * JS_HALF + quarter) / 4)
+    assert JensUn(tokens=(1, 2, 1, 0))(s).item() == pytest.approx((3 * JS_HALF + quarter) / 4)
+
+
+def test_jensun_is_bounded_and_its_slope_vanishes_at_both_ends():
+    """d loss / d log p = -p log((1 + p) / p) / 2, which is -log 3 / 4 at p = 1/2."""
+    logps = torch.tensor([-1e-9, -LOG2, -400.0], dtype=torch.float64).requires_grad_()
+    losses = js_to_certainty(logps)
+    assert (losses <= LOG2).all() and (losses >= 0).all()
+    losses.sum().backward()
+    assert logps.grad.tolist() == pytest.approx([-LOG2 / 2, -math.log(3) / 4, 0.0], abs=1e-8)
+
+
+@pytest.mark.parametrize("part", [JensUn(tokens=(1, 2)), RetainJS()])
+def test_gradients_of_jensun_are_finite_differences(part):
+    generator = torch.Generator().manual_seed(0)
+    s = signals_of(
+        Row(role=FORGET, probs=[THIRDS] * 3, labels=[0, 1, 2]),
+        Row(role=RETAIN, probs=[THIRDS] * 2, labels=[0, 1], frozen=[HALVES, THIRDS]),
+    )
+    logits = torch.randn(s.logits.shape, generator=generator, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: part(replace(s, logits=z)), (logits,))
+
+
+def test_retain_js_by_hand():
+    """As for KL: the frozen target differs at two of the four retain tokens, 2 j / 4."""
+    s = signals_of(flat(FORGET, DOWN, DOWN), flat(RETAIN, UP), flat(RETAIN, EVEN, DOWN, EVEN))
+    expected = js_divergence(log(*UP), log(*EVEN)).item() / 2
+    assert RetainJS()(s).item() == pytest.approx(expected)
+
+
+def test_a_target_is_given_its_tokens_wherever_it_stands():
+    """In an objective, in a sum; ids that are given stay; a part that names no token is itself."""
+    ids = {"No idea": (4, 8), "Pass": (6,)}.__getitem__
+    pass_part = JensUn(target="Pass")
+    method = Objective(name="x", forget=Sum(terms=(Term(part=pass_part, weight=0.5), Term(part=JensUn(tokens=(3,))))))
+    assert with_token_ids(Objective(name="x", forget=JensUn()), ids).forget == JensUn(tokens=(4, 8))
+    assert with_token_ids(method, ids).forget == Sum(
+        terms=(Term(part=replace(pass_part, tokens=(6,)), weight=0.5), Term(part=JensUn(tokens=(3,))))
+    )
+    assert with_token_ids(NPO(), ids) == NPO()
+    assert JensUn(tokens=(3, 5, 3)).needs == Needs(
+        rows={FORGET}, token_losses=(TokenLogProb(token=3), TokenLogProb(token=5))
+    )
+    assert JensUn().needs == Needs(rows={FORGET}, token_losses=(TokenLogProb(token=0),))
+
+
+def test_a_target_without_tokens_or_with_impossible_ones_is_refused():
+    with pytest.raises(ValueError, match="has no tokens in this model's vocabulary"):
+        JensUn().with_token_ids(lambda text: ())
+    with pytest.raises(ValueError, match="ids from 0 on, not -2"):
+        JensUn(tokens=(1, -2))
+    with pytest.raises(AssertionError, match="were not asked for"):
+        JensUn()(signals_of(*FOUR))
+
+
 # ----------------------------------------------------------------------------------------------- Objective
 
 
@@ -971,6 +1069,7 @@ def test_an_objective_bounds_its_retain_loss():
 RETAIN_PARTS = {
     "gd": GradientDescent(),
     "kl": RetainKL(),
+    "js": RetainJS(),
     "ap": AnswerPreservation(beta=0.5),
     "kl_gd": Sum(terms=(Term(part=RetainKL(), weight=0.5), Term(part=GradientDescent(), weight=0.5))),
     "embed": EmbeddingDistance(),
@@ -987,6 +1086,7 @@ FORGET_PARTS = {
     "undial": UNDIAL(beta=2.0),
     "ceu": CEU(),
     "pdu": LogitMargin(),
+    "jensun": JensUn(tokens=(3, 17)),
     "wga": WeightedAscent(beta=0.5),
     "satimp": SaturationImportance(beta1=0.5),
     "rmu": RMU(),
