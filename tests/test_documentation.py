@@ -42,7 +42,7 @@ from lume_run.config.overrides import (
 from lume_run.config.permissions import PERMISSIONS
 from lume_run.config.resolve import JUDGES
 from lume_run.config.settings import Settings
-from lume_run.evaluation.catalogue_entries import CATALOGUE
+from lume_run.evaluation.entries.scores import CATALOGUE
 from lume_run.evaluation.suites.base import Answers
 from lume_run.methods.base import Signals
 from lume_run.methods.needs import Count, Role, Totals

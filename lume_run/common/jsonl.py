@@ -13,7 +13,7 @@ from lume_run.common.records import Ask, Example, Kind, Response, Score, Split
 
 TUPLE_FIELDS = (
     *("choices", "choice_logps", "paraphrases", "perturbed", "rephrasings"),
-    *("logps", "hits", "means", "variances", "token_ids"),
+    *("logps", "hits", "means", "variances", "token_ids", "layer_logps", "layer_ranks"),
 )
 Record = TypeVar("Record", Example, Response, Score)
 

@@ -125,12 +125,15 @@ class Ask(StrEnum):
     CHOICE = "choice"  # log-probability of each option's first token
     SAMPLE = "sample"  # continuation sampled from the model; `variant` is the number of the sample
     GRADIENT = "gradient"  # size of the loss gradient of the answer
+    LENS = "lens"  # what each layer's output says of the answer, through the model's own head
+    PATCH = "patch"  # log-probability of the answer in the model before unlearning, with this model's states in it
     COSINE = "cosine"  # a sentence embedder's judgement of a greedy continuation
     ENTAILMENT = "entailment"  # an entailment model's judgement of a greedy continuation
 
 
 JUDGED = (Ask.COSINE, Ask.ENTAILMENT)  # asked of a judge about a text, not of the model
 TEXTS = (Ask.GENERATE, Ask.SAMPLE)  # answered by a text
+GIVEN_ANSWERS = (Ask.LOGPROB, Ask.GRADIENT, Ask.LENS, Ask.PATCH)  # asked with the answer behind the prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +166,10 @@ class Response:
       `logps` [nats], `hits` (it was the likeliest); where asked for, `means` and `variances` of the log-probability
       under the model's own distribution there.
     - CHOICE: `choice_logps` [nats] in the order of `choices`.
+    - LENS: by decoder layer, over the `tokens` answer tokens, `layer_logps` [nats] the mean log-probability and
+      `layer_ranks` the mean reciprocal rank that the layer's output gives them.
+    - PATCH: of the `tokens` tokens of the fact in the model before unlearning `logp_sum` [nats], and by layer in
+      `layer_logps` [nats] the mean log-probability with this model's states of that layer in place of its own.
     - GRADIENT: `gradient`, the mean 2-norm of a weight's gradient.
     - COSINE, ENTAILMENT: `cosine` or `label` by the judge with the fingerprint `judge`, or the `reason` for none;
       `output` is the text judged.
@@ -181,8 +188,8 @@ class Response:
     prompt: str
     expected: str
     output: str | None = None  # GENERATE, SAMPLE
-    tokens: int | None = None  # GENERATE, SAMPLE, LOGPROB
-    logp_sum: float | None = None  # LOGPROB
+    tokens: int | None = None  # GENERATE, SAMPLE, LOGPROB, LENS, PATCH
+    logp_sum: float | None = None  # LOGPROB, PATCH
     variant: str = ""  # every ask
     closed: bool = False  # LOGPROB, as the next four
     logps: tuple[float, ...] = ()
@@ -202,6 +209,8 @@ class Response:
     attribute: str = ""
     fact: str = ""
     further_facts: tuple[tuple[str, str], ...] = ()
+    layer_logps: tuple[float, ...] = ()  # LENS, PATCH
+    layer_ranks: tuple[float, ...] = ()  # LENS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

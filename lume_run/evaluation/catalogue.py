@@ -1,6 +1,6 @@
 """The catalogue of scores: the definition behind every name in a report, and the table of docs/metrics.md.
 
-The entries are those of `catalogue_entries`; reports, plots and docs all read this one list.
+The entries are those of `entries`; reports, plots and docs all read this one list.
 `python -m lume_run.evaluation.catalogue docs/metrics.md` writes the table into the page, without a page it prints it.
 """
 
@@ -12,8 +12,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from lume_run.evaluation.catalogue_entries import CATALOGUE
 from lume_run.evaluation.definitions import PLACEHOLDERS, Definition, ScoreGroup, Wanted
+from lume_run.evaluation.entries.scores import CATALOGUE
 
 FORGET_SIDE = {ScoreGroup.BY_SIDE: ScoreGroup.FORGET, ScoreGroup.PRIVACY_BY_SIDE: ScoreGroup.PRIVACY}
 BEGIN, END = "<!-- scores: written by python -m lume_run.evaluation.catalogue -->", "<!-- end of scores -->"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lume_run.common.errors import RunError
@@ -55,7 +56,7 @@ def output_of_layer(model: nn.Module, layer: int, *, stop: bool) -> Iterator[lis
     layers = config.num_hidden_layers
 
     def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        caught.append(output[0] if isinstance(output, tuple) else output)
+        caught.append(first_output(output))
 
     handle = decoder_layers(model)[layer].register_forward_hook(catch)
     if stop:
@@ -65,3 +66,80 @@ def output_of_layer(model: nn.Module, layer: int, *, stop: bool) -> Iterator[lis
     finally:
         config.num_hidden_layers = layers
         handle.remove()
+
+
+def first_output(output: Any) -> Tensor:
+    """The hidden states that a layer gives, which some families put into a tuple."""
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
+
+
+@dataclass(slots=True)
+class LayerStates:
+    """The outputs of all decoder layers in one forward, in order; whether the family puts them into `tuples`."""
+
+    states: list[Tensor] = field(default_factory=list)
+    tuples: bool = False
+
+
+@contextmanager
+def outputs_of_layers(model: nn.Module) -> Iterator[LayerStates]:
+    """Catch what every decoder layer gives in the one forward that is run inside."""
+    caught = LayerStates()
+
+    def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        caught.tuples = isinstance(output, tuple)
+        caught.states.append(first_output(output))
+
+    with ExitStack() as hooks:
+        for layer in decoder_layers(model):
+            hooks.callback(layer.register_forward_hook(catch).remove)
+        yield caught
+
+
+@contextmanager
+def replaced_output(model: nn.Module, layer: int, compute: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Have decoder layer `layer` give what `compute` makes of its output; the layers above go on with that."""
+
+    def replace(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        states = compute(first_output(output))
+        return (states, *output[1:]) if isinstance(output, tuple) else states
+
+    handle = decoder_layers(model)[layer].register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def layers_passed_by(model: nn.Module, states: Tensor, *, tuples: bool) -> Iterator[None]:
+    """Have no decoder layer compute anything, and the last one give `states`: what is behind the layers is run on them.
+
+    So norm, head, scales and caps are the family's own.
+    """
+    layers = list(decoder_layers(model))
+    instead = (states,) if tuples else states
+
+    def pass_on(*inputs: Any, **named: Any) -> Any:
+        hidden = inputs[0] if inputs else named["hidden_states"]
+        return (hidden,) if tuples else hidden
+
+    with ExitStack() as forwards:
+        for layer in layers:
+            forwards.enter_context(_forward_of(layer, pass_on if layer is not layers[-1] else lambda *_, **__: instead))
+        yield
+
+
+@contextmanager
+def _forward_of(module: nn.Module, compute: Callable[..., Any]) -> Iterator[None]:
+    """Have a module's forward be another function; one that stood there already, as accelerate's does, comes back."""
+    earlier = module.__dict__.get("forward")
+    module.forward = compute
+    try:
+        yield
+    finally:
+        if earlier is None:
+            del module.forward
+        else:
+            module.forward = earlier

@@ -19,7 +19,7 @@ from lume_run.config.resolve import FILES, JUDGES, MAYBE_PATHS, Composed, resolv
 from lume_run.config.settings import Checkable, Settings
 from lume_run.config.suggest import suggest_nearest
 from lume_run.evaluation.catalogue import definition_of
-from lume_run.evaluation.catalogue_entries import CATALOGUE
+from lume_run.evaluation.entries.scores import CATALOGUE
 from lume_run.evaluation.inference.vllm import vllm_trouble
 from lume_run.launch.preemption import STOP_FILE_VARIABLE
 from lume_run.pipeline.device_checks import device_problems, launch_problems, quantization_problems
@@ -205,7 +205,7 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
     if runs_model:
         yield from pairing_problems(groups, stages)
     if groups["attack"] is not None:
-        yield from attack_problems(groups["attack"], stages)
+        yield from attack_problems(groups["attack"], stages, groups["evaluator"])
     if groups["evaluator"] is not None:
         yield from _suite_problems(groups["evaluator"], runs_model=runs_model)
     if launch is not None and launch.device != "auto":

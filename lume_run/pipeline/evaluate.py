@@ -32,8 +32,13 @@ if TYPE_CHECKING:
 RECORDS = 4  # version of the response records: raise it when responses hold more than they did
 
 
-def answer_questions(run: Run, questions: Sequence[Question], name: str, path: str, folder: Path) -> None:
-    """Have the model at `path`, called `name` in the report, answer this process's share of the questions."""
+def answer_questions(
+    run: Run, questions: Sequence[Question], name: str, path: str, folder: Path, *, into: str | None = None
+) -> None:
+    """Have the model at `path`, called `name` in the report, answer this process's share of the questions.
+
+    `into` is where the model from before unlearning lies, which is held beside it where its states are put into that.
+    """
     from lume_run.evaluation.inference.respond import respond_share
 
     placement = run.placement
@@ -48,10 +53,23 @@ def answer_questions(run: Run, questions: Sequence[Question], name: str, path: s
         generate_with_engine(run, texts, title, path, folder, rank=rank, world=world)
         questions = [question for question in questions if question.ask not in TEXTS]
     if questions:
-        quantised = run.evaluates_quantised
-        model = load_model(path, run.settings.model, run.device, rooms=placement.rooms, quantised=quantised).eval()
+        model = evaluated_network(run, path)
         loaded = loaded_model(run, path, model, context_limit(model.config, run.settings.model), questions)
-        respond_share(loaded, questions, folder, title, rank=rank, world=world)
+        patched = [question for question in questions if question.ask is Ask.PATCH]
+        others = [question for question in questions if question.ask is not Ask.PATCH]
+        if others:
+            respond_share(loaded, others, folder, title, rank=rank, world=world)
+        if patched:
+            assert into is not None
+            loaded = replace(loaded, into=model if into == path else evaluated_network(run, into))
+            respond_share(loaded, patched, folder, f"{title}, patched", rank=rank, world=world)
+
+
+def evaluated_network(run: Run, path: str) -> nn.Module:
+    """The model at a path, placed as this run evaluates models."""
+    rooms, quantised = run.placement.rooms, run.evaluates_quantised
+    model: nn.Module = load_model(path, run.settings.model, run.device, rooms=rooms, quantised=quantised).eval()
+    return model
 
 
 def generate_with_engine(
@@ -108,14 +126,18 @@ def bits_of(run: Run) -> dict[str, Any]:
 
 def run_harness(run: Run, suite: Harnessed, path: str, folder: Path) -> None:
     """Have a suite run its own library on the model at `path`; its scores go into `folder/scores.jsonl`."""
-    quantised = run.evaluates_quantised
-    model = load_model(path, run.settings.model, run.device, rooms=run.placement.rooms, quantised=quantised).eval()
+    model = evaluated_network(run, path)
     write_jsonl(folder / "scores.jsonl", suite.measure(model, load_tokenizer(path, run.settings.model)))
 
 
-def responses_artifact(run: Run, name: str, model: EvaluatedModel) -> Artifact:
-    """Everything one model answers, in the store under the model and the questions."""
+def responses_artifact(run: Run, name: str, model: EvaluatedModel, into: EvaluatedModel | None = None) -> Artifact:
+    """Everything one model answers, in the store under the model and the questions.
+
+    States are put `into` the model from before unlearning; without one such questions are left out.
+    """
     evaluator, questions = run.settings.evaluator, model.questions_in_context(run.questions)
+    questions = [question for question in questions if question.ask is not Ask.PATCH or into is not None]
+    patches = any(question.ask is Ask.PATCH for question in questions)
     samples = any(question.ask is Ask.SAMPLE for question in questions)
     sampling = {"temperature": evaluator.temperature, "seed": run.settings.seed} if samples else None
     asked = [
@@ -131,6 +153,7 @@ def responses_artifact(run: Run, name: str, model: EvaluatedModel) -> Artifact:
         "numerics": run.numerics,
         **({"backend": evaluator.backend} if evaluator.backend != "transformers" else {}),
         **bits_of(run),
+        **({"into": into.key} if patches and into is not None else {}),
         **({"max_total_tokens": evaluator.max_total_tokens} if evaluator.max_total_tokens else {}),
     }
     return store_artifact(
@@ -138,7 +161,7 @@ def responses_artifact(run: Run, name: str, model: EvaluatedModel) -> Artifact:
         "evaluate",
         "responses",
         inputs,
-        lambda folder: answer_questions(run, questions, name, model.path, folder),
+        lambda folder: answer_questions(run, questions, name, model.path, folder, into=into.path if into else None),
         name=f"{name} responses",
         note=f"{len(questions)} prompts",
         share=True,

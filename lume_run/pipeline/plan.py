@@ -56,9 +56,11 @@ def plan(run: Run) -> Plan:
         assert base is None  # checks.py refuses to evaluate alone without a model.path
         models |= {"model": start_model(run, base), **models_before(run)}
     else:
-        target = None if run.settings.model.is_target else target_artifact(run, base)
-        artifacts += [target] if target else []
-        models["target"] = EvaluatedModel(path=str(target.path), key=target.key) if target else start_model(run, base)
+        trained = None if run.settings.model.is_target else target_artifact(run, base)
+        artifacts += [trained] if trained else []
+        models["target"] = (
+            EvaluatedModel(path=str(trained.path), key=trained.key) if trained else start_model(run, base)
+        )
     if "unlearn" in stages:
         unlearning, models["unlearned"] = unlearning_artifacts(run, models["target"], base)
         artifacts += unlearning
@@ -69,9 +71,10 @@ def plan(run: Run) -> Plan:
     models |= references
     attempts = attempts_of(run, models)
     artifacts += attempts.artifacts
-    responses = {name: responses_artifact(run, name, model) for name, model in models.items()}
+    target = models.get("target")
+    responses = {name: responses_artifact(run, name, model, target) for name, model in models.items()}
     harness_scores = {name: harness_artifacts(run, name, model) for name, model in models.items()}
-    attacked = tuple((of, responses_artifact(run, of.name, model)) for of, model in attempts.models)
+    attacked = tuple((of, responses_artifact(run, of.name, model, target)) for of, model in attempts.models)
     artifacts += [*responses.values(), *chain.from_iterable(harness_scores.values())]
     artifacts += [artifact for _, artifact in attacked]
     return Plan(artifacts=tuple(artifacts), responses=responses, harness_scores=harness_scores, attacked=attacked)

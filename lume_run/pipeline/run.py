@@ -102,6 +102,10 @@ class Run:
             from lume_run.evaluation.inference.logprobs import NO_GRADIENT
 
             raise ConfigError([Problem(where="evaluator.placement", what=f"{self.placement}", remedy=NO_GRADIENT)])
+        if self.placement.rooms is not None and any(question.ask is Ask.PATCH for question in questions):
+            what = f"{self.placement}, and evaluator=uds holds two models at once"
+            remedy = "evaluator.placement=replicas, or an evaluator without uds"
+            raise ConfigError([Problem(where="evaluator.placement", what=what, remedy=remedy)])
         if self.evaluates_quantised and asks_gradients:
             what = "quantised weights have no gradient, and a suite asks for its size"
             raise ConfigError(

@@ -8,8 +8,8 @@ import pytest
 from helpers.shared import ROOT
 
 from lume_run.evaluation.catalogue import BEGIN, END, catalogue_table, definition_of, main, with_table
-from lume_run.evaluation.catalogue_entries import CATALOGUE
 from lume_run.evaluation.definitions import PLACEHOLDERS, ScoreGroup, Wanted
+from lume_run.evaluation.entries.scores import CATALOGUE
 
 DOCS = ROOT / "docs" / "metrics.md"
 SETS = ("forget", "retain", "real_authors", "world_facts")

@@ -13,10 +13,12 @@ from lume_run.common.console import console
 from lume_run.common.devices import is_out_of_memory
 from lume_run.common.records import TEXTS, Ask, Kind, Question, Response
 from lume_run.evaluation.inference.generation import continue_rows
+from lume_run.evaluation.inference.inside import lens_rows, patched_rows
 from lume_run.evaluation.inference.loaded_model import LoadedModel, continuation_limit, decode
 from lume_run.evaluation.inference.logprobs import choice_logps, gradient_norms, score_rows
 from lume_run.evaluation.inference.requests import Request
 from lume_run.launch.preemption import stop_if_requested
+from lume_run.models.layers import decoder_layers
 from lume_run.models.rows.tokenise import TokenRow
 
 
@@ -65,7 +67,14 @@ def run_batch(loaded: LoadedModel, batch: Sequence[Request]) -> tuple[list[list[
         [response_of(question, **fields) for question in request.questions]
         for request, fields in zip(batch, number_fields(loaded, batch), strict=True)
     ]
-    return responses, len(batch) if ask is Ask.GRADIENT else 1
+    return responses, passes_of(ask, loaded, len(batch))
+
+
+def passes_of(ask: Ask, loaded: LoadedModel, rows: int) -> int:
+    """Forward passes that a batch of so many rows takes: one, a row each, or of patched states one for each layer."""
+    if ask is Ask.PATCH:
+        return 2 + len(decoder_layers(loaded.network))
+    return rows if ask is Ask.GRADIENT else 1
 
 
 def number_fields(loaded: LoadedModel, batch: Sequence[Request]) -> list[dict[str, Any]]:
@@ -76,6 +85,10 @@ def number_fields(loaded: LoadedModel, batch: Sequence[Request]) -> list[dict[st
         return [{"choice_logps": logps if all(map(math.isfinite, logps)) else ()} for logps in choices]
     if ask is Ask.GRADIENT:
         return [{"gradient": norm} for norm in gradient_norms(loaded, rows)]
+    if ask is Ask.LENS:
+        return lens_rows(loaded, rows)
+    if ask is Ask.PATCH:
+        return patched_rows(loaded, rows, [request.first.example for request in batch])
     moments = [any(question.moments for question in request.questions) for request in batch]
     return [answer._asdict() for answer in score_rows(loaded, rows, moments=moments)]
 

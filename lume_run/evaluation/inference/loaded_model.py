@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lume_run.common.errors import RunError
-from lume_run.common.records import TEXTS, Ask, Example, Question
+from lume_run.common.records import GIVEN_ANSWERS, TEXTS, Example, Question
 from lume_run.evaluation.inference.vllm import Engine, unsupported_settings
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate
 from lume_run.models.rows.tokenise import TokenRow, encode, fit_chat, plain_ids, prompt_ids
@@ -33,7 +33,7 @@ class LoadedModel:
 
     `batch_tokens` counts padded tokens of the rows, not those generated after them. `temperature` and `seed` are for
     sampled continuations. `turn_ends` are the tokens that end the assistant's turn in the chat template, where rows are
-    put into one.
+    put into one. `into` is the model from before unlearning, where states are to be put into it.
     """
 
     model: nn.Module | Engine
@@ -45,6 +45,7 @@ class LoadedModel:
     seed: int = 0
     max_total_tokens: int | None = None
     turn_ends: frozenset[int] = frozenset()
+    into: nn.Module | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -124,7 +125,7 @@ def prompt_row(example: Example, loaded: LoadedModel, *, new_tokens: int) -> Tok
 
 def token_row(question: Question, loaded: LoadedModel) -> TokenRow:
     """What the model is run on for a question."""
-    if question.ask in (Ask.LOGPROB, Ask.GRADIENT):
+    if question.ask in GIVEN_ANSWERS:
         row = encode(question.example, loaded.tokenizer, max_tokens=loaded.max_length)
         if row.ids and not row.label_start:  # nothing would predict the first label
             raise RunError(NO_PROMPT.format(question.example.id))

@@ -13,6 +13,7 @@ from lume_run.models.rows.batch import length_batches
 from lume_run.models.rows.prefixes import distinct_tokens, prefix_batches
 from lume_run.models.rows.tokenise import TokenRow
 
+BY_ROW = (Ask.GRADIENT, Ask.LENS, Ask.PATCH)  # of rows that share no tokens
 BATCH_ROWS = 256  # at most, whatever the token budget allows
 BATCH_LOGITS = 2**27  # numbers at most: half a gigabyte in float32
 
@@ -54,9 +55,11 @@ def requests_of(questions: Sequence[Question], loaded: LoadedModel) -> list[Requ
 
 
 def distinguishing_key(question: Question) -> tuple[Any, ...]:
-    """What distinguishes runs on the same tokens: the name of a sample, the options of a choice."""
+    """What distinguishes runs on the same tokens: a sample's name, the options of a choice, the fact in an answer."""
     if question.ask is Ask.SAMPLE:
         return question.example.id, question.variant
+    if question.ask is Ask.PATCH:
+        return (question.example.fact,)
     return question.example.choices if question.ask is Ask.CHOICE else ()
 
 
@@ -88,7 +91,7 @@ def batch_requests(loaded: LoadedModel, questions: Sequence[Question]) -> list[l
 
 def shares_prefixes(ask: Ask, loaded: LoadedModel) -> bool:
     """Whether a batch that asks for this runs once what its rows begin with in common."""
-    if ask in TEXTS or ask is Ask.GRADIENT:  # texts share when they join others, gradients are of one row
+    if ask in (*TEXTS, *BY_ROW):  # texts share when they join others
         return False
     from lume_run.models.rows.attention import packs  # with transformers' models, which plans do without
 

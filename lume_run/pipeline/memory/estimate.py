@@ -13,6 +13,7 @@ import os
 from lume_run.common.devices import GIB
 from lume_run.common.logits import CHUNK_NUMBERS, KEPT_NUMBERS, PART_NUMBERS
 from lume_run.config.settings import OptimizationSettings, Settings
+from lume_run.evaluation.inside.uds import DepthScore
 from lume_run.launch.world import World
 from lume_run.methods.needs import Needs
 from lume_run.models.placement import USABLE_MEMORY_SHARE
@@ -177,12 +178,14 @@ def host_estimate(sizes: Sizes, world: World, compute: int) -> float:
 def evaluation_estimate(settings: Settings, sizes: Sizes, compute: int) -> dict[str, float]:
     """Bytes on one device while answering: plain weights, keys and values of the largest batch, logits of labels.
 
-    A batch that does not fit is halved, so that what must be there is the weights and one row.
+    With patched states the model from before unlearning is there as well. A batch that does not fit is halved, so that
+    what must be there is the weights and one row.
     """
     evaluator = settings.evaluator
     tokens = evaluator.batch_tokens + CACHE_ROWS * evaluator.max_new_tokens
+    models = 1 + any(isinstance(suite, DepthScore) for suite in evaluator.suites.values())
     return {
-        "weights": sizes.parameters * compute,
+        "weights": models * sizes.parameters * compute,
         "keys and values": 2 * sizes.layers * sizes.key_value * compute * tokens,
         "logits": evaluator.batch_tokens * sizes.vocabulary * compute,
     }

@@ -5,8 +5,9 @@ Scores whose names follow one pattern share an entry; where two match, the first
 
 from __future__ import annotations
 
-from lume_run.evaluation.attack_entries import UNDER_ATTACK
 from lume_run.evaluation.definitions import Definition, ScoreGroup, Wanted
+from lume_run.evaluation.entries.attacks import UNDER_ATTACK
+from lume_run.evaluation.entries.inside import INSIDE
 
 Aim = tuple[ScoreGroup, Wanted]
 SIDED: Aim = (ScoreGroup.BY_SIDE, Wanted.BY_SIDE)
@@ -229,4 +230,5 @@ USE = (
     _entry("lm_eval.<task>.<metric>", "", "the harness's metric of that name", USEFUL, HARNESS, bounds=OPEN),
     _entry("lm_eval", "", "stands here while the harness is given no tasks", USEFUL, HARNESS, bounds=OPEN),
 )
-CATALOGUE = (*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_PII, *OF_SAMPLES, *USE, *UNDER_ATTACK)
+SUITES = (*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_PII, *OF_SAMPLES, *INSIDE, *USE)
+CATALOGUE = (*SUITES, *UNDER_ATTACK)
