@@ -132,7 +132,8 @@ def _group_json(section: Section, place: int, group: RunGroup) -> dict[str, Any]
 
 def _published_json(table: PublishedTable) -> dict[str, Any]:
     rows = [{"name": name, "values": dict(values)} for name, values in table.rows]
-    return {"title": table.title, "mark": MARK, "source": table.source, "how": table.how, "rows": rows}
+    facts = {"title": table.title, "mark": MARK, "source": table.source, "how": table.how}
+    return facts | {"attacks": list(table.attacks), "rows": rows}
 
 
 def write_strict_json(data: Any, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,9 @@ PUBLISHED_FILE = Path(__file__).with_name("published.yaml")
 class PublishedTable:
     """One published table; `rows` are names with values by the names our reports give the scores.
 
-    `match` are config values that our runs must have for their scores to be of the same thing.
+    `match` are config values that our runs must have for their scores to be of the same thing. With `attacks` the
+    numbers are of models under attack, and our runs must try one of them. Columns that are no scores of ours stand
+    `beside` runs that have one of these scores.
     """
 
     id: str
@@ -32,6 +34,14 @@ class PublishedTable:
     match: Mapping[str, Any]
     scores: tuple[str, ...]
     rows: tuple[tuple[str, Mapping[str, float]], ...]
+    attacks: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    @property
+    def titles(self) -> list[str]:
+        """The heads of its columns."""
+        after = f" after {' or '.join(self.attacks)}" if self.attacks and not self.beside else ""
+        return [f"{score}{after}" for score in self.scores]
 
 
 @cache
@@ -41,7 +51,8 @@ def published_tables() -> tuple[PublishedTable, ...]:
     for entry in yaml.safe_load(PUBLISHED_FILE.read_text(encoding="utf-8")):
         scores = tuple(entry.pop("scores"))
         rows = tuple((name, dict(zip(scores, values, strict=True))) for name, *values in entry.pop("rows"))
-        tables.append(PublishedTable(scores=scores, rows=rows, **entry))
+        attacks, beside = (tuple(entry.pop(name, ())) for name in ("attacks", "beside"))
+        tables.append(PublishedTable(scores=scores, rows=rows, attacks=attacks, beside=beside, **entry))
     return tuple(tables)
 
 
@@ -53,5 +64,12 @@ def tables_for(section: Section) -> list[PublishedTable]:
         for table in published_tables()
         if table.task == section.task
         and all(config.get(path) == value for path, value in table.match.items())
-        and not set(table.scores).isdisjoint(section.columns)
+        and not set(table.beside or table.scores).isdisjoint(section.columns)
+        and (not table.attacks or tries_any(section, table.attacks))
     ]
+
+
+def tries_any(section: Section, attacks: Sequence[str]) -> bool:
+    """Whether one of these attacks is tried on a run of the section."""
+    tried = tuple(f"attack.attacks.{name}." for name in attacks)
+    return any(path.startswith(tried) for run in section.runs for path in run.config)

@@ -14,8 +14,9 @@ from lume_run.evaluation.catalogue import definition_of
 from lume_run.report.comparison.columns import badness, best_positions
 from lume_run.report.comparison.configs import settings_label, short_path
 from lume_run.report.comparison.fronts import PLANES, pareto_front, planes_of
+from lume_run.report.comparison.page.data import sort_tables
 from lume_run.report.comparison.plots.curves import setting_effects
-from lume_run.report.comparison.published import published_tables, tables_for
+from lume_run.report.comparison.published import PublishedTable, published_tables, tables_for
 from lume_run.report.comparison.run_folders import collect_runs
 from lume_run.report.comparison.summary import summarise
 
@@ -187,6 +188,10 @@ def test_published_rows_are_well_formed():
             assert name
             for score, value in values.items():
                 definition = definition_of(score)
+                if table.beside:
+                    assert definition is None and 0 <= value <= 1, score  # a score of theirs, within 0 to 1
+                    assert all(map(definition_of, table.beside))
+                    continue
                 assert definition is not None, score
                 assert definition.low is None or value >= definition.low
                 assert definition.high is None or value <= definition.high
@@ -198,9 +203,55 @@ def test_published_numbers_are_those_of_the_survey():
         pytest.skip("the survey the numbers were copied from is not here")
     section = survey.read_text(encoding="utf-8").partition("# 4. PUBLISHED")[2].partition("\n# 5.")[0].replace("−", "-")
     numbers = {float(number) for number in re.findall(r"(?<![\d.])-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?", section)}
-    copied = [value for table in published_tables() for _, values in table.rows for value in values.values()]
+    copied = [value for table in published_tables() if not table.attacks for value in values_of(table)]
     assert len(copied) > 350
     assert [value for value in copied if value not in numbers] == []
+
+
+def values_of(table: PublishedTable) -> list[float]:
+    return [value for _, values in table.rows for value in values.values()]
+
+
+def test_numbers_of_robustness_are_those_of_the_protocols():
+    protocols = SHARED / "PROTOCOLS.md"
+    if not protocols.exists():
+        pytest.skip("the protocols the numbers were copied from are not here")
+    text = protocols.read_text(encoding="utf-8")
+    numbers = {float(number) for number in re.findall(r"(?<![\d.])(?:\d+\.\d+|\.\d+|\d+)", text)}
+    copied = [value for table in published_tables() if table.attacks for value in values_of(table)]
+    assert len(copied) == 9 + 44 + 9
+    assert [value for value in copied if value not in numbers] == []
+
+
+def test_robustness_rows_stand_beside_attacked_runs_of_the_same_task_only(tmp_path):
+    """Of the same attack too; not among the tables that a report of other tasks lists."""
+    tries = {"attack__attacks": {"relearn": {"held_out": False}}}
+    configs = {
+        "attacked": sweeps.config(task="rwku", **tries),
+        "plain": sweeps.config(task="rwku"),
+        "prompted": sweeps.config(task="rwku", attack__attacks={"prefill": {"texts": {"sure": "Sure"}}}),
+        "other": sweeps.config(task="bios", **tries),
+        "tofu": sweeps.config(task="tofu", task__split="forget10", **tries),
+    }
+    shown = {}
+    for name, config in configs.items():
+        sweeps.write_run(tmp_path / name, config, sweeps.scores(0.1, 0.9, **{"forget.probability": 0.2}))
+        sections = sections_of(tmp_path / name)
+        shown[name] = [table.id for table in tables_for(sections[0]) if table.attacks]
+        listed = [table.id for table in sort_tables(sections) if table.attacks]
+        assert listed == shown[name]
+    rwku = [f"repselect-rwku-{name}" for name in ("llama-3.1-8b", "qwen3.5-9b", "deepseek-v2-lite")]
+    assert shown == {
+        "attacked": rwku,
+        "plain": [],
+        "prompted": [],
+        "other": [],
+        "tofu": ["uds-metrics-forget10-1b", "uds-methods-forget10-1b"],
+    }
+    tables = {table.id: table for table in published_tables()}
+    assert tables[rwku[0]].titles == ["forget.probability after relearn"]
+    assert dict(tables[rwku[0]].rows)["RepSelect"] == {"forget.probability": 0.5513}
+    assert tables["uds-methods-forget10-1b"].titles == ["overall"]
 
 
 def test_some_published_rows():

@@ -88,13 +88,14 @@ def column_order(sections: Sequence[Section]) -> Callable[[str], int]:
 
 
 def sort_tables(sections: Sequence[Section]) -> list[PublishedTable]:
-    """Published tables of the tasks here, those that stand beside a section first."""
+    """Published tables of the tasks here, those beside a section first; of models under attack those alone."""
     near = [table.id for section in sections for table in tables_for(section)]
     tasks = {section.task for section in sections}
-    return sorted(
-        (table for table in published_tables() if table.task in tasks or not near),
-        key=lambda table: table.id not in near,
-    )
+
+    def is_listed(table: PublishedTable) -> bool:
+        return table.id in near or (not table.attacks and (table.task in tasks or not near))
+
+    return sorted(filter(is_listed, published_tables()), key=lambda table: table.id not in near)
 
 
 def notes_of(sections: Sequence[Section], kept: int, most: int) -> list[str]:
@@ -121,7 +122,7 @@ def _pack_table(table: PublishedTable) -> dict[str, Any]:
         "source": table.source,
         "how": table.how,
         "model": table.model,
-        "scores": table.scores,
+        "scores": table.titles,
         "rows": [[name, *values.values()] for name, values in table.rows],
     }
 

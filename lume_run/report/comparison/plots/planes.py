@@ -51,6 +51,7 @@ def published_points(section: Section, plane: Plane) -> list[PublishedPoint]:
     return [
         PublishedPoint(name, values[plane.x], values[plane.y])
         for table in tables_for(section)
+        if not table.attacks
         for name, values in table.rows
         if plane.x in values and plane.y in values
     ]
