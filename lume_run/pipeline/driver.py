@@ -16,7 +16,7 @@ from lume_run.attacks.results import score_attacks
 from lume_run.attacks.texts import returned_texts
 from lume_run.common.console import console
 from lume_run.common.errors import RunError
-from lume_run.common.files import content_hash, explain_full_disk, write_json
+from lume_run.common.files import content_hash, digest_of, explain_full_disk, fingerprint, write_json
 from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Response, Score
 from lume_run.common.secrets import without_secrets
@@ -30,10 +30,11 @@ from lume_run.launch.spawn import spawn
 from lume_run.models.load import config_of
 from lume_run.pipeline.memory.launch_mode import choose_world
 from lume_run.pipeline.memory.remedies import explain_out_of_memory
-from lume_run.pipeline.plan import plan
+from lume_run.pipeline.plan import Plan, plan
 from lume_run.pipeline.run import Run
 from lume_run.report.card import write_card
 from lume_run.report.manifest import earlier_hardware, hardware, run_manifest
+from lume_run.report.saved_scores import RunScores, read_scores, save_scores, scores_key
 from lume_run.report.write import Report, print_report, write_report
 from lume_run.tracking.tracker import Tracker, track_run
 
@@ -44,7 +45,7 @@ MEMORISED_SCORE = 0.9  # below this, a target has too little to forget
 class RunResults:
     """What the stages made: responses and harness scores by model, seconds by stage, and where the data came from.
 
-    `attacked` are the responses of models under attack.
+    `attacked` are the responses of models under attack. `read` are the digests of what all was read from, by name.
     """
 
     responses: Mapping[str, Sequence[Response]]
@@ -52,6 +53,7 @@ class RunResults:
     harness_scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
+    read: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_pipeline(settings: Settings, folder: Path, *, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
@@ -75,17 +77,18 @@ def _run_pipeline(settings: Settings, folder: Path, identity: Mapping[str, Any],
 def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tracker: Tracker) -> RunResults:
     """Make what is due, and write into `record` how that went."""
     if settings.stages == ["score"]:
-        return RunResults(responses={"model": read_responses(Path(str(settings.responses)))})
+        path = Path(str(settings.responses))
+        read = {"responses": digest_of(path) if path.is_file() else fingerprint(str(path))}
+        return RunResults(responses={"model": read_responses(path)}, read=read)
     run = Run(settings, folder)
-    world = choose_world(run)
-    run = replace(run, world=world)
+    run = replace(run, world=choose_world(run))
     steps = plan(run)
     require_reference(settings)
     for reason in unavailable_judges(settings) if steps.responses else ():
         console.print(f"  [yellow]{escape(reason)}[/]", soft_wrap=True)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(run.data.source)}", soft_wrap=True)
-    if world.needs_torchrun or settings.launch.name == "auto":
-        console.print(f"[bold]launch[/] {world} ({world.why})", soft_wrap=True)
+    if run.world.needs_torchrun or settings.launch.name == "auto":
+        console.print(f"[bold]launch[/] {run.world} ({run.world.why})", soft_wrap=True)
     if not all(artifact.is_cached for artifact in steps.artifacts):
         record["hardware"] = hardware()
     seconds: dict[str, float] = {}
@@ -107,9 +110,20 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
     write_json(folder / "manifest.json", record)
     harness_scores = {name: read_harness_scores(artifacts) for name, artifacts in steps.harness_scores.items()}
     source = run.data.source + (f"; in {run.text_format}" if run.text_format.chat is not None else "")
+    read = digests_of(steps)
     return RunResults(
-        responses=responses, attacked=attacked, harness_scores=harness_scores, seconds=seconds, source=source
+        responses=responses, attacked=attacked, harness_scores=harness_scores, seconds=seconds, source=source, read=read
     )
+
+
+def digests_of(steps: Plan) -> dict[str, str]:
+    """What the files of answers and of harness scores hold, by what they are and of which model."""
+    responses = {f"responses {name}": artifact for name, artifact in steps.responses.items()}
+    responses |= {f"responses {of.name}": artifact for of, artifact in steps.attacked}
+    digests = {name: digest_of(artifact.path / "responses.jsonl") for name, artifact in responses.items()}
+    for name, artifacts in steps.harness_scores.items():
+        digests |= {f"{name} {of.name}": digest_of(of.path / "scores.jsonl") for of in artifacts}
+    return digests
 
 
 def responses_in(artifact: Artifact) -> list[Response]:
@@ -173,15 +187,44 @@ def script_warnings(responses: Sequence[Response]) -> tuple[str, ...]:
 
 
 def score_and_report(settings: Settings, folder: Path, record: Mapping[str, Any], results: RunResults) -> Report:
-    """Score the responses (no model needed), write the report, show it."""
+    """Score the responses (no model needed), write the report, show it; what is finished already is only shown."""
+    key = saved_key(settings, folder, record, results)
+    saved = read_scores(folder, key)
+    scored = saved or score_all(settings, folder, results)
+    report = report_of(settings, folder, record, results, scored)
+    if saved is None:
+        write_report(report, folder)
+        write_card(report, settings, folder / "unlearned")
+        if key is not None:
+            save_scores(folder, key, scored)
+    print_report(report, folder, console)
+    return report
+
+
+def saved_key(settings: Settings, folder: Path, record: Mapping[str, Any], results: RunResults) -> str | None:
+    """What scores and report depend on; None where they are made at every start."""
+    of_record = [record.get(name) for name in ("config_hash", "seed", "versions", "training", "attacks", "costs")]
+    return scores_key(settings, results.read, [folder.name, dict(results.seconds), results.source, *of_record])
+
+
+def score_all(settings: Settings, folder: Path, results: RunResults) -> RunScores:
+    """Scores of all models and of those under attack; they and the responses are written into the folder."""
     scores, official = score_models(settings, folder, results.responses, results.harness_scores)
-    judged = "unlearned" if "unlearned" in scores else next(iter(scores), "")
-    accuracies = {name: values["mmlu.accuracy"].value for name, values in scores.items() if "mmlu.accuracy" in values}
     attacks = score_attacks(settings, folder, results.responses, results.attacked)
     if attacks is not None:
         attacks = replace(attacks, texts=tuple(returned_texts(attacks, results.responses, results.attacked)))
+    return RunScores(scores=scores, official=official, attacks=attacks)
+
+
+def report_of(
+    settings: Settings, folder: Path, record: Mapping[str, Any], results: RunResults, scored: RunScores
+) -> Report:
+    """All that a run showed, with what there is to warn of."""
+    scores = scored.scores
+    judged = "unlearned" if "unlearned" in scores else next(iter(scores), "")
+    accuracies = {name: values["mmlu.accuracy"].value for name, values in scores.items() if "mmlu.accuracy" in values}
     passed, rule = gate(accuracies.get(judged), accuracies.get("target"), settings.model.mmlu_gate)
-    report = Report(
+    return Report(
         name=folder.name,
         scores=scores,
         gate=passed,
@@ -189,9 +232,9 @@ def score_and_report(settings: Settings, folder: Path, record: Mapping[str, Any]
         seconds=results.seconds,
         manifest=record,
         source=results.source or str(settings.responses),
-        strict=official or None,
+        strict=scored.official or None,
         costs=record.get("costs", {}),
-        attacks=attacks,
+        attacks=scored.attacks,
         warnings=(
             *ending_warnings(record.get("training", {})),
             *ending_warnings(record.get("attacks", {})),
@@ -199,7 +242,3 @@ def score_and_report(settings: Settings, folder: Path, record: Mapping[str, Any]
             *script_warnings(results.responses.get(judged, ())),
         ),
     )
-    write_report(report, folder)
-    write_card(report, settings, folder / "unlearned")
-    print_report(report, folder, console)
-    return report

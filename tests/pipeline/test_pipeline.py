@@ -167,6 +167,30 @@ def test_runs_share_targets_in_the_store(uninterrupted):
     assert [("cached" in line) for line in states] == [True, True, False, True, False]
 
 
+PROBE = """
+import sys
+from lume_run import cli
+sys.argv[0] = "lume-run"
+cli.main()
+libraries = {"torch", "transformers", "datasets", "wandb", "matplotlib", "pandas", "rouge_score", "nltk"}
+print("imported:", *sorted(libraries & sys.modules.keys()))
+"""
+
+
+def test_a_finished_run_is_shown_without_what_computes(uninterrupted):
+    """Its scores and its plot are as they were, to the byte and the moment."""
+    (folder,) = [path.parent for path in uninterrupted.glob("bios-*-npo_gd-*/report.json")]
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("[rsf]*.*")}
+    assert {"report.json", "finished.json", "scores.unlearned.json"} <= before.keys()
+    arguments = [*SMALL, f"output_dir={uninterrupted}"]
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
+    )
+    assert done.stdout.strip().split("\n")[-1] == "imported:"
+    assert "forget.bios.knowledge" in done.stderr
+    assert {path.name: path.stat().st_mtime_ns for path in folder.glob("[rsf]*.*")} == before
+
+
 def test_retrained_reference_never_saw_the_forget_set(uninterrupted):
     before = {path.name for path in uninterrupted.glob("*-*")}
     lume_run(*SMALL, "evaluator.retrained=true", "evaluator.max_new_tokens=23", f"output_dir={uninterrupted}")
