@@ -53,6 +53,12 @@ class OptimizationSettings:
         None, low=1, help="unlearn: all epochs over so many forget examples, then the next"
     )
     alternate: bool = setting(False, help="unlearn: forget and retain examples in steps of their own, in turn")
+    sharpness: float | None = setting(
+        None,
+        low=0,
+        open_low=True,
+        help="unlearn: radius rho around the weights in which the forget loss is taken at its worst (SAM); null: none",
+    )
     stop_accuracy: float | None = setting(
         None, low=0, high=1, help="train: stop after an epoch that predicted this share of answer tokens"
     )

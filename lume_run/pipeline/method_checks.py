@@ -12,6 +12,7 @@ from lume_run.common.errors import DataError, Problem
 from lume_run.config.model_settings import LoraSettings, rank_problems
 from lume_run.config.resolve import value_at
 from lume_run.config.targets import TARGET, class_name
+from lume_run.launch.world import ZERO_STAGES
 from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.needs import Role
 from lume_run.methods.objective import Objective
@@ -138,6 +139,7 @@ def pairing_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem
         return
     if trainer is not None and not method_problems(method):
         yield from _schedule_problems(method, trainer.unlearn)
+        yield from _sharpness_problems(method, trainer.unlearn, groups["launch"])
     yield from _retain_problems(groups["task"], method)
     if model is None:
         return
@@ -188,6 +190,19 @@ def _schedule_problems(method: Any, unlearn: Any) -> Iterator[Problem]:
         yield Problem(where="trainer.unlearn.retain_partners", what=what, remedy="retain_partners=cycled")
 
 
+def _sharpness_problems(method: Any, unlearn: Any, launch: Any) -> Iterator[Problem]:
+    """Sharpness without a forget loss to take at its worst, or where no device has its whole gradient."""
+    where = "trainer.unlearn.sharpness"
+    if unlearn.sharpness is None:
+        return
+    if isinstance(method, BASELINES) and not isinstance(method, MergeAdapters):
+        what = f"'{method.name}' has no forget loss to take at its worst"
+        yield Problem(where=where, what=what, remedy="a method that is a loss, such as method=npo_gd, or null")
+    if launch is not None and launch.name in ZERO_STAGES:
+        what = f"it moves weights along the whole gradient of a step, which {launch.name} has in parts"
+        yield Problem(where=where, what=what, remedy="launch=ddp or single")
+
+
 def reference_problems(evaluator: Any, task: Any) -> Iterator[Problem]:
     """A released TOFU model that kept another share of the authors than the run keeps."""
     kept = re.search(r"_retain(\d\d)$", (evaluator.retrained_model if evaluator is not None else None) or "")
@@ -204,7 +219,7 @@ def fine_tuning_problems(train: Any) -> list[Problem]:
     what = "fine-tuning has one side only"
     return [
         Problem(where=f"trainer.train.{name}", what=what, remedy=f"trainer.unlearn.{name}=...")
-        for name in ("retain_ratio", "retain_partners", "chunk_size", "alternate")
+        for name in ("retain_ratio", "retain_partners", "chunk_size", "alternate", "sharpness")
         if getattr(train, name) != defaults[name]
     ]
 

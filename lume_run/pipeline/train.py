@@ -96,6 +96,8 @@ def with_budget(run: Run, stage: str, job: TrainingJob) -> TrainingJob:
 def phase_identity(phase: OptimizationSettings, needs: Needs) -> dict[str, Any]:
     """What of a phase changes the weights that come of it: for most losses not how steps are cut into forwards."""
     identity = asdict(phase)
+    if phase.sharpness is None:  # as of versions that had none
+        identity.pop("sharpness")
     if not needs.depends_on_micro_batches:
         for name in ("micro_batch_tokens", "micro_batch_size"):
             identity.pop(name)

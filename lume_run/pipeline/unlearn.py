@@ -142,7 +142,8 @@ def _note(run: Run, method: Method, phase: OptimizationSettings) -> str:
     retain = f" + {phase.batch_size * phase.retain_ratio} retain" if False in sides else ""
     reference = reference_note(method.needs, adapters=run.settings.model.lora.enabled)
     steps = steps_of(phase, len(run.data.forget), retain=bool(retain))
-    return f"{steps} steps of {phase.batch_size} forget{retain} examples; reference: {reference}"
+    sharp = "" if phase.sharpness is None else f"; forget rows twice a step, at sharpness {phase.sharpness:g}"
+    return f"{steps} steps of {phase.batch_size} forget{retain} examples{sharp}; reference: {reference}"
 
 
 def loss_artifacts(run: Run, method: Method, target: EvaluatedModel) -> list[Artifact]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,13 @@ from lume_run.models.weights import choose_weights, with_adapters
 from lume_run.training.callbacks import ShowProgress, StopWhenMemorised
 from lume_run.training.job import TrainingJob
 from lume_run.training.reference import live_reference
-from lume_run.training.schedule import MicroBatch, Schedule
+from lume_run.training.schedule import IDLE_ROLE, MicroBatch, Schedule
+from lume_run.training.sharpness import SharpnessTrainer
 from lume_run.training.trainer import UnlearnTrainer, training_arguments
 from lume_run.training.zero import (
     deepspeed_config,
     shard_frozen,
 )
-
-IDLE_ROLE = -1  # the role of rows that count for nothing
 
 
 def build_trainer(
@@ -49,7 +49,9 @@ def build_trainer(
     )
     model, frozen = load_for_training(job)
     args.use_cache = bool(getattr(unwrap(model).config, "use_cache", True))  # the trainer writes it into the config
-    return UnlearnTrainer(
+    rho = job.phase.sharpness
+    kind: Callable[..., UnlearnTrainer] = UnlearnTrainer if rho is None else partial(SharpnessTrainer, rho=rho)
+    return kind(
         model=model,
         args=args,
         method=job.method,

@@ -13,9 +13,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lume_run.common.console import Progress
 from lume_run.common.devices import GIB, PeakMemory
+from lume_run.launch.collectives import any_rank
 from lume_run.launch.preemption import stop_requested
 from lume_run.methods.objective import StopWhen
-from lume_run.training.collectives import any_rank
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]

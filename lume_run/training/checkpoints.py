@@ -20,8 +20,8 @@ from lume_run.common.devices import rank
 from lume_run.common.errors import RunError
 from lume_run.common.files import damage_of, explain_full_disk, record_files, write_json
 from lume_run.common.text import first_line
+from lume_run.launch.collectives import barrier
 from lume_run.launch.world import World
-from lume_run.training.collectives import barrier
 
 FILE_SIZES = "FILE_SIZES.json"  # in a checkpoint's folder: the sizes of its files
 COMPLETE = "COMPLETE"  # in a checkpoint's folder: the world that wrote it

@@ -21,6 +21,7 @@ from lume_run.common.devices import PeakMemory, dtype_of, rank
 from lume_run.common.errors import RunError
 from lume_run.common.files import LIVE, write_json
 from lume_run.common.text import first_line
+from lume_run.launch.collectives import all_reduce_max, any_rank, barrier
 from lume_run.launch.preemption import Preempted, looks_itself
 from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
@@ -33,7 +34,6 @@ from lume_run.models.weights import with_adapters
 from lume_run.training.build import build_trainer
 from lume_run.training.callbacks import Clock, StopAtBound, StopOnSignal, WriteLive
 from lume_run.training.checkpoints import checkpoint_to_resume, step_of, whole_checkpoints
-from lume_run.training.collectives import all_reduce_max, any_rank, barrier
 from lume_run.training.job import TrainingJob
 from lume_run.training.micro_batches import DEFAULT_TOKENS
 from lume_run.training.rows import bind_tokens, token_rows

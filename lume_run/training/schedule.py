@@ -20,6 +20,8 @@ from lume_run.methods.needs import Count, Role, Totals
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.micro_batches import ForwardBounds, Unit, fewest_groups, forward_of, split_units
 
+IDLE_ROLE = -1  # the role of rows that count for nothing
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:

@@ -16,8 +16,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lume_run.common.devices import rank
+from lume_run.launch.collectives import any_rank, barrier
 from lume_run.models.load import save_model
-from lume_run.training.collectives import any_rank, barrier
 from lume_run.training.job import snapshot_folder
 from lume_run.training.trainer import UnlearnTrainer
 from lume_run.training.zero import save_trained_model

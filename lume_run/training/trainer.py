@@ -21,11 +21,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lume_run.common.errors import RunError
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
+from lume_run.launch.collectives import all_reduce_sum, any_rank
 from lume_run.launch.world import World
 from lume_run.methods.base import Method
 from lume_run.models.rows.batch import Batch
 from lume_run.training.checkpoints import WRITING, atomic_checkpoint
-from lume_run.training.collectives import all_reduce_sum, any_rank
 from lume_run.training.schedule import MicroBatch, Schedule
 from lume_run.training.signals import Reference, read_signals
 
@@ -173,8 +173,7 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
         if self.is_deepspeed_enabled or self.args.device.type != "cpu":
             return super()._clip_grad_norm(model)
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients]
-        norm = torch.linalg.vector_norm(torch.stack(norms)).float()
+        norm = float64_norm(gradients).float()
         nn.utils.clip_grads_with_norm_(model.parameters(), self.args.max_grad_norm, norm)
         return norm
 
@@ -198,6 +197,13 @@ class UnlearnTrainer(HubTrainer):  # type: ignore[misc]
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted here; the library would look for a key our batches do not have."""
         return 0
+
+
+def float64_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The norm of all gradients together, summed in float64."""
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
 
 
 def describe_nonfinite(what: str, value: Tensor) -> str:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from lume_run.common.devices import rank
+from lume_run.launch.collectives import barrier
 from lume_run.launch.world import World
 from lume_run.models.load import save_model
 from lume_run.models.precision import is_quantised
 from lume_run.training.checkpoints import COMPLETE
-from lume_run.training.collectives import barrier
 from lume_run.training.trainer import UnlearnTrainer
 
 if TYPE_CHECKING:

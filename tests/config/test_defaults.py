@@ -97,7 +97,8 @@ def test_every_default_of_a_setting_is_compared():
         "evaluator.suites",  # of every evaluator's file
         "attack.attacks",  # of every attack's file
         *(
-            f"trainer.train.{name}" for name in ("retain_ratio", "retain_partners", "chunk_size", "alternate")
+            f"trainer.train.{name}"
+            for name in ("retain_ratio", "retain_partners", "chunk_size", "alternate", "sharpness")
         ),  # of unlearning alone
     }
 

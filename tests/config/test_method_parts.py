@@ -123,6 +123,20 @@ def test_a_class_of_another_kind(write_yaml, path, target, where, lacking):
         ),
         (("+trainer.train.chunk_size=8",), "trainer.train.chunk_size", "one side only", "trainer.unlearn.chunk_size="),
         (("+trainer.train.retain_ratio=2",), "trainer.train.retain_ratio", "one side", "trainer.unlearn.retain_ratio="),
+        (("+trainer.train.sharpness=0.1",), "trainer.train.sharpness", "one side", "trainer.unlearn.sharpness="),
+        *(
+            ((f"method={name}", "trainer.unlearn.sharpness=0.1"), "trainer.unlearn.sharpness", "no forget loss", "null")
+            for name in ("none", "retrain", "task_vector", "icu")
+        ),
+        *(
+            (
+                (f"launch={mode}", "trainer.unlearn.sharpness=1"),
+                "trainer.unlearn.sharpness",
+                f"{mode} has",
+                "launch=ddp",
+            )
+            for mode in ("zero1", "zero2", "zero3", "zero3_offload")
+        ),
         (("+trainer.train.alternate=true",), "trainer.train.alternate", "one side", "trainer.unlearn.alternate="),
     ],
 )
@@ -147,6 +161,9 @@ def test_impossible_methods(overrides, where, what, remedy):
         ("model.trainable=['*.layers.1.mlp.*']",),
         ("method=ga", "method.stop_when.forget_loss=-8"),
         ("trainer.unlearn.chunk_size=32",),
+        ("trainer.unlearn.sharpness=0.01",),
+        ("trainer.unlearn.sharpness=0.01", "model.lora=true", "launch=ddp"),
+        ("trainer.unlearn.sharpness=0.01", "method=ties", "model.lora=true"),
     ],
     ids=" ".join,
 )

@@ -119,6 +119,9 @@ def test_a_value_where_a_group_belongs(group):
         ("method.dual.step_size=0", "method.dual.step_size", "greater than 0"),
         ("trainer.unlearn.retain_ratio=0", "trainer.unlearn.retain_ratio", "at least 1"),
         ("trainer.unlearn.chunk_size=0", "trainer.unlearn.chunk_size", "at least 1"),
+        ("trainer.unlearn.sharpness=0", "trainer.unlearn.sharpness", "greater than 0"),
+        ("trainer.unlearn.sharpness=-0.1", "trainer.unlearn.sharpness", "greater than 0"),
+        ("trainer.unlearn.sharpness=inf", "trainer.unlearn.sharpness", "greater than 0"),
     ],
 )
 def test_out_of_range(override, where, remedy):

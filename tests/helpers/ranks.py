@@ -40,14 +40,17 @@ class Case:
     lora: bool
     micro: int = 16
     checkpointing: bool = False
+    sharpness: float | None = None
 
     def __str__(self) -> str:
         name = f"{self.method.replace(' ', '-')}-{'lora' if self.lora else 'full'}"
-        return name + f"-{self.micro}" + ("-checkpointing" if self.checkpointing else "")
+        name += f"-{self.micro}" + ("-checkpointing" if self.checkpointing else "")
+        return name + ("" if self.sharpness is None else "-sharp")
 
 
 PLAIN = [Case(name, lora) for name in METHODS for lora in (False, True)]
 FRUGAL = [Case(name, lora, 2, checkpointing=True) for name in METHODS for lora in (False, True)]
+SHARP = [Case(name, lora, micro, sharpness=0.3) for name in ALL_WAYS for lora in (False, True) for micro in (16, 2)]
 REST = [Case(name, lora, *way) for name in ALL_WAYS for lora in (False, True) for way in ((2, False), (16, True))]
 
 
@@ -57,7 +60,7 @@ def cases_of(mode: str) -> list[Case]:
     Except the frugal way under ZeRO-3, the slowest: methods without a live reference all run alike.
     """
     if mode in ("single", "ddp"):
-        return PLAIN if mode == "single" else FRUGAL
+        return [*(PLAIN if mode == "single" else FRUGAL), *SHARP]
     slow = [case for case in FRUGAL if case.method not in (*ALL_WAYS, *LIVE)] if mode == "zero3" else []
     return [case for case in (*PLAIN, *FRUGAL, *REST) if case not in slow]
 
@@ -66,6 +69,7 @@ def set_up_case(case: Case, world: World, model: Path, prepared: Path, out: Path
     """Three steps of plain gradient descent, clipped to length 1: 4, 4 and 1 forget examples beside retain examples."""
     method = pickle.loads((prepared / case.method / "method.pickle").read_bytes())
     settings = phase(micro_batch_size=case.micro, max_grad_norm=1.0, learning_rate=0.1, schedule="constant")
+    settings = replace(settings, sharpness=case.sharpness)
     return set_up(
         model,
         rows_for(method, model),

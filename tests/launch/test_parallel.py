@@ -108,7 +108,7 @@ def weights_in(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("mode", "case"), [(mode, case) for mode in MODES for case in cases_of(mode)], ids=str)
 def test_two_ranks_train_as_one_process_does(mode, case, trained):
     """All loss parts, the gradient norm and the weights; the one process neither accumulates nor computes again."""
-    alone = trained("single") / str(Case(case.method, case.lora))
+    alone = trained("single") / str(Case(case.method, case.lora, sharpness=case.sharpness))
     ours = trained(mode) / str(case)
     history, expected = (read(folder / "history.json") for folder in (ours, alone))
     assert len(history) == len(expected) == STEPS

@@ -35,9 +35,8 @@ from lume_run.methods.rmu import RMU, AdaptiveRMU, EmbeddingDistance
 from lume_run.models.layers import output_of_layer
 from lume_run.models.rows.batch import Batch, collate
 from lume_run.models.rows.tokenise import TokenRow
-from lume_run.training.build import IDLE_ROLE
 from lume_run.training.reference import ReferenceCache, live_reference, row_logps
-from lume_run.training.schedule import MicroBatch, Schedule, build_schedule, totals_of
+from lume_run.training.schedule import IDLE_ROLE, MicroBatch, Schedule, build_schedule, totals_of
 from lume_run.training.signals import read_signals
 
 EXACT = 1e-9

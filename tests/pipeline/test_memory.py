@@ -254,6 +254,18 @@ def test_auto_picks_the_fastest_mode_that_fits(gpus, gib, overrides, mode, on):
         assert world.why.startswith("as configured")
 
 
+@pytest.mark.parametrize(("gpus", "mode"), [(1, "single"), (8, "ddp")])
+def test_sharpness_shares_nothing_out_and_keeps_a_copy_of_the_weights(gpus, mode, on):
+    """Also where only ZeRO would fit: no device would have the whole gradient."""
+    plain, sharp = (on(gpus, 40.0, "model=7b", *extra) for extra in ((), ("trainer.unlearn.sharpness=0.01",)))
+    assert choose_world(plain).stage >= 2
+    assert choose_world(sharp).mode == mode
+    parts, fewer = (estimator_of(run).parts(World()) for run in (sharp, plain))
+    assert parts["unperturbed weights"] == fewer["gradients"]
+    assert not fewer["unperturbed weights"]
+    assert not any("zero" in remedy.setting for remedy in remedies(sharp, "unlearn"))
+
+
 def test_auto_says_when_nothing_fits(on):
     world = choose_world(on(1, 2.0, "model=7b"))
     assert world.mode == "zero3_offload"

@@ -58,6 +58,7 @@ def memory_estimate(
         "autocast copies": copied * compute,
         "gradients": states["gradients"],
         "optimizer": states["optimizer"],
+        "unperturbed weights": 4.0 * sizes.trained if phase.sharpness is not None else 0.0,
         "activations": activation_bytes(settings, sizes, compute, base, tokens, lengths),
         "logits": logit_bytes(needs, positions * sizes.vocabulary, compute, in_parts=sizes.plain_head) + of_head,
         "frozen reference": states["frozen reference"],

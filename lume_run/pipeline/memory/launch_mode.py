@@ -95,6 +95,8 @@ def choose_world(run: Run) -> World:
     model = run.settings.model
     if model.quantize != "none" or is_adapter(model.path):  # which ZeRO-3 cannot share out
         modes = tuple(mode for mode in modes if not mode.startswith("zero3"))
+    if run.settings.trainer.unlearn.sharpness is not None:  # which needs whole gradients on every device
+        modes = modes[:1]
     worlds = [replace(full, mode=mode) for mode in modes]
     if device == "cpu" or importlib.util.find_spec("deepspeed") is None:
         return replace(worlds[0], why="a CPU" if device == "cpu" else "deepspeed is not installed")

@@ -120,10 +120,16 @@ def _lossless_changes(run: Run, settings: Settings, stage: str, longest: int) ->
     if not settings.model.gradient_checkpointing:
         changed = _with_model(settings, gradient_checkpointing=True)
         yield Change("model.gradient_checkpointing=true", "same results, about a third slower", changed, world)
-    for mode in ("zero2", "zero3") if run.device_type == "cuda" and world.size > 1 else ():
+    shares = run.device_type == "cuda" and world.size > 1 and can_share(settings, stage)
+    for mode in ("zero2", "zero3") if shares else ():
         if MODES_BY_MEMORY.index(mode) > MODES_BY_MEMORY.index(world.mode):
             setting = f"launch={mode}{_install_hint('deepspeed')}"
             yield Change(setting, "same results, slower", settings, replace(world, mode=mode))
+
+
+def can_share(settings: Settings, stage: str) -> bool:
+    """Whether devices may share out what a stage holds: weights are perturbed along whole gradients."""
+    return phase_of(settings, stage).settings.sharpness is None
 
 
 def _lossy_changes(run: Run, settings: Settings, stage: str) -> Iterator[Change]:
@@ -140,7 +146,7 @@ def _lossy_changes(run: Run, settings: Settings, stage: str) -> Iterator[Change]
         changed = _with_model(settings, quantize="4bit")
         setting = f"model.quantize=4bit{_install_hint('bitsandbytes')}"
         yield Change(setting, "the frozen base has 4 bits", changed, world)
-    if world.mode != "zero3_offload":
+    if world.mode != "zero3_offload" and can_share(settings, stage):
         cost = "same results, several times slower, states in host memory"
         setting = f"launch=zero3_offload{_install_hint('deepspeed')}"
         yield Change(setting, cost, settings, replace(world, mode="zero3_offload"))
