@@ -50,7 +50,7 @@ class Case:
 
 PLAIN = [Case(name, lora) for name in METHODS for lora in (False, True)]
 FRUGAL = [Case(name, lora, 2, checkpointing=True) for name in METHODS for lora in (False, True)]
-SHARP = [Case(name, lora, micro, sharpness=0.3) for name in ALL_WAYS for lora in (False, True) for micro in (16, 2)]
+SHARP = [Case(name, lora, micro, sharpness=0.1) for name in ALL_WAYS for lora in (False, True) for micro in (16, 2)]
 REST = [Case(name, lora, *way) for name in ALL_WAYS for lora in (False, True) for way in ((2, False), (16, True))]
 
 

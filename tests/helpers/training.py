@@ -56,7 +56,7 @@ def compose_method(name: str) -> Any:
 
 def _compose_method(name: str) -> Any:
     group, _, member = name.partition(" ")
-    extra = ["model.lora=true"] if group == "ties" else []
+    extra = {"ties": ["model.lora=true"], "jensun": ["method.forget_weight=1000"]}.get(group, [])  # "No" is no answer
     settings, _ = require_settings(compose([f"method={group}", *extra], [conf_dir()]))
     return settings.method.members[int(member) - 1].method if member else settings.method
 
