@@ -50,7 +50,8 @@ class Case:
 
 PLAIN = [Case(name, lora) for name in METHODS for lora in (False, True)]
 FRUGAL = [Case(name, lora, 2, checkpointing=True) for name in METHODS for lora in (False, True)]
-SHARP = [Case(name, lora, micro, sharpness=0.1) for name in ALL_WAYS for lora in (False, True) for micro in (16, 2)]
+SHARP_WAYS = (("npo_gd", False), ("npo_gd", True), ("kl", False))
+SHARP = [Case(name, lora, micro, sharpness=0.3) for name, lora in SHARP_WAYS for micro in (16, 2)]
 REST = [Case(name, lora, *way) for name in ALL_WAYS for lora in (False, True) for way in ((2, False), (16, True))]
 
 
