@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lume_run.common.devices import GIB
+from lume_run.evaluation.inside.logit_lens import LAYER_SCORE
 from lume_run.evaluation.metrics.bootstrap import FEW_DOCUMENTS, Interval
 from lume_run.report.results import SUBJECTS, Report, direction_of, names_by_group
 
@@ -68,7 +69,8 @@ def markdown(report: Report, *, plotted: bool = False) -> str:
     lines = [f"# {report.name}", "", f"Data: {report.source}", "", *table_head(titles, text=2)]
     for group, names in names_by_group(report).items():
         lines.append(f"| **{group}** |" + " |" * (len(titles) - 1))
-        lines += [table_row(score_cells(report, name, intervals=[*report.scores, "change"])) for name in names]
+        listed = [name for name in names if not LAYER_SCORE.fullmatch(name)]  # those have a table of their own
+        lines += [table_row(score_cells(report, name, intervals=[*report.scores, "change"])) for name in listed]
     lines += ["", *(["![scores before and after](report.png)", ""] if plotted else [])]
     lines += [f"- {line}" for line in [*legend(report, intervals=True), *notes(report)]]
     return "\n".join([*lines, *_cost_tables(report), ""])

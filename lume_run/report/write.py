@@ -15,6 +15,7 @@ from lume_run.attacks.results import FOLDER
 from lume_run.common.files import replace_file, write_json
 from lume_run.report.attack_curves import write_attack_plot
 from lume_run.report.attacks import attack_lines, attack_section, text_file, text_pages
+from lume_run.report.layers import layer_section
 from lume_run.report.plots import write_plot
 from lume_run.report.results import SUBJECTS, Report, report_json
 from lume_run.report.tables import markdown, notes, terminal_table
@@ -34,7 +35,7 @@ def write_report(report: Report, folder: Path) -> None:
     for name, plotted in plots.items():
         if not plotted:
             (folder / name).unlink(missing_ok=True)  # of an earlier report
-    text = markdown(report, plotted=plots[PLOT_FILE])
+    text = markdown(report, plotted=plots[PLOT_FILE]) + layer_section(report)
     replace_file(folder / "report.md", text + attack_section(report.attacks, plotted=plots[ATTACK_PLOT]))
     if report.attacks is not None:
         write_texts(report.attacks.texts, folder / FOLDER)

@@ -8,6 +8,7 @@ right answer in a layer below hides it. The last layer's numbers are those of th
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from lume_run.evaluation.suites.base import Answers, mean_over
 
 LENS_SPLITS = (Split.FORGET, Split.RETAIN)
 LENS_METRICS = ("probability", "reciprocal_rank")
+LAYER_SCORE = re.compile(r"logit_lens\.(\w+)\.layer_(\d+)\.(\w+)")  # a name: side, layer, metric
 
 
 @dataclass(frozen=True, kw_only=True)

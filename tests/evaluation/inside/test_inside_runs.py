@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.configs import problems_of
 from helpers.shared import shape
 
 from lume_run.config.overrides import compose, conf_dir
@@ -56,6 +57,11 @@ def test_a_run_that_looks_inside(shelf, tmp_path):
     assert {("prune", "uds"), ("prune", "logit_lens.forget.probability")} < rows
     assert not {score for attack, score in rows if attack == "few_shot"} & {"uds", "logit_lens.forget.probability"}
     assert ("prune", "logit_lens.forget.layer_1.probability") not in rows  # a profile, nothing to be forgotten
+    text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "| layer | forget, before | forget, after | forget, retrained | retain, before |" in text
+    (last,) = [line for line in text.split("\n") if line.startswith("| 2 | ")]
+    assert f"| 2 | {scores['target.forget.probability']:.3f} (" in last
+    assert "| logit_lens.forget.layer_1.probability |" not in text
     cost = report["costs"]["unlearned"]["asks"]
     assert cost["patch"]["passes"] == 4 * -(-cost["patch"]["passes"] // 4)  # two and one for each layer
 
@@ -73,6 +79,13 @@ def test_a_model_alone(shelf, tmp_path):
     report = run(tmp_path / "both", shelf, *alone, *both)
     assert 0 <= report["scores"]["model.uds"] <= 1
     assert report["scores"]["retrained.uds"] == pytest.approx(1.0)
+
+
+def test_a_target_that_nothing_reads(tmp_path):
+    alone = ("stages=[evaluate]", f"model.path={tmp_path}", f"attack.target={tmp_path}")
+    assert "attack.target" in problems_of(*alone, "evaluator=lume")
+    assert "attack.target" not in problems_of(*alone, "evaluator=uds")
+    assert "attack.target" in problems_of(f"attack.target={tmp_path}", "evaluator=uds")
 
 
 def test_two_models_are_planned_for():
