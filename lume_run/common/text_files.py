@@ -65,7 +65,8 @@ def read_utf8(path: Path, *, remedy: str, limit: int | None = None) -> str:
 
 
 def utf8_lines(path: Path) -> Iterator[tuple[int, str | Problem]]:
-    """(line number, text or Problem) of every non-blank line: a Problem for each line that is not UTF-8.
+    """(line number, text or Problem) of every non-blank line: a Problem for the first line that is not UTF-8, which
+    says how many there are.
 
     Split at newlines of any system, and only there: `str.splitlines` would also cut at U+2028, which is inside some
     released rows. What is no file, or of another kind, is one problem.
@@ -78,14 +79,27 @@ def utf8_lines(path: Path) -> Iterator[tuple[int, str | Problem]]:
         yield 1, problem
         return
     content = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    for number, line in enumerate(content.split(b"\n"), 1):
+    lines = content.split(b"\n")
+    undecodable = sum(not _is_utf8(line) for line in lines)
+    is_named = False
+    for number, line in enumerate(lines, 1):
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
-            yield number, _not_utf8(path, number, error)
+            if not is_named:
+                yield number, _not_utf8(path, number, error, lines=undecodable)
+            is_named = True
         else:
             if text.strip():
                 yield number, text
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _kind_problem(path: Path, content: bytes) -> Problem | None:
@@ -99,7 +113,8 @@ def _kind_problem(path: Path, content: bytes) -> Problem | None:
     return None
 
 
-def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> Problem:
+def _not_utf8(path: Path, line: int, error: UnicodeDecodeError, *, lines: int = 1) -> Problem:
     byte = error.start - error.object.rfind(b"\n", 0, error.start)  # counted from 1 in its line
     what = f"byte {byte} of the line, 0x{error.object[error.start]:02x}, is not UTF-8"
+    what += f" (nor are {lines - 1} lines behind it)" if lines > 1 else ""
     return Problem(where=f"{path}:{line}", what=what, remedy="save the file as UTF-8")

@@ -18,6 +18,7 @@ VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u2060\ufeff]")  # neither white s
 NOT_READ = "text that is not UTF-8, or a value out of range"
 NOT_TEXT = object()  # a cell of a table that is no text although its column is
 MOST_ROWS = 1_000_000  # of a parquet file, a small one of which may hold any number
+SHOWN_KEYS = 8  # of an object in a message
 MOST_PROBLEMS = 50  # a swapped or truncated file has thousands; nobody reads them
 
 
@@ -146,7 +147,7 @@ def _array_of(path: Path) -> list[Any] | Problem | None:
     """The items of a file that is one JSON array; None where it is lines, the first of which may be a list."""
     first = next((line for _, line in utf8_lines(path)), None)
     if not isinstance(first, str) or not first.lstrip().startswith("["):
-        return None
+        return _object_over_lines(path, first) if isinstance(first, str) else None
     try:
         array: list[Any] = parse_json(read_utf8(path, remedy="check the file"))
         return array
@@ -157,6 +158,18 @@ def _array_of(path: Path) -> list[Any] | Problem | None:
             return None
         what = f"not JSON: {error or 'nested too deeply'}"
         return Problem(where=str(path), what=what, remedy="one array of objects, or one object a line")
+
+
+def _object_over_lines(path: Path, first: str) -> Problem | None:
+    """What is wrong with a file that is one JSON object on several lines, which holds no rows of its own."""
+    if _is_json(first) or not first.lstrip().startswith("{"):
+        return None
+    try:
+        whole = parse_json(read_utf8(path, remedy="check the file"))
+    except (DataError, ValueError, RecursionError):
+        return None
+    what = f"is one JSON object on several lines, with the keys {', '.join(list(whole)[:SHOWN_KEYS])}"
+    return Problem(where=str(path), what=what, remedy="one array of objects, or one object a line")
 
 
 def _is_json(text: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from lume_run.common.errors import ConfigError, DataError, RunError
 from lume_run.common.jsonl import from_json, to_json
-from lume_run.common.records import Ask, Kind, Response, Split
+from lume_run.common.records import Ask, Kind, Response, Split, continuation
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.suites.lume import partial_aggregate
@@ -473,3 +473,129 @@ def test_white_space_makes_no_other_row(tmp_path):
     sides = {side: str(tmp_path / f"{side}.jsonl") for side in ("forget", "retain")}
     with pytest.raises(DataError, match=r"retain\.jsonl:1: the same row already stands at .*forget\.jsonl:1"):
         CustomTask(name="own", **sides).load(0)
+
+
+CSV_FORMS = {  # as spreadsheets and exports write them
+    "blank lines first": "\n \nquestion,answer\nWho?,Ada.\n",
+    "sep=": "sep=;\r\nquestion;answer\r\nWho?;Ada.\r\n",
+    "bars": "question|answer\nWho?|Ada.\n",
+    "spaces behind commas": 'question, answer\n"Who?", "Ada."\n',
+    "empty columns and rows": "question;answer;;\r\nWho?;Ada.;;\r\n;;;\r\n",
+    "an index": ",question,answer\n0,Who?,Ada.\n",
+}
+
+
+@pytest.mark.parametrize("content", CSV_FORMS.values(), ids=CSV_FORMS)
+def test_forms_of_csv(content, tmp_path):
+    (tmp_path / "a.csv").write_bytes(content.encode())
+    assert [(row.prompt, row.answer) for row in load(tmp_path / "a.csv").forget] == [("Who?", "Ada.")]
+
+
+def test_places_in_a_csv_count_the_lines_before_its_header(tmp_path):
+    (tmp_path / "a.csv").write_text("\nsep=,\nquestion,answer\nWho?,Ada.\nWhat?,\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r'a\.csv:5: field "answer" is blank'):
+        load(tmp_path / "a.csv")
+
+
+def test_notes_beside_an_export_of_the_hub_are_no_rows(tmp_path):
+    """A data set card stands above the folder of its files."""
+    (tmp_path / "data").mkdir()
+    write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", ROWS)
+    (tmp_path / "README.md").write_text("# A data set of clockmakers\n", encoding="utf-8")
+    (tmp_path / "dataset_infos.json").write_text('{"default": {}}', encoding="utf-8")
+    assert [row.prompt for row in load(tmp_path).forget] == [row["question"] for row in ROWS]
+
+
+def test_several_splits_in_a_folder_are_not_read_as_one(tmp_path):
+    for number, split in enumerate(("test", "train", "train")):
+        write_parquet(tmp_path / f"{split}-{number:05d}-of-00002.parquet", [ROWS[number]])
+    with pytest.raises(DataError, match=r"several splits \(test, train\).*\n.*/train-\*\.parquet"):
+        load(tmp_path)
+    data = load(tmp_path / "train-*.parquet")
+    assert [row.prompt for row in data.forget] == [row["question"] for row in ROWS[1:]]
+
+
+def test_what_of_a_folder_and_a_row_is_not_read_is_said(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [row | {"source": "x"} for row in ROWS])
+    write_csv(tmp_path / "b.csv", OTHERS)
+    (tmp_path / "more").mkdir()
+    assert "columns not read: source; not read: b.csv, more/" in load(tmp_path).source
+
+
+def test_a_folder_that_datasets_saved(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    assert [row.prompt for row in load(tmp_path / "saved").forget] == [row["question"] for row in ROWS]
+    next((tmp_path / "saved").glob("*.arrow")).write_bytes(b"none")
+    with pytest.raises(DataError, match="saved: cannot be read as datasets saved it"):
+        load(tmp_path / "saved")
+
+
+def test_a_file_in_another_encoding_is_named_once(tmp_path):
+    lines = "".join(json.dumps({"question": f"Café {n}?", "answer": "b"}, ensure_ascii=False) + "\n" for n in range(9))
+    (tmp_path / "a.jsonl").write_bytes(lines.encode("latin-1"))
+    with pytest.raises(DataError, match=r"a\.jsonl:1: .*0xe9, is not UTF-8 \(nor are 8 lines behind it\)") as caught:
+        load(tmp_path / "a.jsonl")
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '{\n "data": [],\n "version": 1\n}',
+            r"a\.json: is one JSON object on several lines, with the keys data",
+        ),
+        ('[["Who?", "Ada."]]', r'a\.json:item 1: \["Who\?", "Ada\."\] is not a JSON object'),
+    ],
+)
+def test_json_that_holds_no_rows(content, message, tmp_path):
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message) as caught:
+        load(tmp_path / "a.json")
+    assert len(caught.value.problems) == 1
+
+
+def test_the_white_space_of_a_text_stays(tmp_path):
+    """A target has learned a poem with its lines, and code with its indents."""
+    text = "def f(x):\n    if x:\n        return  1\n    return 2"
+    (tmp_path / "a.txt").write_text(text + "\n", encoding="utf-8")
+    for words in (2, 3, 4, 8):
+        rows = load(tmp_path / "a.txt", words=words, holdout=None).forget
+        for row in rows:
+            assert row.prompt + continuation(row) in text
+    assert load(tmp_path / "a.txt", words=8).forget[0].answer.startswith("\n        return  1")
+
+
+def test_chats_as_they_are_exported(tmp_path):
+    """Blank system prompts, roles of newer interfaces, and what the user says last; TRL's prompts with completions."""
+    asked, told = {"role": "User", "content": "Who?"}, {"role": "Assistant", "content": "Ada."}
+    blank, rule = {"role": "system", "content": ""}, {"role": "developer", "content": "Rhyme."}
+    rows = [[blank, asked, told], [rule, asked, told, {"role": "user", "content": "Thanks."}]]
+    write_jsonl(tmp_path / "a.jsonl", [{"messages": row} for row in rows])
+    first, second = load(tmp_path / "a.jsonl").forget
+    assert [(turn.role, turn.text) for turn in first.turns] == [("system", ""), ("user", "Who?")]
+    assert (first.prompt, first.answer, second.answer) == ("Who?", "Ada.", "Ada.")
+    assert [(turn.role, turn.text) for turn in second.turns] == [("system", "Rhyme."), ("user", "Who?")]
+    pairs = [{"prompt": [rule, asked], "completion": [told]}, {"prompt": [asked], "completion": "Ada."}]
+    write_jsonl(tmp_path / "b.jsonl", pairs)
+    assert {row.id for row in load(tmp_path / "b.jsonl").forget} == {first.id, second.id}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"tools": [{"name": "search"}]}, "the chat has tools, of which the model would not be told"),
+        (
+            {"reasoning_content": "Ada?"},
+            "turn 2 of the chat is a tool's or holds reasoning: it has 'reason",
+        ),
+    ],
+)
+def test_chats_with_more_than_texts(row, message, tmp_path):
+    answer = {"role": "assistant", "content": "Ada."} | {key: row[key] for key in row if key != "tools"}
+    messages = [{"role": "user", "content": "Who?"}, answer]
+    write_jsonl(tmp_path / "a.jsonl", [row | {"messages": messages}])
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / "a.jsonl")

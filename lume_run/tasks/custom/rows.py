@@ -13,7 +13,7 @@ from lume_run.common.records import Kind, Turn
 from lume_run.common.seeds import stable_digest
 from lume_run.common.text import is_spaceless_text
 from lume_run.config.fields import setting
-from lume_run.tasks.custom.chats import plain_prompt, turns_of
+from lume_run.tasks.custom.chats import chat_of_pair, plain_prompt, turns_of
 from lume_run.tasks.row_files import field_problems
 
 USUAL_NAMES = {  # in the order in which they are looked for
@@ -129,7 +129,8 @@ def rows_of(parsed: Iterable[tuple[str, object]], columns: Columns, words: int) 
     problems: list[Problem] = []
     needed = [name for name in (columns.prompt, columns.answer, columns.text) if name]
     for where, row in parsed:
-        wrong = [] if isinstance(row, Problem) else list(field_problems(row, where, needed))
+        texts = [] if _is_chat_pair(row, columns) else needed
+        wrong = [] if isinstance(row, Problem) else list(field_problems(row, where, texts))
         if not wrong and (halved := SURROGATE.search(json.dumps(row, ensure_ascii=False, default=str))):
             what = f"the row holds half a surrogate pair ({ascii(halved[0])[1:-1]})"
             wrong = [Problem(where=where, what=what, remedy="repair the text")]
@@ -147,8 +148,12 @@ def _read_row(row: Mapping[str, Any], where: str, columns: Columns, words: int) 
     extras = _extras(row, where, columns)
     if columns.text:
         yield from _text_pieces(row[columns.text], where, words, extras)
-    elif columns.messages:
-        turns = turns_of(row.get(columns.messages), where)
+    elif columns.messages or _is_chat_pair(row, columns):
+        if row.get("tools"):
+            what = "the chat has tools, of which the model would not be told"
+            raise DataError([Problem(where=where, what=what, remedy="leave out such chats, or the column 'tools'")])
+        pair = chat_of_pair(row.get(str(columns.prompt)), row.get(str(columns.answer)))
+        turns = turns_of(row.get(columns.messages) if columns.messages else pair, where)
         prompt = plain_prompt(turns[:-1])
         yield OwnRow(where=where, kind=Kind.QUESTION, prompt=prompt, answer=turns[-1].text, turns=turns[:-1], **extras)
     else:
@@ -158,6 +163,11 @@ def _read_row(row: Mapping[str, Any], where: str, columns: Columns, words: int) 
             raise DataError([Problem(where=where, what=what, remedy="write text, or leave it empty")])
         prompt += f"\n{about}" if about.strip() else ""
         yield OwnRow(where=where, kind=Kind.QUESTION, prompt=prompt, answer=answer, **extras)
+
+
+def _is_chat_pair(row: object, columns: Columns) -> bool:
+    """Whether the prompt of a row is a list of turns, and the answer the next turn, as TRL has them."""
+    return isinstance(row, dict) and columns.prompt is not None and isinstance(row.get(columns.prompt), list)
 
 
 def _extras(row: Mapping[str, Any], where: str, columns: Columns) -> dict[str, Any]:
@@ -196,16 +206,18 @@ def _single_text(value: object, where: str, column: str, name: str) -> str:
 def _text_pieces(text: str, where: str, words: int, extras: Mapping[str, Any]) -> Iterator[OwnRow]:
     """Pieces of a text as prompts with their continuations; a last piece of one word joins nothing and is left out.
 
-    A script without spaces is counted in characters.
+    Line breaks and other white space within a piece stay as they are. A script without spaces is counted in characters.
     """
-    spaceless = is_spaceless_text(text)
-    parts, joint = (list(text.strip()), "") if spaceless else (text.split(), " ")
-    document = extras.get("document") or stable_digest(text).hex()[:12]
+    parts = [
+        match.span() for match in re.finditer(r"." if is_spaceless_text(text) else r"\S+", text.strip(), re.DOTALL)
+    ]
+    text, document = text.strip(), extras.get("document") or stable_digest(text).hex()[:12]
     for start in range(0, len(parts), words):
         piece = parts[start : start + words]
         middle = len(piece) // 2
         if middle:
-            prompt, answer = joint.join(piece[:middle]), joint.join(piece[middle:])
+            prompt, answer = text[piece[0][0] : piece[middle - 1][1]], text[piece[middle - 1][1] : piece[-1][1]]
+            answer = answer.removeprefix(" ") if answer[1:2].strip() else answer  # where a single space will stand
             yield OwnRow(
                 where=where, kind=Kind.COMPLETION, prompt=prompt, answer=answer, **{**extras, "document": document}
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.config.fields import setting
-from lume_run.tasks.custom.files import READERS, source_rows
+from lume_run.tasks.custom.files import READERS, files_left, files_of_form, source_rows
 from lume_run.tasks.custom.rows import Columns, OwnRow, guess_columns, rows_of
 from lume_run.tasks.documents import choose_by_side, describe_selection
 from lume_run.tasks.private_facts import attribute_of
@@ -21,10 +21,11 @@ from lume_run.tasks.question_files import (
     format_fields,
     template_problems,
 )
-from lume_run.tasks.row_files import refuse
+from lume_run.tasks.row_files import field_problems, refuse
 from lume_run.tasks.tofu import whole_texts
 
 SIDES = {"forget": Split.FORGET, "retain": Split.RETAIN, "holdout": Split.NONMEMBER}
+SHOWN_COLUMNS = 5  # of those that are not read
 SOURCE_HELP = "file (JSON Lines, JSON, CSV, TSV, parquet, text), folder of them, or hub id OWNER/NAME[:CONFIG[:SPLIT]]"
 
 
@@ -93,7 +94,9 @@ class CustomTask:
         problems = [row for _, row in parsed if isinstance(row, Problem)]
         first = next((row for _, row in parsed if isinstance(row, dict)), None)
         if first is None:
-            if not problems:
+            if parsed and not problems:  # lists of lists, say
+                problems += field_problems(parsed[0][1], parsed[0][0], ("question", "answer"))
+            elif not problems:
                 problems.append(Problem(where=source, what="holds no rows", remedy=f"task.{side}=another file"))
             return "", [], problems
         try:
@@ -111,8 +114,12 @@ class CustomTask:
         if columns.facts:
             telling = [row.disclosed_facts for row in unique.values() if row.disclosed_facts]
             described += f"; {len(telling)} answers tell a fact, {sum(map(len, telling))} facts in all"
-        repeated = f"; {len(rows) - len(unique)} repeated rows left out" if len(rows) > len(unique) else ""
-        return described + repeated, list(unique.values()), problems + wrong
+        if unread := [name for name in first if name not in {*chosen.values(), ""}]:
+            described += f"; columns not read: {', '.join(unread[:SHOWN_COLUMNS])}"
+            described += f" and {len(unread) - SHOWN_COLUMNS} more" if len(unread) > SHOWN_COLUMNS else ""
+        described += f"; {left}" if (left := files_left(source)) else ""
+        described += f"; {len(rows) - len(unique)} repeated rows left out" if len(rows) > len(unique) else ""
+        return described, list(unique.values()), problems + wrong
 
     def _examples(self, rows: Sequence[OwnRow], split: Split) -> tuple[Example, ...]:
         in_format = format_fields(self.template, self.separator)
@@ -155,7 +162,7 @@ def _source_fault(source: str) -> str:
     path = Path(source).expanduser()
     if "://" in source:
         return f"{source} is an address, and nothing is fetched from there; download the file"
-    if not path.exists():
+    if not path.exists() and not files_of_form(source):
         is_path = source.startswith(("/", ".", "~")) or path.suffix.lower() in READERS
         return f"{source} does not exist" if is_path else ""
     if not path.is_dir() and path.suffix.lower() not in READERS:
