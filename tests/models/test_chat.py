@@ -17,7 +17,7 @@ from lume_run.evaluation.suites.pii import begin_answer
 from lume_run.models.rows.chat import DATE
 from lume_run.models.rows.special_text import special_texts
 from lume_run.models.rows.text_format import TextFormat, text_format_of, turn_ends
-from lume_run.models.rows.tokenise import encode, pair_ids
+from lume_run.models.rows.tokenise import encode, pair_ids, prompt_ids
 
 PLENTY = 10_000
 TEMPLATES = {path.stem: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("chat_templates/*")}
@@ -327,6 +327,44 @@ def test_a_template_that_leaves_out_what_was_said(template, who, tiny_tokenizer)
     settings = ModelSettings(name="m", path="m", chat=ChatSettings(system="Be brief."))
     with pytest.raises(ConfigError, match=f"leaves out what the {who} says"):
         text_format_of(settings, tokenizer, [question()])
+
+
+FORGETFUL = {  # templates that leave out what some turns say, or rewrite it, as released ones do
+    "system": "{% for m in messages if m.role != 'system' %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}",
+    "user": "{{ 'user: ' + (messages | selectattr('role', 'equalto', 'user') | list | last).content + '\n' }}"
+    "{% if messages[-1].role == 'assistant' %}{{ 'assistant: ' + messages[-1].content }}{% endif %}",
+    "assistant": "{% for m in messages %}{{ m.role + ': ' + (m.content if m.role == 'user' or loop.last else '...') }}"
+    "{{ '\n' }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("who", FORGETFUL)
+def test_a_row_of_whose_turns_the_template_leaves_out_some(who, tiny_tokenizer):
+    """A row's own system prompt and earlier turns, of which the run's probe knows nothing."""
+    tokenizer = deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = FORGETFUL[who] + "{% if add_generation_prompt %}assistant: {% endif %}"
+    settings = ModelSettings(name="m", path="m")
+    system = (Turn("system", "Be brief."),) if who == "system" else ()
+    row = replace(question(), turns=(*system, *BEFORE, Turn("user", "Where?")))
+    chat = text_format_of(settings, tokenizer, [row])
+    for read in (lambda row: encode(row, tokenizer, max_tokens=PLENTY), lambda row: prompt_ids(row, tokenizer)):
+        with pytest.raises(ConfigError, match=rf"leaves out what the {who} says \(row 'a': "):
+            read(chat.example(row))
+
+
+def test_a_question_that_the_template_cuts(tiny_tokenizer):
+    tokenizer = deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = TEMPLATES["no_end"].replace("message['content']", "message['content'][:20]")
+    chat = text_format_of(ModelSettings(name="m", path="m"), tokenizer, [question()])
+    with pytest.raises(ConfigError, match="leaves out what the user says"):
+        encode(chat.example(question("Where " * 9, "x")), tokenizer, max_tokens=PLENTY)
+
+
+def test_reasoning_of_earlier_turns_may_be_left_out(tokenizer_of):
+    thought = Turn("assistant", "<think>Hm.</think>A clockmaker.")
+    row = question(chat=chat_with("qwen_3", Turn("user", "Who?"), thought))
+    text = tokenizer_of("qwen_3").decode(encode(row, tokenizer_of("qwen_3"), max_tokens=PLENTY).ids)
+    assert "Hm." not in text and "A clockmaker." in text
 
 
 def test_a_template_of_plain_text_that_ends_in_eos(llama_tokenizer):

@@ -1,8 +1,9 @@
 """Rows in a tokenizer's chat template: what is put to the model, and the assistant's turn that follows.
 
 The template is the tokenizer's own, rendered by transformers. What is relied on is checked row by row: the row begins
-with the prompt that generation sees, the assistant's text stands in it unchanged, and a special token ends the turn
-(EOS where the template has none). What the template writes behind that token is left out: it changes no number.
+with the prompt that generation sees, all turns stand in that and the assistant's text behind it unchanged, and a
+special token ends the turn (EOS where the template has none). What the template writes behind that token is left out:
+it changes no number.
 A template that asks for today's date gets `DATE`, so that a run says tomorrow what it says today.
 """
 
@@ -48,7 +49,7 @@ def template_at_date(template: str) -> str:
 def chat_prompt(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
     """What generation sees, masked: all turns, the beginning of the assistant's, and what it said already."""
     if not example.begun.strip():
-        return _render(_turns_before(example, tokenizer), example, tokenizer, generates=True)
+        return _render_prompt(_turns_before(example, tokenizer), example, tokenizer)
     prompt, turn = chat_texts(replace(example, answer=example.begun, begun=""), tokenizer)
     begun = mask_special(example.begun, tokenizer)
     end = find_last(turn, begun.strip(), tokenizer) + len(begun.strip())
@@ -59,7 +60,7 @@ def chat_texts(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[st
     """(what generation sees, the assistant's turn with the token that ends it), masked; ConfigError where the
     template does not let one follow the other."""
     turns, answer = _turns_before(example, tokenizer), mask_special(example.answer, tokenizer)
-    prompt = _render(turns, example, tokenizer, generates=True)
+    prompt = _render_prompt(turns, example, tokenizer)
     row = _render([*turns, Turn(ASSISTANT, answer)], example, tokenizer, generates=False)
     if not row.startswith(prompt):
         _refuse(example, tokenizer, "does not begin the assistant's turn as it begins what the model is to continue")
@@ -82,10 +83,7 @@ def chat_problems(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> list[Proble
     )  # fmt: skip
     try:
         with time_limit(PROBE_SECONDS):
-            prompt, turn = chat_texts(probe, tokenizer)
-        for said in (*chat.before, Turn(USER, probe.prompt)):
-            if mask_special(said.text, tokenizer).strip() not in prompt:
-                _refuse(probe, tokenizer, f"leaves out what the {said.role} says")
+            _, turn = chat_texts(probe, tokenizer)
         before = turn[: find_last(turn, probe.answer, tokenizer)]
         for special in special_texts(tokenizer):
             before = before.replace(special, "")
@@ -122,6 +120,19 @@ def _turns_before(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[
     assert example.chat is not None
     turns = (*example.chat.before, Turn(USER, example.prompt))
     return [Turn(turn.role, mask_special(turn.text, tokenizer)) for turn in turns]
+
+
+def _render_prompt(turns: Sequence[Turn], example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The turns and the beginning of the assistant's; ConfigError where the template leaves out what one of them says.
+
+    Of an assistant's earlier turn it may leave out the reasoning.
+    """
+    prompt = _render(turns, example, tokenizer, generates=True)
+    for turn in turns:
+        said = turn.text.rpartition("</think>")[2] if turn.role == ASSISTANT else turn.text
+        if said.strip() not in prompt:
+            _refuse(example, tokenizer, f"leaves out what the {turn.role} says")
+    return prompt
 
 
 def _render(turns: Sequence[Turn], example: Example, tokenizer: PreTrainedTokenizerBase, *, generates: bool) -> str:
