@@ -63,7 +63,10 @@ def adapter_folder_fault(folder: Path, model: PreTrainedModel) -> str:
 
     require_adapter_weights(folder)
     with explain_loading(str(folder), PART):
-        adapted: Any = get_peft_model(model, PeftConfig.from_pretrained(folder))
+        config = PeftConfig.from_pretrained(folder)
+        adapted: Any = get_peft_model(model, config)
+    if not hasattr(adapted, "merge_and_unload"):
+        return f"it is one of {config.peft_type}, which puts tokens before every text and cannot be merged into weights"
     if tied := adapted_and_tied(adapted):
         return f"it is on {tied}, which shares its weights between embedding and head, and cannot be merged into it"
     return adapter_fault(adapted, "default", folder)

@@ -134,7 +134,10 @@ def config_faults(config: Any) -> Iterator[str]:
     """Values of a transformers config (its part for text) with which no model could run."""
     for name, least in SIZES.items():
         size = getattr(config, name, None)
-        if size is not None and (not isinstance(size, int) or size < least):
+        if name == "sliding_window" and not getattr(config, "use_sliding_window", True):
+            continue  # which some families then set to 0
+        sizes = size if isinstance(size, list) and size else [size]  # of each layer, as Gemma 3n's
+        if size is not None and not all(isinstance(number, int) and number >= least for number in sizes):
             yield f"{name} is {size!r}, and must be at least {least}"
     asked, experts = getattr(config, "num_experts_per_tok", None), [getattr(config, name, None) for name in EXPERTS]
     if isinstance(asked, int) and any(

@@ -26,7 +26,7 @@ from lume_run.models.faults import (
     weight_fault,
     weights_are,
 )
-from lume_run.models.hub import adapter_base
+from lume_run.models.hub import ADAPTER_CONFIG, adapter_base
 from lume_run.models.load import config_of, generation_config_of, limit_problems
 from lume_run.models.precision import supports_attention
 from lume_run.models.tokenizer import load_tokenizer, tokens_beyond
@@ -89,7 +89,11 @@ def _folder_faults(path: str, tokenizer: str | None, trust_remote_code: bool) ->
     """(what is wrong, what to do) of a folder; looked at once a process."""
     settings = ModelSettings(name="", path=path, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
     try:
-        checks = (_pointer_faults, *((_adapter_faults,) if adapter_base(path) else (_config_faults, _weight_faults)))
+        checks = (
+            _pointer_faults,
+            _mixture_faults,
+            *((_adapter_faults,) if adapter_base(path) else (_config_faults, _weight_faults)),
+        )
         for faults in checks:
             if seen := tuple(faults(Path(path), settings)):
                 return seen
@@ -112,6 +116,15 @@ def _adapter_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str
         yield f"{folder}: {fault}", "the adapter that belongs to that model"
     elif what := tokens_beyond(load_tokenizer(str(folder), settings), int(rows)):
         yield f"{folder}: {what}", "the tokenizer of the model below: model.tokenizer=FOLDER_OR_ID"
+
+
+def _mixture_faults(folder: Path, _: ModelSettings) -> Iterator[tuple[str, str]]:
+    """A whole model with an adapter beside it: transformers would load the adapter over the model that it names."""
+    if (folder / ADAPTER_CONFIG).is_file() and (folder / "config.json").exists():
+        remedy = (
+            f"move {ADAPTER_CONFIG} and its weights into a folder of their own, or remove them where they are merged"
+        )
+        yield f"{folder} holds both a whole model and an adapter ({ADAPTER_CONFIG})", remedy
 
 
 def _pointer_faults(folder: Path, _: ModelSettings) -> Iterator[tuple[str, str]]:

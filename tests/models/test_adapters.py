@@ -13,7 +13,7 @@ from helpers.configs import settings_of
 from helpers.families import build_family, logits_of
 from helpers.shared import tokenizer_at
 from helpers.training import CPU
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -203,3 +203,22 @@ def test_a_token_beside_an_adapter_that_the_model_below_has_not(adapter):
     tokenizer.save_pretrained(folder)
     (problem,) = problems_of(folder)
     assert "the first without one is '<new>'" in problem
+
+
+def test_a_whole_model_with_an_adapter_beside_it(adapter):
+    """transformers would read the adapter over the model that it names, and save that in place of a model."""
+    folder, base = adapter
+    for file in folder.glob("adapter_*"):
+        shutil.copy(file, base)
+    (problem,) = problems_of(base)
+    assert "holds both a whole model and an adapter (adapter_config.json)" in problem
+
+
+def test_what_is_no_change_of_weights_cannot_be_merged(adapter, tmp_path):
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(adapter[1]),
+        PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"),
+    )
+    model.save_pretrained(tmp_path / "prompt")
+    (problem,) = problems_of(tmp_path / "prompt")
+    assert "PROMPT_TUNING" in problem and "cannot be merged" in problem

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3nTextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -22,6 +23,7 @@ from transformers import (
     OPTConfig,
     Phi3Config,
     Qwen2Config,
+    Qwen2MoeConfig,
 )
 
 from lume_run.common.errors import RunError
@@ -205,6 +207,18 @@ def test_experts_that_are_not_there(folder):
     config = MixtralConfig(**{name: SIZES[name] for name in SHARED_SIZES}, num_local_experts=4, num_experts_per_tok=9)
     assert "num_experts_per_tok is 9" in "".join(config_faults(config))
     assert not list(config_faults(MixtralConfig(**{name: SIZES[name] for name in SHARED_SIZES}, num_local_experts=4)))
+
+
+def test_sizes_as_some_families_write_them():
+    """One a layer (Gemma 3n), and a window of 0 where none is used (Qwen 2 MoE)."""
+    assert not list(config_faults(Gemma3nTextConfig()))
+    moe = Qwen2MoeConfig(use_sliding_window=False)
+    assert moe.sliding_window == 0
+    assert not list(config_faults(moe))
+    assert "intermediate_size is [16, 0]" in "".join(
+        config_faults(Gemma3nTextConfig(intermediate_size=[16, 0], num_hidden_layers=2))
+    )
+    assert "sliding_window is 0" in "".join(config_faults(MistralConfig(sliding_window=0)))
 
 
 def test_a_file_is_no_folder(folder):
