@@ -67,11 +67,13 @@ def number_of(score: Score | None) -> float | None:
 
 
 def write_attack_plot(results: AttackResults | None, path: Path) -> bool:
-    """Draw the curves of headline scores to `path`; False where matplotlib is not installed or there are none."""
+    """Draw the curves of headline scores of which something could come back to `path`; False where there are none, or
+    matplotlib is not installed."""
     panels: dict[tuple[str, str], list[AttackCurve]] = {}
     for curve in attack_curves(results) if results is not None else ():
-        definition = definition_of(curve.score)
-        if definition is not None and definition.detail == 0:
+        definition, share = definition_of(curve.score), f"attack.{curve.attack}.{curve.score}.recovered"
+        assert results is not None
+        if definition is not None and definition.detail == 0 and number_of(results.worst.get(share)) is not None:
             panels.setdefault((curve.attack, curve.score), []).append(curve)
     if importlib.util.find_spec("matplotlib") is None or not panels:
         return False

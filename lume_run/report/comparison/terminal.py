@@ -91,7 +91,8 @@ def print_section(section: Section, console: Console, columns: Sequence[str]) ->
 
 def print_robustness(section: Section, console: Console, most: int) -> None:
     """A table of what each attack brought back, the largest share over its strengths; none where nothing was tried."""
-    names = [name for name in section.columns if name.startswith(f"{RECOVERED}.")][:most]
+    tried = [name for name in section.columns if name.startswith(f"{RECOVERED}.")]
+    names = tried[:most]
     groups = [group for group in section.groups if any(name in group.values for name in names)]
     if not groups:
         return
@@ -102,6 +103,8 @@ def print_robustness(section: Section, console: Console, most: int) -> None:
     for group in groups:
         table.add_row(escape(group.label), *(format_spread(group.values.get(name)) for name in names))
     console.print(table)
+    if more := [name.removeprefix(f"{RECOVERED}.") for name in tried[most:]]:
+        console.print(f"  [dim]in a wider window, the page and runs.csv: {escape(', '.join(more))}[/]", soft_wrap=True)
 
 
 def _cells(section: Section, place: int, columns: Sequence[str]) -> list[str]:

@@ -120,6 +120,14 @@ def test_columns_on_the_terminal_and_in_files(comparison):
     assert float(by_name["rmu", "0"]["attack.relearn.mia.auc.recovered"]) == pytest.approx(0.99)
 
 
+def test_a_narrow_terminal_says_which_attacks_it_leaves_out(tmp_path):
+    after = sweeps.scores(0.1, 0.9, **{f"attack.a{number}.forget.knowledge.recovered": 0.5 for number in range(5)})
+    sweeps.write_run(tmp_path, sweeps.config(), after)
+    console = Console(width=80, record=True, file=io.StringIO())
+    write_comparison([tmp_path], tmp_path / "report", console, plots=False)
+    assert "runs.csv: a2, a3, a4" in console.export_text()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
