@@ -42,7 +42,7 @@ BASELINES = ("none", "retrain", "task_vector", "icu", "ties")
 LOSSES = (
     *("ga", "gd", "kl", "npo", "npo_gd", "npo_kl", "simnpo"),
     *("me_gd", "idk_gd", "idk_kl", "idk_ap", "idk_ap:method.retain.beta=0.01", "dpo_gd", "dpo_kl", "llmu"),
-    *("rmu", "adaptive_rmu", "undial", "wga", "satimp", "ceu", "pdu", "jensun"),
+    *("rmu", "adaptive_rmu", "undial", "wga", "satimp", "ceu", "pdu", "jensun", "altpo"),
 )
 EXTRA = {"ties": ["model.lora=true"]}
 RATES = ("2e-4", "5e-4", "1e-3", "2e-3", "5e-3")

@@ -20,7 +20,7 @@ class Role(IntEnum):
     """What a row is to the loss: whose prompt it has, and which answer.
 
     The rows of one example (its own answer, a refusal, another's answer) are always in the same micro-batch,
-    in the same order, so that `Signals` of two roles line up row by row.
+    in the same order, so that `Signals` of two roles line up row by row, or group by group.
     """
 
     FORGET = 0  # a forget example
@@ -28,6 +28,7 @@ class Role(IntEnum):
     FORGET_IDK = 2  # a forget prompt answered by a refusal ("I don't know")
     RETAIN_IDK = 3  # a retain prompt answered by a refusal
     FORGET_MISMATCH = 4  # a forget prompt answered with the answer of some retain example
+    FORGET_ALTERNATE = 5  # a forget prompt with an answer that the target made up; several an example
 
     @property
     def is_forget(self) -> bool:

@@ -24,7 +24,7 @@ from lume_run.pipeline.attack import attempts_of
 from lume_run.pipeline.evaluate import harness_artifacts, responses_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import base_artifact, retrained_artifact, train_artifact
-from lume_run.pipeline.unlearn import unlearning_artifacts
+from lume_run.pipeline.unlearn.recipes import unlearning_artifacts
 
 
 @dataclass(frozen=True, kw_only=True)

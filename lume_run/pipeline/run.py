@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -158,7 +159,9 @@ class Run:
         file = method.idk_file if isinstance(method, Objective) else None
         return read_refusals(Path(file)) if file else REFUSALS
 
-    def examples(self, needs: Needs) -> list[tuple[Role, Example]]:
-        """The forget and retain examples in the roles a method reads."""
-        data, seed = self.data, self.settings.seed
-        return examples_of(needs.rows, data.forget, data.retain, refusals=self.refusals, seed=seed)
+    def examples(
+        self, needs: Needs, alternates: Mapping[str, Sequence[str]] | None = None
+    ) -> list[tuple[Role, Example]]:
+        """The forget and retain examples in the roles a method reads; `alternates` are answers made up, by id."""
+        data, seed, refusals = self.data, self.settings.seed, self.refusals
+        return examples_of(needs.rows, data.forget, data.retain, refusals=refusals, seed=seed, alternates=alternates)

@@ -5,7 +5,8 @@ The other answers (a refusal, a retain example's answer) are fixed by example an
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,14 +33,24 @@ def in_role(example: Example, role: Role, *, retain: Sequence[Example], refusals
 
 
 def examples_of(
-    roles: Set[Role], forget: Sequence[Example], retain: Sequence[Example], *, refusals: Sequence[str], seed: int
+    roles: Set[Role],
+    forget: Sequence[Example],
+    retain: Sequence[Example],
+    *,
+    refusals: Sequence[str],
+    seed: int,
+    alternates: Mapping[str, Sequence[str]] | None = None,
 ) -> list[tuple[Role, Example]]:
-    """Every example in every role, forget side first."""
-    return [
-        (role, in_role(example, role, retain=retain, refusals=refusals, seed=seed))
-        for role in sorted(roles, key=lambda role: (not role.is_forget, role))
-        for example in (forget if role.is_forget else retain)
-    ]
+    """Every example in every role, forget side first, with its `alternates` by its id where there are any."""
+    examples: list[tuple[Role, Example]] = []
+    for role in sorted(roles, key=lambda role: (not role.is_forget, role)):
+        for example in forget if role.is_forget else retain:
+            if role is Role.FORGET_ALTERNATE:
+                texts = (alternates or {}).get(example.id, ())
+                examples += [(role, replace(example, answer=text)) for text in texts]
+            else:
+                examples.append((role, in_role(example, role, retain=retain, refusals=refusals, seed=seed)))
+    return examples
 
 
 def token_rows(
@@ -51,16 +62,19 @@ def token_rows(
     learn_documents: bool = False,
 ) -> list[TokenRow]:
     """Tokenised rows; `learn_documents` labels the prompts of completions too (fine-tuning)."""
-    return [
-        encode(
+    rows: list[TokenRow] = []
+    seen: Counter[str] = Counter()
+    for role, example in examples:
+        row = encode(
             example,
             tokenizer,
             max_tokens=max_tokens,
             label_prompt=role in needs.whole_rows or (learn_documents and example.kind is Kind.COMPLETION),
             role=role,
         )
-        for role, example in examples
-    ]
+        seen[row.key] += 1
+        rows.append(replace(row, variant=seen[row.key] - 1))
+    return rows
 
 
 def bind_tokens(method: Named, tokenizer: PreTrainedTokenizerBase) -> Named:

@@ -18,11 +18,12 @@ from lume_run.methods.npo import NPO
 from lume_run.pipeline.checks import require_settings
 
 EXPERIMENTS = group_options([CONF])["experiment"]
-FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role
+FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH, ALTERNATE = Role
 PUBLISHED_PHASES = {  # (learning rate, epochs, batch size, warm-up, weight decay); None: as in the trainer
     "closer_look": (1e-5, 5, 32, 0.2, 0.01),
     "closer_look/real_world_me_gd": (5e-6, 5, 32, 0.2, 0.01),
     "open_unlearning": (1e-5, 10, 32, 0.1, 0.01),
+    "open_unlearning/tofu_altpo": (2e-5, 10, 32, 0.1, 0.01),
     "open_unlearning/tofu_jensun": (8e-6, 10, 32, 0.1, 0.01),
     "open_unlearning/tofu_undial": (1e-4, 10, 32, 0.1, 0.01),
     "semeval": (1e-5, 10, 32, 0.1, 0.01),
@@ -101,7 +102,7 @@ def test_the_recipes_are_all_there():
         "closer_look/tofu_": "me_gd me_gd_compat idk_ap ga_gd ga_kl npo_gd npo_kl dpo_gd dpo_kl idk_gd idk_kl",
         "closer_look/continual_": "me_gd idk_ap",
         "closer_look/real_world_": "me_gd idk_ap",
-        "open_unlearning/tofu_": "grad_ascent grad_diff npo simnpo idk_dpo rmu undial wga satimp ceu pdu jensun",
+        "open_unlearning/tofu_": "grad_ascent grad_diff npo simnpo idk_dpo rmu undial wga satimp ceu pdu jensun altpo",
         "simnpo/tofu_": "forget05",
         "semeval/": "ga gd kl npo ails_ntua_7b ails_ntua_lora ails_ntua_agad zjuklab sha256 atyaephyra",
         "semeval/snuffleupagus_": "1b 7b",

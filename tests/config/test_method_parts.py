@@ -14,7 +14,7 @@ from lume_run.pipeline.checks import check_config
 from lume_run.pipeline.plan import model_problems
 from lume_run.pipeline.run import Run
 
-FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role
+FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH, ALTERNATE = Role
 METHOD = """# A combination of parts
 defaults:
   - forget: {forget}
@@ -284,3 +284,9 @@ def test_a_target_is_text_and_its_tokens_are_ids():
     assert problems_of("method=jensun", "method.forget.target=' '").keys() == {"method.forget.target"}
     assert "ids from 0 on, not -1" in problems_of("method=jensun", "method.forget.tokens=[3,-1]")["method.forget"].what
     assert problems_of("method=jensun", "method.forget.tokens=[a]").keys() == {"method.forget.tokens[0]"}
+
+
+def test_a_prompt_for_alternates_holds_the_question():
+    assert problems_of("method=altpo", "method.forget.prompt='{question} {answer}'") == {}
+    problem = problems_of("method=altpo", "method.forget.prompt='Say something else.'")["method.forget"]
+    assert "prompt does not hold {question}" in problem.what

@@ -37,13 +37,15 @@ COMPANIONS = {  # what an option takes
     **{("experiment", f"closer_look/real_world_{method}"): REAL_PEOPLE for method in ("me_gd", "idk_ap")},
 }
 ORGANIZATION = "llmunlearningsemeval2025organization"
-FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role
+FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH, ALTERNATE = Role
 FORGET_ROWS = Needs(rows={FORGET})
 FORGET_LOGITS = replace(FORGET_ROWS, distributions=True, every_position=True)
 FORGET_STATES = Needs(rows={FORGET}, hidden_layer=MIDDLE, logits=False)
 RETAIN_STATES = Needs(rows={RETAIN}, hidden_layer=MIDDLE, logits=False, reference_hidden={RETAIN})
 KL = Needs(token_losses=(RetainKL(),), rows={RETAIN}, reference_logits={RETAIN})
+ALTERNATES = {FORGET, ALTERNATE}
 FORGET_NEEDS = {
+    "altpo": Needs(rows=ALTERNATES, reference_logps=ALTERNATES),
     "adaptive_rmu": replace(FORGET_STATES, reference_hidden={FORGET}),
     "ceu": replace(FORGET_ROWS, token_losses=(CEU(),)),
     "dpo": Needs(rows={FORGET, FORGET_IDK}, reference_logps={FORGET, FORGET_IDK}),

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from lume_run.methods.needs import Role
 from lume_run.pipeline.checks import check_config
 
-FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role
+FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH, ALTERNATE = Role
 
 
 @pytest.mark.parametrize(

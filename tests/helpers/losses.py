@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lume_run.methods import distillation, dpo, entropy, jensun, kl, likelihood, npo, objective, rmu
+from lume_run.methods import altpo, distillation, dpo, entropy, jensun, kl, likelihood, npo, objective, rmu
 from lume_run.methods.base import Signals
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective, Part, Sum
@@ -20,7 +20,7 @@ from lume_run.training.reference import ReferenceCache, live_reference, row_logp
 from lume_run.training.signals import read_signals
 
 PAD = 2
-MODULES = (distillation, entropy, jensun, kl, likelihood, npo, objective, dpo, rmu)
+MODULES = (altpo, distillation, entropy, jensun, kl, likelihood, npo, objective, dpo, rmu)
 NOT_PARTS = (Objective, FineTune, Part)
 
 

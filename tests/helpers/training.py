@@ -6,6 +6,7 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lume_run.config.model_settings import LoraSettings, ModelSettings
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.launch.world import World
+from lume_run.methods.altpo import altpo_in
 from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.needs import Role
@@ -56,7 +58,11 @@ def compose_method(name: str) -> Any:
 
 def _compose_method(name: str) -> Any:
     group, _, member = name.partition(" ")
-    extra = {"ties": ["model.lora=true"], "jensun": ["method.forget_weight=1000"]}.get(group, [])  # "No" is no answer
+    extra = {  # "No" begins no answer here, and is hardly pulled; an example's rows have room in a forward
+        "ties": ["model.lora=true"],
+        "jensun": ["method.forget_weight=1000"],
+        "altpo": ["method.forget.alternates=2"],
+    }.get(group, [])
     settings, _ = require_settings(compose([f"method={group}", *extra], [conf_dir()]))
     return settings.method.members[int(member) - 1].method if member else settings.method
 
@@ -76,13 +82,20 @@ def example(number: int, split: Split) -> Example:
     )
 
 
+def cycle_of(texts: Sequence[str], count: int) -> list[str]:
+    return list(islice(cycle(texts), count))
+
+
 def rows_for(method: Method, model: Path, *, forget: int = 9, retain: int = 5) -> list[TokenRow]:
     """The rows a method reads of so many examples, as runs make them."""
     sides = (
         [example(number, Split.FORGET) for number in range(forget)],
         [example(number, Split.RETAIN) for number in range(forget, forget + retain)],
     )
-    examples = examples_of(method.needs.rows, *sides, refusals=REFUSALS, seed=0)
+    part = altpo_in(method)
+    texts = cycle_of(REFUSALS, part.alternates if part else 0)
+    alternates = {it.id: [f"{it.answer} {number} {text}" for number, text in enumerate(texts)] for it in sides[0]}
+    examples = examples_of(method.needs.rows, *sides, refusals=REFUSALS, seed=0, alternates=alternates)
     return token_rows(examples, tokenizer_at(model), needs=method.needs, max_tokens=64)
 
 

@@ -49,8 +49,10 @@ from helpers.golden_losses import (
 from helpers.golden_steps import check, check_gradients, check_loss, from_rows, from_tensors
 from helpers.losses import all_parts, parts_of, run_step, signals_of
 
+from lume_run.methods.altpo import AltPO
 from lume_run.methods.distillation import UNDIAL, UNDIALCompat
 from lume_run.methods.entropy import LogitMargin, MaximumEntropy, MaximumEntropyCompat
+from lume_run.methods.jensun import JensUn, RetainJS
 from lume_run.methods.kl import RetainKL, RetainKLCompat
 from lume_run.methods.needs import Needs, Role, Totals
 from lume_run.methods.objective import Dual, Objective, Sum, Term
@@ -108,9 +110,12 @@ def test_the_inputs_of_a_case_are_the_same_everywhere():
 
 def test_every_part_with_a_released_counterpart_is_checked():
     """The others are in neither repository: RetainKL and LogitMargin mask and shift where the released code does not
-    (their `Compat` forms are here), AdaptiveRMU was released elsewhere."""
+    (their `Compat` forms are here), AdaptiveRMU, JensUn and AltPO were released elsewhere."""
     methods = [*(case.method for case in CASES), *(method for _, method in other_forms())]
-    assert all_parts() - set().union(*map(parts_of, methods)) == {RetainKL, LogitMargin, AdaptiveRMU}
+    assert all_parts() - set().union(*map(parts_of, methods)) == {
+        *(RetainKL, LogitMargin, AdaptiveRMU),
+        *(JensUn, RetainJS, AltPO),
+    }
 
 
 # ------------------------------------------------------------------------------------------------- our path

@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from lume_run.methods.altpo import AltPO
 from lume_run.methods.distillation import CEU, UNDIAL, UNDIALCompat
 from lume_run.methods.dpo import DPO, AnswerPreservation
 from lume_run.methods.entropy import LogitMargin, LogitMarginCompat, MaximumEntropy, MaximumEntropyCompat
@@ -65,6 +66,7 @@ METHODS = [
     ),
     Objective(name="idk+ap", forget=Refusal(), retain=AnswerPreservation(beta=0.1)),
     Objective(name="dpo+kl", forget=DPO(beta=0.5), retain=RetainKL()),
+    Objective(name="altpo+gd", forget=AltPO(prompt="{question}", alternates=1), retain=GradientDescent()),
     Objective(name="llmu", forget=MismatchedAscent(mismatch_weight=0.6), retain=RetainKL()),
     Objective(name="rmu", forget=RMU(), retain=EmbeddingDistance()),
     Objective(name="rmu+gd", forget=RMU(layer=1), retain=GradientDescent()),

@@ -18,7 +18,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lume_run.common.logits import to_float32, token_logps
+from lume_run.common.records import Ask, Example, Kind, Split
 from lume_run.config.overrides import conf_dir
+from lume_run.methods.altpo import AltPO, alternate_of, altpo_in
 from lume_run.methods.base import Losses, Signals
 from lume_run.methods.baselines import Member, MergeAdapters
 from lume_run.methods.distillation import CEU, UNDIAL, UNDIALCompat
@@ -56,7 +58,7 @@ HALVES = (0.5, 0.25, 0.25)  # entropy 1.5 log 2
 THIRDS = (1 / 3, 1 / 3, 1 / 3)
 WILD = 40.0  # logit of the first token wherever nothing may be read
 SHIFT = 3.0  # a constant added to all logits, which changes no distribution
-FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH = Role
+FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH, ALTERNATE = Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +153,9 @@ FOUR = (
 
 
 def test_roles_know_whose_prompt_they_have():
-    assert [role.name for role in Role if role.is_forget] == ["FORGET", "FORGET_IDK", "FORGET_MISMATCH"]
+    assert [role.name for role in Role if role.is_forget] == [
+        *("FORGET", "FORGET_IDK", "FORGET_MISMATCH", "FORGET_ALTERNATE")
+    ]
     assert [role.name for role in Role if not role.is_forget] == ["RETAIN", "RETAIN_IDK"]
 
 
@@ -796,6 +800,63 @@ def test_kl_on_answers_is_the_same_when_every_position_was_computed():
     assert wide.item() == narrow.item() > 0
 
 
+# --------------------------------------------------------------------------------------------------- AltPO
+
+
+def test_altpo_by_hand():
+    """Two rows, two alternates each, beta 0.5. log pi/ref of the answers -2 and 0, of the alternates 1, 0 | 0, -2:
+    margins 3, 2 | 0, -2, so 4 (log(1 + e^-1.5) + log(1 + e^-1) + log 2 + log(1 + e)) / 4."""
+    s = signals_of(
+        row_of_logps(FORGET, -1.0, -2.0, frozen=(-0.5, -0.5)),
+        row_of_logps(FORGET, -3.0, frozen=(-3.0,)),
+        row_of_logps(ALTERNATE, -1.0, frozen=(-2.0,)),
+        row_of_logps(ALTERNATE, -1.0, frozen=(-1.0,)),
+        row_of_logps(ALTERNATE, -1.5, frozen=(-1.5,)),
+        row_of_logps(ALTERNATE, -3.0, frozen=(-1.0,)),
+        row_of_logps(RETAIN, -0.5),
+    )
+    expected = math.log1p(math.exp(-1.5)) + math.log1p(math.exp(-1)) + LOG2 + math.log1p(math.exp(1))
+    part = AltPO(beta=0.5, alternates=2, prompt="{question}")
+    assert part(s).item() == pytest.approx(expected)
+    assert part(take_rows(s, [0, 2, 3])).item() + part(take_rows(s, [1, 4, 5])).item() == pytest.approx(expected)
+    assert part(take_rows(s, [6])).item() == 0
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5])
+def test_first_altpo_step_is_two_over_beta_log_two(beta):
+    s = signals_of(row_of_logps(FORGET, -1.0, -2.0), *[row_of_logps(ALTERNATE, -4.0 - n) for n in range(3)])
+    assert AltPO(beta=beta, alternates=3, prompt="{question}")(s).item() == pytest.approx(2 / beta * LOG2)
+
+
+def test_one_alternate_is_dpo_with_it_in_the_place_of_the_refusal():
+    rows = [row_of_logps(FORGET, -1.0, -2.0, frozen=(-0.5, -0.5)), row_of_logps(ALTERNATE, -1.0, frozen=(-2.0,))]
+    refused = [rows[0], replace(rows[1], role=FORGET_IDK)]
+    part = AltPO(beta=0.5, alternates=1, prompt="{question}")
+    assert part(signals_of(*rows)).item() == pytest.approx(DPO(beta=0.5)(signals_of(*refused)).item())
+
+
+def test_an_alternate_is_what_stands_before_another_question():
+    assert alternate_of(" He lives in Lima.\nQuestion: Who?", "a", 0, ["No."]) == "He lives in Lima."
+    assert alternate_of("Q: And you?", "a", 0, ["No."]) == "No."
+    assert alternate_of(" \n", "a", 0, ["No."]) == "No."
+
+
+def test_altpo_asks_with_its_prompt_and_names_its_samples():
+    row = Example(
+        id="a", raw_id="a", document="a", split=Split.FORGET, subtask="x", kind=Kind.QUESTION,
+        prompt="Question: Who?\nAnswer:", template="Question: {question}\nAnswer:", answer="Ada", shots=(3,),
+    )  # fmt: skip
+    part = AltPO(alternates=2, max_new_tokens=9, prompt="Q {question} A {answer} {other}:")
+    first, second = part.questions([row])
+    assert (first.variant, second.variant, first.limit, first.ask) == ("0", "1", 9, Ask.SAMPLE)
+    assert first.example == replace(row, prompt="Q Who? A Ada {other}:", template="", shots=())
+    with pytest.raises(ValueError, match=r"prompt does not hold \{question\}"):
+        AltPO(prompt="Say something else.")
+    assert altpo_in(Objective(name="x", forget=part)) is part
+    assert altpo_in(Objective(name="x", forget=Sum(terms=(Term(part=NPO()), Term(part=part))))) is part
+    assert altpo_in(Objective(name="x", forget=NPO())) is None
+
+
 # ------------------------------------------------------------------------------------------- Jensen-Shannon
 
 JS_HALF = LOG2 - (1.5 * math.log(1.5) + 0.5 * LOG2) / 2  # of a distribution and certainty of a token of probability 1/2
@@ -1081,6 +1142,7 @@ FORGET_PARTS = {
     "npo": NPO(beta=0.5),
     "simnpo": SimNPO(beta=2.0, delta=0.1),
     "dpo": DPO(beta=0.5),
+    "altpo": AltPO(beta=0.5, prompt="{question}", alternates=1),
     "me": MaximumEntropy(),
     "me from uniform": MaximumEntropy(direction="from_uniform", prompts=False),
     "undial": UNDIAL(beta=2.0),
@@ -1115,7 +1177,7 @@ def random_signals(*, size: int = 120, every: bool = False) -> Signals:
     """Two examples a side in all roles, T = 7, logits, references and states at random."""
     generator = torch.Generator().manual_seed(1)
     roles = [role for role in Role for _ in range(2)]
-    lengths = [(3, 1), (2, 4), (1, 2), (2, 1), (4, 3)]
+    lengths = [(3, 1), (2, 4), (1, 2), (2, 1), (4, 3), (2, 3)]
     answers = torch.tensor([length for pair in lengths for length in pair])
     places = torch.arange(6).repeat(len(roles), 1)
     if every:  # right-padded: two prompt tokens, the answer, padding
@@ -1168,10 +1230,10 @@ OBJECTIVES = [
 @pytest.mark.parametrize("method", OBJECTIVES, ids=lambda method: method.name)
 @pytest.mark.parametrize(
     "groups",
-    [  # the rows of an example (0, 4, 8: forget; 2, 6: retain) never part
-        [[0, 4, 8, 1, 5, 9], [2, 6, 3, 7]],
-        [[0, 4, 8], [1, 5, 9], [2, 6], [3, 7]],
-        [[3, 7], [0, 4, 8, 2, 6], [1, 5, 9]],
+    [  # the rows of an example (0, 4, 8, 10: forget; 2, 6: retain) never part
+        [[0, 4, 8, 10, 1, 5, 9, 11], [2, 6, 3, 7]],
+        [[0, 4, 8, 10], [1, 5, 9, 11], [2, 6], [3, 7]],
+        [[3, 7], [0, 4, 8, 10, 2, 6], [1, 5, 9, 11]],
     ],
     ids=str,
 )

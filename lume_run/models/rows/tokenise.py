@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class TokenRow:
     """One tokenised example. Labels are `ids[label_start:]`, the answer is `ids[answer_start:]`.
 
-    The two differ where prompts are labelled too. `truncated` counts tokens that did not fit.
+    The two differ where prompts are labelled too. `truncated` counts tokens that did not fit. `variant` numbers the
+    rows that one example has in one role.
     """
 
     example_id: str
@@ -39,6 +40,7 @@ class TokenRow:
     label_start: int
     role: Role = Role.RETAIN
     truncated: int = 0
+    variant: int = 0
 
     @property
     def labels(self) -> int:
@@ -52,8 +54,8 @@ class TokenRow:
 
     @property
     def key(self) -> str:
-        """Tells rows of one example apart by their role."""
-        return f"{self.role.name.lower()} {self.example_id}"
+        """Tells rows of one example apart by their role, and their number in it."""
+        return f"{self.role.name.lower()} {self.example_id}" + (f" #{self.variant}" if self.variant else "")
 
 
 def prompt_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:

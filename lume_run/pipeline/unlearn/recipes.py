@@ -5,14 +5,10 @@ A loss is minimised by `lume_run.training`; the baselines that are not losses ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lume_run.common.files import content_hash
-from lume_run.common.jsonl import to_json
-from lume_run.common.records import Example
 from lume_run.common.store import Artifact
 from lume_run.config.settings import OptimizationSettings
 from lume_run.methods.base import Method
@@ -25,7 +21,7 @@ from lume_run.methods.baselines import (
     TaskVector,
     context_of,
 )
-from lume_run.methods.needs import Needs, Role
+from lume_run.methods.needs import Needs
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact, unlearned_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import (
@@ -37,6 +33,7 @@ from lume_run.pipeline.train import (
     steps_of,
     training_job,
 )
+from lume_run.pipeline.unlearn.prepare import Prepared, examples_for, prepare, rows_hash
 from lume_run.training.job import TrainingJob
 
 
@@ -62,41 +59,6 @@ def unlearning_artifacts(
     return artifacts, EvaluatedModel(path=str(artifacts[-1].path / "model"), key=artifacts[-1].key)
 
 
-def rows_hash(examples: Sequence[tuple[Role, Example]]) -> str:
-    """The hash of rows in their roles, refusals included."""
-    return content_hash([[int(role), to_json(example)] for role, example in examples])
-
-
-def reference_artifact(run: Run, method: Method, target: EvaluatedModel) -> Artifact | None:
-    """The frozen target's log-probs of the rows that the method compares with; None where it needs none."""
-    needs = method.needs
-    examples = [(role, example) for role, example in run.examples(needs) if role in needs.reference_logps]
-    if not examples:
-        return None
-    inputs = {
-        "target": target.key,
-        "rows": rows_hash(examples),
-        "whole_rows": sorted(needs.whole_rows),
-        "numerics": run.numerics,
-    }
-    batch_tokens = run.settings.evaluator.batch_tokens
-
-    def build(folder: Path) -> None:
-        from lume_run.training.reference import build_reference
-
-        how: Any = {"settings": run.settings.model, "device": run.device, "batch_tokens": batch_tokens}
-        build_reference(target.path, examples, needs, folder, **how)
-
-    return store_artifact(
-        run,
-        "unlearn",
-        "reference",
-        inputs,
-        build,
-        note=f"log-probs of {len(examples)} rows under the frozen target, computed once",
-    )
-
-
 def reference_note(needs: Needs, *, adapters: bool) -> str:
     """Where a method's reference comes from, for users."""
     live = "the model with its adapters off" if adapters else "one frozen copy of the target"
@@ -105,7 +67,7 @@ def reference_note(needs: Needs, *, adapters: bool) -> str:
 
 
 def _unlearning_job(
-    run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings, cached: Artifact | None
+    run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings, prepared: Prepared
 ) -> TrainingJob:
     from lume_run.training.reference import ReferenceCache
 
@@ -117,13 +79,15 @@ def _unlearning_job(
         phase=phase,
         method=method,
         adapters=model.lora.enabled,
-        examples=run.examples(method.needs),
-        cache=ReferenceCache.load(cached.path) if cached else None,
+        examples=examples_for(run, method, prepared),
+        cache=ReferenceCache.load(prepared.reference.path) if prepared.reference else None,
         trainable=model.trainable,
     )
 
 
-def _unlearning_inputs(run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings) -> dict[str, Any]:
+def _unlearning_inputs(
+    run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings, prepared: Prepared
+) -> dict[str, Any]:
     model = run.settings.model
     return {
         "target": target.key,
@@ -134,6 +98,7 @@ def _unlearning_inputs(run: Run, method: Method, target: EvaluatedModel, phase: 
         "trainable": model.trainable,
         "checkpoint_every": run.settings.trainer.checkpoint_every,  # where a diverged run falls back to
         "numerics": run.numerics,
+        **prepared.identity,
     }
 
 
@@ -148,17 +113,17 @@ def _note(run: Run, method: Method, phase: OptimizationSettings) -> str:
 
 def loss_artifacts(run: Run, method: Method, target: EvaluatedModel) -> list[Artifact]:
     """A loss, minimised from the target on."""
-    phase, cached = run.settings.trainer.unlearn, reference_artifact(run, method, target)
+    phase, prepared = run.settings.trainer.unlearn, prepare(run, method, target)
 
     def build(folder: Path) -> None:
-        job = _unlearning_job(run, method, target, phase, cached)
+        job = _unlearning_job(run, method, target, phase, prepared)
         job = replace(job, saves_adapter=run.settings.model.lora.save)
         run_training(run, "unlearn", job, folder, folder / "model")
 
     unlearned = unlearned_artifact(
-        run, _unlearning_inputs(run, method, target, phase), build, _note(run, method, phase), share=True
+        run, _unlearning_inputs(run, method, target, phase, prepared), build, _note(run, method, phase), share=True
     )
-    return [*([cached] if cached else []), unlearned]
+    return [*prepared.artifacts, unlearned]
 
 
 def task_vector_artifacts(run: Run, method: TaskVector, target: EvaluatedModel) -> list[Artifact]:
@@ -181,10 +146,10 @@ def merged_adapter_artifacts(run: Run, method: MergeAdapters, target: EvaluatedM
     artifacts: list[Artifact] = []
     members: list[Artifact] = []
     for number, member in enumerate(method.members, 1):
-        cached = reference_artifact(run, member.method, target)
-        if cached is not None and cached.path not in [artifact.path for artifact in artifacts]:
-            artifacts.append(cached)
-        members.append(_adapter(run, member, number, target, cached))
+        prepared = prepare(run, member.method, target)
+        before = {artifact.path for artifact in artifacts}
+        artifacts += [artifact for artifact in prepared.artifacts if artifact.path not in before]
+        members.append(_adapter(run, member, number, target, prepared))
         artifacts.append(members[-1])
 
     def build(folder: Path) -> None:
@@ -211,7 +176,7 @@ def merge_identity(method: MergeAdapters) -> dict[str, Any]:
     return {"combination": method.combination, "density": method.density, "weights": list(method.weights)}
 
 
-def _adapter(run: Run, member: Member, number: int, target: EvaluatedModel, cached: Artifact | None) -> Artifact:
+def _adapter(run: Run, member: Member, number: int, target: EvaluatedModel, prepared: Prepared) -> Artifact:
     common = run.settings.trainer.unlearn
     phase = replace(
         common,
@@ -222,9 +187,9 @@ def _adapter(run: Run, member: Member, number: int, target: EvaluatedModel, cach
     method = member.method
 
     def build(folder: Path) -> None:
-        training = _unlearning_job(run, method, target, phase, cached)
+        training = _unlearning_job(run, method, target, phase, prepared)
         run_training(run, "unlearn", replace(training, keep_adapters=True), folder, folder / "adapter")
 
-    inputs = {"seed": run.settings.seed, **_unlearning_inputs(run, method, target, phase)}
+    inputs = {"seed": run.settings.seed, **_unlearning_inputs(run, method, target, phase, prepared)}
     note = f"{method.name}: {_note(run, method, phase)}"
     return store_artifact(run, "unlearn", "adapter", inputs, build, name=f"adapter {number}", note=note, share=True)

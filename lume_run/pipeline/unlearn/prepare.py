@@ -1,0 +1,134 @@
+"""What the target gives to a loss before it is minimised: answers that it makes up, and log-probs of rows.
+
+Both are computed once, and shared by all runs that start from the same target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lume_run.common.files import content_hash
+from lume_run.common.jsonl import read_jsonl, to_json
+from lume_run.common.records import Example, Response
+from lume_run.common.store import Artifact
+from lume_run.methods.altpo import AltPO, alternate_of, altpo_in
+from lume_run.methods.base import Method
+from lume_run.methods.needs import Role
+from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
+from lume_run.pipeline.evaluate import answer_questions, gather_answers
+from lume_run.pipeline.run import Run
+
+
+def rows_hash(examples: Sequence[tuple[Role, Example]]) -> str:
+    """The hash of rows in their roles, refusals included."""
+    return content_hash([[int(role), to_json(example)] for role, example in examples])
+
+
+class Prepared(NamedTuple):
+    """What the target gives to a loss before it is minimised: answers it makes up, log-probs of rows; None: nothing."""
+
+    alternates: Artifact | None = None
+    reference: Artifact | None = None
+
+    @property
+    def artifacts(self) -> list[Artifact]:
+        """Those there are, in order."""
+        return [artifact for artifact in self if artifact is not None]
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What of it is not in the rows of a plan, for hashing."""
+        return {} if self.alternates is None else {"alternates": self.alternates.key}
+
+
+def prepare(run: Run, method: Method, target: EvaluatedModel) -> Prepared:
+    """What a loss takes from the target."""
+    part = altpo_in(method)
+    prepared = Prepared(None if part is None else alternates_artifact(run, part, target))
+    return prepared._replace(reference=reference_artifact(run, method, target, prepared))
+
+
+def examples_for(run: Run, method: Method, prepared: Prepared) -> list[tuple[Role, Example]]:
+    """The examples in their roles, when what they are made of is there."""
+    part = altpo_in(method)
+    made_up = read_alternates(run, part, prepared.alternates) if part and prepared.alternates else None
+    return run.examples(method.needs, made_up)
+
+
+def reference_artifact(run: Run, method: Method, target: EvaluatedModel, prepared: Prepared) -> Artifact | None:
+    """The frozen target's log-probs of the rows that the method compares with; None where it needs none."""
+    needs = method.needs
+    examples = [(role, example) for role, example in run.examples(needs) if role in needs.reference_logps]
+    if not examples:
+        return None
+    inputs = {
+        "target": target.key,
+        "rows": rows_hash(examples),
+        "whole_rows": sorted(needs.whole_rows),
+        "numerics": run.numerics,
+        **prepared.identity,
+    }
+    batch_tokens = run.settings.evaluator.batch_tokens
+
+    def build(folder: Path) -> None:
+        from lume_run.training.reference import build_reference
+
+        how: Any = {"settings": run.settings.model, "device": run.device, "batch_tokens": batch_tokens}
+        rows = [pair for pair in examples_for(run, method, prepared) if pair[0] in needs.reference_logps]
+        build_reference(target.path, rows, needs, folder, **how)
+
+    return store_artifact(
+        run,
+        "unlearn",
+        "reference",
+        inputs,
+        build,
+        note=f"log-probs of {len(examples)} rows{' and alternates' if prepared.alternates else ''} under the frozen "
+        "target, computed once",
+    )
+
+
+def alternates_artifact(run: Run, part: AltPO, target: EvaluatedModel) -> Artifact:
+    """Answers that the target makes up for forget prompts, sampled once."""
+    questions, seed = part.questions(run.data.forget), run.settings.seed
+    evaluator = replace(
+        run.settings.evaluator, temperature=part.temperature, max_new_tokens=part.max_new_tokens, max_total_tokens=None
+    )
+    inputs = {
+        "target": target.key,
+        "questions": content_hash([[question.variant, to_json(question.example)] for question in questions]),
+        "sampling": {"temperature": part.temperature, "max_new_tokens": part.max_new_tokens, "seed": seed},
+        "numerics": run.numerics,
+        **({"backend": evaluator.backend} if evaluator.backend != "transformers" else {}),
+    }
+
+    def build(folder: Path) -> None:
+        sampling = Run(replace(run.settings, evaluator=evaluator), run.folder, run.world)
+        answer_questions(sampling, questions, "alternates", target.path, folder)
+
+    return store_artifact(
+        run,
+        "unlearn",
+        "alternates",
+        inputs,
+        build,
+        note=f"{part.alternates} answers to each of {len(run.data.forget)} forget prompts, made up by the target",
+        share=True,
+        gather=lambda folder: gather_answers(questions, folder),
+    )
+
+
+def read_alternates(run: Run, part: AltPO, artifact: Artifact) -> dict[str, list[str]]:
+    """By example id the answers that the target made up, in the order of their numbers."""
+    responses = read_jsonl(artifact.path / "responses.jsonl", Response)
+    samples = {(row.id, row.variant): row.output or "" for row in responses}
+    return {
+        example.id: [
+            alternate_of(samples[example.id, str(number)], f"{example.id} {number}", run.settings.seed, run.refusals)
+            for number in range(part.alternates)
+        ]
+        for example in run.data.forget
+    }
