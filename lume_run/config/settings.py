@@ -93,7 +93,12 @@ class EvaluatorSettings:
 
     max_new_tokens: int = setting(256, low=1, help="longest generated answer [tokens]")
     max_total_tokens: int | None = setting(None, low=8, help="longest prompt and generated answer together [tokens]")
-    batch_tokens: int = setting(8192, low=64, help="padded tokens in one evaluation batch, before any are generated")
+    batch_tokens: int = setting(
+        8192,
+        low=64,
+        help="tokens in one evaluation batch: of packed rows that are scored, what they share once; else (prompts that "
+        "are continued, families that are padded) each row as long as the longest; generated ones are not counted",
+    )
     membership: bool = setting(True, help="membership inference on members against non-members")
     retrained: bool = setting(False, help="also train and score a model that never saw the forget set")
     retrained_responses: str | None = setting(None, help="responses.jsonl of such a model, instead of training one")

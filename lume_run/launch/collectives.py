@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,12 +41,16 @@ def all_reduce_max(value: float, device: torch.device) -> float:
     return float(maximum)
 
 
-def all_reduce_sum(parts: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
-    """Shares of a step's loss parts, added over ranks."""
+def read_together(
+    here: Sequence[Tensor], shares: Sequence[Tensor], device: torch.device
+) -> tuple[list[float], list[float]]:
+    """(numbers of this rank, sums of shares over all ranks), for which the host waits for the device once."""
     import torch
 
-    if not is_distributed() or not parts:
-        return {name: float(value) for name, value in parts.items()}
-    values = torch.stack([value.float().to(device) for value in parts.values()])
-    torch.distributed.all_reduce(values)
-    return dict(zip(parts, values.tolist(), strict=True))
+    if not is_distributed():
+        values = torch.stack([value.double() for value in (*here, *shares)]).tolist()
+        return values[: len(here)], values[len(here) :]
+    sums = torch.stack([value.float().to(device) for value in shares])
+    torch.distributed.all_reduce(sums)
+    values = torch.cat([torch.stack([value.double() for value in here]), sums.double()]).tolist()
+    return values[: len(here)], values[len(here) :]

@@ -8,6 +8,7 @@ Squared differences are means over the hidden size, as in the released code.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from lume_run.common.lazy import torch
@@ -55,9 +56,15 @@ def released_mean(s: Signals, role: Role, sums: Tensor) -> Tensor:
 
 def direction(size: int, seed: int, like: Tensor) -> Tensor:
     """The random unit vector (H,) of positive entries that forget states are pushed to, fixed by the seed."""
+    return _unit_vector(size, seed, like.device)
+
+
+@cache
+def _unit_vector(size: int, seed: int, device: torch.device) -> Tensor:
+    """The same, sent to a device once."""
     positive = torch.rand(1, 1, size, generator=torch.Generator().manual_seed(seed))[0, 0]
     unit: Tensor = positive / positive.norm()
-    return unit.to(like.device)
+    return unit.to(device)
 
 
 def frozen_states(s: Signals, role: Role) -> Tensor:

@@ -14,7 +14,7 @@ from lume_run.methods.needs import Needs
 from lume_run.models.layers import forward_accepts, layer_number, output_of_layer, unwrap
 from lume_run.models.rows.batch import Batch
 from lume_run.models.rows.head import Head, Reading, plain_head, read_labels, read_states
-from lume_run.models.rows.packed import Packing
+from lume_run.models.rows.packed import Packing, send
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +91,22 @@ def last_logits(model: nn.Module, batch: Batch) -> Tensor:
     return logits
 
 
-def predictor_logits(model: nn.Module, batch: Batch) -> tuple[list[Tensor], Tensor]:
+def predictor_logits(model: nn.Module, batch: Batch, device: torch.device | None = None) -> tuple[list[Tensor], Tensor]:
     """(logits (U, V) of tokens that predict labels, in parts; which of them predicts each label (L,)), row after row.
 
-    Of packed rows in one part, each token once even where it predicts labels of several rows; else a part a row.
+    Of packed rows in one part, each token once even where it predicts labels of several rows; else a part a row. Of a
+    batch of the host that is to be run on a `device` the second result stays there: the device is not waited for.
     """
     from lume_run.models.rows.attention import packs
 
-    if batch.packing is not None and packs(model):
-        tokens, of_labels = torch.unique(batch.packing.predictors, return_inverse=True)
-        return [model(**packed_inputs(batch, batch.packing, keep=tokens)).logits[0]], of_labels
+    here, batch = batch.packing, batch if device is None else batch.to(device)
+    if here is not None and batch.packing is not None and packs(model):
+        tokens, of_labels = torch.unique(here.predictors, return_inverse=True)
+        keep = send(tokens, batch.input_ids.device)
+        return [model(**packed_inputs(batch, batch.packing, keep=keep)).logits[0]], of_labels
     padded = model(**inputs_of(model, batch, keep=batch.keep)).logits
     parts = row_logits(_label_logits(padded, batch), batch)
-    return parts, torch.arange(sum(map(len, parts)), device=padded.device)
+    return parts, torch.arange(sum(map(len, parts)))
 
 
 def _run(model: nn.Module, batch: Batch, inputs: dict[str, Any], reading: Reading | None, *, states: bool) -> Tensor:

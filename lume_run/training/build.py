@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import TrainingArguments
 
 from lume_run.common.devices import dtype_of, seed_everything
 from lume_run.common.errors import RunError
+from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.layers import unwrap
 from lume_run.models.load import load_model
@@ -24,7 +27,7 @@ from lume_run.training.job import TrainingJob
 from lume_run.training.reference import live_reference
 from lume_run.training.schedule import IDLE_ROLE, MicroBatch, Schedule
 from lume_run.training.sharpness import SharpnessTrainer
-from lume_run.training.trainer import UnlearnTrainer, training_arguments
+from lume_run.training.trainer import UnlearnTrainer
 from lume_run.training.zero import (
     deepspeed_config,
     shard_frozen,
@@ -62,6 +65,57 @@ def build_trainer(
         world=job.world,
         keep_checkpoints=job.trainer.keep_checkpoints,
     )
+
+
+def training_arguments(
+    phase: OptimizationSettings,
+    trainer: TrainerSettings,
+    schedule: Schedule,
+    *,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    bf16: bool,
+    deepspeed: dict[str, Any] | None = None,
+) -> TrainingArguments:
+    """Our settings in the library's words. Build it BEFORE loading a model: ZeRO-3 shards at load only then."""
+    args = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=1,  # the schedule already holds all epochs
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=schedule.accumulation,
+        **_optimizer_arguments(phase, schedule.steps),
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=trainer.checkpoint_every,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=device.type == "cpu",
+        bf16=bf16,
+        deepspeed=deepspeed,
+        ddp_find_unused_parameters=False,
+        report_to=[],
+        remove_unused_columns=False,
+        dataloader_pin_memory=device.type == "cuda",
+        disable_tqdm=True,
+        eval_strategy="no",
+    )
+    if args.n_gpu > 1:
+        args._n_gpu = 1  # one process drives one GPU; the library would wrap the model in DataParallel
+    return args
+
+
+def _optimizer_arguments(phase: OptimizationSettings, steps: int) -> dict[str, Any]:
+    return {
+        "learning_rate": phase.learning_rate,
+        "lr_scheduler_type": phase.schedule,
+        "warmup_steps": math.ceil(phase.warmup * steps),
+        "weight_decay": phase.weight_decay,
+        "adam_beta2": phase.beta2,
+        "max_grad_norm": phase.max_grad_norm,
+        "optim": phase.optimizer,
+    }
 
 
 def micro_batch_tensors(job: TrainingJob, rows: list[TokenRow], pad_id: int, micro: MicroBatch) -> Batch:

@@ -32,7 +32,7 @@ from lume_run.models.rows.roles import plan_roles, reading_of
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.training.rows import token_rows
-from lume_run.training.signals import Reference, reads_in_parts, rows_in_roles
+from lume_run.training.signals import Reference, reads_in_parts
 
 
 @torch.inference_mode()
@@ -81,7 +81,7 @@ class ReferenceCache:
     def attach(self, batch: Batch, roles: Set[Role]) -> Batch:
         """`batch` with `ref_logps` (B, R) on rows of these roles, 0 elsewhere. Raises KeyError for an unknown row."""
         ref = torch.zeros(batch.targets.shape)
-        for number in rows_in_roles(batch, roles).nonzero()[:, 0].tolist():
+        for number in (number for number, role in enumerate(batch.role.tolist()) if role in roles):
             key, labels = batch.keys[number], int(batch.mask[number].sum())
             if key not in self.logps:
                 raise KeyError(f"no cached reference log-probs for row '{key}'")

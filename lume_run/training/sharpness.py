@@ -10,6 +10,7 @@ then again at w + rho g / |g|, then their retain rows at w.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -19,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from lume_run.methods.needs import Role
+from lume_run.models.precision import float64_norm
 from lume_run.models.rows.batch import Batch
+from lume_run.models.rows.roles import HostBatch, plan_roles
 from lume_run.training.schedule import IDLE_ROLE
-from lume_run.training.trainer import UnlearnTrainer, float64_norm
+from lume_run.training.trainer import UnlearnTrainer
 
 FORGET_LOSS, PERTURBED_LOSS = "forget_loss", "perturbed_forget_loss"
 
@@ -34,11 +37,9 @@ class SharpnessTrainer(UnlearnTrainer):
         self.rho = rho
         self._waiting: list[Batch] = []  # of the step under way
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Batch], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def add_gradient(self, model: nn.Module, host: HostBatch) -> Tensor:
         """Nothing until the step's last micro-batch, and then all of them. Raises Diverged as without sharpness."""
-        self._waiting.append(inputs["batch"])
+        self._waiting.append(host.batch)
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
         step, self._waiting = self._waiting, []
@@ -67,9 +68,9 @@ class SharpnessTrainer(UnlearnTrainer):
         """Adds the gradients of these micro-batches, those of all ranks with `syncs`; the sum of their losses."""
         total = torch.zeros((), device=self.args.device)
         for number, batch in enumerate(batches, 1):
-            is_last = syncs and number == len(batches)
+            is_last, host = syncs and number == len(batches), HostBatch(batch, plan_roles(batch, self.method.needs))
             with nullcontext() if is_last else self.accelerator.no_sync(model):
-                total = total + super().training_step(model, {"batch": batch})
+                total = total + super().add_gradient(model, host)
         return total
 
     @contextmanager
@@ -78,10 +79,13 @@ class SharpnessTrainer(UnlearnTrainer):
         moved = [parameter for parameter in model.parameters() if parameter.grad is not None]
         gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
         kept = [parameter.detach().clone() for parameter in moved]
-        norm = float(float64_norm(gradients))
+        self._norm = float64_norm(gradients)
+        length = float(self._norm)
+        if not math.isfinite(length):  # the same on all ranks
+            self._refuse_gradient(model, list(self._results))
         with torch.no_grad():
             for parameter, gradient in zip(moved, gradients, strict=True):
-                parameter.add_(gradient, alpha=self.rho / norm if norm else 0.0)
+                parameter.add_(gradient, alpha=self.rho / length if length else 0.0)
         model.zero_grad(set_to_none=True)
         try:
             yield

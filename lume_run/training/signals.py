@@ -7,25 +7,20 @@ bf16 log-softmax loses about three digits. Shapes: B rows, R label positions, T 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from lume_run.methods.base import Signals
-from lume_run.methods.needs import Needs, Role, TokenLoss
+from lume_run.methods.needs import Needs, TokenLoss
 from lume_run.models.forward import Outputs, at_labels, forward, label_logps
 from lume_run.models.rows.batch import Batch
 from lume_run.models.rows.head import ReferenceLogits, plain_head
 from lume_run.models.rows.roles import RolePlan, plan_roles, reading_of
 
 Reference = Callable[[Batch, Needs], Outputs]
-
-
-def rows_in_roles(batch: Batch, roles: Set[Role]) -> Tensor:
-    """Which rows have one of these roles, (B,)."""
-    return torch.isin(batch.role, torch.tensor(sorted(roles), device=batch.role.device, dtype=batch.role.dtype))
 
 
 def reads_in_parts(needs: Needs, batch: Batch) -> bool:

@@ -20,8 +20,8 @@ from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.forward import packed_inputs
 from lume_run.models.layers import forward_accepts
 from lume_run.models.rows.attention import packs
-from lume_run.models.rows.batch import NO_TOTALS, collate
-from lume_run.models.rows.packed import Packing
+from lume_run.models.rows.batch import NO_TOTALS, Batch, collate
+from lume_run.models.rows.packed import send
 from lume_run.models.rows.tokenise import TokenRow
 
 SPARE_COLUMNS = 128  # beyond what the longest row may need, so that columns are given up rarely
@@ -151,29 +151,33 @@ class Decoder:
             TokenRow(example_id="", ids=tuple(row.prompt), answer_start=len(row.prompt), label_start=len(row.prompt))
             for row in joining
         ]
-        batch = collate(rows, pad_id=self.pad_id, totals=NO_TOTALS, shares=True).to(self.device)
+        host = collate(rows, pad_id=self.pad_id, totals=NO_TOTALS, shares=True)
+        batch = host.to(self.device)
         cache = Cache(layer_class_to_replicate=DynamicLayer)
         if (packing := batch.packing) is not None and packs(self.model):
             inputs = packed_inputs(batch, packing, keep=packing.ends)
             logits = self._forward(inputs.pop("input_ids"), cache, **inputs)[0]
-            self._join(joining, batch.attention_mask, cache, packing)
+            self._join(joining, host, cache, packed=True)
         else:
             told = self._of_padded(batch.attention_mask, batch.position_ids)
             logits = self._forward(batch.input_ids, cache, **told)[:, -1]
-            self._join(joining, batch.attention_mask, cache, None)
+            self._join(joining, host, cache, packed=False)
         return logits
 
-    def _join(self, joining: list[Row], mask: Tensor, cache: Cache, packing: Packing | None) -> None:
-        """Put keys and values of prompts, `mask` (B, T), into free places, their last tokens in the last column."""
-        live, width = len(self.rows), mask.shape[1]
+    def _join(self, joining: list[Row], host: Batch, cache: Cache, *, packed: bool) -> None:
+        """Put keys and values of prompts into free places, their last tokens in the last column."""
+        live, width = len(self.rows), host.attention_mask.shape[1]
         if not live:
             self.window.filled = width
         end = self.window.filled
         self.rows += joining
         self.mask[live : live + len(joining), :end] = 0
-        self.mask[live : live + len(joining), end - width : end] = mask
-        row, column = mask.nonzero(as_tuple=True)
-        token = None if packing is None else packing.copies[row * width + column]
+        self.mask[live : live + len(joining), end - width : end] = send(host.attention_mask, self.device)
+        places = host.attention_mask.nonzero(as_tuple=True)  # of the host: the device is not waited for
+        row, column = (send(place, self.device) for place in places)
+        token = None
+        if packed and host.packing is not None:
+            token = send(host.packing.copies[places[0] * width + places[1]], self.device)
         if not self.cache.layers:
             self.cache.layers = [KeyValueLayer(self.places, self.columns, self.window) for _ in cache.layers]
         for layer, joined in zip(self.cache.layers, cache.layers, strict=True):
@@ -188,8 +192,8 @@ class Decoder:
         """Run the last token of every live row."""
         self._give_up_columns()
         live, column = len(self.rows), self.window.filled
-        ids = torch.tensor([[row.tokens[-1]] for row in self.rows], device=self.device)
-        positions = torch.tensor([[row.length - 1] for row in self.rows], device=self.device)
+        numbers = torch.tensor([[row.tokens[-1] for row in self.rows], [row.length - 1 for row in self.rows]])
+        ids, positions = send(numbers, self.device)[:, :, None]
         self.mask[:live, column] = 1
         told = self._of_padded(self.mask[:live, : column + 1], positions)
         logits = self._forward(ids, self.cache, **told)[:, -1]

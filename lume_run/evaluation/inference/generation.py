@@ -24,6 +24,7 @@ from lume_run.evaluation.inference.requests import BATCH_ROWS
 from lume_run.evaluation.inference.vllm import Engine
 from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.rows.batch import length_batches
+from lume_run.models.rows.packed import send
 from lume_run.models.rows.tokenise import TokenRow
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Sampler:
 def sample_tokens(logits: Tensor, numbers: Tensor, temperature: float) -> Tensor:
     """Tokens (n, 1) where the cumulated probability of `logits` (n, V) passes `numbers` (n,)."""
     cumulated = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    threshold = numbers[:, None].to(logits.device) * cumulated[:, -1:]
+    threshold = send(numbers, logits.device)[:, None] * cumulated[:, -1:]
     return (cumulated <= threshold).sum(-1, keepdim=True).clamp(max=logits.shape[-1] - 1)
 
 

@@ -31,9 +31,10 @@ NO_PROMPT = "The prompt of example '{}' has no tokens; a model needs at least on
 class LoadedModel:
     """A loaded model with the sizes it is run at.
 
-    `batch_tokens` counts padded tokens of the rows, not those generated after them. `temperature` and `seed` are for
-    sampled continuations. `turn_ends` are the tokens that end the assistant's turn in the chat template, where rows are
-    put into one. `into` is the model from before unlearning, where states are to be put into it.
+    `batch_tokens` counts tokens of the rows, not those generated after them: of packed rows that are scored, what they
+    share once; else each row as long as the longest. `temperature` and `seed` are for sampled continuations.
+    `turn_ends` are the tokens that end the assistant's turn in the chat template, where rows are put into one.
+    `into` is the model from before unlearning, where states are to be put into it.
     """
 
     model: nn.Module | Engine
@@ -141,9 +142,14 @@ def continuation_limit(question: Question, loaded: LoadedModel) -> int:
     return min(limit for limit in limits if limit)
 
 
+def host_batch(rows: Sequence[TokenRow], loaded: LoadedModel) -> Batch:
+    """Rows padded on the left, or packed, and what they begin with in common run once; still on the host."""
+    return collate(rows, pad_id=loaded.pad_id, totals=NO_TOTALS, shares=True)
+
+
 def batch_of(rows: Sequence[TokenRow], loaded: LoadedModel) -> Batch:
-    """Rows padded on the left, where the model is, or packed, and what they begin with in common run once."""
-    return collate(rows, pad_id=loaded.pad_id, totals=NO_TOTALS, shares=True).to(loaded.device)
+    """The same where the model is."""
+    return host_batch(rows, loaded).to(loaded.device)
 
 
 def decode(tokens: Sequence[int], loaded: LoadedModel) -> str:

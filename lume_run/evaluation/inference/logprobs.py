@@ -16,9 +16,10 @@ from torch import Tensor
 from lume_run.common.errors import RunError
 from lume_run.common.logits import likeliest, log_total, rows_at_once, to_float32
 from lume_run.common.records import Example
-from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, decode
+from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, decode, host_batch
 from lume_run.methods.base import require
 from lume_run.models.forward import forward, label_logps, last_logits, predictor_logits
+from lume_run.models.rows.packed import send
 from lume_run.models.rows.tokenise import TokenRow, pair_ids
 
 NO_GRADIENT = (
@@ -67,12 +68,11 @@ def score_rows(
 
     A row has no numbers where the model gives none that are finite.
     """
-    batch = batch_of(rows, loaded)
-    parts, predictors = predictor_logits(loaded.network, batch)
+    parts, predictors = predictor_logits(loaded.network, host_batch(rows, loaded), loaded.device)
     counts = torch.tensor([row.labels for row in rows])
     marked = torch.tensor([True] * len(rows) if moments is None else moments).repeat_interleave(counts)
     targets = torch.tensor([token for row in rows for token in row.ids[row.label_start :]], dtype=torch.long)
-    fields = [torch.split(field, counts.tolist()) for field in token_numbers(parts, predictors.cpu(), targets, marked)]
+    fields = [torch.split(field, counts.tolist()) for field in token_numbers(parts, predictors, targets, marked)]
     ends = {loaded.tokenizer.eos_token_id, *loaded.turn_ends}
     return [
         answer_scores(
@@ -96,25 +96,27 @@ class TokenNumbers(NamedTuple):
 def token_numbers(parts: Sequence[Tensor], predictors: Tensor, targets: Tensor, marked: Tensor) -> TokenNumbers:
     """Of targets (L,), each predicted by number `predictors` (L,) of logits (U, V) that come in parts.
 
-    On the CPU, as these numbers are; moments are 0 where `marked` (L,) is false. Logits are widened a few at a time.
+    On the CPU, as these numbers are, and the device is waited for once; moments are 0 where `marked` (L,) is false.
+    Logits are widened a few at a time.
     """
     order = predictors.argsort(stable=True)  # labels by what predicts them
-    chunks: list[tuple[Tensor, ...]] = []
+    chunks: list[Tensor] = []  # (4, labels) each
     begin = 0
     for logits in (chunk for part in parts for chunk in torch.split(part, rows_at_once(part))):
         here = order[slice(*torch.searchsorted(predictors[order], torch.tensor([begin, begin + len(logits)])).tolist())]
         wide, rows = to_float32(logits), predictors[here] - begin
         total = log_total(wide)
-        row, target = rows.to(wide.device), targets[here].to(wide.device)
+        row, target = send(rows, wide.device), send(targets[here], wide.device)
         of_targets = wide[row, target] - total[row]
         moments = total.new_zeros(2, len(logits))
-        if len(asked := torch.unique(row[marked[here].to(row.device)])):
+        if len(marked_rows := torch.unique(rows[marked[here]])):
+            asked = send(marked_rows, wide.device)
             moments[:, asked] = torch.stack(moments_of(wide[asked] - total[asked, None]))
-        of_labels = likeliest(logits).cpu()[rows] == targets[here], *moments.cpu()[:, rows]
-        chunks.append((of_targets.cpu(), *of_labels))
+        hits = likeliest(logits)[row] == target
+        chunks.append(torch.stack((of_targets, hits.to(total.dtype), *moments[:, row])))
         begin += len(logits)
-    back = order.argsort()
-    return TokenNumbers(*(torch.cat(field)[back] for field in zip(*chunks, strict=True)))
+    logps, hits, means, variances = torch.cat(chunks, dim=1).cpu()[:, order.argsort()]
+    return TokenNumbers(logps, hits.bool(), means, variances)
 
 
 def answer_scores(
@@ -147,10 +149,11 @@ def round_numbers(values: Tensor) -> tuple[float, ...]:
     return tuple(round(value, 6) for value in values.double().tolist())
 
 
-def norm_of(gradient: Tensor) -> float:
+def norm_of(gradient: Tensor) -> Tensor:
     """The 2-norm, in float32 at least: in bfloat16 it would have three digits, and documents would be tied."""
     wide = torch.promote_types(gradient.dtype, torch.float32)
-    return float(torch.linalg.vector_norm(gradient, dtype=wide))
+    norm: Tensor = torch.linalg.vector_norm(gradient, dtype=wide)
+    return norm
 
 
 def gradient_norms(loaded: LoadedModel, rows: Sequence[TokenRow]) -> list[float | None]:
@@ -163,7 +166,7 @@ def gradient_norms(loaded: LoadedModel, rows: Sequence[TokenRow]) -> list[float 
     weights = [weight for weight in loaded.network.parameters() if weight.requires_grad]
     if any(weight.device.type == "meta" for weight in weights):
         raise RunError(NO_GRADIENT)
-    norms: list[float] = []
+    norms: list[Tensor] = []  # read when all of a row are there
 
     def record_norm(weight: Tensor) -> None:
         norms.append(norm_of(require(weight.grad)))
@@ -180,7 +183,7 @@ def gradient_norms(loaded: LoadedModel, rows: Sequence[TokenRow]) -> list[float 
                 logps = label_logps(require(forward(loaded.network, batch).logits), batch)
                 loss = -logps[:, logps.shape[1] - row.labels :].mean()
             torch.autograd.backward(loss)
-            mean = sum(norms) / len(norms)
+            mean = sum(torch.stack([norm.to(loaded.device) for norm in norms]).tolist()) / len(norms)
             means.append(mean if math.isfinite(mean) else None)
     finally:
         for hook in hooks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lume_run.methods.needs import Totals
-from lume_run.models.rows.packed import Packing, pack
+from lume_run.models.rows.packed import Packing, pack, send
 from lume_run.models.rows.tokenise import TokenRow
 
 NO_TOTALS = Totals()
@@ -41,14 +41,18 @@ class Batch:
     rows: tuple[TokenRow, ...] = ()
     packing: Packing | None = None
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        moved: dict[str, Any] = {
-            name: value.to(device) if isinstance(value, Packing) else value.to(device, non_blocking=True)
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor changed."""
+        changed: dict[str, Any] = {
+            name: value.map(change) if isinstance(value, Packing) else change(value)
             for name in self.__slots__
             if isinstance(value := getattr(self, name), (Tensor, Packing))
         }
-        return replace(self, **moved)
+        return replace(self, **changed)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return self.map(lambda tensor: send(tensor, device))
 
     def take(self, chosen: Tensor) -> Batch:
         """The rows where `chosen` (B,) is true, as wide as they were."""

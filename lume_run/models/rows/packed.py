@@ -9,7 +9,7 @@ S tokens with at most C of context, M query places of all groups (the sum of G x
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,14 +77,23 @@ class Packing:
     ends: Tensor
     shares: bool = False
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Packing:
+        """The same with every tensor changed."""
+        changed: dict[str, Any] = {
+            name: change(value) for name in self.__slots__ if isinstance(value := getattr(self, name), torch.Tensor)
+        }
+        return replace(self, **changed)
+
     def to(self, device: torch.device) -> Packing:
         """The same on another device."""
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name in self.__slots__
-            if isinstance(value := getattr(self, name), torch.Tensor)
-        }
-        return replace(self, **moved)
+        return self.map(lambda tensor: send(tensor, device))
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device, without waiting for it: a GPU copies from pinned memory meanwhile."""
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def pack(rows: Sequence[TokenRow], *, width: int, span: int, shares: bool = False) -> Packing | None:

@@ -5,7 +5,7 @@ Looking it up there would have the host wait for the device. Shapes: B rows, L l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from lume_run.methods.needs import Needs, Role
 from lume_run.models.rows.batch import Batch
 from lume_run.models.rows.head import LabelSegment, Reading, ReferenceLogits
+from lume_run.models.rows.packed import send
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +26,9 @@ class LabelOrder:
     order: Tensor | None
     segments: tuple[tuple[int, int, int], ...]
 
-    def to(self, device: torch.device) -> LabelOrder:
-        """The same on another device."""
-        return self if self.order is None else replace(self, order=self.order.to(device, non_blocking=True))
+    def map(self, change: Callable[[Tensor], Tensor]) -> LabelOrder:
+        """The same with the tensor changed, where there is one."""
+        return self if self.order is None else replace(self, order=change(self.order))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +47,32 @@ class RolePlan:
     reference_labels: LabelOrder | None = None
     reference_members: Mapping[Role, Tensor]
 
-    def to(self, device: torch.device) -> RolePlan:
-        """The same on another device."""
-        moved: dict[str, Any] = {
-            name: value.to(device)
+    def map(self, change: Callable[[Tensor], Tensor]) -> RolePlan:
+        """The same with every tensor changed."""
+        changed: dict[str, Any] = {
+            name: value.map(change)
             for name in ("labels", "reference", "reference_labels")
             if (value := getattr(self, name)) is not None
         }
         for name in ("members", "reference_members"):
-            rows = getattr(self, name)
-            moved[name] = {role: numbers.to(device, non_blocking=True) for role, numbers in rows.items()}
-        return replace(self, in_reference=self.in_reference.to(device, non_blocking=True), **moved)
+            changed[name] = {role: change(numbers) for role, numbers in getattr(self, name).items()}
+        return replace(self, in_reference=change(self.in_reference), **changed)
+
+    def to(self, device: torch.device) -> RolePlan:
+        """The same on another device."""
+        return self.map(lambda tensor: send(tensor, device))
+
+
+@dataclass(frozen=True, slots=True)
+class HostBatch:
+    """A batch on the host: its tensors, and which of its rows and labels have which role."""
+
+    batch: Batch
+    plan: RolePlan
+
+    def pinned(self) -> HostBatch:
+        """The same in memory that a GPU copies from while the host goes on."""
+        return HostBatch(self.batch.map(Tensor.pin_memory), self.plan.map(Tensor.pin_memory))
 
 
 def plan_roles(batch: Batch, needs: Needs) -> RolePlan:
