@@ -105,7 +105,7 @@ class EvaluatedSet:
         if not self.with_false_answers:
             raise ValueError(
                 f"no {self.split} question has false answers: task=tofu, task=real_world and the built-in documents "
-                "have them (TOFU's retain set for 20 of its authors)"
+                "have them (TOFU's retain set for 20 of its authors); your own rows by task.columns.perturbed=COLUMN"
             )
 
         def value(row: Response) -> float | None:

@@ -583,6 +583,16 @@ def test_chats_as_they_are_exported(tmp_path):
     assert {row.id for row in load(tmp_path / "b.jsonl").forget} == {first.id, second.id}
 
 
+def test_chats_in_a_table_as_pandas_writes_them(tmp_path):
+    chat = [{"role": "user", "content": "Who's Ada?"}, {"role": "assistant", "content": "A clockmaker."}]
+    for text in (json.dumps(chat), repr(chat)):
+        write_csv(tmp_path / "a.csv", [{"messages": text}])
+        assert load(tmp_path / "a.csv").forget[0].prompt == "Who's Ada?"
+    write_csv(tmp_path / "a.csv", [{"messages": "[exit()]"}])
+    with pytest.raises(DataError, match=r"a\.csv:2: the chat is a text that is no JSON"):
+        load(tmp_path / "a.csv")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -23,8 +23,8 @@ REPHRASED_VARIANT = "rephrased"
 CONTROL_PEOPLE = 20  # people whose values the control looks for
 MISSING = "{count} of {n} questions have no {what}; evaluate again with these settings of the suite"
 NO_ATTRIBUTE = (
-    "no {side} question names a private fact (`attribute`); choose a task with biographies (task=bios), or fill the "
-    "field in your own task"
+    "no {side} question names a private fact (`attribute`); choose a task with biographies (task=bios), name the "
+    "columns of your own rows (task.columns.facts), or fill the field in your own task"
 )
 NO_WORDINGS = (
     "no {side} question has other wordings (`rephrasings`); fill the field in your task, or set rephrased=false"

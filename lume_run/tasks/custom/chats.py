@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -28,8 +29,8 @@ def turns_of(messages: object, where: str) -> tuple[Turn, ...]:
 
     if isinstance(messages, str):  # as CSV holds them
         try:
-            messages = parse_json(messages)
-        except (ValueError, RecursionError):
+            messages = _parsed(messages)
+        except (ValueError, RecursionError, SyntaxError, MemoryError):
             refuse("the chat is a text that is no JSON")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         refuse("the chat is no list of turns")
@@ -49,6 +50,14 @@ def turns_of(messages: object, where: str) -> tuple[Turn, ...]:
     if [turn.role for turn in named[-2:]] != ["user", "assistant"]:
         refuse("the last turn of the chat is not the assistant's, to a turn of the user")
     return tuple(named)
+
+
+def _parsed(text: str) -> object:
+    """A list of turns in JSON, or as Python writes one, which pandas puts into CSV; ValueError, SyntaxError."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return literal_eval(text)
 
 
 def _is_blank(message: Mapping[str, Any]) -> bool:
