@@ -145,3 +145,14 @@ def test_what_does_not_fit_into_the_minutes_is_named(monkeypatch, capsys, tmp_pa
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[:-1]] == ["tiny equality", "tiny full", "tiny LoRA", "tiny evaluation"]
     assert all("left out" in line for line in lines[:-1])
+
+
+def test_growth_is_what_a_row_costs_more(speed, case):
+    """And rows are as long at every size, with other tokens."""
+    speed("shapes")
+    growth = importlib.import_module("growth")
+    assert growth.dearer([2.0, 4.0, 8.8], [1, 2, 4]) == pytest.approx([0.0, 0.0, 0.1])
+    assert growth.dearer([2.0, 3.0], [2, 4]) == pytest.approx([0.0, -0.25])
+    once, twice = (growth.rows_of(case(), 5, times) for times in (1, 2))
+    assert sorted(len(row.ids) for row in twice) == sorted(2 * [len(row.ids) for row in once])
+    assert len({row.ids for row in twice}) == len(twice) == 2 * len(once) == 20
