@@ -22,6 +22,13 @@ from pathlib import Path
 
 LUME_RUN = (sys.executable, "-m", "lume_run.cli")
 SMALL = ("debug=default", "launch.device=cpu")  # two documents, two epochs, no W&B
+SMALLEST = (  # of sweeps: a job that computes little, so that what jobs share shows
+    *SMALL,
+    "model.shape.hidden_size=32",
+    "model.shape.heads=2",
+    "model.shape.intermediate_size=64",
+    "evaluator.max_new_tokens=32",
+)
 PLANNED = ("method=npo", "task=bios", "model=7b", "dry_run=true")
 PR_SET_CHILD_SUBREAPER = 36  # of prctl(2): processes whose parent has ended become ours
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "COLUMNS": "120"}
@@ -49,7 +56,7 @@ def learning_rates(jobs: int) -> list[str]:
 def swept(jobs: int, *arguments: str) -> list[str]:
     """The command of one sweep over so many learning rates."""
     rates = ",".join(rate.partition("=")[2] for rate in learning_rates(jobs))
-    return [*LUME_RUN, "-m", *SMALL, *arguments, f"trainer.unlearn.learning_rate={rates}"]
+    return [*LUME_RUN, "-m", *SMALLEST, *arguments, f"trainer.unlearn.learning_rate={rates}"]
 
 
 class Table:
@@ -91,10 +98,10 @@ def measure_commands(table: Table, folder: Path) -> None:
 def measure_sweeps(table: Table, folder: Path, jobs: int) -> None:
     """A sweep against single runs, and sweeps with nothing to compute."""
     sweep = table.show(f"{jobs} small jobs in one sweep", cpu_seconds(swept(jobs, "output_dir=sweep"), folder))
-    shared = [cpu_seconds([*LUME_RUN, *SMALL, rate, "output_dir=single"], folder) for rate in learning_rates(jobs)]
+    shared = [cpu_seconds([*LUME_RUN, *SMALLEST, rate, "output_dir=single"], folder) for rate in learning_rates(jobs)]
     table.show(f"{jobs} single runs that share a target: the sweep is {sweep / sum(shared):.2f} of it", sum(shared))
     apart = [
-        cpu_seconds([*LUME_RUN, *SMALL, rate, f"output_dir=apart-{number}"], folder)
+        cpu_seconds([*LUME_RUN, *SMALLEST, rate, f"output_dir=apart-{number}"], folder)
         for number, rate in enumerate(learning_rates(jobs))
     ]
     table.show(f"{jobs} single runs, each with its own target: {sweep / sum(apart):.2f}", sum(apart))
