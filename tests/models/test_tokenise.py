@@ -230,11 +230,30 @@ def test_rows_of_one_example_have_keys_of_their_own():
         "forget_idk a b",
         "retain_idk a b",
         "forget_mismatch a b",
+        "forget_alternate a b",
+    ]
+    assert [replace(rows[-1], variant=number).key for number in (0, 1, 2)] == [
+        "forget_alternate a b",
+        "forget_alternate a b #1",
+        "forget_alternate a b #2",
     ]
 
 
+def test_alternates_of_an_example_are_rows_of_their_own(tokenizer):
+    """In the order given, example by example, numbered in their role."""
+    forget = examples(2, Split.FORGET)
+    made_up = {row.id: [f"{row.id} {number}" for number in range(3)] for row in forget}
+    asked = examples_of({Role.FORGET_ALTERNATE}, forget, [], refusals=REFUSALS, seed=3, alternates=made_up)
+    assert [row.answer for _, row in asked] == [*made_up[forget[0].id], *made_up[forget[1].id]]
+    rows = token_rows(asked, tokenizer, needs=Needs(rows={Role.FORGET_ALTERNATE}), max_tokens=PLENTY)
+    assert [row.variant for row in rows] == [0, 1, 2] * 2
+    assert len({row.key for row in rows}) == 6
+
+
 def test_which_side_a_role_is_on():
-    assert [role.name for role in Role if role.is_forget] == ["FORGET", "FORGET_IDK", "FORGET_MISMATCH"]
+    assert [role.name for role in Role if role.is_forget] == [
+        *("FORGET", "FORGET_IDK", "FORGET_MISMATCH", "FORGET_ALTERNATE")
+    ]
 
 
 def test_only_the_roles_asked_for_label_their_prompts(tokenizer):
@@ -260,11 +279,13 @@ def examples(count: int, split: Split) -> list[Example]:
 
 def test_every_example_in_every_role():
     forget, retain = examples(4, Split.FORGET), examples(6, Split.RETAIN)
-    in_roles = examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=3)
+    made_up = {row.id: [f"not {row.answer}"] for row in forget}
+    in_roles = examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=3, alternates=made_up)
     assert [role for role, _ in in_roles] == [
         *[Role.FORGET] * 4,
         *[Role.FORGET_IDK] * 4,
         *[Role.FORGET_MISMATCH] * 4,
+        *[Role.FORGET_ALTERNATE] * 4,
         *[Role.RETAIN] * 6,
         *[Role.RETAIN_IDK] * 6,
     ]
@@ -277,8 +298,9 @@ def test_every_example_in_every_role():
     for mismatched in by_role[Role.FORGET_MISMATCH]:
         (giver,) = [other for other in retain if other.answer == mismatched.answer]
         assert giver.kind is mismatched.kind
-    assert in_roles == examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=3)
-    assert in_roles != examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=4)
+    assert [e.answer for e in by_role[Role.FORGET_ALTERNATE]] == [f"not {row.answer}" for row in forget]
+    assert in_roles == examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=3, alternates=made_up)
+    assert in_roles != examples_of(set(Role), forget, retain, refusals=REFUSALS, seed=4, alternates=made_up)
 
 
 def test_other_answers_do_not_depend_on_the_rest_of_the_set():
