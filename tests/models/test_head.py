@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from helpers.families import FAMILIES, build_family
+from helpers.shared import tokenizer_at
 from helpers.training import OBJECTIVES, compose_method, rows_for
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -21,6 +22,7 @@ from lume_run.models.weights import with_adapters
 from lume_run.training import reference as reference_module
 from lume_run.training import signals as signals_module
 from lume_run.training.reference import ReferenceCache, live_reference, row_logps
+from lume_run.training.rows import bind_tokens
 from lume_run.training.schedule import totals_of
 from lume_run.training.signals import read_signals
 
@@ -82,7 +84,7 @@ def llama(tiny, tmp_path_factory):
 
 @pytest.mark.parametrize("name", [*METHODS, "finetune"])
 def test_every_method(name, llama, monkeypatch):
-    method = FineTune() if name == "finetune" else compose_method(name)
+    method = FineTune() if name == "finetune" else bind_tokens(compose_method(name), tokenizer_at(llama))
     compare(method, *two_models(llama), rows_for(method, llama, forget=5, retain=4), monkeypatch)
 
 
