@@ -89,11 +89,17 @@ class Packing:
         return self.map(lambda tensor: send(tensor, device))
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on a device, without waiting for it: a GPU copies from pinned memory meanwhile."""
-    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+def send(tensor: Tensor, device: torch.device | str | int | None) -> Tensor:
+    """A tensor of the host on a device, without waiting for it: a GPU copies from pinned memory meanwhile.
+
+    accelerate, which moves what layers are given, names devices in any way, and none where all stays.
+    """
+    if device is None:
+        return tensor
+    target = torch.device(device)
+    if target.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
         tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    return tensor.to(target, non_blocking=True)
 
 
 def pack(rows: Sequence[TokenRow], *, width: int, span: int, shares: bool = False) -> Packing | None:
