@@ -82,8 +82,11 @@ def example(number: int, split: Split) -> Example:
     )
 
 
-def cycle_of(texts: Sequence[str], count: int) -> list[str]:
-    return list(islice(cycle(texts), count))
+def alternates_for(method: Method, forget: Sequence[Example]) -> dict[str, list[str]]:
+    """Answers that a target might have made up, as many as the method reads; none where it reads none."""
+    part = altpo_in(method)
+    texts = list(islice(cycle(REFUSALS), part.alternates if part else 0))
+    return {row.id: [f"{row.answer} {number} {text}" for number, text in enumerate(texts)] for row in forget}
 
 
 def rows_for(method: Method, model: Path, *, forget: int = 9, retain: int = 5) -> list[TokenRow]:
@@ -92,9 +95,7 @@ def rows_for(method: Method, model: Path, *, forget: int = 9, retain: int = 5) -
         [example(number, Split.FORGET) for number in range(forget)],
         [example(number, Split.RETAIN) for number in range(forget, forget + retain)],
     )
-    part = altpo_in(method)
-    texts = cycle_of(REFUSALS, part.alternates if part else 0)
-    alternates = {it.id: [f"{it.answer} {number} {text}" for number, text in enumerate(texts)] for it in sides[0]}
+    alternates = alternates_for(method, sides[0])
     examples = examples_of(method.needs.rows, *sides, refusals=REFUSALS, seed=0, alternates=alternates)
     return token_rows(examples, tokenizer_at(model), needs=method.needs, max_tokens=64)
 

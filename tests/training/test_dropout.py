@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.shared import tokenizer_at
-from helpers.training import CPU, LORA, MEMBERS, OBJECTIVES, REFUSALS, compose_method, example, phase, rows_for, set_up
+from helpers.training import (
+    CPU,
+    LORA,
+    MEMBERS,
+    OBJECTIVES,
+    REFUSALS,
+    alternates_for,
+    compose_method,
+    example,
+    phase,
+    rows_for,
+    set_up,
+)
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -112,7 +124,8 @@ def test_the_cache_is_computed_without_dropout(name, target, tmp_path):
     (loaded := tmp_path / "loaded").mkdir()
     forget = [example(number, Split.FORGET) for number in range(9)]
     retain = [example(number, Split.RETAIN) for number in range(9, 14)]
-    examples = examples_of(method.needs.rows, forget, retain, refusals=REFUSALS, seed=0)
+    alternates = alternates_for(method, forget)
+    examples = examples_of(method.needs.rows, forget, retain, refusals=REFUSALS, seed=0, alternates=alternates)
     build_reference(
         str(target),
         [(role, row) for role, row in examples if role in method.needs.reference_logps],
