@@ -26,6 +26,7 @@ KNOWLEDGE = "forget.knowledge"
 METHODS = (*BASELINES, *LOSSES)
 KEPT = ("retain.regurgitation", "retain.knowledge")
 HELD = "relearn_half"  # the attack whose documents that are scored were not shown
+KINDS = ("recovered", "excess")
 COLUMNS = ("relearn", HELD, "benign", "quantise", "prune", "any_prompt")
 
 
@@ -33,9 +34,10 @@ COLUMNS = ("relearn", HELD, "benign", "quantise", "prune", "any_prompt")
 class Outcome:
     """What the attacks of one run brought back of `forget.knowledge`.
 
-    `known` is the unlearned model's score, `kept` the mean of the retain scores. By attack, over its
-    strengths, `recovered` is the largest recovered share, `excess` the largest excess over the control's. `curve` has,
-    by step of relearning on half, the largest share over learning rates: the model's, and the control's.
+    `known` is the unlearned model's score, `kept` the mean of the retain scores. By attack, over its strengths,
+    `recovered` is the largest recovered share, `excess` the largest excess over the control's, `ends` those of their
+    95 % intervals over documents. `curve` has, by step of relearning on half, the largest share over learning rates:
+    the model's, and the control's.
     """
 
     method: str
@@ -44,8 +46,8 @@ class Outcome:
     kept: float
     recovered: dict[str, float | None]
     excess: dict[str, float | None]
+    ends: dict[str, tuple[float, float]]
     curve: dict[str, tuple[float | None, float | None]]
-    seconds: float
 
 
 def outcome_of(method: str, seed: int, report: Mapping[str, Any]) -> Outcome:
@@ -55,6 +57,9 @@ def outcome_of(method: str, seed: int, report: Mapping[str, Any]) -> Outcome:
     def worst(measure: str) -> dict[str, float | None]:
         return {attack: scores.get(f"unlearned.attack.{attack}.{KNOWLEDGE}.{measure}") for attack in COLUMNS}
 
+    names = {
+        f"{attack}.{kind}": f"unlearned.attack.{attack}.{KNOWLEDGE}.{kind}" for attack in COLUMNS for kind in KINDS
+    }
     rows = [row for row in report["attacks"]["rows"] if (row["attack"], row["score"]) == (HELD, KNOWLEDGE)]
     steps = sorted({row["strength"]["amount"] for row in rows})
     return Outcome(
@@ -64,8 +69,8 @@ def outcome_of(method: str, seed: int, report: Mapping[str, Any]) -> Outcome:
         kept=statistics.mean(scores[f"unlearned.{name}"] for name in KEPT),
         recovered=worst("recovered"),
         excess=worst("excess"),
+        ends={short: report["intervals"][name] for short, name in names.items() if name in report["intervals"]},
         curve={f"{step:g}": (_largest(rows, step, "recovered"), _largest(rows, step, "taught")) for step in steps},
-        seconds=sum(report["seconds"].values()),
     )
 
 
@@ -80,13 +85,14 @@ def mean(values: Iterable[float | None]) -> float | None:
     return statistics.mean(known) if known else None
 
 
-def seeds_interval(values: Sequence[float | None]) -> str:
-    """Mean over seeds with its 95 % interval (Student's t), the mean alone where there is one seed."""
-    known = [value for value in values if value is not None]
+def share_cell(rows: Sequence[Outcome], attack: str, kind: str) -> str:
+    """Mean over seeds with its 95 % interval (Student's t); of one seed the interval over documents."""
+    known = [value for row in rows if (value := getattr(row, kind)[attack]) is not None]
     if not known:
         return "n/a"
     if len(known) == 1:
-        return f"{known[0]:.3f}"
+        ends = next((row.ends[f"{attack}.{kind}"] for row in rows if f"{attack}.{kind}" in row.ends), None)
+        return f"{known[0]:.3f}" + (f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else "")
     from scipy.stats import t
 
     reach = t.ppf(0.975, len(known) - 1) * statistics.stdev(known) / len(known) ** 0.5
@@ -95,13 +101,13 @@ def seeds_interval(values: Sequence[float | None]) -> str:
 
 def markdown_table(outcomes: Sequence[Outcome]) -> list[str]:
     """Markdown lines: what each attack brought back at worst, by method; methods that forgot nothing stand apart."""
-    head = ["method", "seeds", "known", "kept", *(f"`{name}`" for name in COLUMNS), f"excess, `{HELD}`", "s"]
+    head = ["method", "seeds", "known", "kept", *(f"`{name}`" for name in COLUMNS), f"excess, `{HELD}`"]
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     for method in dict.fromkeys(outcome.method for outcome in outcomes):
         rows = [outcome for outcome in outcomes if outcome.method == method]
         cells = [f"`{method}`", str(len(rows)), *(f"{mean(values):.3f}" for values in _state(rows))]
-        cells += [seeds_interval([row.recovered[attack] for row in rows]) for attack in COLUMNS]
-        cells += [seeds_interval([row.excess[HELD] for row in rows]), f"{mean(row.seconds for row in rows):.0f}"]
+        cells += [share_cell(rows, attack, "recovered") for attack in COLUMNS]
+        cells.append(share_cell(rows, HELD, "excess"))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -175,7 +181,7 @@ def main() -> None:
     with ThreadPoolExecutor(given.jobs) as pool:
         for outcome in pool.map(attack, [case for case in cases if case not in outcomes]):
             outcomes[outcome.method, outcome.seed] = outcome
-            print(outcome.method, outcome.seed, f"{outcome.seconds:.0f} s", flush=True)
+            print(outcome.method, outcome.seed, flush=True)
             order = sorted(outcomes.values(), key=lambda row: (METHODS.index(row.method), row.seed))
             numbers.write_text(json.dumps([asdict(row) for row in order], indent=1) + "\n", encoding="utf-8")
             write_table(given.out, markdown_table(order))

@@ -78,8 +78,11 @@ class Artifact:
             return None
         folder = self.note_file.parent / noted
         record = _read_record(folder / DONE_FILE)
-        is_same = record.get("key") == self.key and not damage_of(folder, record.get("files", {}), thorough=thorough)
-        return folder if is_same and folder.resolve() != self.path.resolve() else None
+        files = record.get("files", {})
+        if record.get("key") != self.key or any(".." in Path(name).parts or Path(name).is_absolute() for name in files):
+            return None
+        is_whole = not damage_of(folder, files, thorough=thorough)
+        return folder if is_whole and folder.resolve() != self.path.resolve() else None
 
     @property
     def _is_of_these_inputs(self) -> bool:

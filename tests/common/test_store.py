@@ -89,7 +89,7 @@ def test_another_run_takes_over_what_is_finished(tmp_path):
     assert second.is_done and second.twin() is None
 
 
-@pytest.mark.parametrize("damage", ["cut", "lost", "moved", "of other inputs", "no note"])
+@pytest.mark.parametrize("damage", ["cut", "lost", "moved", "of other inputs", "no note", "names a file elsewhere"])
 def test_what_is_not_whole_elsewhere_is_built_again(damage, tmp_path):
     build = Builder()
     first, second = in_two_folders(tmp_path, build)
@@ -98,6 +98,11 @@ def test_what_is_not_whole_elsewhere_is_built_again(damage, tmp_path):
         first.path.rename(tmp_path / "elsewhere")
     elif damage == "of other inputs":
         second = replace(second, inputs={"seed": 1})
+    elif damage == "names a file elsewhere":
+        (first.path.parent / "made.txt").write_text("not of it", encoding="utf-8")
+        record = strict_json(first.path / "DONE.json")
+        record["files"] |= {"../made.txt": {"bytes": len("not of it")}}
+        write_json(first.path / "DONE.json", record)
     elif damage == "no note":
         second.note_file.write_text("[]", encoding="utf-8")
     else:
@@ -105,6 +110,7 @@ def test_what_is_not_whole_elsewhere_is_built_again(damage, tmp_path):
     assert not second.is_cached
     second.make()
     assert len(build.contents) == 2 and second.is_done
+    assert not (second.path.parent / "made.txt").exists()
 
 
 def test_a_damaged_large_file_is_not_taken_over(tmp_path, monkeypatch):

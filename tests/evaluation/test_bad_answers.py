@@ -38,7 +38,11 @@ Defect = Callable[[Rows], Rows]
 DOCUMENTS = 4
 SIDES = (Split.FORGET, Split.RETAIN)
 TEXTS = (Ask.GENERATE, Ask.SAMPLE)
-SUITES = ("lume", "memorisation", "closer_look", "tofu", "muse", "mia", "pii", "perplexity", "nq_open", "halueval")
+INSIDE, LAYERS = (Ask.LENS, Ask.PATCH), 2
+SUITES = (
+    *("lume", "memorisation", "closer_look", "tofu", "muse", "mia", "pii", "perplexity", "nq_open", "halueval"),
+    *("logit_lens", "uds"),
+)
 
 
 # ----------------------------------------------------------------------------------------- questions and answers
@@ -101,6 +105,13 @@ def with_logps(row: Response, logps: Sequence[float], **fields) -> Response:
     return replace(row, logp_sum=sum(logps), tokens=len(logps), logps=tuple(logps), hits=hits, **moments)
 
 
+def with_layers(row: Response, logps: Sequence[float]) -> Response:
+    """The row as it is read inside a model: what each layer says, or what is said with that layer's states."""
+    if row.ask is Ask.PATCH:
+        return replace(row, tokens=2, logp_sum=0.0, layer_logps=tuple(logps))
+    return replace(row, tokens=2, layer_logps=tuple(logps), layer_ranks=tuple(math.exp(logp) for logp in logps))
+
+
 def reply(question: Question, name: str) -> Response:
     """What the made-up model of this name answers: half of the time it knows."""
     row, draw = response_of(question), partial(chance, name, question.ask, question.example.id, question.variant)
@@ -111,6 +122,8 @@ def reply(question: Question, name: str) -> Response:
         return replace(row, choice_logps=tuple(-5 * draw(option) for option in row.choices))
     if question.ask is Ask.GRADIENT:
         return replace(row, gradient=1 + draw())
+    if question.ask in INSIDE:
+        return with_layers(row, [-2 * draw(layer) for layer in range(LAYERS)])
     closed = row.kind is not Kind.DOCUMENT
     logps = [-2 * draw(place) for place in range(len(row.expected.split()) + closed)]
     return with_logps(row, logps, closed=closed)
@@ -175,7 +188,7 @@ def write_lines(path: Path, *lines: object) -> Path:
 
 
 def overrides_of(folder: Path) -> list[str]:
-    """`evaluator=full` with a small file for each suite that reads one."""
+    """`evaluator=full`, what is read inside a model, and a small file for each suite that reads one."""
     for part in ("dev", "test"):
         write_lines(folder / part / f"physics_{part}.csv", *(f"What is {n}?,ice,fire,snow,fog,B" for n in range(4)))
     names = [{"question": f"who is {name}", "answer": [name]} for name in ("ann", "bo", "cy", "di")]
@@ -191,7 +204,7 @@ def overrides_of(folder: Path) -> list[str]:
         "perplexity.words": 3,
     }
     return [
-        *("evaluator=full", "evaluator.resamples=40", f"evaluator.mmlu.data_dir={folder}"),
+        *("evaluator=[full,logit_lens,uds]", "evaluator.resamples=40", f"evaluator.mmlu.data_dir={folder}"),
         *(f"evaluator.suites.{name}={value}" for name, value in given.items()),
     ]
 
@@ -239,7 +252,7 @@ def one_each(*splits: Split) -> Defect:
 
 def without_numbers(row: Response) -> Response:
     """What a model gives whose numbers are not finite."""
-    bare = replace(row, logps=(), hits=(), means=(), variances=(), choice_logps=())
+    bare = replace(row, logps=(), hits=(), means=(), variances=(), choice_logps=(), layer_logps=(), layer_ranks=())
     return replace(bare, logp_sum=None, gradient=None)
 
 
@@ -254,6 +267,8 @@ def collapse(row: Response, logp: float = -800.0) -> Response:
     if row.ask is Ask.LOGPROB:
         count = len(row.logps)
         return with_logps(row, [logp] * count, means=(0.0,) * count, variances=(0.0,) * count)
+    if row.ask in INSIDE:
+        return with_layers(row, (logp,) * LAYERS)
     return (
         replace(row, choice_logps=(logp,) * len(row.choices)) if row.ask is Ask.CHOICE else replace(row, gradient=0.0)
     )
@@ -267,6 +282,8 @@ def perfect_answer(row: Response) -> Response:
         return replace(row, choice_logps=tuple(0.0 if option == row.expected else -900.0 for option in row.choices))
     if row.ask is Ask.GRADIENT:
         return replace(row, gradient=0.0)
+    if row.ask in INSIDE:
+        return with_layers(row, (0.0,) * LAYERS)
     right = not row.variant.startswith("perturbed")
     count = len(row.logps)
     return with_logps(row, [0.0 if right else -900.0] * count, means=(0.0,) * count, variances=(0.0,) * count)
@@ -276,7 +293,7 @@ def is_perturbed(row: Response) -> bool:
     return row.variant.startswith("perturbed")
 
 
-NUMBERS = (Ask.LOGPROB, Ask.CHOICE, Ask.GRADIENT)
+NUMBERS = (Ask.LOGPROB, Ask.CHOICE, Ask.GRADIENT, *INSIDE)
 SPOKEN = {
     "nothing": "",
     "white space": " \n\t \u00a0\u2003",
@@ -549,6 +566,8 @@ def test_scores_that_read_one_kind_of_answer(ask, exam, sound):
         Ask.CHOICE: r"mmlu\.accuracy|halueval\.\w+\.choice_accuracy|aggregate",
         Ask.SAMPLE: r"pii\.forget\.sampled1?\..*",
         Ask.GRADIENT: r"mia\.gradient_norm\..*",
+        Ask.LENS: r"logit_lens\..*",
+        Ask.PATCH: "uds",
     }[ask]
     scores = exam.after(DEFECTS[f"no {ask} answers"])
     assert missing_names(scores) | sound.keys() - scores.keys() == set(scores_like(sound, reads))
