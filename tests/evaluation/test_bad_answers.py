@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -342,7 +342,12 @@ def test_a_defect_leaves_numbers_or_reasons(name, exam, sound):
     scores = exam.after(DEFECTS[name])
     assert suites_in(scores) == suites_in(sound)
     if len(DEFECTS[name](list(exam.sound))) == len(exam.sound):  # answers are spoilt, none is lost
-        assert scores.keys() == sound.keys()
+        assert without_layers(scores) == without_layers(sound)
+
+
+def without_layers(names: Iterable[str]) -> set[str]:
+    """Names but those of single layers, whose number nobody knows without a row that has them."""
+    return {name for name in names if ".layer_" not in name}
 
 
 def suites_in(scores: dict[str, Score]) -> set[str]:
@@ -469,9 +474,9 @@ def test_answers_without_numbers_by_hand(exam, sound):
     assert scores["tofu.forget.probability"].reason == "20 of 20 forget answers have no finite numbers"
     assert scores["mia.loss.auc"].reason == "4 of 4 member documents have no finite numbers"
     scores = exam.after(DEFECTS["no numbers"])
-    more = r"mmlu\.accuracy|halueval\.\w+\.choice_accuracy|mia\.gradient_norm\..*"
-    assert missing_names(scores) == set(scores_like(sound, f"{FROM_LOGPROBS}|{more}"))
-    assert all(scores[name] == sound[name] for name in sound.keys() - missing_names(scores))
+    more = r"mmlu\.accuracy|halueval\.\w+\.choice_accuracy|mia\.gradient_norm\..*|logit_lens\..*|uds"
+    assert without_layers(missing_names(scores)) == without_layers(scores_like(sound, f"{FROM_LOGPROBS}|{more}"))
+    assert all(scores[name] == sound[name] for name in without_layers(sound) - missing_names(scores))
 
 
 def test_losses_in_the_place_of_log_probabilities_are_refused(exam):
@@ -666,7 +671,7 @@ def test_answers_that_stand_twice_are_named(exam):
             suite_exam.scores([*exam.sound, twice])
         (problem,) = caught.value.problems
         assert problem.what == f"1 repeated, first {twice.id} ({twice.ask})"
-        with pytest.raises(DataError, match="the retrained model's responses: 650 repeated"):
+        with pytest.raises(DataError, match=f"the retrained model's responses: {len(exam.retrained)} repeated"):
             suite_exam.scores(list(exam.sound), retrained=exam.retrained * 2)
 
 
@@ -689,7 +694,7 @@ def test_fields_that_an_answer_lacks(suite, exam):
 # -------------------------------------------------------------------------------------------- the retrained model
 
 
-COMPARED = r"tofu\.forget_quality|muse\.privacy_leakage|mia\.reference\.\w+"
+COMPARED = r"tofu\.forget_quality|muse\.privacy_leakage|mia\.reference\.\w+|uds"
 
 
 @pytest.mark.parametrize(
@@ -699,7 +704,7 @@ COMPARED = r"tofu\.forget_quality|muse\.privacy_leakage|mia\.reference\.\w+"
         (lambda rows: [], "its responses are of another task"),
         (lambda rows: [replace(row, id=f"x{row.id}") for row in rows], "its responses are of another task"),
         (
-            lambda rows: [without_numbers(row) if row.ask is Ask.LOGPROB else row for row in rows],
+            lambda rows: [without_numbers(row) if row.ask in (Ask.LOGPROB, Ask.PATCH) else row for row in rows],
             "have no finite numbers",
         ),
     ],
@@ -716,6 +721,7 @@ def test_a_model_compared_with_itself(exam):
     """No test tells them apart, nothing leaks, and the reference attack sees ties only."""
     scores = exam.scores(list(exam.sound), retrained=exam.sound)
     expected = {"tofu.forget_quality": 1, "muse.privacy_leakage": 0, "mia.reference.auc": 0.5, "mia.reference.tpr": 0}
+    expected["uds"] = 1
     assert values_of(scores, *expected) == pytest.approx(expected)
 
 
@@ -726,7 +732,7 @@ def test_half_of_the_retrained_answers(exam):
     scores = exam.scores(list(exam.sound), retrained=half)
     assert (scores["tofu.forget_quality"].n, missing_names(scores)) == (
         10,
-        set(scores_like(scores, COMPARED)) - {"tofu.forget_quality"},
+        set(scores_like(scores, COMPARED)) - {"tofu.forget_quality", "uds"},
     )
     assert "6 of 8 documents" in scores["muse.privacy_leakage"].reason
 

@@ -30,6 +30,10 @@ NO_PATCHES = (
     "no answer was told through the states of this model in the one before unlearning: there is none to put them into "
     "(stages=[evaluate] takes one as attack.target), or stages=[score] ran without this evaluator"
 )
+NO_PAIRS = (
+    "the retrained model was asked none of these rows through the model before unlearning, or its responses are of "
+    "another task: let the run ask it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ def depth_column(rows: Sequence[Response], retrained: dict[str, Response], thres
     """The score of every row with a layer that counts; ValueError where there is none, or a number is missing."""
     pairs = [(row, retrained[row.id]) for row in rows if row.id in retrained]
     if not pairs:
-        raise ValueError("the retrained model's responses hold no patched answers to these rows; let the run ask it")
+        raise ValueError(NO_PAIRS)
     drops = [(layer_drops(row), layer_drops(other)) for row, other in pairs]
     if broken := sum(len(drop) != len(other) or not drop for drop, other in drops):
         raise ValueError(f"{broken} of {len(pairs)} patched answers have no finite numbers")

@@ -117,7 +117,7 @@ def test_uds_is_the_mean_over_the_rows_that_the_retrained_model_lacks():
     [
         ([], [], "attack.target"),
         ([patched("a", -0.4, -0.6)], None, "evaluator.suites.uds.compares=true"),
-        ([patched("a", -0.4, -0.6)], [patched("b", -0.4, -0.6)], "hold no patched answers"),
+        ([patched("a", -0.4, -0.6)], [patched("b", -0.4, -0.6)], "asked none of these rows"),
         ([patched("a", -0.4, -0.6)], [patched("a", -0.4, -0.2)], "it knows as much"),
         ([replace(patched("a", -0.4), logp_sum=None)], [patched("a", -0.4, -0.6)], "1 of 1 patched answers have no"),
         ([patched("a", -0.4, -0.6, -0.6)], [patched("a", -0.4, -0.6)], "1 of 1 patched answers have no"),

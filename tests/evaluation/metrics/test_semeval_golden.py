@@ -106,6 +106,7 @@ def responses(scenario: str) -> list[Response]:
     return responses_from_official(folder_of(scenario))
 
 
+@cache
 def response_rows(scenario: str) -> list[Response]:
     """The response of every row; rows that repeat share one."""
     by_cells = {
@@ -121,6 +122,7 @@ def response_rows(scenario: str) -> list[Response]:
     return rows
 
 
+@cache
 def official_rows(scenario: str) -> list[float | None]:
     """What the script gives every row; None where neither rule scores it."""
     rows = (row for split in SPLITS for row in strict_rows(folder_of(scenario), split))
@@ -263,6 +265,7 @@ def named(results: dict) -> dict[str, float | str | None]:
     return values
 
 
+@cache
 def sheet(scenario: str) -> dict[str, Score]:
     scores = {score.name: score for score in lume_scores(responses(scenario), mmlu_accuracy=mmlu_of(scenario))}
     assert all((score.value is None) == bool(score.reason) for score in scores.values())
