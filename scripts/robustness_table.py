@@ -101,13 +101,15 @@ def share_cell(rows: Sequence[Outcome], attack: str, kind: str) -> str:
 
 def markdown_table(outcomes: Sequence[Outcome]) -> list[str]:
     """Markdown lines: what each attack brought back at worst, by method; methods that forgot nothing stand apart."""
-    head = ["method", "seeds", "known", "kept", *(f"`{name}`" for name in COLUMNS), f"excess, `{HELD}`"]
+    excesses = ("relearn", HELD)
+    head = ["method", "seeds", "known", "kept", *(f"`{name}`" for name in COLUMNS)]
+    head += [f"excess, `{name}`" for name in excesses]
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     for method in dict.fromkeys(outcome.method for outcome in outcomes):
         rows = [outcome for outcome in outcomes if outcome.method == method]
         cells = [f"`{method}`", str(len(rows)), *(f"{mean(values):.3f}" for values in _state(rows))]
         cells += [share_cell(rows, attack, "recovered") for attack in COLUMNS]
-        cells.append(share_cell(rows, HELD, "excess"))
+        cells += [share_cell(rows, attack, "excess") for attack in excesses]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
