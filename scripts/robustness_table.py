@@ -25,6 +25,10 @@ from method_table import BASELINES, LOSSES, rates_in, run, write_table
 KNOWLEDGE = "forget.knowledge"
 METHODS = (*BASELINES, *LOSSES)
 KEPT = ("retain.regurgitation", "retain.knowledge")
+RELEARNING = {  # attacks that train on forget documents, and on which
+    "relearn": "all forget documents",
+    "relearn_half": "the other half of the forget documents",
+}
 HELD = "relearn_half"  # the attack whose documents that are scored were not shown
 KINDS = ("recovered", "excess")
 COLUMNS = ("relearn", HELD, "benign", "quantise", "prune", "any_prompt")
@@ -36,8 +40,8 @@ class Outcome:
 
     `known` is the unlearned model's score, `kept` the mean of the retain scores. By attack, over its strengths,
     `recovered` is the largest recovered share, `excess` the largest excess over the control's, `ends` those of their
-    95 % intervals over documents. `curve` has, by step of relearning on half, the largest share over learning rates:
-    the model's, and the control's.
+    95 % intervals over documents. `curves` has, by attack that relearns and by its step, the largest share over the
+    learning rates: the model's, and the control's.
     """
 
     method: str
@@ -47,7 +51,7 @@ class Outcome:
     recovered: dict[str, float | None]
     excess: dict[str, float | None]
     ends: dict[str, tuple[float, float]]
-    curve: dict[str, tuple[float | None, float | None]]
+    curves: dict[str, dict[str, tuple[float | None, float | None]]]
 
 
 def outcome_of(method: str, seed: int, report: Mapping[str, Any]) -> Outcome:
@@ -60,8 +64,6 @@ def outcome_of(method: str, seed: int, report: Mapping[str, Any]) -> Outcome:
     names = {
         f"{attack}.{kind}": f"unlearned.attack.{attack}.{KNOWLEDGE}.{kind}" for attack in COLUMNS for kind in KINDS
     }
-    rows = [row for row in report["attacks"]["rows"] if (row["attack"], row["score"]) == (HELD, KNOWLEDGE)]
-    steps = sorted({row["strength"]["amount"] for row in rows})
     return Outcome(
         method=method,
         seed=seed,
@@ -70,8 +72,16 @@ def outcome_of(method: str, seed: int, report: Mapping[str, Any]) -> Outcome:
         recovered=worst("recovered"),
         excess=worst("excess"),
         ends={short: report["intervals"][name] for short, name in names.items() if name in report["intervals"]},
-        curve={f"{step:g}": (_largest(rows, step, "recovered"), _largest(rows, step, "taught")) for step in steps},
+        curves={attack: _curve(report["attacks"]["rows"], attack) for attack in RELEARNING},
     )
+
+
+def _curve(rows: Sequence[Mapping[str, Any]], attack: str) -> dict[str, tuple[float | None, float | None]]:
+    of_attack = [row for row in rows if (row["attack"], row["score"]) == (attack, KNOWLEDGE)]
+    steps = sorted({row["strength"]["amount"] for row in of_attack})
+    return {
+        f"{step:g}": (_largest(of_attack, step, "recovered"), _largest(of_attack, step, "taught")) for step in steps
+    }
 
 
 def _largest(rows: Sequence[Mapping[str, Any]], step: float, name: str) -> float | None:
@@ -101,15 +111,14 @@ def share_cell(rows: Sequence[Outcome], attack: str, kind: str) -> str:
 
 def markdown_table(outcomes: Sequence[Outcome]) -> list[str]:
     """Markdown lines: what each attack brought back at worst, by method; methods that forgot nothing stand apart."""
-    excesses = ("relearn", HELD)
     head = ["method", "seeds", "known", "kept", *(f"`{name}`" for name in COLUMNS)]
-    head += [f"excess, `{name}`" for name in excesses]
+    head += [f"excess, `{name}`" for name in RELEARNING]
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     for method in dict.fromkeys(outcome.method for outcome in outcomes):
         rows = [outcome for outcome in outcomes if outcome.method == method]
         cells = [f"`{method}`", str(len(rows)), *(f"{mean(values):.3f}" for values in _state(rows))]
         cells += [share_cell(rows, attack, "recovered") for attack in COLUMNS]
-        cells += [share_cell(rows, attack, "excess") for attack in excesses]
+        cells += [share_cell(rows, attack, "excess") for attack in RELEARNING]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -119,38 +128,44 @@ def _state(rows: Sequence[Outcome]) -> tuple[list[float], list[float]]:
 
 
 def plot(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Share of the held half that came back against steps of training, a line a method; the control's range a band."""
+    """Share of the knowledge that came back against steps of relearning, a line a method; the control's a band."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    steps = list(outcomes[0].curve)
-    methods = [name for name in dict.fromkeys(row.method for row in outcomes) if name != "none"]
-    figure, axes = pyplot.subplots(figsize=(9, 5.5))
-    taught = [[row.curve[step][1] for row in outcomes if row.curve[step][1] is not None] for step in steps]
-    axes.fill_between(
-        range(len(steps)),
-        [min(values, default=0.0) for values in taught],
-        [max(values, default=0.0) for values in taught],
-        color="tab:green",
-        alpha=0.25,
-        label="retrained (control)",
-    )
+    figure, panels = pyplot.subplots(1, len(RELEARNING), figsize=(12, 5.5), sharey=True)
+    for axes, (attack, trained_on) in zip(panels, RELEARNING.items(), strict=True):
+        steps = list(outcomes[0].curves[attack])
+        _draw_control(axes, [row.curves[attack] for row in outcomes], steps)
+        _draw_methods(axes, outcomes, attack, steps)
+        axes.set_xticks(range(len(steps)), steps)
+        axes.set_xlabel(f"steps of training on {trained_on}")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("share of forget.knowledge recovered")
+    panels[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def _draw_control(axes: Any, curves: Sequence[Mapping[str, Any]], steps: Sequence[str]) -> None:
+    taught = [[curve[step][1] for curve in curves if curve[step][1] is not None] for step in steps]
+    lows, highs = ([end(values, default=0.0) for values in taught] for end in (min, max))
+    places = range(len(steps))
+    axes.fill_between(places, lows, highs, color="tab:green", alpha=0.25, linewidth=3, label="retrained (control)")
+
+
+def _draw_methods(axes: Any, outcomes: Sequence[Outcome], attack: str, steps: Sequence[str]) -> None:
+    from matplotlib import pyplot
+
     colors = pyplot.get_cmap("tab20")
+    methods = [name for name in dict.fromkeys(row.method for row in outcomes) if name not in ("none", "retrain")]
     for number, method in enumerate(methods):
-        rows = [row for row in outcomes if row.method == method]
-        shares = [mean(row.curve[step][0] for row in rows) for step in steps]
+        curves = [row.curves[attack] for row in outcomes if row.method == method]
+        shares = [mean(curve[step][0] for curve in curves) for step in steps]
         if None not in shares:
             style = "-" if number < colors.N else "--"
             axes.plot(range(len(steps)), shares, style, marker="o", color=colors(number % colors.N), label=method)
-    axes.set_xticks(range(len(steps)), steps)
-    axes.set_xlabel("steps of training on the other half of the forget documents")
-    axes.set_ylabel("share of forget.knowledge recovered on the held half")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
 
 
 def read(path: Path) -> dict[tuple[str, int], Outcome]:
