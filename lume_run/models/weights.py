@@ -17,6 +17,8 @@ from lume_run.models.layers import decoder_layers, layer_number, unwrap
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+ALL_LINEAR = "all-linear"  # peft's word for every linear layer but the head
+
 
 def olmo_config(shape: ShapeSettings, **fields: Any) -> Any:
     """A transformers OlmoConfig of this shape."""
@@ -145,11 +147,13 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.M
         return cast(nn.Module, model)
     from peft import LoraConfig, get_peft_model
 
+    routers = routers_of(model)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        exclude_modules=(routers or None) if lora.target_modules == ALL_LINEAR else None,
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)  # adapters start from random A matrices
@@ -161,10 +165,26 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.M
         )
         remedy = f"linear modules: {', '.join(names)}"
         raise ConfigError([Problem(where="model.lora.target_modules", what=str(error), remedy=remedy)]) from error
+    adapted = {name for name, module in wrapped.named_modules() if hasattr(module, "base_layer")}
+    if wrong := [name for name in routers if any(wrapper.endswith(name) for wrapper in adapted)]:
+        what = f"{wrong[0]} returns several tensors, as routers of experts do: an adapter has no place in it"
+        raise ConfigError([Problem(where="model.lora.target_modules", what=what, remedy="leave it out: all-linear")])
     if tied := adapted_and_tied(wrapped):
         what = f"{tied} shares its weights between embedding and head: an adapter on one could not be merged into it"
         raise ConfigError([Problem(where="model.lora.target_modules", what=what, remedy="leave it out: all-linear")])
     return wrapped
+
+
+def routers_of(model: nn.Module) -> list[str]:
+    """Names of linear layers whose family gives them a forward of its own, as routers of experts that return several
+    tensors: an adapter has no place in those."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and type(module).__module__.startswith("transformers.models.")
+        and type(module).forward is not nn.Linear.forward
+    ]
 
 
 def adapted_and_tied(model: Any) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from lume_run.common.devices import dtype_of, seed_everything
-from lume_run.common.errors import RunError
+from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.layers import unwrap
@@ -147,6 +147,7 @@ def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
     kept = compute if job.adapters or job.world.stage else torch.float32  # DeepSpeed has float32 copies of its own
     loaded = load_model(start, settings, job.device, dtype=kept, quantised=job.adapters)
     if settings.gradient_checkpointing is True:
+        require_checkpointing(loaded)
         loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         loaded.enable_input_require_grads()
     model = with_adapters(loaded, settings.lora, seed) if job.adapters else loaded
@@ -160,6 +161,14 @@ def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
         frozen = load_model(start, settings, job.device, dtype=compute).requires_grad_(False).eval()
         frozen = shard_frozen(frozen, job.world, bf16=compute is torch.bfloat16)
     return model, frozen
+
+
+def require_checkpointing(model: Any) -> None:
+    """ConfigError where the library cannot compute a family's layers anew in the backward pass."""
+    if not model.supports_gradient_checkpointing:
+        what = f"layers of {type(model).__name__} cannot be computed anew in the backward pass"
+        remedy = "false, and a smaller trainer.unlearn.micro_batch_tokens where memory is short"
+        raise ConfigError([Problem(where="model.gradient_checkpointing", what=what, remedy=remedy)])
 
 
 def callbacks_of(job: TrainingJob, schedule: Schedule) -> list[Any]:

@@ -13,7 +13,14 @@ import pytest
 import torch
 from helpers.shared import tokenizer_at
 from helpers.training import KillAt, Killed, Setup, Snapshots, phase, rows_for, set_up
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    CTRLConfig,
+    CTRLLMHeadModel,
+    PhimoeConfig,
+    PhimoeForCausalLM,
+    TrainerCallback,
+)
 
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.model_settings import LoraSettings
@@ -30,6 +37,7 @@ from lume_run.models.load import save_model
 from lume_run.models.rows.batch import collate
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.weights import with_adapters
+from lume_run.training.build import require_checkpointing
 from lume_run.training.callbacks import StopAtBound, StopWhenMemorised
 from lume_run.training.checkpoints import COMPLETE, last_checkpoint
 from lume_run.training.reference import live_reference
@@ -455,6 +463,31 @@ def test_unknown_adapter_modules_are_named(tiny):
     model = AutoModelForCausalLM.from_pretrained(tiny)
     with pytest.raises(ConfigError, match=r"model\.lora\.target_modules.*(\n.*)*q_proj"):
         with_adapters(model, LoraSettings(enabled=True, target_modules=["query"]), seed=0)
+
+
+def experts() -> PhimoeForCausalLM:
+    """A model whose routers are linear layers that return several tensors."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_local_experts": 4}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "vocab_size": 100}
+    return PhimoeForCausalLM(PhimoeConfig(**sizes, **heads))
+
+
+def test_routers_of_experts_have_no_adapters():
+    model = with_adapters(experts(), LoraSettings(enabled=True, rank=2), seed=0)
+    model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
+    adapted = [name for name, module in model.named_modules() if hasattr(module, "base_layer")]
+    assert adapted and not any("router" in name for name in adapted)
+
+
+def test_an_adapter_on_a_router_is_refused():
+    with pytest.raises(ConfigError, match=r"target_modules: model\.layers\.0\.mlp\.router returns several tensors"):
+        with_adapters(experts(), LoraSettings(enabled=True, target_modules=["q_proj", "router"]), seed=0)
+
+
+def test_a_family_without_checkpointing_is_refused():
+    model = CTRLLMHeadModel(CTRLConfig(vocab_size=100, n_positions=32, n_embd=32, dff=64, n_layer=2, n_head=4))
+    with pytest.raises(ConfigError, match=r"model\.gradient_checkpointing: layers of CTRLLMHeadModel cannot be"):
+        require_checkpointing(model)
 
 
 # ------------------------------------------------------------------------------------------- chosen weights
