@@ -52,8 +52,8 @@ def model_folder_problems(settings: ModelSettings, retrained: str | None = None)
             if not faults:
                 yield from attention_faults(path, settings)
                 yield from limit_problems(config_of(path, settings), settings)
-    if settings.revision is not None and settings.path is not None and Path(settings.path).exists():
-        what = "a revision is one of a hub id, and model.path is a folder"
+    if settings.revision is not None and (settings.path is None or Path(settings.path).exists()):
+        what = f"a revision is one of a hub id, and model.path is {'null' if settings.path is None else 'a folder'}"
         yield Problem(where="model.revision", what=what, remedy="model.revision=null")
     if settings.tokenizer is not None and Path(settings.tokenizer).exists():
         for what, remedy in _tokenizer_faults(settings.tokenizer, settings.trust_remote_code):

@@ -23,6 +23,7 @@ from lume_run.pipeline.checks import check_config, combination_problems, require
         (("responses={tmp}",), "responses", "only stage score reads responses"),
         (("model.shape=null",), "model.path", "neither a path nor a shape"),
         (("model.is_target=true", "task.source=hub"), "model.path", "must be named"),
+        (("model.revision=main",), "model.revision", "model.path is null"),
         (("stages=[evaluate]",), "model.path", "scores an existing model"),
         (("model=7b", "task.source=builtin"), "task.source", "never saw the built-in documents"),
         (("model=tofu-llama-3.2-1b", "task=bios"), "task", "memorised the rows of another benchmark"),

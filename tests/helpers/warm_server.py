@@ -127,7 +127,8 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
     take_files(descriptors, request.get("files", (0, 1, 2)))
     if "bound_to" in request:
         Path("/proc/self/comm").write_text(warm_name(request["bound_to"]), encoding="ascii")
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
+    sys.stdin, sys.stdout = os.fdopen(0, "r"), os.fdopen(1, "w")
+    sys.stderr = os.fdopen(2, "w", errors="backslashreplace")  # as Python has it
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
