@@ -7,6 +7,7 @@ names and shapes alone, and reports what is missing, unexpected or of another sh
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -41,7 +42,10 @@ def model_folder_problems(settings: ModelSettings, retrained: str | None = None)
     """What is wrong with the folders that the settings name; hub ids are seen when they load."""
     named = {"model.path": settings.path, "model.base": settings.base, "evaluator.retrained_model": retrained}
     for setting, path in named.items():
-        if path is None or not Path(path).exists():
+        if path is None or not os.path.lexists(path):
+            continue
+        if not Path(path).exists():
+            yield Problem(where=setting, what=f"{path} is a link that leads nowhere", remedy="the folder of a model")
             continue
         if not Path(path).is_dir():
             yield Problem(where=setting, what=f"{path} is a file", remedy="the folder of a model, or a hub id")

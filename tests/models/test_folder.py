@@ -298,3 +298,9 @@ def test_settings_beyond_the_model(folder):
 def test_a_rank_above_the_width_of_the_model_that_is_built_here():
     cfg = compose(["model.lora.enabled=true", "model.lora.rank=100000"], [conf_dir()])
     assert [problem.where for problem in check_config(cfg).problems] == ["model.lora.rank"]
+
+
+def test_a_link_that_leads_nowhere(tmp_path):
+    (tmp_path / "m").symlink_to(tmp_path / "m")
+    problems = model_folder_problems(ModelSettings(name="m", path=str(tmp_path / "m")))
+    assert [problem.where for problem in problems] == ["model.path"]

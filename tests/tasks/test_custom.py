@@ -194,6 +194,8 @@ def test_nothing_to_forget(tmp_path):
         CustomTask(name="custom").load(0)
     with pytest.raises(ConfigError, match=r"rows\.csv does not exist"):
         CustomTask(name="custom", forget="rows.csv").load(0)
+    with pytest.raises(ConfigError, match=r"a:b:c:d has more parts than a hub id"):
+        CustomTask(name="custom", forget="a:b:c:d").load(0)
 
 
 @pytest.mark.parametrize(("method", "refused"), [("npo", False), ("ga", False), ("npo_gd", True), ("retrain", True)])

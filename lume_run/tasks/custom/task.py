@@ -164,7 +164,8 @@ def _source_fault(source: str) -> str:
         return f"{source} is an address, and nothing is fetched from there; download the file"
     if not path.exists() and not files_of_form(source):
         is_path = source.startswith(("/", ".", "~")) or path.suffix.lower() in READERS
-        return f"{source} does not exist" if is_path else ""
+        too_long = f"{source} has more parts than a hub id, OWNER/NAME:CONFIG:SPLIT" if source.count(":") > 2 else ""
+        return f"{source} does not exist" if is_path else too_long
     if not path.is_dir() and path.suffix.lower() not in READERS:
         return f"{source} has an ending that is not read"
     return ""
