@@ -42,6 +42,8 @@ def files_to_publish(run: Path, *, adapter: bool) -> dict[str, Path]:
     card = folder / "model" / CARD
     if not card.is_file():
         raise _mistake(run, "no model card: it was not evaluated", "start its command again with stage evaluate")
+    if missing := [name for name in REPORT_TEXTS if not (run / name).exists()]:
+        raise _mistake(run, f"no {missing[0]}", "start the command of the run again, which writes it anew")
     if adapter and Path(base := str(adapter_base(str(folder / part)))).exists():
         remedy = "publish the merged model, or train on a hub id (model.path=ID model.is_target=true)"
         raise _mistake(folder / part, f"the adapter belongs to a model in a folder here, {base}", remedy)

@@ -248,3 +248,11 @@ def test_what_cannot_be_published(words, code, what, run, tmp_path, capsys, monk
     said = capsys.readouterr()
     assert ended.value.code == code
     assert what in said.out + said.err and "Traceback" not in said.out + said.err
+
+
+def test_a_run_without_its_report_is_refused(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report.json"))
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "run"), "--to", "me/gone", "--dry-run"])
+    assert ended.value.code == 2
+    assert "no report.json" in capsys.readouterr().err
