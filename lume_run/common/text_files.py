@@ -80,13 +80,13 @@ def utf8_lines(path: Path) -> Iterator[tuple[int, str | Problem]]:
         return
     content = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     lines = content.split(b"\n")
-    undecodable = sum(not _is_utf8(line) for line in lines)
     is_named = False
     for number, line in enumerate(lines, 1):
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
             if not is_named:
+                undecodable = sum(not _is_utf8(later) for later in lines[number - 1 :])
                 yield number, _not_utf8(path, number, error, lines=undecodable)
             is_named = True
         else:

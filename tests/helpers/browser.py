@@ -9,10 +9,13 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp  # comes with datasets
+import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_CHROMIUM = "no chromium here; apt-get install chromium"
@@ -149,3 +152,23 @@ class Browser:
             self.process.wait()
         self.loop.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for all tests of a file, which imports this fixture by name."""
+    chromium = Browser()
+    yield chromium
+    chromium.close()
+
+
+@contextmanager
+def freshly_opened(browser: Browser, page: Path) -> Iterator[Browser]:
+    """A page, freshly opened; afterwards nothing must have gone wrong in it."""
+    browser.size(1400, 1000)
+    browser.prefers("light")
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.open(page)
+    yield browser
+    assert browser.errors == []

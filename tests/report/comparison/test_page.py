@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import sweeps
-from helpers.browser import CHROMIUM, NO_CHROMIUM, Browser
+from helpers.browser import CHROMIUM, NO_CHROMIUM, Browser, browser, freshly_opened  # noqa: F401 (a fixture)
 from rich.console import Console
 
 from lume_run.report.comparison.main import write_comparison
@@ -41,23 +41,10 @@ def page(tmp_path_factory) -> Path:
     return out / "index.html"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    chromium = Browser()
-    yield chromium
-    chromium.close()
-
-
 @pytest.fixture
-def tab(browser, page):
-    """The page, freshly opened; afterwards nothing must have gone wrong in it."""
-    browser.size(1400, 1000)
-    browser.prefers("light")
-    browser.errors.clear()
-    browser.requests.clear()
-    browser.open(page)
-    yield browser
-    assert browser.errors == []
+def tab(browser, page):  # noqa: F811
+    with freshly_opened(browser, page) as opened:
+        yield opened
     assert browser.run("window.pwned") is None
     assert [url for url in browser.requests if not url.startswith(("file:", "about:"))] == []
     assert len([url for url in browser.requests if url.startswith("file:")]) == 1  # the page and nothing else
@@ -90,7 +77,7 @@ def column(tab: Browser, title: str) -> list[float]:
     return [float(row[titles.index(title)].split()[0]) for row in rows(tab) if row[titles.index(title)]]
 
 
-def test_it_is_small_and_opens_at_once(browser, page):
+def test_it_is_small_and_opens_at_once(browser, page):  # noqa: F811
     assert page.stat().st_size < 10 * 2**20
     assert browser.open(page) < 10  # about half a second on an idle machine
     assert browser.run("D.runs.length") == RUNS

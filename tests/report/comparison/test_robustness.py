@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from helpers import sweeps
-from helpers.browser import CHROMIUM, NO_CHROMIUM, Browser
+from helpers.browser import CHROMIUM, NO_CHROMIUM, Browser, browser, freshly_opened  # noqa: F401 (a fixture)
 from rich.console import Console
 
 from lume_run.report.comparison.columns import BASES, column_direction, recovered_shares
@@ -158,22 +158,10 @@ def test_files_of_something_else_show_nothing(tmp_path, name, content):
 # --------------------------------------------------------------------------------------------------- the page
 
 
-@pytest.fixture(scope="module")
-def browser():
-    chromium = Browser()
-    yield chromium
-    chromium.close()
-
-
 @pytest.fixture
-def tab(browser, comparison):
-    browser.size(1400, 1000)
-    browser.prefers("light")
-    browser.errors.clear()
-    browser.requests.clear()
-    browser.open(comparison[0] / "index.html")
-    yield browser
-    assert browser.errors == []
+def tab(browser, comparison):  # noqa: F811
+    with freshly_opened(browser, comparison[0] / "index.html") as opened:
+        yield opened
     assert browser.run("window.pwned") is None
     assert [url for url in browser.requests if not url.startswith(("file:", "about:"))] == []
 
