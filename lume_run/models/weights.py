@@ -176,15 +176,27 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.M
 
 
 def routers_of(model: nn.Module) -> list[str]:
-    """Names of linear layers whose family gives them a forward of its own, as routers of experts that return several
-    tensors: an adapter has no place in those."""
+    """Names of linear layers that do more than a matrix product, as routers of experts that return several tensors:
+    an adapter has no place in those."""
     return [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
         and type(module).__module__.startswith("transformers.models.")
-        and type(module).forward is not nn.Linear.forward
+        and not maps_rows(module)
     ]
+
+
+def maps_rows(layer: nn.Linear) -> bool:
+    """Whether a layer's forward turns (1, in_features) into (1, out_features); tried without memory or numbers."""
+    weights = {name: torch.empty(weight.shape, device="meta") for name, weight in layer.named_parameters()}
+    weights["weight"] = torch.empty(layer.out_features, layer.in_features, device="meta")  # ZeRO-3 leaves it empty
+    row = torch.empty(1, layer.in_features, device="meta")
+    try:
+        result = torch.func.functional_call(layer, weights, (row,))
+    except Exception:
+        return False
+    return isinstance(result, torch.Tensor) and result.shape == (1, layer.out_features)
 
 
 def adapted_and_tied(model: Any) -> str:
