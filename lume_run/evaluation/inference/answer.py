@@ -12,6 +12,7 @@ import torch
 from lume_run.common.console import console
 from lume_run.common.devices import is_out_of_memory
 from lume_run.common.records import TEXTS, Ask, Kind, Question, Response
+from lume_run.evaluation.inference.drafts import Draft
 from lume_run.evaluation.inference.generation import continue_rows
 from lume_run.evaluation.inference.inside import lens_rows, patched_rows
 from lume_run.evaluation.inference.loaded_model import LoadedModel, continuation_limit, decode
@@ -19,7 +20,7 @@ from lume_run.evaluation.inference.logprobs import choice_logps, gradient_norms,
 from lume_run.evaluation.inference.requests import Request
 from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.layers import decoder_layers
-from lume_run.models.rows.tokenise import TokenRow
+from lume_run.models.rows.tokenise import TokenRow, encode
 
 
 class Answered(NamedTuple):
@@ -48,7 +49,8 @@ def answer_texts(loaded: LoadedModel, requests: Sequence[Request]) -> Iterator[A
     samples = [f"{request.first.example.id}:{request.first.variant}" for request in requests]
     sampled = requests[0].first.ask is Ask.SAMPLE
     rows, limits = [request.row for request in requests], [request.limit for request in requests]
-    for texts in continue_rows(loaded, rows, limits, samples if sampled else None):
+    drafts = [] if sampled else [draft_of(request, loaded) for request in requests]
+    for texts in continue_rows(loaded, rows, limits, samples if sampled else None, drafts):
         of_texts = [requests[number] for number in texts.tokens]
         responses = [
             [
@@ -58,6 +60,14 @@ def answer_texts(loaded: LoadedModel, requests: Sequence[Request]) -> Iterator[A
             for request, tokens in zip(of_texts, texts.tokens.values(), strict=True)
         ]
         yield Answered(of_texts, responses, texts.passes)
+
+
+def draft_of(request: Request, loaded: LoadedModel) -> Draft:
+    """The expected answer as a draft of the text; none where it does not stand behind the same tokens."""
+    example, prompt = request.first.example, request.row.ids
+    row = encode(example, loaded.tokenizer, max_tokens=loaded.max_length)
+    answer = row.ids[len(prompt) :] if row.ids[: len(prompt)] == prompt else ()
+    return Draft(answer, f"{example.split} {example.subtask} {example.kind}")
 
 
 def run_batch(loaded: LoadedModel, batch: Sequence[Request]) -> tuple[list[list[Response]], int]:

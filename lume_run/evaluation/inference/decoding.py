@@ -1,30 +1,34 @@
 """Token by token for many prompts at once: a row whose text has ended leaves, and a waiting one takes its place.
 
 Rows share one cache of keys and values, allocated once: n live rows, their last tokens in the same column. A row that
-joins is put with its last token there; when columns run out, those that no live row uses are given up.
+joins is put with its last token there, behind as much of its draft as is right (`drafts.py`); when columns run out,
+those that no live row uses are given up.
 Shapes: n live rows, H heads, W columns, D width of a head, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
+from lume_run.evaluation.inference.drafts import Draft, Drafts, agreed_tokens, predictors
+from lume_run.evaluation.inference.key_values import KeyValueLayer, Window, shift_columns
 from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.forward import packed_inputs
-from lume_run.models.layers import forward_accepts
+from lume_run.models.layers import forward_accepts, unwrap
 from lume_run.models.rows.attention import packs
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate
-from lume_run.models.rows.packed import send
+from lume_run.models.rows.packed import ranges, send
 from lume_run.models.rows.tokenise import TokenRow
 
 SPARE_COLUMNS = 128  # beyond what the longest row may need, so that columns are given up rarely
+LOGITS_AT_ONCE = 2**27  # numbers at most, of rows that join with drafts: half a gigabyte in float32
 REFILL_SHARE = 4  # rows join when a quarter of the places is free: a forward for one row costs almost that of many
 
 Choose = Callable[[Tensor, Sequence["Row"]], list[int]]  # logits (n, V) of these rows -> their next tokens
@@ -32,75 +36,31 @@ Choose = Callable[[Tensor, Sequence["Row"]], list[int]]  # logits (n, V) of thes
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """A prompt, how far it may be continued, and what came so far; `number` tells it from others."""
+    """A prompt, how far it may be continued, and what came so far; `number` tells it from others.
+
+    `draft` may follow the prompt, and is shorter than the limit.
+    """
 
     number: int
     prompt: Sequence[int]
     limit: int
+    draft: Draft = Draft()
     tokens: list[int] = field(default_factory=list)
 
     @property
     def length(self) -> int:
-        """Columns that it takes."""
+        """Tokens of its prompt and its text; all but the last take a column."""
         return len(self.prompt) + len(self.tokens)
 
-
-@dataclass(slots=True)
-class Window:
-    """The columns that are filled; the same for all layers."""
-
-    filled: int = 0
+    def is_over(self, stops: frozenset[int]) -> bool:
+        """Whether its text has ended."""
+        return self.tokens[-1] in stops or len(self.tokens) >= self.limit
 
 
-class KeyValueLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's keys and values, (places, H, W, D), of which the first n places and `filled` columns are used."""
-
-    is_sliding = False
-
-    def __init__(self, places: int, columns: int, window: Window) -> None:
-        super().__init__()
-        self.places, self.columns, self.window = places, columns, window
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate them, of the type and on the device of the first ones."""
-        self.keys, self.values = (
-            states.new_zeros(self.places, states.shape[1], self.columns, states.shape[3])
-            for states in (key_states, value_states)
-        )
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write behind the filled columns; all columns up to there."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        rows, begin = len(key_states), self.window.filled
-        end = begin + key_states.shape[2]
-        self.keys[:rows, :, begin:end] = key_states
-        self.values[:rows, :, begin:end] = value_states
-        return self.keys[:rows, :, :end], self.values[:rows, :, :end]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """(columns that a query may look at, where they begin)."""
-        return self.window.filled + query_length, 0
-
-    def get_seq_length(self) -> int:
-        """Filled columns."""
-        return self.window.filled
-
-    def get_max_length(self) -> int:
-        """No maximum: columns are given up in time."""
-        return -1
-
-    def move(self, source: int, place: int) -> None:
-        """The row of one place into another."""
-        for states in (self.keys, self.values):
-            states[place] = states[source]
-
-    def shift(self, rows: int, columns: int) -> None:
-        """Give up the first `columns`."""
-        end = self.window.filled
-        for states in (self.keys, self.values):
-            states[:rows, :, : end - columns] = states[:rows, :, columns:end].clone()
+def token_row_of(row: Row) -> TokenRow:
+    """A prompt with its draft as labels."""
+    begin = len(row.prompt)
+    return TokenRow(example_id="", ids=(*row.prompt, *row.draft.tokens), answer_start=begin, label_start=begin)
 
 
 class Decoder:
@@ -115,20 +75,36 @@ class Decoder:
         self.window = Window()
         self.cache = Cache(layers=[])
         self.mask = torch.zeros(places, self.columns, dtype=torch.long, device=device)
+        self.drafts = Drafts()
+        self.vocabulary: int = unwrap(self.model).config.get_text_config().vocab_size
+        self.packs = packs(model)
         self.takes_positions = forward_accepts(model, "position_ids")
         self.keeps_last = {"logits_to_keep": 1} if forward_accepts(model, "logits_to_keep") else {}
 
-    def run(self, waiting: deque[Row], choose: Choose, stops: frozenset[int]) -> Iterator[list[Row]]:
+    def run(self, waiting: Sequence[Row], choose: Choose, stops: frozenset[int]) -> Iterator[list[Row]]:
         """Rows as their texts end; those that wait must stand longest first."""
+        waiting = list(waiting)
+        for row in () if self.packs else waiting:
+            row.draft = Draft()
         while waiting or self.rows:
             stop_if_requested("answering questions")
-            if (waiting and self.places - len(self.rows) >= -(-self.places // REFILL_SHARE)) or not self.rows:
-                joining = [waiting.popleft() for _ in range(min(len(waiting), self.places - len(self.rows)))]
-                self._append(self._prefill(joining), joining, choose)
+            free = self.places - len(self.rows)
+            if (waiting and free >= -(-self.places // REFILL_SHARE)) or not self.rows:
+                joining = self._within_logits(self.drafts.next_rows(waiting, free))
+                numbers = {row.number for row in joining}
+                waiting = [row for row in waiting if row.number not in numbers]
+                ended = self._take_in(joining, choose, stops)
             else:
                 self._append(self._step(), self.rows, choose)
-            if ended := self._leave(stops):
+                ended = self._leave(stops)
+            if ended:
                 yield ended
+
+    def _within_logits(self, rows: list[Row]) -> list[Row]:
+        """The first of these rows, as many as have logits for their drafts in memory at once; one at least."""
+        room = LOGITS_AT_ONCE // self.vocabulary
+        needed = accumulate(len(row.draft.tokens) + 1 for row in rows)
+        return rows[: max(1, sum(count <= room for count in needed))]
 
     def _append(self, logits: Tensor, rows: Sequence[Row], choose: Choose) -> None:
         for row, token in zip(rows, choose(logits, rows), strict=True):
@@ -145,39 +121,46 @@ class Decoder:
         """What a forward is told of rows that are padded."""
         return {"attention_mask": mask, **({"position_ids": positions} if self.takes_positions else {})}
 
-    def _prefill(self, joining: list[Row]) -> Tensor:
-        """Run the prompts of rows that join, and put their keys and values beside those of the live rows."""
-        rows = [
-            TokenRow(example_id="", ids=tuple(row.prompt), answer_start=len(row.prompt), label_start=len(row.prompt))
-            for row in joining
-        ]
+    def _take_in(self, joining: Sequence[Row], choose: Choose, stops: frozenset[int]) -> list[Row]:
+        """Run the prompts of rows that join, with their drafts where rows are packed; the rows that ended with them."""
+        rows = [token_row_of(row) for row in joining]
         host = collate(rows, pad_id=self.pad_id, totals=NO_TOTALS, shares=True)
         batch = host.to(self.device)
         cache = Cache(layer_class_to_replicate=DynamicLayer)
-        if (packing := batch.packing) is not None and packs(self.model):
-            inputs = packed_inputs(batch, packing, keep=packing.ends)
+        if self.packs and host.packing is not None and batch.packing is not None:
+            inputs = packed_inputs(batch, batch.packing, keep=send(predictors(host.packing, rows), self.device))
             logits = self._forward(inputs.pop("input_ids"), cache, **inputs)[0]
-            self._join(joining, host, cache, packed=True)
         else:
             told = self._of_padded(batch.attention_mask, batch.position_ids)
             logits = self._forward(batch.input_ids, cache, **told)[:, -1]
-            self._join(joining, host, cache, packed=False)
-        return logits
+        chosen = choose(
+            logits, [joined for joined, row in zip(joining, rows, strict=True) for _ in range(row.labels + 1)]
+        )
+        for row, tokens in zip(joining, agreed_tokens(rows, chosen, stops), strict=True):
+            row.tokens += tokens
+            self.drafts.note(row)
+        staying = [number for number, row in enumerate(joining) if not row.is_over(stops)]
+        if staying:
+            self._join([joining[number] for number in staying], staying, host, cache)
+        return [row for row in joining if row.is_over(stops)]
 
-    def _join(self, joining: list[Row], host: Batch, cache: Cache, *, packed: bool) -> None:
-        """Put keys and values of prompts into free places, their last tokens in the last column."""
-        live, width = len(self.rows), host.attention_mask.shape[1]
-        if not live:
-            self.window.filled = width
-        end = self.window.filled
+    def _join(self, joining: Sequence[Row], numbers: Sequence[int], host: Batch, cache: Cache) -> None:
+        """Put keys and values of prompts and texts into free places, their last ones in the last column.
+
+        `numbers` are those of the rows in the batch, which may hold more of them.
+        """
+        live, kept = len(self.rows), torch.tensor([row.length - 1 for row in joining])
+        self._make_room(int(kept.max()))
+        end, width = self.window.filled, host.attention_mask.shape[1]
+        first = torch.tensor([width - len(host.rows[number].ids) for number in numbers])
+        within = ranges(first, kept)  # of the batch, as it is padded
+        row = torch.tensor(numbers).repeat_interleave(kept)
+        packed = self.packs and host.packing is not None
+        token = host.packing.copies[row * width + within] if packed and host.packing is not None else None
+        places = (torch.arange(live, live + len(joining)).repeat_interleave(kept), ranges(end - kept, kept))
         self.rows += joining
         self.mask[live : live + len(joining), :end] = 0
-        self.mask[live : live + len(joining), end - width : end] = send(host.attention_mask, self.device)
-        places = host.attention_mask.nonzero(as_tuple=True)  # of the host: the device is not waited for
-        row, column = (send(place, self.device) for place in places)
-        token = None
-        if packed and host.packing is not None:
-            token = send(host.packing.copies[places[0] * width + places[1]], self.device)
+        self.mask[tuple(send(place, self.device) for place in places)] = 1
         if not self.cache.layers:
             self.cache.layers = [KeyValueLayer(self.places, self.columns, self.window) for _ in cache.layers]
         for layer, joined in zip(self.cache.layers, cache.layers, strict=True):
@@ -185,8 +168,24 @@ class Decoder:
                 layer.lazy_initialization(joined.keys, joined.values)
             for ours, theirs in ((layer.keys, joined.keys), (layer.values, joined.values)):
                 states = theirs.transpose(1, 2)  # (B, T, H, D), or (1, N, H, D) of packed tokens
-                states = states[row, column] if token is None else states[0, token.to(states.device)]
-                ours[live + row.to(ours.device), :, end - width + column.to(ours.device)] = states
+                source = (row, within) if token is None else (torch.zeros_like(token), token)
+                place, column = (send(index, ours.device) for index in places)
+                ours[place, :, column] = states[tuple(send(index, states.device) for index in source)]
+
+    def _make_room(self, columns: int) -> None:
+        """So many filled columns at least: live rows are moved to the right."""
+        live, lacking = len(self.rows), columns - self.window.filled
+        if not live:
+            self.window.filled = columns
+        elif lacking > 0:
+            self._shift(live, -lacking)
+
+    def _shift(self, live: int, columns: int) -> None:
+        for layer in self.cache.layers:
+            layer.shift(live, columns)
+        shift_columns(self.mask[:live], self.window.filled, columns)
+        self.mask[:live, : max(0, -columns)] = 0
+        self.window.filled -= columns
 
     def _step(self) -> Tensor:
         """Run the last token of every live row."""
@@ -205,7 +204,7 @@ class Decoder:
         ended = []
         for place in reversed(range(len(self.rows))):
             row = self.rows[place]
-            if row.tokens[-1] not in stops and len(row.tokens) < row.limit:
+            if not row.is_over(stops):
                 continue
             ended.append(row)
             last = self.rows.pop()
@@ -222,8 +221,4 @@ class Decoder:
         unused = self.window.filled - needed
         if self.window.filled < self.columns and unused < max(SPARE_COLUMNS, needed):
             return
-        live, end = len(self.rows), self.window.filled
-        for layer in self.cache.layers:
-            layer.shift(live, unused)
-        self.mask[:live, :needed] = self.mask[:live, unused:end].clone()
-        self.window.filled = needed
+        self._shift(len(self.rows), unused)

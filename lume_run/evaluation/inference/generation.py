@@ -6,7 +6,6 @@ Shapes: B rows, n live rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +18,7 @@ from lume_run.common.console import console
 from lume_run.common.devices import is_out_of_memory
 from lume_run.common.logits import likeliest
 from lume_run.common.seeds import stable_digest
+from lume_run.evaluation.inference.drafts import Draft
 from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, is_decoded_here
 from lume_run.evaluation.inference.requests import BATCH_ROWS
 from lume_run.evaluation.inference.vllm import Engine
@@ -49,11 +49,16 @@ def continuations(
 
 
 def continue_rows(
-    loaded: LoadedModel, rows: Sequence[TokenRow], limits: Sequence[int], samples: Sequence[str] | None = None
+    loaded: LoadedModel,
+    rows: Sequence[TokenRow],
+    limits: Sequence[int],
+    samples: Sequence[str] | None = None,
+    drafts: Sequence[Draft] = (),
 ) -> Iterator[Continued]:
     """The texts that follow prompts, each of at most so many tokens, as they end.
 
-    Greedy, or sampled at the loaded model's temperature: then `samples` names the random numbers of each row.
+    Greedy, sooner where one of `drafts` (one for each row) agrees with it, or sampled at the loaded model's
+    temperature: then `samples` names the random numbers of each row.
     """
     nothing = {number: list[int]() for number, limit in enumerate(limits) if limit < 1}
     if nothing:
@@ -73,6 +78,8 @@ def continue_rows(
 
     choose: Choose = choose_greedily if samples is None else Sampler(loaded, samples, max(limits, default=0))
     waiting = [Row(number=n, prompt=rows[n].ids, limit=limits[n]) for n in asked]
+    for row in waiting if drafts and samples is None else ():
+        row.draft = drafts[row.number].within(row.limit)
     for group in groups_of_like_length(waiting, loaded.batch_tokens):
         yield from decode_group(loaded, group, choose)
 
@@ -111,7 +118,7 @@ def decode_group(loaded: LoadedModel, group: Sequence[Row], choose: Choose) -> I
         )
         try:
             passes = 0
-            for ended in decoder.run(deque(left.values()), choose, stops):
+            for ended in decoder.run(list(left.values()), choose, stops):
                 for row in ended:
                     del left[row.number]
                 yield Continued({row.number: row.tokens for row in ended}, decoder.passes - passes)

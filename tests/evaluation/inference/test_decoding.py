@@ -11,6 +11,8 @@ from helpers.shared import tokenizer_at
 from transformers import AutoModelForCausalLM
 
 from lume_run.evaluation.inference import decoding, generation
+from lume_run.evaluation.inference.decoding import Row
+from lume_run.evaluation.inference.drafts import TRIED, Draft, Drafts
 from lume_run.evaluation.inference.generation import continue_rows, generate_batch
 from lume_run.evaluation.inference.loaded_model import LoadedModel, is_decoded_here
 from lume_run.models.rows.tokenise import TokenRow
@@ -51,8 +53,8 @@ def alone(loaded: LoadedModel, samples: list[str] | None) -> dict[int, list[int]
     }
 
 
-def together(loaded: LoadedModel, samples: list[str] | None) -> dict[int, list[int]]:
-    parts = [part.tokens for part in continue_rows(loaded, ROWS, LIMITS, samples)]
+def together(loaded: LoadedModel, samples: list[str] | None, drafts=()) -> dict[int, list[int]]:
+    parts = [part.tokens for part in continue_rows(loaded, ROWS, LIMITS, samples, drafts)]
     assert sum(map(len, parts)) == len(ROWS)  # each once
     return {number: part[number] for part in parts for number in part}
 
@@ -81,6 +83,53 @@ def test_any_number_of_places_and_columns(places, spare, tiny, monkeypatch):
     samples = [f"row {number}" for number in range(len(ROWS))]
     assert together(loaded, None) == alone(loaded, None)
     assert together(loaded, samples) == alone(loaded, samples)
+
+
+def drafted(expected: dict[int, list[int]], right: float) -> list[Draft]:
+    """Drafts of which the first part is right: of all sources but one as good as they are said to be."""
+    drafts = []
+    for number, text in sorted(expected.items()):
+        good = 0 if number % 5 == 4 else round(right * len(text))
+        wrong = [(token + 1) % 300 for token in text[good : good + 6]]
+        drafts.append(Draft((*text[:good], *wrong, 7), f"source {number % 5}"))
+    return drafts
+
+
+@pytest.mark.parametrize("right", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_drafts_change_no_text(name, right, tiny, tmp_path, few_columns):
+    loaded = ended_differently(loaded_from(build_family(name, tiny, tmp_path / "model"), tiny))
+    expected = alone(loaded, None)
+    assert together(loaded, None, drafted(expected, right)) == expected
+
+
+@pytest.mark.parametrize("places", [1, 2, 5, 100])
+def test_drafts_spare_steps(places, tiny, monkeypatch):
+    """A right one is a text in one pass; a wrong one costs none; all logits at once are not needed."""
+    monkeypatch.setattr(generation, "BATCH_ROWS", places)
+    monkeypatch.setattr(decoding, "LOGITS_AT_ONCE", 50_000)
+    loaded = ended_differently(loaded_from(tiny, tiny))
+    expected = alone(loaded, None)
+    right, wrong = (drafted(expected, share) for share in (1.0, 0.0))
+    passes = {}
+    for name, drafts in (("none", ()), ("right", right), ("wrong", wrong)):
+        parts = list(continue_rows(loaded, ROWS, LIMITS, None, drafts))
+        assert {number: part.tokens[number] for part in parts for number in part.tokens} == expected
+        passes[name] = sum(part.passes for part in parts)
+    assert passes["right"] < 0.8 * passes["none"]
+    assert passes["wrong"] <= passes["none"] + len(ROWS)
+
+
+def test_a_source_whose_drafts_are_wrong_is_not_drafted_again(tiny):
+    rows = [Row(number=number, prompt=[5], limit=9, draft=Draft((1, 2), "forget")) for number in range(TRIED + 3)]
+    known = Drafts()
+    tried = known.next_rows(rows, places=100)
+    assert [row.number for row in tried] == list(range(TRIED))
+    for row in tried:
+        row.tokens.append(3)
+        known.note(row)
+    left = known.next_rows(rows[TRIED:], places=100)
+    assert [row.number for row in left] == [*range(TRIED, TRIED + 3)] and not any(row.draft.tokens for row in left)
 
 
 def test_rows_that_wait_take_free_places(tiny):

@@ -1,0 +1,117 @@
+"""Expected answers as drafts of what a model will write: greedy texts that agree with them cost no steps.
+
+One forward runs a prompt with its draft behind it. The draft's tokens that the model would have chosen itself are the
+text, up to the first it would not; from there on it goes token by token. So the text is what it is without a draft
+(Yang et al. 2023, arXiv 2304.04487; the greedy case of speculative decoding, Leviathan et al. 2023, arXiv 2211.17192).
+A model that has memorised its answers writes them in one pass; one that has forgotten them wastes the draft. Which it
+is differs by split, so that a few rows of each are tried first.
+Shapes: n rows, K draft tokens of all rows and one more of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lume_run.models.rows.packed import Packing
+from lume_run.models.rows.tokenise import TokenRow
+
+if TYPE_CHECKING:
+    from lume_run.evaluation.inference.decoding import Row
+
+TRIED = 4  # rows of a source whose drafts are run before it is known what they are worth
+WORTH = 0.5  # share of draft tokens that must be right: one costs about half a step of one row on a CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Tokens that may follow a prompt; drafts of one `source` are alike in how often they are right."""
+
+    tokens: tuple[int, ...] = ()
+    source: str = ""
+
+    def within(self, limit: int) -> Draft:
+        """As much of it as leaves one of `limit` tokens to be chosen."""
+        return replace(self, tokens=self.tokens[: limit - 1])
+
+
+@dataclass(slots=True)
+class Record:
+    """How many tokens of a source's drafts were run, and how many of them were right."""
+
+    rows: int = 0
+    run: int = 0
+    right: int = 0
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether drafts of this source save more than they cost, as far as is known."""
+        return self.right >= WORTH * self.run
+
+
+@dataclass(slots=True)
+class Drafts:
+    """What is known of the drafts of each source."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+
+    def next_rows(self, waiting: Sequence[Row], places: int) -> list[Row]:
+        """The rows that join next, at most so many: the first that waits, and while a source is not known those to be
+        tried. They lose drafts that are not worth it."""
+        tried = list(self._to_try(waiting))
+        rows = [waiting[0], *(row for row in tried if row is not waiting[0])] if tried else waiting
+        for row in (chosen := list(rows[:places])):
+            if not self.record(row).is_worth_it:
+                row.draft = Draft()
+        return chosen
+
+    def _to_try(self, waiting: Sequence[Row]) -> Iterator[Row]:
+        left: dict[str, int] = {}
+        for row in waiting:
+            room = left.setdefault(row.draft.source, TRIED - self.record(row).rows)
+            if row.draft.tokens and room > 0:
+                left[row.draft.source] = room - 1
+                yield row
+
+    def record(self, row: Row) -> Record:
+        """What is known of a row's source."""
+        return self.records.setdefault(row.draft.source, Record())
+
+    def note(self, row: Row) -> None:
+        """Count a row whose draft was run."""
+        record = self.record(row)
+        record.rows += 1
+        record.run += len(row.draft.tokens)
+        record.right += sum(token == drafted for token, drafted in zip(row.tokens, row.draft.tokens, strict=False))
+
+
+def predictors(packing: Packing, rows: Sequence[TokenRow]) -> Tensor:
+    """Tokens (K,) whose logits say what follows a prompt, and each token of its draft, row after row."""
+    parts = torch.split(packing.predictors, [row.labels for row in rows])
+    return torch.cat([part for pair in zip(parts, torch.split(packing.ends, 1), strict=True) for part in pair])
+
+
+def agreed_tokens(rows: Sequence[TokenRow], chosen: Sequence[int], stops: Collection[int]) -> list[list[int]]:
+    """The text of each row so far: its draft up to the first token that is not the one chosen there, and that one.
+
+    `chosen` (K,) are the model's tokens at `predictors`. A stop token ends the text.
+    """
+    ends = accumulate(row.labels + 1 for row in rows)
+    return [
+        _agreed(row.ids[row.label_start :], chosen[end - row.labels - 1 : end], stops)
+        for row, end in zip(rows, ends, strict=True)
+    ]
+
+
+def _agreed(draft: Sequence[int], chosen: Sequence[int], stops: Collection[int]) -> list[int]:
+    tokens: list[int] = []
+    for number, token in enumerate(chosen):
+        tokens.append(token)
+        if token in stops or number == len(draft) or token != draft[number]:
+            break
+    return tokens
