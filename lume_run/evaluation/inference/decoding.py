@@ -9,7 +9,6 @@ Shapes: n live rows, H heads, W columns, D width of a head, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
-from lume_run.evaluation.inference.drafts import Draft, Drafts, agreed_tokens, predictors
+from lume_run.evaluation.inference.drafts import Draft, Drafts, Row, agreed_tokens, predictors
 from lume_run.evaluation.inference.key_values import KeyValueLayer, Window, shift_columns
 from lume_run.launch.preemption import stop_if_requested
 from lume_run.models.forward import packed_inputs
@@ -32,29 +31,6 @@ LOGITS_AT_ONCE = 2**27  # numbers at most, of rows that join with drafts: half a
 REFILL_SHARE = 4  # rows join when a quarter of the places is free: a forward for one row costs almost that of many
 
 Choose = Callable[[Tensor, Sequence["Row"]], list[int]]  # logits (n, V) of these rows -> their next tokens
-
-
-@dataclass(slots=True, kw_only=True)
-class Row:
-    """A prompt, how far it may be continued, and what came so far; `number` tells it from others.
-
-    `draft` may follow the prompt, and is shorter than the limit.
-    """
-
-    number: int
-    prompt: Sequence[int]
-    limit: int
-    draft: Draft = Draft()
-    tokens: list[int] = field(default_factory=list)
-
-    @property
-    def length(self) -> int:
-        """Tokens of its prompt and its text; all but the last take a column."""
-        return len(self.prompt) + len(self.tokens)
-
-    def is_over(self, stops: frozenset[int]) -> bool:
-        """Whether its text has ended."""
-        return self.tokens[-1] in stops or len(self.tokens) >= self.limit
 
 
 def token_row_of(row: Row) -> TokenRow:

@@ -13,16 +13,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lume_run.models.rows.packed import Packing
 from lume_run.models.rows.tokenise import TokenRow
-
-if TYPE_CHECKING:
-    from lume_run.evaluation.inference.decoding import Row
 
 TRIED = 4  # rows of a source whose drafts are run before it is known what they are worth
 WORTH = 0.5  # share of draft tokens that must be right: one costs about half a step of one row on a CPU
@@ -40,8 +36,31 @@ class Draft:
         return replace(self, tokens=self.tokens[: limit - 1])
 
 
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """A prompt, how far it may be continued, and what came so far; `number` tells it from others.
+
+    `draft` may follow the prompt, and is shorter than the limit.
+    """
+
+    number: int
+    prompt: Sequence[int]
+    limit: int
+    draft: Draft = Draft()
+    tokens: list[int] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        """Tokens of its prompt and its text; all but the last take a column."""
+        return len(self.prompt) + len(self.tokens)
+
+    def is_over(self, stops: frozenset[int]) -> bool:
+        """Whether its text has ended."""
+        return self.tokens[-1] in stops or len(self.tokens) >= self.limit
+
+
 @dataclass(slots=True)
-class Record:
+class HitCount:
     """How many tokens of a source's drafts were run, and how many of them were right."""
 
     rows: int = 0
@@ -58,7 +77,7 @@ class Record:
 class Drafts:
     """What is known of the drafts of each source."""
 
-    records: dict[str, Record] = field(default_factory=dict)
+    counts: dict[str, HitCount] = field(default_factory=dict)
 
     def next_rows(self, waiting: Sequence[Row], places: int) -> list[Row]:
         """The rows that join next, at most so many: the first that waits, and while a source is not known those to be
@@ -66,28 +85,28 @@ class Drafts:
         tried = list(self._to_try(waiting))
         rows = [waiting[0], *(row for row in tried if row is not waiting[0])] if tried else waiting
         for row in (chosen := list(rows[:places])):
-            if not self.record(row).is_worth_it:
+            if not self.count_of(row).is_worth_it:
                 row.draft = Draft()
         return chosen
 
     def _to_try(self, waiting: Sequence[Row]) -> Iterator[Row]:
         left: dict[str, int] = {}
         for row in waiting:
-            room = left.setdefault(row.draft.source, TRIED - self.record(row).rows)
+            room = left.setdefault(row.draft.source, TRIED - self.count_of(row).rows)
             if row.draft.tokens and room > 0:
                 left[row.draft.source] = room - 1
                 yield row
 
-    def record(self, row: Row) -> Record:
+    def count_of(self, row: Row) -> HitCount:
         """What is known of a row's source."""
-        return self.records.setdefault(row.draft.source, Record())
+        return self.counts.setdefault(row.draft.source, HitCount())
 
     def note(self, row: Row) -> None:
         """Count a row whose draft was run."""
-        record = self.record(row)
-        record.rows += 1
-        record.run += len(row.draft.tokens)
-        record.right += sum(token == drafted for token, drafted in zip(row.tokens, row.draft.tokens, strict=False))
+        count = self.count_of(row)
+        count.rows += 1
+        count.run += len(row.draft.tokens)
+        count.right += sum(token == drafted for token, drafted in zip(row.tokens, row.draft.tokens, strict=False))
 
 
 def predictors(packing: Packing, rows: Sequence[TokenRow]) -> Tensor:

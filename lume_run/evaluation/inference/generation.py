@@ -18,7 +18,7 @@ from lume_run.common.console import console
 from lume_run.common.devices import is_out_of_memory
 from lume_run.common.logits import likeliest
 from lume_run.common.seeds import stable_digest
-from lume_run.evaluation.inference.drafts import Draft
+from lume_run.evaluation.inference.drafts import Draft, Row
 from lume_run.evaluation.inference.loaded_model import LoadedModel, batch_of, is_decoded_here
 from lume_run.evaluation.inference.requests import BATCH_ROWS
 from lume_run.evaluation.inference.vllm import Engine
@@ -28,7 +28,7 @@ from lume_run.models.rows.packed import send
 from lume_run.models.rows.tokenise import TokenRow
 
 if TYPE_CHECKING:
-    from lume_run.evaluation.inference.decoding import Choose, Row
+    from lume_run.evaluation.inference.decoding import Choose
 
 
 class Continued(NamedTuple):
@@ -74,8 +74,6 @@ def continue_rows(
             tokens = {n: text[: limits[n]] for n, text in zip(numbers, texts, strict=True)}
             yield Continued(tokens, max(map(len, texts)))
         return
-    from lume_run.evaluation.inference.decoding import Row  # with transformers' models, which plans do without
-
     choose: Choose = choose_greedily if samples is None else Sampler(loaded, samples, max(limits, default=0))
     waiting = [Row(number=n, prompt=rows[n].ids, limit=limits[n]) for n in asked]
     for row in waiting if drafts and samples is None else ():

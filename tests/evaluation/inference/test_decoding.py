@@ -11,8 +11,7 @@ from helpers.shared import tokenizer_at
 from transformers import AutoModelForCausalLM
 
 from lume_run.evaluation.inference import decoding, generation
-from lume_run.evaluation.inference.decoding import Row
-from lume_run.evaluation.inference.drafts import TRIED, Draft, Drafts
+from lume_run.evaluation.inference.drafts import TRIED, Draft, Drafts, Row
 from lume_run.evaluation.inference.generation import continue_rows, generate_batch
 from lume_run.evaluation.inference.loaded_model import LoadedModel, is_decoded_here
 from lume_run.models.rows.tokenise import TokenRow
