@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from lume_run.common.console import console, set_library_defaults
-from lume_run.common.errors import ConfigError, LumeError, Problem, ProblemsError
+from lume_run.common.errors import ConfigError, LumeError, Problem
 from lume_run.common.places import place_fault
 from lume_run.config.permissions import PERMISSIONS, missing_permissions
 from lume_run.config.resolve import read_config, run_identity
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         return REQUEUE
     except LumeError as error:
         console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
-        return 2 if isinstance(error, ProblemsError) else 1
+        return error.exit_code
     except KeyboardInterrupt:
         console.print("interrupted; the same command resumes from here")
         return 130

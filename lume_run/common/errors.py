@@ -14,11 +14,19 @@ from typing import NoReturn
 
 
 class LumeError(Exception):
-    """Base of every error that the command line prints without a traceback."""
+    """Base of every error that the command line prints without a traceback, and ends with this exit code."""
+
+    exit_code = 1
 
 
 class RunError(LumeError):
     """A stage could not finish: a diverged loss, an unreachable hub, a missing artifact."""
+
+
+class InputError(RunError):
+    """What a command was given cannot be used, which showed where it was read: a mistake, as problems are."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +45,7 @@ class ProblemsError(LumeError, ValueError):
     """Several problems, reported together."""
 
     headline = "Problems"
+    exit_code = 2
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)

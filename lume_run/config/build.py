@@ -73,7 +73,8 @@ class Builder:
         """Note a key that the group at `path` does not have, with what it is now, or the nearest key there or below."""
         where = _join_path(path, key)
         below = [below for below in key_paths(node, path) if below.count(".") > where.count(".")]
-        remedy = suggest_key(where, below) if any(name.endswith(f".{key}") for name in below) else ""
+        here = [_join_path(path, name) for name in fields]
+        remedy = suggest_key(where, [*here, *(name for name in below if not name.startswith(f"{where}."))])
         unknown = Problem(where=where, what="unknown key", remedy=remedy or suggest_nearest(key, fields))
         self.problems.append(renamed_key_problem(where) or unknown)
 

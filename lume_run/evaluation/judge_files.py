@@ -16,7 +16,8 @@ from torch import nn
 from lume_run.common.records import Ask
 from lume_run.common.text_files import file_fault
 from lume_run.evaluation.metrics.closer_look import ENTAILMENT_LABEL
-from lume_run.models.faults import weight_fault
+from lume_run.models.files.faults import weight_fault
+from lume_run.models.files.values import stored_weights, table_names, value_fault
 from lume_run.models.hub import only_local
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -156,7 +157,9 @@ def load_network(ask: Ask, model: str, files: JudgeFiles, device: torch.device) 
         parts = {name for name, _ in network.named_children()} | {network.base_model_prefix}
         report["missing_keys"] = {name for name in report["missing_keys"] if "pooler" not in name}
         report["unexpected_keys"] = {name for name in report["unexpected_keys"] if name.partition(".")[0] in parts}
-    if fault := weight_fault(report):
+    folder = Path(model, files.subfolder.lstrip("/"))
+    weights = stored_weights(folder) if device.type == "meta" else network.named_parameters()
+    if fault := weight_fault(report) or value_fault(weights, table_names(network)):
         raise Unsuitable(f"is not whole: {fault}")
     ready: nn.Module = network.eval()
     return ready

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lume_run.common.console import console
-from lume_run.common.errors import RunError
+from lume_run.common.errors import InputError, RunError
 from lume_run.common.store import Artifact
 from lume_run.launch import slurm
 from lume_run.launch.agent import ERRORS
@@ -116,7 +116,7 @@ def rank_failure(errors: Path, artifact: Artifact, code: int) -> RunError:
             "outside (out of memory?). The same command resumes from the last checkpoint."
         )
     lines = paths[0].read_text(encoding="utf-8").strip().split("\n")
-    if lines[0] == "LumeError":
-        return RunError("\n".join(lines[1:]))
+    if known := {"LumeError": RunError, "InputError": InputError}.get(lines[0]):
+        return known("\n".join(lines[1:]))
     console.print(f"  the whole traceback: {paths[0]}", soft_wrap=True)
     return RunError(f"Making {artifact.name} failed in {paths[0].stem}:\n" + "\n".join(lines[-TRACEBACK_LINES:]))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lume_run.common.errors import RunError
-from lume_run.models.faults import explain_loading, stored_names, unavailable_model_error, value_fault, weight_fault
+from lume_run.models.files.faults import explain_loading, unavailable_model_error, weight_fault
+from lume_run.models.files.values import stored_names, stored_weights, value_fault
 from lume_run.models.weights import adapted_and_tied
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         if fault := adapter_fault(adapted, "default", folder):
             raise unavailable_model_error(str(folder), ValueError(fault), PART)
         merged: PreTrainedModel = adapted.merge_and_unload()
-        if fault := value_fault(merged):
+        if fault := value_fault(merged.named_parameters()):
             raise unavailable_model_error(str(folder), ValueError(fault), PART)
     merged.name_or_path = str(folder)  # an adapter trained on it belongs to it, not to the model below
     return merged.requires_grad_(True)  # under the adapter it was frozen
@@ -69,4 +70,4 @@ def adapter_folder_fault(folder: Path, model: PreTrainedModel) -> str:
         return f"it is one of {config.peft_type}, which puts tokens before every text and cannot be merged into weights"
     if tied := adapted_and_tied(adapted):
         return f"it is on {tied}, which shares its weights between embedding and head, and cannot be merged into it"
-    return adapter_fault(adapted, "default", folder)
+    return adapter_fault(adapted, "default", folder) or value_fault(stored_weights(folder))

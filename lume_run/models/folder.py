@@ -11,27 +11,29 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lume_run.common.errors import Problem, RunError
 from lume_run.common.text_files import file_fault
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.adapters import adapter_folder_fault
-from lume_run.models.faults import (
+from lume_run.models.files.faults import (
     config_faults,
     explain_loading,
     generation_faults,
-    integer_fault,
     quantisation_fault,
-    stored_names,
     weight_fault,
     weights_are,
 )
+from lume_run.models.files.values import integer_fault, stored_names, stored_weights, table_names, value_fault
 from lume_run.models.hub import ADAPTER_CONFIG, adapter_base
 from lume_run.models.load import config_of, generation_config_of, limit_problems
 from lume_run.models.precision import supports_attention
 from lume_run.models.tokenizer import load_tokenizer, tokens_beyond
 from lume_run.models.weights import meta_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 FILE_TYPES = (".json", ".safetensors", ".model", ".txt", ".bin", ".jinja")
 LFS_POINTER = b"version https://git-lfs"
@@ -190,7 +192,7 @@ def _weight_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
             trust_remote_code=settings.trust_remote_code,
         )
         rows = model.get_input_embeddings().weight.shape[0]
-    if fault := weight_fault(report) or integer_fault(folder, model):
+    if fault := weight_fault(report) or integer_fault(folder, model) or _value_fault(folder, model):
         yield f"{folder}: {fault}", COPY_AGAIN
         return
     if (
@@ -202,6 +204,13 @@ def _weight_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     tokenizer = load_tokenizer(str(folder), settings)
     if what := tokens_beyond(tokenizer, rows):
         yield f"{folder}: {what}", "the tokenizer that the model was trained with: model.tokenizer=FOLDER_OR_ID"
+
+
+def _value_fault(folder: Path, model: PreTrainedModel) -> str:
+    """Values that are no weights, in files whose names may lack the first part of the model's."""
+    tables = table_names(model)
+    names = {name for table in tables for name in (table, table.removeprefix(f"{model.base_model_prefix}."))}
+    return value_fault(stored_weights(folder), names)
 
 
 def _file_fault(folder: Path, names: Mapping[str, set[str]]) -> str:

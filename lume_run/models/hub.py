@@ -11,7 +11,7 @@ from typing import Any
 from lume_run.common.errors import RunError
 from lume_run.common.files import HUB_PATIENCE_SECONDS, content_hash, fingerprint
 from lume_run.config.model_settings import ModelSettings
-from lume_run.models.faults import unavailable_model_error
+from lume_run.models.files.faults import unavailable_model_error
 
 ADAPTER_CONFIG = "adapter_config.json"
 COMMITS_VARIABLE = "LUME_RUN_HUB_COMMITS"

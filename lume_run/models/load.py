@@ -12,7 +12,8 @@ from lume_run.common.errors import Problem
 from lume_run.common.lazy import nn, torch
 from lume_run.config.model_settings import ModelSettings, rank_problems
 from lume_run.models.adapters import merge_adapter
-from lume_run.models.faults import explain_loading, unavailable_model_error, value_fault, weight_fault
+from lume_run.models.files.faults import explain_loading, unavailable_model_error, weight_fault
+from lume_run.models.files.values import table_names, value_fault
 from lume_run.models.hub import adapter_base, hub_options, require_files
 from lume_run.models.precision import attention_of, multiply_odd_widths, prepare_device, quantization_config
 
@@ -80,7 +81,7 @@ def load_model(
         options |= {"device_map": "auto", "max_memory": dict(rooms)}
     with explain_loading(path):
         model, report = AutoModelForCausalLM.from_pretrained(path, **options)
-    if fault := weight_fault(report) or value_fault(model):
+    if fault := weight_fault(report) or value_fault(model.named_parameters(), table_names(model)):
         raise unavailable_model_error(path, ValueError(fault))
     multiply_odd_widths(model)
     if "device_map" in options or is_deepspeed_zero3_enabled():  # where it belongs, or in parts that are

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lume_run.common.errors import RunError
 from lume_run.config.model_settings import ModelSettings
-from lume_run.models.faults import explain_loading, unavailable_model_error
+from lume_run.models.files.faults import explain_loading, unavailable_model_error
 from lume_run.models.hub import adapter_base, hub_options, require_files
 from lume_run.models.load import config_of
 

@@ -137,7 +137,7 @@ def require_reference(settings: Settings) -> None:
         try:
             config_of(settings.evaluator.retrained_model, settings.model)
         except RunError as error:
-            raise RunError(str(error).replace("model.path=", "evaluator.retrained_model=")) from error
+            raise type(error)(str(error).replace("model.path=", "evaluator.retrained_model=")) from error
 
 
 def _make(run: Run, artifact: Artifact, tracker: Tracker) -> None:

@@ -65,7 +65,8 @@ def end_process(code: int) -> NoReturn:
 def write_failure(error: BaseException, folder: Path, path: Path) -> None:
     """Write into the run folder what this rank failed with."""
     error = full_disk_error(error, path) or error
-    text = f"LumeError\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
+    known = {2: "InputError", 1: "LumeError"}
+    text = f"{known[error.exit_code]}\n{error}" if isinstance(error, LumeError) else traceback.format_exc()
     write_rank_error(folder, f"rank-{rank()}", text)
 
 

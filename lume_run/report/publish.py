@@ -135,7 +135,7 @@ def main(words: Sequence[str] | None = None) -> None:
         )
     except LumeError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

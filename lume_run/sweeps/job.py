@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from lume_run.common.console import console
-from lume_run.common.errors import ConfigError, LumeError, ProblemsError, RunError
+from lume_run.common.errors import ConfigError, LumeError, RunError
 from lume_run.common.files import ERROR_FILE, explain_full_disk, replace_file, write_json
 from lume_run.common.secrets import without_secrets
 from lume_run.config.resolve import run_identity
@@ -90,7 +90,7 @@ def _check(cfg: DictConfig) -> CheckedConfig:
 
 def exit_code_of(error: LumeError) -> int:
     """2 for a mistake in what a command was given, 1 for a run that failed, and for jobs of sweeps."""
-    return 2 if isinstance(error, ProblemsError) and not in_sweep() else 1
+    return 1 if in_sweep() else error.exit_code
 
 
 def in_sweep() -> bool:
@@ -160,7 +160,7 @@ def print_user_errors() -> Iterator[None]:
         yield
     except LumeError as error:
         console.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
-        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+        raise SystemExit(error.exit_code) from None
 
 
 def failed_job(reason: str) -> JobReturn:

@@ -14,10 +14,10 @@ from lume_run.pipeline.checks import check_config
     ("override", "where", "remedy"),
     [
         ("+sede=1", "sede", "'seed'"),
-        ("+trainer.unlearn.learning_rte=1", "trainer.unlearn.learning_rte", "'learning_rate'"),
-        ("+model.lora.rnak=1", "model.lora.rnak", "'rank'"),
-        ("+task.subtask=[bios]", "task.subtask", "'subtasks'"),
-        ("+method.forget.betta=1", "method.forget.betta", "'beta'"),
+        ("+trainer.unlearn.learning_rte=1", "trainer.unlearn.learning_rte", "'trainer.unlearn.learning_rate'"),
+        ("+model.lora.rnak=1", "model.lora.rnak", "'model.lora.rank'"),
+        ("+task.subtask=[bios]", "task.subtask", "'task.subtasks'"),
+        ("+method.forget.betta=1", "method.forget.betta", "'method.forget.beta'"),
         ("+evaluator.mmlu.zzz=1", "evaluator.mmlu.zzz", "choose from: data_dir"),
     ],
 )

@@ -18,12 +18,14 @@ from helpers.shared import ROOT, shape
 from helpers.slurm import cluster, until_true  # noqa: F401 (a fixture)
 from safetensors.numpy import load_file
 
+from lume_run.common.errors import DataError, InputError, Problem, RunError
 from lume_run.common.store import Artifact
 from lume_run.launch import preemption, slurm
 from lume_run.launch.agent import ERRORS
 from lume_run.launch.spawn import free_port, rank_environment, rank_failure
 from lume_run.launch.world import World
 from lume_run.pipeline.checks import combination_problems
+from lume_run.pipeline.rank import write_failure
 
 pytestmark = pytest.mark.slow
 
@@ -170,6 +172,14 @@ def test_nodes_that_cannot_meet_say_so(tmp_path):
     message = str(rank_failure(tmp_path / ERRORS, artifact, 1))
     assert message.startswith("n2 cannot meet the other nodes: ")
     assert "launch.port=" in message
+
+
+@pytest.mark.parametrize("error", [RunError("a"), InputError("a"), DataError([Problem(where="a", what="b")])])
+def test_what_a_rank_failed_with_keeps_its_exit_code(error, tmp_path):
+    write_failure(error, tmp_path, tmp_path)
+    artifact = Artifact(stage="train", name="target", path=tmp_path, inputs={}, build=lambda _: None)
+    failure = rank_failure(tmp_path / ERRORS, artifact, 1)
+    assert (str(failure), failure.exit_code) == (str(error), error.exit_code)
 
 
 def test_ranks_on_cpus_see_no_gpu(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     Gemma3nTextConfig,
     GemmaConfig,
     GPT2Config,
@@ -26,12 +27,14 @@ from transformers import (
     Qwen2MoeConfig,
 )
 
-from lume_run.common.errors import RunError
+from lume_run.common.errors import InputError, RunError
 from lume_run.config.model_settings import LoraSettings, ModelSettings
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.models.faults import config_faults
+from lume_run.models.files import values
+from lume_run.models.files.faults import config_faults
 from lume_run.models.folder import model_folder_problems
 from lume_run.models.load import load_model
+from lume_run.models.weights import with_adapters
 from lume_run.pipeline.checks import check_config
 
 CPU = torch.device("cpu")
@@ -280,14 +283,51 @@ def test_whole_models_of_every_family_pass(family, tied, tiny_tokenizer, tmp_pat
     load_model(str(tmp_path), settings_of(tmp_path), CPU)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_not_scored(value, folder):
+def change_weights(folder: Path, change: Callable[[str, torch.Tensor], object]) -> None:
     weights = load_file(folder / WEIGHTS)
-    name = max(weights)
-    weights[name].view(-1)[3] = value
+    for name, weight in weights.items():
+        change(name, weight)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    with pytest.raises(RunError, match=f"{name} holds values that are no finite numbers"):
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused(value, large, folder, monkeypatch):
+    name = max(load_file(folder / WEIGHTS))
+    change_weights(folder, lambda at, weight: at == name and weight.view(-1)[3].fill_(value))
+    monkeypatch.setattr(values, "READ_BYTES", 0 if large else 2**30)
+    fault = f"{name} holds values that are no finite numbers"
+    assert (fault in faults(folder)) is not large
+    with pytest.raises(InputError, match=fault) as caught:  # which ends with 2, as the check does
         load_model(str(folder), settings_of(folder), CPU)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [
+        ("embed_tokens", "model.embed_tokens.weight holds only zeros"),
+        ("layers", "matrices hold only zeros, first model.layers.0"),
+        ("layers.0.mlp.down_proj", ""),  # as in layers that begin as nothing, or are pruned
+    ],
+)
+def test_weights_of_zeros(part, fault, folder):
+    change_weights(folder, lambda name, weight: part in name and weight.zero_())
+    said = faults(folder)
+    assert fault in said and bool(said) is bool(fault)
+
+
+def test_an_adapter_with_values_that_are_no_numbers(folder, tmp_path):
+    model = with_adapters(load_model(str(folder), settings_of(folder), CPU), LoraSettings(enabled=True), seed=0)
+    model.save_pretrained(tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "adapter")
+    assert faults(tmp_path / "adapter") == ""  # whose B is zero at first
+    broken = Path(shutil.copytree(tmp_path / "adapter", tmp_path / "broken"))  # a folder is looked at once a process
+    file = broken / "adapter_model.safetensors"
+    weights = load_file(file)
+    weights[min(weights)][0, 0] = torch.nan
+    save_file(weights, file, metadata={"format": "pt"})
+    assert "no finite numbers" in faults(broken)
 
 
 def test_settings_beyond_the_model(folder):

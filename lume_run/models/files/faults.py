@@ -1,4 +1,4 @@
-"""What is wrong with the files of a model, in words: what the libraries raise, and weights that do not fit."""
+"""What is wrong with a model in words: what the libraries raise, weights that do not fit, values of its configs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lume_run.common.devices import is_out_of_memory
-from lume_run.common.errors import LumeError, RunError
-from lume_run.common.lazy import nn, torch
+from lume_run.common.errors import InputError, LumeError, RunError
 
-FLOATS = ("torch.float32", "torch.bfloat16", "torch.float16", "torch.float64")
 REASON_LETTERS = 300  # of what a library says
 SIZES = {  # whole numbers of a config, the least that each may be
     "vocab_size": 1,
@@ -43,7 +41,7 @@ GENERATION_SWITCHES = ("do_sample", "use_cache", "output_scores")
 
 @contextmanager
 def explain_loading(path: str, part: str = "model folder") -> Iterator[None]:
-    """Turn what the libraries raise about the files of a model, whatever it is, into a RunError that names it."""
+    """Turn what the libraries raise about the files of a model, whatever it is, into an error that names it."""
     try:
         yield
     except LumeError:
@@ -61,7 +59,7 @@ def unavailable_model_error(path: str, error: Exception, part: str = "model fold
     if len(reason.split()) < 2:  # a name alone, as of a key
         reason = f"{type(error).__name__} {reason}"
     if Path(path).exists():
-        return RunError(
+        return InputError(
             f"The model '{path}' is not a usable {part}: {reason}\n"
             "  - copy or download it again: config.json, weights as safetensors and the tokenizer's files, all whole"
         )
@@ -90,44 +88,9 @@ def weight_fault(report: Mapping[str, Any]) -> str:
     return "; ".join(faults)
 
 
-def value_fault(model: nn.Module) -> str:
-    """The first weight that holds what is no number, or is infinite; "" where there is none.
-
-    Weights of other types than floats are taken as they are, as are those that are elsewhere (on the meta device).
-    """
-    for name, weight in model.named_parameters():
-        if str(weight.dtype) in FLOATS and not weight.is_meta and not torch.isfinite(weight).all():
-            return f"{name} holds values that are no finite numbers"
-    return ""
-
-
 def weights_are(names: Sequence[object]) -> str:
     """The beginning of a sentence about so many weights."""
     return "1 weight is" if len(names) == 1 else f"{len(names)} weights are"
-
-
-def stored_names(folder: Path) -> dict[str, set[str]]:
-    """By file, the names of the weights that the safetensors files of a folder hold."""
-    from safetensors import safe_open
-
-    with explain_loading(str(folder)):
-        return {
-            file.name: set(safe_open(file, "pt").keys())  # type: ignore[no-untyped-call]
-            for file in sorted(folder.glob("*.safetensors"))
-        }
-
-
-def integer_fault(folder: Path, model: nn.Module) -> str:
-    """Weights of a model that are stored as whole numbers, and would be taken for the weights themselves; else ""."""
-    from safetensors import safe_open
-
-    floating = {name for name, weight in model.named_parameters() if weight.is_floating_point()}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as weights:
-            for name in sorted(floating.intersection(weights.keys())):
-                if not (kind := weights.get_slice(name).get_dtype()).startswith(("F", "BF")):
-                    return f"{name} is stored as {kind}, and config.json says of no quantisation"
-    return ""
 
 
 def config_faults(config: Any) -> Iterator[str]:
