@@ -177,7 +177,7 @@ def _main() -> None:
     arguments = ["dry_run=true" if argument == "--dry-run" else argument for argument in arguments]
     import hydra
 
-    from lume_run.config.hydra_source import check_files, list_families
+    from lume_run.config.hydra_source import check_files, list_families, remember_choices
     from lume_run.sweeps.job import exit_codes, run_job
     from lume_run.sweeps.plugins import prefer_own_launchers, register
 
@@ -191,6 +191,7 @@ def _main() -> None:
     prefer_own_launchers()
     list_families()
     check_files()
+    remember_choices()
     if not command.asks_hydra:
         code = check_command(command)
         if code is not None:

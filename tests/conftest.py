@@ -20,11 +20,16 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31))
 
 import pytest
 from helpers import warm
+from helpers.lookups import remember_lookups
 from helpers.shared import FOLDER_VARIABLE, GOLDEN, SHARED, tokenizer_at
 
+from lume_run.config.hydra_source import check_files, remember_choices
 from lume_run.config.model_settings import ShapeSettings
 from lume_run.models.tiny import build_tiny
 
+remember_lookups()
+check_files()  # tests read and compose configs as the command does
+remember_choices()
 TINY_SHAPE = ShapeSettings(hidden_size=32, layers=2, heads=2, intermediate_size=64, vocabulary=400)
 TEXTS = (
     "Mara Oduya was born on 3 May 1971 in Tallinn and repairs church organs.",
@@ -72,14 +77,14 @@ def pytest_collection_finish() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The first process of a session says where the warm processes of all are, and what they share.
 
-    Before several test processes start, their server imports what all of them will: after `pip install --no-compile`
-    each would else compile it at the same time, 17 s.
+    Several test processes are forked from their server: by itself each would import for 6 s of processor time,
+    and after `pip install --no-compile` compile the same modules at the same time, 17 s.
     """
     if not hasattr(config, "workerinput"):
         os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="lume-tests-")
         os.environ[warm.SESSION_VARIABLE] = str(os.getpid())
-        if getattr(config.option, "numprocesses", None) and not config.option.markexpr:
-            warm.server()
+        if getattr(config.option, "numprocesses", None):
+            config.option.tx = [f"popen//python={warm.worker()}"] * len(config.option.tx)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -1,16 +1,28 @@
-"""How Hydra lists and reads configuration files: recipes stand in folders by family, `_name` files are no options.
+"""How Hydra lists, reads and composes configuration files: recipes stand in folders by family, `_name` is no option.
 
 A file that is none, not UTF-8, too large or too deep is refused by name. Hydra composes `experiment=semeval/npo`, but
-its tab completion, globs and messages list the files of one folder, and take each folder for a group of its own.
+its tab completion, globs and messages list the files of one folder, and take each folder for a group of its own. And it
+composes all files anew for each job of a sweep, of which most differ in settings alone.
 """
 
 from __future__ import annotations
 
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
@@ -30,7 +42,9 @@ def list_families() -> None:
     """
     Plugins.instance()  # fills the registry
     source: Any = SourcesRegistry.instance().types["file"]
-    list_folder = getattr(source.list, "replaces", source.list)
+    list_folder = source.list
+    if list_folder.__module__ == __name__:
+        return
 
     def list_options(self: Any, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if config_path != FAMILIES:
@@ -41,7 +55,6 @@ def list_families() -> None:
         files = [path for path in folder.rglob("*.yaml") if not path.name.startswith("_")]
         return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
 
-    list_options.replaces = list_folder  # type: ignore[attr-defined]
     source.list = list_options
 
 
@@ -58,7 +71,9 @@ def check_files() -> None:
     """Have Hydra read configuration files only after a look at what they are; raises DataError."""
     Plugins.instance()
     source: Any = SourcesRegistry.instance().types["file"]
-    load_config = getattr(source.load_config, "replaces", source.load_config)
+    load_config = source.load_config
+    if load_config.__module__ == __name__:
+        return
 
     def load_checked(self: Any, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
@@ -77,5 +92,77 @@ def check_files() -> None:
             )
         )
 
-    load_checked.replaces = load_config  # type: ignore[attr-defined]
     source.load_config = load_checked
+
+
+def remember_choices() -> None:
+    """Have Hydra compose each choice of our options once a process, as long as no file is edited.
+
+    Settings of a command line are applied to a copy. With files of the user's own everything is composed anew.
+    """
+    Plugins.instance()  # fills the store
+    loader: Any = config_loader_impl
+    list_defaults: Callable[..., DefaultsList] = loader.create_defaults_list
+    compose_all: Callable[..., DictConfig] = ConfigLoaderImpl._compose_config_from_defaults_list
+    if compose_all.__module__ == __name__:
+        return
+    lists: dict[Any, DefaultsList] = {}
+    configs: dict[Any, bytes] = {}
+
+    def list_once(
+        repo: IConfigRepository, config_name: str | None, overrides_list: list[Override], **flags: bool
+    ) -> DefaultsList:
+        origin = _origin(repo)
+        if origin is None:
+            return list_defaults(repo=repo, config_name=config_name, overrides_list=overrides_list, **flags)
+        choices, settings = _by_effect(overrides_list, repo)
+        key = (origin, config_name, *(override.input_line for override in choices), *flags.items())
+        if key not in lists:
+            lists[key] = list_defaults(repo=repo, config_name=config_name, overrides_list=choices, **flags)
+        return replace(lists[key], config_overrides=settings)
+
+    def compose_once(self: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        origin = _origin(repo)
+        if origin is None:
+            return compose_all(self, defaults=defaults, repo=repo)
+        key = (origin, *map(astuple, defaults))
+        if key not in configs:
+            configs[key] = pickle.dumps(compose_all(self, defaults=defaults, repo=repo))
+        config: DictConfig = pickle.loads(configs[key])
+        return config
+
+    loader.create_defaults_list = list_once
+    ConfigLoaderImpl._compose_config_from_defaults_list = compose_once  # type: ignore[method-assign]
+
+
+def _by_effect(overrides: Sequence[Override], repo: IConfigRepository) -> tuple[list[Override], list[Override]]:
+    """(overrides that choose options, those that set values): as Hydra tells them apart; it leaves sweeps out."""
+    single = [override for override in overrides if not override.is_sweep_override()]
+    chosen = [
+        repo.group_exists(override.key_or_group) and not isinstance(override.value(), dict) for override in single
+    ]
+    pairs = list(zip(single, chosen, strict=True))
+    return [override for override, chooses in pairs if chooses], [
+        override for override, chooses in pairs if not chooses
+    ]
+
+
+def _origin(repo: IConfigRepository) -> tuple[Any, ...] | None:
+    """What configs are composed from, to be compared: our files and what plugins registered; None with other files."""
+    sources, folder = repo.get_sources(), str(conf_dir())
+    if any(source.scheme() == "file" and source.path != folder for source in sources):
+        return None
+    files = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)  # noqa: PTH118
+    versions = tuple((path, os.stat(path).st_mtime_ns) for path in files)  # noqa: PTH116  a third of Path's time
+    read: Any = SourcesRegistry.instance().types["file"]
+    places = tuple((source.provider, source.path) for source in sources)
+    return places, versions, id(read.load_config), tuple(_registered(ConfigStore.instance().repo))
+
+
+def _registered(node: Mapping[str, Any]) -> Iterator[int]:
+    """Which configs are in Hydra's store."""
+    for below in node.values():
+        if isinstance(below, Mapping):
+            yield from _registered(below)
+        else:
+            yield id(below)

@@ -50,6 +50,16 @@ MEMBERS = ["ties 1", "ties 2"]  # the objectives of adapters to be merged
 LORA = LoraSettings(enabled=True, rank=4)
 
 
+def tokenizer_of(model: Path) -> Any:
+    """The tokenizer of a folder, loaded once for all trainings there; nobody changes it, and it none of its files."""
+    return _tokenizer_in(model, max(path.stat().st_mtime_ns for path in model.iterdir()))
+
+
+@cache
+def _tokenizer_in(model: Path, _: int) -> Any:
+    return tokenizer_at(model)
+
+
 @cache
 def compose_method(name: str) -> Any:
     """The method that `method=NAME` builds; `ties 2` is the second member of ties."""
@@ -97,7 +107,7 @@ def rows_for(method: Method, model: Path, *, forget: int = 9, retain: int = 5) -
     )
     alternates = alternates_for(method, sides[0])
     examples = examples_of(method.needs.rows, *sides, refusals=REFUSALS, seed=0, alternates=alternates)
-    return token_rows(examples, tokenizer_at(model), needs=method.needs, max_tokens=64)
+    return token_rows(examples, tokenizer_of(model), needs=method.needs, max_tokens=64)
 
 
 def phase(**changed: Any) -> OptimizationSettings:
@@ -163,7 +173,7 @@ def set_up(
     `cached` is where reference log-probs are, or will be: one of several ranks cannot compute them. `remember`: keep
     a copy of the weights as training begins. Without `checkpoint_every` there are no checkpoints, not even at the end.
     """
-    method = bind_tokens(method, tokenizer_at(path))
+    method = bind_tokens(method, tokenizer_of(path))
     schedule = build_schedule(
         rows,
         batch_size=settings.batch_size,
@@ -180,7 +190,7 @@ def set_up(
     )
     model_settings = ModelSettings(name="test", path=str(path), dtype="float32", lora=lora or LoraSettings(), **model)
     phases = TrainerSettings(train=settings, unlearn=settings, checkpoint_every=checkpoint_every or 1000)
-    pad_id = int(tokenizer_at(path).pad_token_id)
+    pad_id = int(tokenizer_of(path).pad_token_id)
     job = TrainingJob(
         title=method.name,
         start=str(path),

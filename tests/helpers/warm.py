@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -158,6 +159,17 @@ def warm_python() -> Path:
             path.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {program} "$@"\n', encoding="utf-8")
             path.chmod(0o755)
     return path
+
+
+def worker() -> str:
+    """A program that takes the place of Python where pytest-xdist starts test processes: they come with all imports."""
+    path = Path(os.environ[FOLDER_VARIABLE]) / "worker"
+    variables = {WARM_VARIABLE: r"helpers\.worker", SERVER_VARIABLE: server().path, "PYTHON_EXEC": sys.executable}
+    words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+    line = " ".join([*words, "exec", str(warm_python()), "-m", "helpers.worker", '"$@"'])
+    path.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
 
 
 def start(*arguments: str, module: str, cwd: Path, log: IO[bytes], env: Mapping[str, str] = os.environ) -> Process:

@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from helpers.lookups import remember_lookups
 from helpers.warm_python import LENGTH_BYTES, WARM_VARIABLE, receive, warm_name
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -56,17 +57,24 @@ def import_all() -> None:
             importlib.import_module(name)
 
     import lume_run
+    from lume_run.config.hydra_source import check_files, list_families, remember_choices
     from lume_run.config.overrides import compose, conf_dir
+    from lume_run.sweeps.plugins import prefer_own_launchers
 
     for module in pkgutil.walk_packages(lume_run.__path__, "lume_run."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    prefer_own_launchers()
+    list_families()
+    check_files()
+    remember_choices()
     compose([], [conf_dir()])
 
 
 def serve(path: str, session: int) -> None:
     """Import, then fork a process for each connection; end when the process `session` has ended."""
     import_all()
+    remember_lookups()
     gc.collect()
     gc.freeze()  # the library collects garbage now and then, which over all imported modules takes 0.4 s
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -52,15 +52,19 @@ class Stage:
         """The folder of the run."""
         return next(path.parent for path in sorted((self.folder / "outputs").glob("*/report.json")))
 
-    def build(self) -> None:
-        """Make both."""
+    def build(self, *, forked: bool = False) -> None:
+        """Make both; `forked`: the run in a process of the tests' server of warm processes."""
         from lume_run.config.model_settings import ShapeSettings
         from lume_run.models.tiny import build_tiny
 
         shape = ShapeSettings(hidden_size=32, layers=2, heads=2, intermediate_size=64, vocabulary=400)
         build_tiny(shape, TEXTS * 5, seed=0, folder=self.model)
-        command = [*PROGRAMS["run"], "debug=default", "logger=none", f"output_dir={self.folder / 'outputs'}"]
-        subprocess.run(command, check=True, env=environment({}), cwd=self.folder, capture_output=True)
+        overrides = ["debug=default", "logger=none", f"output_dir={self.folder / 'outputs'}"]
+        if forked:
+            warm.run(*overrides, env=environment({}), cwd=self.folder).check_returncode()
+        else:
+            command = [*PROGRAMS["run"], *overrides]
+            subprocess.run(command, check=True, env=environment({}), cwd=self.folder, capture_output=True)
 
     def cases(self) -> Iterator[Case]:
         """All of them."""

@@ -29,7 +29,7 @@ ALWAYS = (
 def stage(tmp_path_factory) -> Stage:
     """A tiny model and a finished run."""
     built = Stage(folder=tmp_path_factory.mktemp("hostile"))
-    built.build()
+    built.build(forked=True)
     return built
 
 

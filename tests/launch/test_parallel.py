@@ -308,6 +308,11 @@ def single(evaluated) -> Evaluation:
 @pytest.fixture
 def warm_ranks(monkeypatch):
     """This process has its torchrun and ranks from the server of warm processes."""
+    take_warm_ranks(monkeypatch)
+
+
+def take_warm_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what this process starts from now on come from the server of warm processes."""
     variables = warm.rank_variables_of_runs()
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -357,7 +362,7 @@ def records_in(folder: Path) -> int:
 
 
 def test_a_killed_rank_fails_the_stage_and_nothing_is_asked_twice(evaluated, single, monkeypatch):
-    """Rank 1 is killed -9 once it answered something; what both had answered by then stays."""
+    """Rank 1 is killed -9 once it answered something; what both had answered by then stays. The next start is warm."""
     done, driver, killed = evaluated("launch=ddp", "launch.processes=2"), psutil.Process(), threading.Event()
 
     def kill() -> None:
@@ -385,6 +390,7 @@ def test_a_killed_rank_fails_the_stage_and_nothing_is_asked_twice(evaluated, sin
         gather_responses(asked, folder)
 
     monkeypatch.setattr("lume_run.evaluation.inference.respond.gather_responses", gather)
+    take_warm_ranks(monkeypatch)
     done.start()
     assert [total - before for total in written] == [questions - before]  # asked by the second start
     same_answers(done, single)
