@@ -19,6 +19,7 @@ from lume_run.config.model_settings import ModelSettings
 from lume_run.models.adapters import adapter_folder_fault
 from lume_run.models.files.faults import (
     config_faults,
+    counts_padding,
     explain_loading,
     generation_faults,
     quantisation_fault,
@@ -27,6 +28,7 @@ from lume_run.models.files.faults import (
 )
 from lume_run.models.files.values import integer_fault, stored_names, stored_weights, table_names, value_fault
 from lume_run.models.hub import ADAPTER_CONFIG, adapter_base
+from lume_run.models.layers import decoder_layers
 from lume_run.models.load import config_of, generation_config_of, limit_problems
 from lume_run.models.precision import supports_attention
 from lume_run.models.tokenizer import load_tokenizer, tokens_beyond
@@ -159,6 +161,11 @@ def _config_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     elif known and getattr(text, "num_attention_heads", None) is None:
         what = f"{file}: a model of type {config.model_type} has no attention heads; padded batches would change it"
         yield what, "a transformer such as OLMo, Llama or GPT"
+    elif known and counts_padding(config):
+        what = (
+            f"{file}: a model of type {config.model_type} counts positions of padding; padded batches would change it"
+        )
+        yield what, "a decoder such as OLMo, Llama or GPT"
     elif kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         what = f"{file}: this {config.model_type} is an encoder (is_decoder is false), which predicts no next token"
         yield what, "a decoder such as OLMo, Llama or GPT"
@@ -195,6 +202,10 @@ def _weight_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     if fault := weight_fault(report) or integer_fault(folder, model) or _value_fault(folder, model):
         yield f"{folder}: {fault}", COPY_AGAIN
         return
+    try:
+        decoder_layers(model)
+    except RunError as error:
+        yield f"{folder}: {error}", "a decoder such as OLMo, Llama or GPT"
     if (
         settings.tokenizer
         and settings.tokenizer.startswith("/")

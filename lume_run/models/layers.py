@@ -15,6 +15,8 @@ from lume_run.methods.needs import MIDDLE
 if TYPE_CHECKING:
     from torch import Tensor
 
+STREAMS = ("altup_num_inputs", "hc_mult")  # what families call the number of states that a token has behind a layer
+
 
 def unwrap(model: nn.Module) -> Any:
     """The transformers model inside adapters and parallel wrappers."""
@@ -27,9 +29,21 @@ def forward_accepts(model: nn.Module, name: str) -> bool:
     return name in inspect.signature(unwrap(model).forward).parameters
 
 
+def stream_fault(config: Any) -> str:
+    """Why no single state of a token stands behind a layer of models of this config; "" where it does."""
+    text = config.get_text_config()
+    streams = next((count for name in STREAMS if (count := getattr(text, name, None) or 1) > 1), 1)
+    return f"layers of {config.model_type} pass on {streams} states of a token, not one" if streams > 1 else ""
+
+
 def layer_number(config: Any, wanted: int) -> int:
-    """The decoder layer meant by `wanted`, MIDDLE being layer (L - 1) // 2 of L. Raises RunError beyond the last."""
+    """The decoder layer meant by `wanted`, MIDDLE being layer (L - 1) // 2 of L.
+
+    Raises RunError beyond the last, and where there is no state to read.
+    """
     layers: int = config.get_text_config().num_hidden_layers
+    if fault := stream_fault(config):
+        raise RunError(f"The method reads hidden states, and {fault}; take a method that reads logits.")
     if wanted >= layers:
         raise RunError(
             f"The method reads layer {wanted}, but the model's last layer is {layers - 1}; lower its `layer`."
@@ -49,23 +63,42 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 @contextmanager
 def output_of_layer(model: nn.Module, layer: int, *, stop: bool) -> Iterator[list[Tensor]]:
-    """Catch the output of decoder layer `layer`; with `stop` no layer above it runs (where the model's loop
-    obeys `config.num_hidden_layers`, as transformers' Llama-like models do)."""
+    """Catch the output of decoder layer `layer`; with `stop` the layers above it compute nothing."""
     caught: list[Tensor] = []
-    config = unwrap(model).config.get_text_config()
-    layers = config.num_hidden_layers
+    entries = 0
 
     def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal entries
+        entries = entries_of(output)
         caught.append(first_output(output))
 
-    handle = decoder_layers(model)[layer].register_forward_hook(catch)
-    if stop:
-        config.num_hidden_layers = layer + 1
-    try:
+    def pass_on(*inputs: Any, **named: Any) -> Any:
+        return _with_entries(_given(inputs, named), entries)
+
+    layers = decoder_layers(model)
+    with ExitStack() as changes:
+        changes.callback(layers[layer].register_forward_hook(catch).remove)
+        for above in layers[layer + 1 :] if stop else ():
+            changes.enter_context(
+                _forward_of(above, lambda *inputs, **named: _with_entries(_given(inputs, named), entries))
+            )
         yield caught
-    finally:
-        config.num_hidden_layers = layers
-        handle.remove()
+
+
+def _given(inputs: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
+    """The hidden states that a layer was called with."""
+    hidden: Tensor = inputs[0] if inputs else named["hidden_states"]
+    return hidden
+
+
+def _with_entries(hidden: Tensor, entries: int) -> Any:
+    """Hidden states as a layer returns them, by `entries_of` its output."""
+    return (hidden, *[None] * (entries - 1)) if entries else hidden
+
+
+def entries_of(output: Any) -> int:
+    """How many entries the tuple has in which a layer gives its states; 0: it gives them alone."""
+    return len(output) if isinstance(output, tuple) else 0
 
 
 def first_output(output: Any) -> Tensor:
@@ -76,10 +109,10 @@ def first_output(output: Any) -> Tensor:
 
 @dataclass(slots=True)
 class LayerStates:
-    """The outputs of all decoder layers in one forward, in order; whether the family puts them into `tuples`."""
+    """The outputs of all decoder layers in one forward, in order, and `entries_of` such an output."""
 
     states: list[Tensor] = field(default_factory=list)
-    tuples: bool = False
+    entries: int = 0
 
 
 @contextmanager
@@ -88,7 +121,7 @@ def outputs_of_layers(model: nn.Module) -> Iterator[LayerStates]:
     caught = LayerStates()
 
     def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        caught.tuples = isinstance(output, tuple)
+        caught.entries = entries_of(output)
         caught.states.append(first_output(output))
 
     with ExitStack() as hooks:
@@ -113,17 +146,16 @@ def replaced_output(model: nn.Module, layer: int, compute: Callable[[Tensor], Te
 
 
 @contextmanager
-def layers_passed_by(model: nn.Module, states: Tensor, *, tuples: bool) -> Iterator[None]:
+def layers_passed_by(model: nn.Module, states: Tensor, *, entries: int) -> Iterator[None]:
     """Have no decoder layer compute anything, and the last one give `states`: what is behind the layers is run on them.
 
     So norm, head, scales and caps are the family's own.
     """
     layers = list(decoder_layers(model))
-    instead = (states,) if tuples else states
+    instead = _with_entries(states, entries)
 
     def pass_on(*inputs: Any, **named: Any) -> Any:
-        hidden = inputs[0] if inputs else named["hidden_states"]
-        return (hidden,) if tuples else hidden
+        return _with_entries(_given(inputs, named), entries)
 
     with ExitStack() as forwards:
         for layer in layers:

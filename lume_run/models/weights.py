@@ -6,18 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from lume_run.common.errors import ConfigError, Problem
+from lume_run.common.errors import Problem
 from lume_run.common.lazy import nn, torch
-from lume_run.config.model_settings import LoraSettings, ShapeSettings
+from lume_run.config.model_settings import ShapeSettings
 from lume_run.methods.needs import Needs
 from lume_run.models.layers import decoder_layers, layer_number, unwrap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-ALL_LINEAR = "all-linear"  # peft's word for every linear layer but the head
 
 
 def olmo_config(shape: ShapeSettings, **fields: Any) -> Any:
@@ -139,74 +137,6 @@ def parameters_of(config: Any) -> int:
 def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
     """Weights of a model, or those that train."""
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trainable)
-
-
-def with_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.Module:
-    """`model` with trainable LoRA adapters and everything else frozen; unchanged when LoRA is off."""
-    if not lora.enabled:
-        return cast(nn.Module, model)
-    from peft import LoraConfig, get_peft_model
-
-    routers = routers_of(model)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        exclude_modules=(routers or None) if lora.target_modules == ALL_LINEAR else None,
-        task_type="CAUSAL_LM",
-    )
-    torch.manual_seed(seed)  # adapters start from random A matrices
-    try:
-        wrapped: nn.Module = get_peft_model(model, config)
-    except (ValueError, re.error) as error:  # a text is a regular expression to peft
-        names = sorted(
-            {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        )
-        remedy = f"linear modules: {', '.join(names)}"
-        raise ConfigError([Problem(where="model.lora.target_modules", what=str(error), remedy=remedy)]) from error
-    adapted = {name for name, module in wrapped.named_modules() if hasattr(module, "base_layer")}
-    if wrong := [name for name in routers if any(wrapper.endswith(name) for wrapper in adapted)]:
-        what = f"{wrong[0]} returns several tensors, as routers of experts do: an adapter has no place in it"
-        raise ConfigError([Problem(where="model.lora.target_modules", what=what, remedy="leave it out: all-linear")])
-    if tied := adapted_and_tied(wrapped):
-        what = f"{tied} shares its weights between embedding and head: an adapter on one could not be merged into it"
-        raise ConfigError([Problem(where="model.lora.target_modules", what=what, remedy="leave it out: all-linear")])
-    return wrapped
-
-
-def routers_of(model: nn.Module) -> list[str]:
-    """Names of linear layers that do more than a matrix product, as routers of experts that return several tensors:
-    an adapter has no place in those."""
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and type(module).__module__.startswith("transformers.models.")
-        and not maps_rows(module)
-    ]
-
-
-def maps_rows(layer: nn.Linear) -> bool:
-    """Whether a layer's forward turns (1, in_features) into (1, out_features); tried without memory or numbers."""
-    weights = {name: torch.empty(weight.shape, device="meta") for name, weight in layer.named_parameters()}
-    weights["weight"] = torch.empty(layer.out_features, layer.in_features, device="meta")  # ZeRO-3 leaves it empty
-    row = torch.empty(1, layer.in_features, device="meta")
-    try:
-        result = torch.func.functional_call(layer, weights, (row,))
-    except Exception:
-        return False
-    return isinstance(result, torch.Tensor) and result.shape == (1, layer.out_features)
-
-
-def adapted_and_tied(model: Any) -> str:
-    """The name of a module with an adapter whose weight another module has as well; "" where there is none."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    weights = [getattr(module, "weight", None) for module in (embedding, head)]
-    if weights[0] is None or weights[0] is not weights[1]:
-        return ""
-    adapted = ((name, module) for name, module in model.named_modules() if hasattr(module, "base_layer"))
-    return next((name.split(".", 2)[-1] for name, module in adapted if module.weight is weights[0]), "")
 
 
 def pattern_problems(patterns: Sequence[str], model: nn.Module) -> list[Problem]:

@@ -18,6 +18,7 @@ from lume_run.common.store import Artifact
 from lume_run.evaluation.questions import needs_retrained
 from lume_run.methods.jensun import TokenLogProb
 from lume_run.models.hub import model_identity
+from lume_run.models.layers import stream_fault
 from lume_run.models.weights import meta_model, pattern_problems
 from lume_run.pipeline.artifacts import EvaluatedModel
 from lume_run.pipeline.attack import attempts_of
@@ -147,7 +148,10 @@ def model_problems(run: Run) -> list[Problem]:
         return []
     problems = pattern_problems(model.trainable, meta_model(config)) if model.trainable is not None else []
     layers, vocabulary = config.get_text_config().num_hidden_layers, config.get_text_config().vocab_size
-    if needs.hidden_layer is not None and needs.hidden_layer >= layers:
+    if needs.hidden_layer is not None and (fault := stream_fault(config)):
+        what, remedy = f"'{run.settings.method.name}' reads hidden states, and {fault}", "a method that reads logits"
+        problems.append(Problem(where="method", what=what, remedy=remedy))
+    elif needs.hidden_layer is not None and needs.hidden_layer >= layers:
         what = f"layer {needs.hidden_layer} is read, but the last layer is {layers - 1}"
         problems.append(Problem(where="method.forget.layer", what=what, remedy="a smaller one, or -1 for the middle"))
     if tokens and max(tokens) >= vocabulary:

@@ -18,11 +18,14 @@ from lume_run.methods.needs import Needs, Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
 from lume_run.models.hub import model_identity
-from lume_run.models.load import config_of
+from lume_run.models.layers import stream_fault
+from lume_run.models.load import TINY_CONTEXT_TOKENS, config_of, context_limit
 from lume_run.models.placement import Placement, placement_of
 from lume_run.models.rows.text_format import TextFormat, text_format_of
+from lume_run.models.rows.tokenise import has_room
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.models.weights import ShapedConfig
+from lume_run.tasks.custom.task import CustomTask, Room
 from lume_run.training.rows import examples_of
 
 if TYPE_CHECKING:
@@ -54,8 +57,23 @@ class Run:
 
     @cached_property
     def _plain_data(self) -> TaskData:
-        loaded: TaskData = self.settings.task.load(self.settings.seed)
+        task, seed = self.settings.task, self.settings.seed
+        loaded: TaskData = task.load(seed, self._room) if isinstance(task, CustomTask) else task.load(seed)
         return loaded
+
+    @property
+    def _room(self) -> Room:
+        """What the model takes of texts: rows of at most so many tokens, half of them the prompt.
+
+        A model that is built here has its tokenizer afterwards, of one token a byte at most.
+        """
+        config = self.model_config.config
+        limit = (
+            self.settings.model.max_length or TINY_CONTEXT_TOKENS
+            if config is None
+            else context_limit(config, self.settings.model)
+        )
+        return Room(has_room=lambda piece: has_room(piece, self.tokenizer, limit), tokens=limit)
 
     @cached_property
     def text_format(self) -> TextFormat:
@@ -103,16 +121,24 @@ class Run:
             from lume_run.evaluation.inference.logprobs import NO_GRADIENT
 
             raise ConfigError([Problem(where="evaluator.placement", what=f"{self.placement}", remedy=NO_GRADIENT)])
-        if self.placement.rooms is not None and any(question.ask is Ask.PATCH for question in questions):
-            what = f"{self.placement}, and evaluator=uds holds two models at once"
-            remedy = "evaluator.placement=replicas, or an evaluator without uds"
-            raise ConfigError([Problem(where="evaluator.placement", what=what, remedy=remedy)])
+        if any(question.ask is Ask.PATCH for question in questions):
+            self._require_patchable()
         if self.evaluates_quantised and asks_gradients:
             what = "quantised weights have no gradient, and a suite asks for its size"
             raise ConfigError(
                 [Problem(where="model.quantize", what=what, remedy="evaluator.suites.mia.gradient=false")]
             )
         return questions
+
+    def _require_patchable(self) -> None:
+        """ConfigError where states of one model cannot be put into another."""
+        if self.placement.rooms is not None:
+            what = f"{self.placement}, and evaluator=uds holds two models at once"
+            remedy = "evaluator.placement=replicas, or an evaluator without uds"
+            raise ConfigError([Problem(where="evaluator.placement", what=what, remedy=remedy)])
+        if (config := self.model_config.config) is not None and (fault := stream_fault(config)):
+            what = f"evaluator=uds puts the state of a token into another model, and {fault}"
+            raise ConfigError([Problem(where="evaluator", what=what, remedy="an evaluator without uds")])
 
     @property
     def evaluates_quantised(self) -> bool:

@@ -17,11 +17,12 @@ from lume_run.common.devices import dtype_of, seed_everything
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.methods.likelihood import FineTune
+from lume_run.models.adapters import with_adapters
 from lume_run.models.layers import unwrap
 from lume_run.models.load import load_model
 from lume_run.models.rows.batch import Batch, collate
 from lume_run.models.rows.tokenise import TokenRow
-from lume_run.models.weights import choose_weights, with_adapters
+from lume_run.models.weights import choose_weights
 from lume_run.training.callbacks import ShowProgress, StopWhenMemorised
 from lume_run.training.job import TrainingJob
 from lume_run.training.reference import live_reference

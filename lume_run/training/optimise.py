@@ -26,11 +26,11 @@ from lume_run.launch.preemption import Preempted, looks_itself
 from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
+from lume_run.models.adapters import with_adapters
 from lume_run.models.load import config_of, context_limit, load_model, save_model
 from lume_run.models.rows.packed import packs_rows
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tokenizer import load_tokenizer
-from lume_run.models.weights import with_adapters
 from lume_run.training.build import build_trainer
 from lume_run.training.callbacks import Clock, StopAtBound, StopOnSignal, WriteLive
 from lume_run.training.checkpoints import checkpoint_to_resume, step_of, whole_checkpoints

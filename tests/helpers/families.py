@@ -29,6 +29,7 @@ SIZES = {
 }
 GPT2_SIZES = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
 EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+MAMBA2 = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 16}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> (model_type, what differs from SIZES)
     "GPT-2": ("gpt2", GPT2_SIZES),
     "GPT-Neo": ("gpt_neo", {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]}),
@@ -56,7 +57,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> (model_type, what
     "Granite": ("granite", {}),
     "StableLM": ("stablelm", {}),
     "SmolLM3": ("smollm3", {}),
+    "Jamba": ("jamba", {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 4, "mamba_d_state": 8}),
+    "Bamba": ("bamba", {"attn_layer_indices": [1], **MAMBA2}),
+    "Falcon-H1": ("falcon_h1", {"mamba_d_ssm": 64, **MAMBA2}),
 }
+KEEP_STATES = {"Jamba", "Bamba", "Falcon-H1"}  # besides keys and values
 VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 

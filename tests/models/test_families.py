@@ -10,14 +10,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.families import EVALUATION, FAMILIES, PARTS, build_family, logits_of, table_row
+from helpers.families import EVALUATION, FAMILIES, PARTS, SIZES, build_family, logits_of, table_row
 from helpers.shared import ROOT, tokenizer_at
 from helpers.training import compose_method, phase, rows_for, set_up
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lume_run.common.errors import ConfigError
+from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.model_settings import LoraSettings, ModelSettings
+from lume_run.models.adapters import with_adapters
 from lume_run.models.folder import model_folder_problems
+from lume_run.models.layers import layer_number, stream_fault
 from lume_run.models.load import save_model
 from lume_run.models.tokenizer import load_tokenizer
 
@@ -71,7 +73,14 @@ def adapted(path, folder, modules):
 
 
 @pytest.mark.parametrize(
-    ("kind", "what"), [("t5", "no causal"), ("bert", "is an encoder"), ("mamba", "no attention heads")]
+    ("kind", "what"),
+    [
+        ("t5", "no causal"),
+        ("bert", "is an encoder"),
+        ("mamba", "no attention heads"),
+        ("trocr", "counts positions of padding"),
+        ("roberta", "counts positions of padding"),
+    ],
 )
 def test_models_that_are_not_run(kind, what, tiny, tmp_path):
     config = AutoConfig.for_model(kind)
@@ -103,3 +112,29 @@ def test_a_pad_token_beyond_the_embedding(tiny, tmp_path):
     tokenizer.save_pretrained(other)
     (problem,) = model_folder_problems(ModelSettings(name="m", path=str(other)))
     assert "the first without one is '<new>'" in problem.what
+
+
+def test_adapters_on_experts_beside_a_tied_head(tiny, tmp_path):
+    """Experts are parameters and no layers: they have no `weight` to compare with the head's."""
+    kind, changed = FAMILIES["Mixtral"]
+    config = AutoConfig.for_model(kind, **{**SIZES, **changed, "vocab_size": 64, "tie_word_embeddings": True})
+    model = AutoModelForCausalLM.from_config(config)
+    wrapped = with_adapters(model, LoraSettings(enabled=True, rank=4), 0)
+    assert any("experts" in name for name, weight in wrapped.named_parameters() if weight.requires_grad)
+
+
+def test_adapters_leave_out_what_kernels_read_past_its_layer(tiny, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(build_family("Falcon-H1", tiny, tmp_path / "model"))
+    wrapped = with_adapters(model, LoraSettings(enabled=True, rank=4), 0)
+    trained = {name.split(".lora_")[0] for name, weight in wrapped.named_parameters() if weight.requires_grad}
+    assert any(name.endswith("mamba.in_proj") for name in trained)
+    assert not any(name.endswith("mamba.out_proj") for name in trained)
+
+
+def test_layers_with_several_states_of_a_token_are_not_read(tiny):
+    """Gemma 3n: neither a direction nor another model's state has a place among them."""
+    config = AutoConfig.for_model("gemma3n_text", altup_num_inputs=4)
+    assert stream_fault(config) == "layers of gemma3n_text pass on 4 states of a token, not one"
+    with pytest.raises(RunError, match="reads hidden states, and layers of gemma3n_text pass on 4"):
+        layer_number(config, 0)
+    assert not stream_fault(AutoConfig.for_model("llama"))

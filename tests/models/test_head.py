@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from lume_run.config.model_settings import LoraSettings
 from lume_run.methods.likelihood import FineTune
+from lume_run.models.adapters import with_adapters
 from lume_run.models.rows import head
 from lume_run.models.rows.batch import collate
 from lume_run.models.rows.head import plain_head
 from lume_run.models.rows.packed import PACKED_TYPES
-from lume_run.models.weights import with_adapters
 from lume_run.training import reference as reference_module
 from lume_run.training import signals as signals_module
 from lume_run.training.reference import ReferenceCache, live_reference, row_logps

@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM
 
 from lume_run.config.model_settings import LoraSettings
 from lume_run.methods.needs import Needs, Role
+from lume_run.models.adapters import with_adapters
 from lume_run.models.forward import forward, label_logps
 from lume_run.models.rows.attention import PACKED, packs
 from lume_run.models.rows.batch import NO_TOTALS, collate
 from lume_run.models.rows.packed import PACKED_TYPES, pack
 from lume_run.models.rows.tokenise import TokenRow
-from lume_run.models.weights import with_adapters
 
 PAD = 1
 LENGTHS, ANSWERS = (23, 5, 12, 2, 17, 30), (9, 4, 11, 1, 3, 20)

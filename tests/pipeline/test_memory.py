@@ -26,6 +26,7 @@ from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.world import World
 from lume_run.methods.needs import Needs, Role, Totals
+from lume_run.models.adapters import with_adapters
 from lume_run.models.load import config_of
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.models.precision import is_quantised
@@ -34,7 +35,6 @@ from lume_run.models.rows.head import KEPT_NUMBERS, PART_NUMBERS
 from lume_run.models.rows.roles import plan_roles
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tiny import olmo_config
-from lume_run.models.weights import with_adapters
 from lume_run.pipeline import dry_run
 from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.pipeline.dry_run import show_plan

@@ -33,10 +33,10 @@ from lume_run.methods.needs import Needs, Role
 from lume_run.methods.npo import NPO
 from lume_run.methods.objective import Dual, Objective, StopWhen
 from lume_run.methods.rmu import RMU, EmbeddingDistance
+from lume_run.models.adapters import with_adapters
 from lume_run.models.load import save_model
 from lume_run.models.rows.batch import collate
 from lume_run.models.rows.tokenise import TokenRow
-from lume_run.models.weights import with_adapters
 from lume_run.training.build import require_checkpointing
 from lume_run.training.callbacks import StopAtBound, StopWhenMemorised
 from lume_run.training.checkpoints import COMPLETE, last_checkpoint

@@ -38,7 +38,7 @@ def lens_rows(loaded: LoadedModel, rows: Sequence[TokenRow]) -> list[dict[str, A
         last = predictor_logits(loaded.network, batch)
     targets, logps, ranks = targets_of(rows), [], []
     for state in outputs.states[:-1]:
-        with layers_passed_by(loaded.network, state, tuples=outputs.tuples):
+        with layers_passed_by(loaded.network, state, entries=outputs.entries):
             of_layer = target_numbers(*predictor_logits(loaded.network, batch), targets, ranked=True)
         logps.append(of_layer[0])
         ranks.append(1 / of_layer[1])

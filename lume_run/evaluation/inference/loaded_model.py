@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 SHOT_TOKENS = 2048  # of a prompt with worked examples, at most
-KEEPS_STATE = ("recurrent", "mamba", "linear_attention", "conv")  # in names of layers that have no keys and values
+KEYS_AND_VALUES = {"full_attention", "sliding_attention", "chunked_attention"}  # layers that keep nothing else
 NO_PROMPT = "The prompt of example '{}' has no tokens; a model needs at least one to continue."
 
 
@@ -80,9 +80,8 @@ def is_decoded_here(model: Any) -> bool:
     """
     config = getattr(model, "generation_config", None)
     penalty = getattr(config, "repetition_penalty", None)
-    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
-    stateful = any(word in str(kind) for kind in kinds for word in KEEPS_STATE)
-    return not unsupported_settings(config) and penalty in (None, 1.0) and not stateful
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    return not unsupported_settings(config) and penalty in (None, 1.0) and kinds <= KEYS_AND_VALUES
 
 
 def fit_shots(example: Example, loaded: LoadedModel) -> Example:

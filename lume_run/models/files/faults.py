@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ SIZES = {  # whole numbers of a config, the least that each may be
     "num_key_value_heads": 1,
     "max_position_embeddings": 8,  # as of `model.max_length`
     "sliding_window": 1,
+}
+RELATIVE = {"bloom", "mpt", "roformer"}  # model types that know distances between tokens alone
+POSITIONS_BY_PAD = {  # whose positions begin behind the number of their pad token
+    *("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # what families call how many there are
 CONFIG_BOUNDS = {r".*(dropout|pdrop)": (0, 1), r".*(_eps|_epsilon)": (0, 1)}  # by names: from, to
@@ -120,6 +125,15 @@ def config_faults(config: Any) -> Iterator[str]:
     if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
         yield f"architectures is {names!r}, which is no list of names"
     yield from end_faults(config, config.vocab_size)
+
+
+def counts_padding(config: Any) -> bool:
+    """Whether models of a config of the library give padding positions that cannot be told them otherwise."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    return config.model_type in POSITIONS_BY_PAD or not (takes_positions or config.model_type in RELATIVE)
 
 
 def _bound_faults(values: Mapping[str, Any], bounds: Mapping[str, tuple[float, float]]) -> Iterator[str]:

@@ -144,6 +144,18 @@ def pair_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list
     return start, rest if tokenizer.eos_token_id is None else [*rest, int(tokenizer.eos_token_id)]
 
 
+def has_room(example: Example, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int) -> bool:
+    """Whether a row and its end have at most `max_tokens` tokens, half of them in the prompt at most.
+
+    Where there is no tokenizer yet: of a byte-level one, whose tokens are bytes at least, and which adds two.
+    """
+    if tokenizer is None:
+        prompt, answer = (len(text.encode()) + 1 for text in (example.prompt, continuation(example)))
+    else:
+        prompt, answer = map(len, pair_ids(example, tokenizer))
+    return prompt <= max_tokens // 2 and prompt + answer <= max_tokens
+
+
 def split_ids(
     prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool, merges: bool = False
 ) -> tuple[list[int], list[int]]:

@@ -15,6 +15,7 @@ from lume_run.config.model_settings import LoraSettings
 from lume_run.config.settings import OptimizationSettings, Settings
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.needs import Needs
+from lume_run.models.adapters import with_adapters
 from lume_run.models.layers import layer_number
 from lume_run.models.rows.packed import PACKED_TYPES
 from lume_run.models.weights import (
@@ -24,7 +25,6 @@ from lume_run.models.weights import (
     choose_weights,
     count_parameters,
     meta_model,
-    with_adapters,
 )
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
         counts = _count_model(meta_model(config), trainable, needs, lora if adapters_train else None)
     stops = not needs.logits and needs.hidden_layer is not None
     text = config.get_text_config()
-    heads, layers = text.num_attention_heads, text.num_hidden_layers
+    heads, layers = _widest(text.num_attention_heads), text.num_hidden_layers
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     return Sizes(
         parameters=counts.parameters,
@@ -160,10 +160,15 @@ def sizes_of(settings: Settings, config: Any, stage: str) -> Sizes:
         tables=0 if config.tie_word_embeddings else counts.tables,
         linear=counts.linear,
         hidden=text.hidden_size,
-        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        intermediate=_widest(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
         layers=layer_number(config, needs.hidden_layer) + 1 if stops and needs.hidden_layer is not None else layers,
         heads=heads,
-        key_value=width * (getattr(text, "num_key_value_heads", None) or heads),
+        key_value=width * _widest(getattr(text, "num_key_value_heads", None) or heads),
         vocabulary=text.vocab_size,
         plain_head=config.model_type in PACKED_TYPES,
     )
+
+
+def _widest(size: int | Sequence[int]) -> int:
+    """A size that some families give for each layer (Gemma 3n): the largest."""
+    return size if isinstance(size, int) else max(size)

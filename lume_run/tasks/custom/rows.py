@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lume_run.common.errors import ConfigError, DataError, Problem
 from lume_run.common.records import Kind, Turn
 from lume_run.common.seeds import stable_digest
-from lume_run.common.text import is_spaceless_text
 from lume_run.config.fields import setting
 from lume_run.tasks.custom.chats import chat_of_pair, plain_prompt, turns_of
 from lume_run.tasks.row_files import field_problems
@@ -28,6 +27,7 @@ USUAL_NAMES = {  # in the order in which they are looked for
     "id": ("id", "uid", "row_id"),
 }
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a letter, which no file can hold
+Cut = Callable[[str], Iterable[tuple[str, str]]]  # a text to (beginning, continuation) of its pieces
 WAYS = "task.columns.prompt=... and task.columns.answer=..., task.columns.messages=... or task.columns.text=..."
 
 
@@ -123,8 +123,8 @@ def _listed(row: Mapping[str, Any]) -> str:
     return f"its columns are {', '.join(map(str, row))}"
 
 
-def rows_of(parsed: Iterable[tuple[str, object]], columns: Columns, words: int) -> tuple[list[OwnRow], list[Problem]]:
-    """(sound rows, problems) of parsed rows; a text gives as many rows as it has pieces of `words` words."""
+def rows_of(parsed: Iterable[tuple[str, object]], columns: Columns, cut: Cut) -> tuple[list[OwnRow], list[Problem]]:
+    """(sound rows, problems) of parsed rows; a text gives as many rows as `cut` makes of it."""
     rows: list[OwnRow] = []
     problems: list[Problem] = []
     needed = [name for name in (columns.prompt, columns.answer, columns.text) if name]
@@ -136,18 +136,18 @@ def rows_of(parsed: Iterable[tuple[str, object]], columns: Columns, words: int) 
             wrong = [Problem(where=where, what=what, remedy="repair the text")]
         if isinstance(row, dict) and not wrong:
             try:
-                rows += _read_row(row, where, columns, words)
+                rows += _read_row(row, where, columns, cut)
             except DataError as error:
                 wrong = list(error.problems)
         problems += wrong
     return rows, problems
 
 
-def _read_row(row: Mapping[str, Any], where: str, columns: Columns, words: int) -> Iterator[OwnRow]:
+def _read_row(row: Mapping[str, Any], where: str, columns: Columns, cut: Cut) -> Iterator[OwnRow]:
     """What a row with its text fields says; raises DataError for a chat or a further column that cannot be read."""
     extras = _extras(row, where, columns)
     if columns.text:
-        yield from _text_pieces(row[columns.text], where, words, extras)
+        yield from _text_pieces(row[columns.text], where, cut, extras)
     elif columns.messages or _is_chat_pair(row, columns):
         if row.get("tools"):
             what = "the chat has tools, of which the model would not be told"
@@ -203,21 +203,10 @@ def _single_text(value: object, where: str, column: str, name: str) -> str:
     return "" if value is None or value != value else str(value).strip()  # NaN: how tables write nothing
 
 
-def _text_pieces(text: str, where: str, words: int, extras: Mapping[str, Any]) -> Iterator[OwnRow]:
-    """Pieces of a text as prompts with their continuations; a last piece of one word joins nothing and is left out.
-
-    Line breaks and other white space within a piece stay as they are. A script without spaces is counted in characters.
-    """
-    parts = [
-        match.span() for match in re.finditer(r"." if is_spaceless_text(text) else r"\S+", text.strip(), re.DOTALL)
-    ]
-    text, document = text.strip(), extras.get("document") or stable_digest(text).hex()[:12]
-    for start in range(0, len(parts), words):
-        piece = parts[start : start + words]
-        middle = len(piece) // 2
-        if middle:
-            prompt, answer = text[piece[0][0] : piece[middle - 1][1]], text[piece[middle - 1][1] : piece[-1][1]]
-            answer = answer.removeprefix(" ") if answer[1:2].strip() else answer  # where a single space will stand
-            yield OwnRow(
-                where=where, kind=Kind.COMPLETION, prompt=prompt, answer=answer, **{**extras, "document": document}
-            )
+def _text_pieces(text: str, where: str, cut: Cut, extras: Mapping[str, Any]) -> Iterator[OwnRow]:
+    """Pieces of a text as prompts with their continuations, of one document."""
+    document = extras.get("document") or stable_digest(text.strip()).hex()[:12]
+    for prompt, answer in cut(text):
+        yield OwnRow(
+            where=where, kind=Kind.COMPLETION, prompt=prompt, answer=answer, **{**extras, "document": document}
+        )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.config.fields import setting
 from lume_run.tasks.custom.files import READERS, files_left, files_of_form, source_rows
-from lume_run.tasks.custom.rows import Columns, OwnRow, guess_columns, rows_of
+from lume_run.tasks.custom.pieces import cut_text
+from lume_run.tasks.custom.rows import Columns, Cut, OwnRow, guess_columns, rows_of
 from lume_run.tasks.documents import choose_by_side, describe_selection
 from lume_run.tasks.private_facts import attribute_of
 from lume_run.tasks.question_files import (
@@ -26,7 +29,16 @@ from lume_run.tasks.tofu import whole_texts
 
 SIDES = {"forget": Split.FORGET, "retain": Split.RETAIN, "holdout": Split.NONMEMBER}
 SHOWN_COLUMNS = 5  # of those that are not read
+WORDS_HELP = "words of one piece of a text, fewer where they do not fit into the model; null: as many as fit"
 SOURCE_HELP = "file (JSON Lines, JSON, CSV, TSV, parquet, text), folder of them, or hub id OWNER/NAME[:CONFIG[:SPLIT]]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a model takes: whether it has room for a row, and its longest row [tokens; 0: not known]."""
+
+    has_room: Callable[[Example], bool] = lambda _: True
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +46,9 @@ class CustomTask:
     """Rows to forget, to retain and, as non-members, to hold out; each a file, a folder or a hub data set.
 
     A row is a question with its answer, a chat (`messages`: the last assistant turn is the answer, what stands before
-    it the prompt), or a text, which is cut into pieces of `words` words whose second half continues the first. Ids are
-    made of what a row says, so that its place in the file does not matter.
+    it the prompt), or a text, which is cut into pieces of `words` words (fewer where the model has no room for these)
+    whose second half continues the first. Ids are made of what a row says, so that its place in the file does not
+    matter.
     """
 
     name: str
@@ -44,7 +57,7 @@ class CustomTask:
     holdout: str | None = setting(None, help="rows that no model was trained on: non-members of membership inference")
     columns: Columns = setting(factory=Columns, help="names of columns that are not the usual ones")
     template: str = setting("{question}", help=TEMPLATE_HELP)
-    words: int = setting(120, low=2, help="words of one piece of a text")
+    words: int | None = setting(120, low=2, help=WORDS_HELP)
     separator: str | None = setting(None, help=SEPARATOR_HELP, blank=True)
     num_documents: int | None = setting(None, low=1, help=COUNT_HELP)
 
@@ -60,8 +73,9 @@ class CustomTask:
                 problems.append(Problem(where=f"task.{side}", what=what, remedy=f"a {SOURCE_HELP}"))
         return problems
 
-    def load(self, seed: int) -> TaskData:
-        """The examples of the experiment; DataError with every problem, RunError where the hub gives none."""
+    def load(self, seed: int, room: Room | None = None) -> TaskData:
+        """The examples of the experiment, texts in pieces for which there is room; DataError with every problem,
+        RunError where the hub gives none."""
         if problems := self.check():
             raise ConfigError(problems)
         rows: dict[str, list[OwnRow]] = {}
@@ -70,7 +84,7 @@ class CustomTask:
         for side in SIDES:
             rows[side] = []
             if source := getattr(self, side):
-                columns, rows[side], wrong = self._read(source, side)
+                columns, rows[side], wrong = self._read(source, side, room or Room())
                 problems += wrong
                 words.append(f"{side} {source} ({columns})")
         problems += shared_row_problems(rows)
@@ -88,7 +102,7 @@ class CustomTask:
             source=f"{'; '.join(words)}; {describe_selection(kept, trained)}",
         )
 
-    def _read(self, source: str, side: str) -> tuple[str, list[OwnRow], list[Problem]]:
+    def _read(self, source: str, side: str, room: Room) -> tuple[str, list[OwnRow], list[Problem]]:
         """(the columns in words, the sound rows without repeats, problems) of a side."""
         parsed = list(source_rows(source))
         problems = [row for _, row in parsed if isinstance(row, Problem)]
@@ -103,23 +117,42 @@ class CustomTask:
             columns = guess_columns(self.columns, first, source)
         except ConfigError as error:
             return "", [], [*problems, *error.problems]
-        rows, wrong = rows_of(parsed, columns, self.words)
+        rows, wrong = rows_of(parsed, columns, self._cut(room))
         if not rows and not problems and not wrong:
             what, remedy = "gives no row: its texts have fewer than two words", f"task.{side}=longer texts"
             wrong = [Problem(where=source, what=what, remedy=remedy)]
-        unique = {(row.prompt, row.answer): row for row in rows}
-        chosen = {name: column for name, column in asdict(columns).items() if column and name != "facts"}
-        chosen |= {f"facts.{name}": column for name, column in columns.facts.items()}
-        described = ", ".join(f"{name}={column}" for name, column in chosen.items())
-        if columns.facts:
-            telling = [row.disclosed_facts for row in unique.values() if row.disclosed_facts]
-            described += f"; {len(telling)} answers tell a fact, {sum(map(len, telling))} facts in all"
-        if unread := [name for name in first if name not in {*chosen.values(), ""}]:
-            described += f"; columns not read: {', '.join(unread[:SHOWN_COLUMNS])}"
-            described += f" and {len(unread) - SHOWN_COLUMNS} more" if len(unread) > SHOWN_COLUMNS else ""
+        unique = list({(row.prompt, row.answer): row for row in rows}.values())
+        described = describe_columns(columns, first, unique)
+        described += f"; {self._described_pieces(len(rows), room)}" if columns.text else ""
         described += f"; {left}" if (left := files_left(source)) else ""
         described += f"; {len(rows) - len(unique)} repeated rows left out" if len(rows) > len(unique) else ""
-        return described, list(unique.values()), problems + wrong
+        return described, unique, problems + wrong
+
+    def _cut(self, room: Room) -> Cut:
+        """How a text becomes pieces for which there is room."""
+        separator = format_fields(self.template, self.separator)["separator"]
+
+        def fits(prompt: str, answer: str) -> bool:
+            piece = Example(
+                id="",
+                raw_id="",
+                document="",
+                split=Split.FORGET,
+                subtask=self.name,
+                kind=Kind.COMPLETION,
+                prompt=prompt,
+                answer=answer,
+                separator=separator,
+            )
+            return room.has_room(piece)
+
+        return partial(cut_text, words=self.words, fits=fits)
+
+    def _described_pieces(self, count: int, room: Room) -> str:
+        """How many pieces texts gave, and how long they may be, in words."""
+        bounds = [f"{self.words} words"] if self.words else []
+        bounds += [f"{room.tokens} tokens"] if room.tokens else []
+        return f"{count} pieces of at most {' and '.join(bounds)}" if bounds else f"{count} whole texts"
 
     def _examples(self, rows: Sequence[OwnRow], split: Split) -> tuple[Example, ...]:
         in_format = format_fields(self.template, self.separator)
@@ -146,6 +179,20 @@ class CustomTask:
             )
             for row in rows
         )
+
+
+def describe_columns(columns: Columns, first: Mapping[str, Any], rows: Sequence[OwnRow]) -> str:
+    """Which columns are read for what, how many facts the answers tell, and which columns of the first row are not."""
+    chosen = {name: column for name, column in asdict(columns).items() if column and name != "facts"}
+    chosen |= {f"facts.{name}": column for name, column in columns.facts.items()}
+    described = ", ".join(f"{name}={column}" for name, column in chosen.items())
+    if columns.facts:
+        telling = [row.disclosed_facts for row in rows if row.disclosed_facts]
+        described += f"; {len(telling)} answers tell a fact, {sum(map(len, telling))} facts in all"
+    if unread := [name for name in first if name not in {*chosen.values(), ""}]:
+        described += f"; columns not read: {', '.join(unread[:SHOWN_COLUMNS])}"
+        described += f" and {len(unread) - SHOWN_COLUMNS} more" if len(unread) > SHOWN_COLUMNS else ""
+    return described
 
 
 def answer_facts(row: OwnRow) -> tuple[tuple[str, str], ...]:

@@ -203,7 +203,7 @@ def test_every_family(name, tiny, tmp_path):
     with torch.inference_mode():
         with outputs_of_layers(loaded.network) as outputs:
             parts, _ = predictor_logits(loaded.network, batch)
-        with layers_passed_by(loaded.network, outputs.states[-1], tuples=outputs.tuples):
+        with layers_passed_by(loaded.network, outputs.states[-1], entries=outputs.entries):
             again, _ = predictor_logits(loaded.network, batch)
         after, _ = predictor_logits(loaded.network, batch)
     assert len(outputs.states) == 2
