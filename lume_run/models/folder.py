@@ -28,7 +28,6 @@ from lume_run.models.files.faults import (
 )
 from lume_run.models.files.values import integer_fault, stored_names, stored_weights, table_names, value_fault
 from lume_run.models.hub import ADAPTER_CONFIG, adapter_base
-from lume_run.models.layers import decoder_layers
 from lume_run.models.load import config_of, generation_config_of, limit_problems
 from lume_run.models.precision import supports_attention
 from lume_run.models.tokenizer import load_tokenizer, tokens_beyond
@@ -202,10 +201,6 @@ def _weight_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str,
     if fault := weight_fault(report) or integer_fault(folder, model) or _value_fault(folder, model):
         yield f"{folder}: {fault}", COPY_AGAIN
         return
-    try:
-        decoder_layers(model)
-    except RunError as error:
-        yield f"{folder}: {error}", "a decoder such as OLMo, Llama or GPT"
     if (
         settings.tokenizer
         and settings.tokenizer.startswith("/")

@@ -97,13 +97,13 @@ def _with_entries(hidden: Tensor, entries: int) -> Any:
 
 
 def entries_of(output: Any) -> int:
-    """How many entries the tuple has in which a layer gives its states; 0: it gives them alone."""
-    return len(output) if isinstance(output, tuple) else 0
+    """How many entries the tuple (GPT-1: the list) has in which a layer gives its states; 0: it gives them alone."""
+    return len(output) if isinstance(output, tuple | list) else 0
 
 
 def first_output(output: Any) -> Tensor:
     """The hidden states that a layer gives, which some families put into a tuple."""
-    states: Tensor = output[0] if isinstance(output, tuple) else output
+    states: Tensor = output[0] if entries_of(output) else output
     return states
 
 
@@ -136,7 +136,7 @@ def replaced_output(model: nn.Module, layer: int, compute: Callable[[Tensor], Te
 
     def replace(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         states = compute(first_output(output))
-        return (states, *output[1:]) if isinstance(output, tuple) else states
+        return (states, *output[1:]) if entries_of(output) else states
 
     handle = decoder_layers(model)[layer].register_forward_hook(replace)
     try:

@@ -30,11 +30,11 @@ from transformers import (
 from lume_run.common.errors import InputError, RunError
 from lume_run.config.model_settings import LoraSettings, ModelSettings
 from lume_run.config.overrides import compose, conf_dir
+from lume_run.models.adapters import with_adapters
 from lume_run.models.files import values
 from lume_run.models.files.faults import config_faults
 from lume_run.models.folder import model_folder_problems
 from lume_run.models.load import load_model
-from lume_run.models.weights import with_adapters
 from lume_run.pipeline.checks import check_config
 
 CPU = torch.device("cpu")

@@ -15,6 +15,7 @@ from torch import nn
 from lume_run.common.errors import RunError
 from lume_run.common.records import GIVEN_ANSWERS, TEXTS, Example, Question
 from lume_run.evaluation.inference.vllm import Engine, unsupported_settings
+from lume_run.models.layers import forward_accepts
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate
 from lume_run.models.rows.tokenise import TokenRow, encode, fit_chat, plain_ids, prompt_ids
 
@@ -81,7 +82,8 @@ def is_decoded_here(model: Any) -> bool:
     config = getattr(model, "generation_config", None)
     penalty = getattr(config, "repetition_penalty", None)
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
-    return not unsupported_settings(config) and penalty in (None, 1.0) and kinds <= KEYS_AND_VALUES
+    caches = kinds <= KEYS_AND_VALUES and forward_accepts(model, "past_key_values")  # GPT-1 has no cache
+    return not unsupported_settings(config) and penalty in (None, 1.0) and caches
 
 
 def fit_shots(example: Example, loaded: LoadedModel) -> Example:

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.families import FAMILIES, KEEP_STATES, build_family
+from helpers.families import FAMILIES, GPT2_SIZES, KEEP_STATES, build_family
 from helpers.shared import tokenizer_at
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lume_run.evaluation.inference import decoding, generation
 from lume_run.evaluation.inference.drafts import TRIED, Draft, Drafts, Row
 from lume_run.evaluation.inference.generation import continue_rows, generate_batch
 from lume_run.evaluation.inference.loaded_model import LoadedModel, is_decoded_here
+from lume_run.models.layers import output_of_layer
 from lume_run.models.rows.tokenise import TokenRow
 
 PLACES = 3
@@ -173,6 +174,23 @@ def test_a_penalty_is_left_to_transformers(tiny):
     loaded.network.generation_config.repetition_penalty = 1.7
     assert not is_decoded_here(loaded.model)
     assert together(loaded, None) == alone(loaded, None) != plain
+
+
+def test_a_family_without_a_cache_is_left_to_transformers(tiny):
+    """GPT-1, whose layers give lists besides."""
+    config = AutoConfig.for_model("openai-gpt", vocab_size=400, **GPT2_SIZES)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    loaded = LoadedModel(
+        model=model, tokenizer=tokenizer_at(tiny), max_new_tokens=60, max_length=256, batch_tokens=PLACES * max(LENGTHS)
+    )
+    assert not is_decoded_here(model)
+    assert together(loaded, None) == alone(loaded, None)
+    ids = torch.tensor([list(ROWS[0].ids)])
+    with torch.no_grad(), output_of_layer(model, 0, stop=True) as stopped:
+        model(input_ids=ids)
+    with torch.no_grad(), output_of_layer(model, 0, stop=False) as whole:
+        model(input_ids=ids)
+    assert torch.equal(stopped[0], whole[0]) and stopped[0].shape == (1, len(ROWS[0].ids), config.n_embd)
 
 
 def test_transformers_own_loop_runs_in_halves_where_memory_is_short(tiny, monkeypatch):
