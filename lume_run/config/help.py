@@ -29,6 +29,7 @@ GROUP_ORDER = (
     "method",
     "method/forget",
     "method/retain",
+    "sequence",
     "attack",
     "evaluator",
     "launch",

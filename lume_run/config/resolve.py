@@ -140,10 +140,10 @@ def _resolve_source(data: dict[str, Any]) -> None:
 def run_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the config that decides what a run computes.
 
-    Without attacks and sharpness that of versions that had none.
+    Without attacks, requests and sharpness that of versions that had none.
     """
-    attacked = bool(value_at(data, "attack.attacks"))
-    left_out = NOT_IDENTITY if attacked else (*NOT_IDENTITY, "attack")
+    unused = {"attack": not value_at(data, "attack.attacks"), "sequence": not value_at(data, "sequence.requests")}
+    left_out = {*NOT_IDENTITY, *(group for group, is_unused in unused.items() if is_unused)}
     identity = {key: without_modules(value) for key, value in data.items() if key not in left_out}
     unlearn = value_at(identity, "trainer.unlearn")
     if isinstance(unlearn, dict) and unlearn.get("sharpness") is None:

@@ -124,6 +124,24 @@ class EvaluatorSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SequenceSettings:
+    """Whether the forget set is asked for at once, or in requests one after another."""
+
+    requests: int | None = setting(
+        None, low=2, help="requests that the documents of the forget set are cut into, in order; null: one for all"
+    )
+    reference: Literal["previous", "first"] = setting(
+        "previous", help="the frozen model of losses that have one: the model before the request, or the target"
+    )
+    growing: bool = setting(False, help="each request is all documents so far, from the target; else its own, in turn")
+
+    @property
+    def keeps_first(self) -> bool:
+        """Whether the frozen model is another than the one that a request starts from."""
+        return self.requests is not None and self.reference == "first"
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttackSettings:
     """What is tried to bring the forgotten back, between unlearning and evaluation."""
 
@@ -211,6 +229,7 @@ class Settings:
     task: Any = setting(help="task group")
     model: ModelSettings = setting(help="model group")
     method: Any = setting(help="method group")
+    sequence: SequenceSettings = setting(factory=SequenceSettings, help="sequence group")
     attack: AttackSettings = setting(factory=AttackSettings, help="attack group")
     evaluator: EvaluatorSettings = setting(help="evaluator group")
     trainer: TrainerSettings = setting(help="trainer group")

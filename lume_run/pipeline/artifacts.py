@@ -63,10 +63,11 @@ def store_artifact(
     gather: Callable[[Path], object] | None = None,
 ) -> Artifact:
     """An artifact in the shared store, named by the hash of its inputs."""
+    title = name or kind
     inputs = {"kind": kind, "format": ARTIFACT_FORMAT, **inputs}
     return Artifact(
         stage=stage,
-        name=name or kind,
+        name=title if run.request is None else f"{title}, request {run.request.number}",
         path=run.settings.store / kind / content_hash(inputs),
         inputs=inputs,
         build=build,
@@ -79,14 +80,18 @@ def store_artifact(
 def unlearned_artifact(
     run: Run, inputs: dict[str, Any], build: Callable[[Path], None], note: str, *, share: bool = False
 ) -> Artifact:
-    """The unlearned model, in the run's own folder; runs that differ in attacks or evaluators alone make it once."""
+    """The unlearned model, in the run's own folder; runs that differ in attacks or evaluators alone make it once.
+
+    Models between requests stand beside it, in folders by the number of the request.
+    """
     inputs = {"kind": "unlearned", "format": ARTIFACT_FORMAT, "seed": run.settings.seed, **inputs}
     with_adapter = run.settings.model.lora.save  # changes no weight, and so is none of the inputs
     noted = content_hash({**inputs, "adapter": with_adapter})
+    between = run.request is not None and not run.request.is_last
     return Artifact(
         stage="unlearn",
-        name="unlearned",
-        path=run.folder / "unlearned",
+        name=f"request {run.request.number}" if between and run.request else "unlearned",
+        path=run.folder / (f"requests/{run.request.number}" if between and run.request else "unlearned"),
         inputs=inputs,
         build=build,
         note=note,

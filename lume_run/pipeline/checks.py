@@ -20,9 +20,8 @@ from lume_run.config.settings import Checkable, Settings
 from lume_run.config.suggest import suggest_nearest
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.entries.scores import CATALOGUE
-from lume_run.evaluation.inference.vllm import vllm_trouble
 from lume_run.launch.preemption import STOP_FILE_VARIABLE
-from lume_run.pipeline.device_checks import device_problems, launch_problems, quantization_problems
+from lume_run.pipeline.device_checks import backend_problems, device_problems, launch_problems, quantization_problems
 from lume_run.pipeline.method_checks import (
     fine_tuning_problems,
     interface_problems,
@@ -31,10 +30,11 @@ from lume_run.pipeline.method_checks import (
     pairing_problems,
     target_problems,
 )
+from lume_run.tasks.requests import sequence_problems
 from lume_run.tracking.start import logger_problems
 
 HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]{1,96}")
-GROUPS = ("task", "model", "method", "attack", "evaluator", "trainer", "launch", "logger")
+GROUPS = ("task", "model", "method", "sequence", "attack", "evaluator", "trainer", "launch", "logger")
 
 
 class CheckedConfig(NamedTuple):
@@ -204,6 +204,8 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
         yield from model_folder_problems(groups["model"], retrained)
     if runs_model:
         yield from pairing_problems(groups, stages)
+    if groups["sequence"] is not None:
+        yield from sequence_problems(groups["sequence"], stages)
     if groups["attack"] is not None:
         yield from attack_problems(groups["attack"], stages, groups["evaluator"])
     if groups["evaluator"] is not None:
@@ -211,7 +213,7 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
     if launch is not None and launch.device != "auto":
         yield from device_problems(launch.device)
     if groups["evaluator"] is not None and launch is not None and runs_model:
-        yield from _backend_problems(groups["evaluator"].backend, launch.device)
+        yield from backend_problems(groups["evaluator"].backend, launch.device)
     if groups["logger"] is not None:
         yield from logger_problems(groups["logger"])
     if trainer is not None:
@@ -241,10 +243,3 @@ def _judge_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
             if trouble := judge_trouble(ask, path):
                 yield Problem(where=setting, what=trouble, remedy="the folder of such a model, or a hub id")
-
-
-def _backend_problems(backend: str, device: str) -> Iterator[Problem]:
-    """A backend that cannot run on this machine."""
-    if backend == "vllm" and (trouble := vllm_trouble(device)):
-        remedy = "pip install 'lume-run[vllm]' on a machine with a GPU, or evaluator.backend=transformers"
-        yield Problem(where="evaluator.backend", what=trouble, remedy=remedy)

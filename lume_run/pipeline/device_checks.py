@@ -12,6 +12,7 @@ from lume_run.common.errors import LumeError, Problem
 from lume_run.common.lazy import torch
 from lume_run.common.text import shorten_value
 from lume_run.config.resolve import value_at
+from lume_run.evaluation.inference.vllm import vllm_trouble
 from lume_run.launch import slurm
 from lume_run.launch.preemption import STOP_FILE_VARIABLE
 from lume_run.launch.spawn import is_free
@@ -177,3 +178,10 @@ def _has_gpu(name: str) -> bool:
         return device_type_of(name) == "cuda"
     except (LumeError, RuntimeError):  # `device_problems` reports an unusable launch.device
         return True
+
+
+def backend_problems(backend: str, device: str) -> Iterator[Problem]:
+    """A backend that cannot run on this machine."""
+    if backend == "vllm" and (trouble := vllm_trouble(device)):
+        remedy = "pip install 'lume-run[vllm]' on a machine with a GPU, or evaluator.backend=transformers"
+        yield Problem(where="evaluator.backend", what=trouble, remedy=remedy)

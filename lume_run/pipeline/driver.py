@@ -22,7 +22,6 @@ from lume_run.common.records import Response, Score
 from lume_run.common.secrets import without_secrets
 from lume_run.common.store import Artifact
 from lume_run.config.settings import Settings
-from lume_run.evaluation.metrics.answers import PUBLISHED_SUBTASKS, is_of_other_script
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.scoring import cost_summary, gate, read_harness_scores, score_models, unavailable_judges
 from lume_run.launch.preemption import signal_handlers, stop_if_requested
@@ -35,21 +34,25 @@ from lume_run.pipeline.run import Run
 from lume_run.report.card import write_card
 from lume_run.report.manifest import earlier_hardware, hardware, run_manifest
 from lume_run.report.saved_scores import RunScores, read_scores, save_scores, scores_key
+from lume_run.report.sequence.scores import score_requests
+from lume_run.report.warnings import ending_warnings, memorisation_warnings, script_warnings
 from lume_run.report.write import Report, print_report, write_report
+from lume_run.tasks.requests import ForgetRequest, forget_requests
 from lume_run.tracking.tracker import Tracker, track_run
-
-MEMORISED_SCORE = 0.9  # below this, a target has too little to forget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResults:
     """What the stages made: responses and harness scores by model, seconds by stage, and where the data came from.
 
-    `attacked` are the responses of models under attack. `read` are the digests of what all was read from, by name.
+    `attacked` are the responses of models under attack, `between` those after each of the `requests` but the last.
+    `read` are the digests of what all was read from, by name.
     """
 
     responses: Mapping[str, Sequence[Response]]
     attacked: Sequence[tuple[Attacked, Sequence[Response]]] = ()
+    between: Sequence[Sequence[Response]] = ()
+    requests: Sequence[ForgetRequest] = ()
     harness_scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
@@ -95,24 +98,34 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
     for artifact in steps.artifacts:
         _make(run, artifact, tracker)
         seconds[artifact.stage] = seconds.get(artifact.stage, 0.0) + artifact.seconds  # also when made before
-    responses = {name: responses_in(artifact) for name, artifact in steps.responses.items()}
-    attacked = [(of, responses_in(artifact)) for of, artifact in steps.attacked]
+    results = results_of(run, steps, seconds)
     record["training"] = training_outcomes([artifact for artifact in steps.artifacts if artifact.stage != "attack"])
     record["attacks"] = training_outcomes([artifact for artifact in steps.artifacts if artifact.stage == "attack"])
     record["artifacts"] = {
-        artifact.name: str(artifact.path / "model" if artifact.name == "unlearned" else artifact.path)
+        artifact.name: str(artifact.path / "model" if artifact.path.is_relative_to(folder) else artifact.path)
         for artifact in steps.artifacts
     }
     record["costs"] = {
-        name: cost_summary(run.questions_by_suite, responses[name], artifact.path)
+        name: cost_summary(run.questions_by_suite, results.responses[name], artifact.path)
         for name, artifact in steps.responses.items()
     }
     write_json(folder / "manifest.json", record)
-    harness_scores = {name: read_harness_scores(artifacts) for name, artifacts in steps.harness_scores.items()}
-    source = run.data.source + (f"; in {run.text_format}" if run.text_format.chat is not None else "")
-    read = digests_of(steps)
+    return results
+
+
+def results_of(run: Run, steps: Plan, seconds: Mapping[str, float]) -> RunResults:
+    """What the artifacts hold, when all of them are there."""
+    responses = {name: responses_in(artifact) for name, artifact in steps.responses.items()}
+    count = run.settings.sequence.requests
     return RunResults(
-        responses=responses, attacked=attacked, harness_scores=harness_scores, seconds=seconds, source=source, read=read
+        responses=responses,
+        attacked=[(of, responses_in(artifact)) for of, artifact in steps.attacked],
+        between=[responses_in(artifact) for artifact in steps.between],
+        requests=forget_requests(run.data, count) if count is not None and "unlearned" in responses else (),
+        harness_scores={name: read_harness_scores(measured) for name, measured in steps.harness_scores.items()},
+        seconds=seconds,
+        source=run.data.source + (f"; in {run.text_format}" if run.text_format.chat is not None else ""),
+        read=digests_of(steps),
     )
 
 
@@ -120,6 +133,7 @@ def digests_of(steps: Plan) -> dict[str, str]:
     """What the files of answers and of harness scores hold, by what they are and of which model."""
     responses = {f"responses {name}": artifact for name, artifact in steps.responses.items()}
     responses |= {f"responses {of.name}": artifact for of, artifact in steps.attacked}
+    responses |= {f"responses {artifact.name}": artifact for artifact in steps.between}
     digests = {name: digest_of(artifact.path / "responses.jsonl") for name, artifact in responses.items()}
     for name, artifacts in steps.harness_scores.items():
         digests |= {f"{name} {of.name}": digest_of(of.path / "scores.jsonl") for of in artifacts}
@@ -157,35 +171,6 @@ def training_outcomes(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
 
 
-def ending_warnings(training: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Optimisations that ended before their last step, and why."""
-    return tuple(
-        f"{name} {ending.upper()}: {outcome[ending]}, after {outcome['steps']} of {outcome['planned_steps']} steps"
-        for name, outcome in training.items()
-        for ending in ("diverged", "stopped")
-        if outcome[ending]
-    )
-
-
-def memorisation_warnings(target: Mapping[str, Score]) -> tuple[str, ...]:
-    """A warning of a target that did not learn its documents, with which forgetting cannot be seen."""
-    weak = [
-        f"{name} {value:.2f}"
-        for name in ("forget.knowledge", "retain.knowledge", "forget.regurgitation", "retain.regurgitation")
-        if name in target and (value := target[name].value) is not None and value < MEMORISED_SCORE
-    ]
-    warning = f"the target did not memorise its documents ({', '.join(weak)}): raise trainer.train.epochs"
-    return (warning,) if weak else ()
-
-
-def script_warnings(responses: Sequence[Response]) -> tuple[str, ...]:
-    """A word on answers whose ROUGE is counted in other tokens than the field's."""
-    texts = [row for row in responses if row.output is not None and row.subtask not in PUBLISHED_SUBTASKS]
-    count = sum(is_of_other_script(row.expected) for row in texts)
-    note = f"ROUGE of {count} answers that are not in Latin letters counts words or characters of their script"
-    return (note,) if count else ()
-
-
 def score_and_report(settings: Settings, folder: Path, record: Mapping[str, Any], results: RunResults) -> Report:
     """Score the responses (no model needed), write the report, show it; what is finished already is only shown."""
     key = saved_key(settings, folder, record, results)
@@ -213,7 +198,10 @@ def score_all(settings: Settings, folder: Path, results: RunResults) -> RunScore
     attacks = score_attacks(settings, folder, results.responses, results.attacked)
     if attacks is not None:
         attacks = replace(attacks, texts=tuple(returned_texts(attacks, results.responses, results.attacked)))
-    return RunScores(scores=scores, official=official, attacks=attacks)
+    models = [results.responses.get("target"), *results.between, results.responses.get("unlearned")]
+    answered = [rows for rows in models if rows is not None]
+    sequence = score_requests(settings, results.requests, answered, results.responses)
+    return RunScores(scores=scores, official=official, attacks=attacks, sequence=sequence)
 
 
 def report_of(
@@ -235,6 +223,7 @@ def report_of(
         strict=scored.official or None,
         costs=record.get("costs", {}),
         attacks=scored.attacks,
+        sequence=scored.sequence,
         warnings=(
             *ending_warnings(record.get("training", {})),
             *ending_warnings(record.get("attacks", {})),

@@ -7,7 +7,7 @@ in `train.py` and `unlearn.py`, what is asked of it in `evaluate.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,20 +25,23 @@ from lume_run.pipeline.attack import attempts_of
 from lume_run.pipeline.evaluate import harness_artifacts, responses_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import base_artifact, retrained_artifact, train_artifact
-from lume_run.pipeline.unlearn.recipes import unlearning_artifacts
+from lume_run.pipeline.unlearn.sequence import Chain, request_chain
+
+AFTER_REQUEST = "after-request-"  # and its number: a model between requests
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run consists of, in order; the responses and the harness scores of each evaluated model by its name.
 
-    `attacked` are the responses of each model under an attack.
+    `attacked` are the responses of each model under an attack, `between` those after each request but the last.
     """
 
     artifacts: tuple[Artifact, ...]
     responses: dict[str, Artifact]
     harness_scores: dict[str, list[Artifact]]
     attacked: tuple[tuple[Attacked, Artifact], ...] = ()
+    between: tuple[Artifact, ...] = ()
 
 
 def plan(run: Run) -> Plan:
@@ -53,6 +56,7 @@ def plan(run: Run) -> Plan:
     base = base_artifact(run)
     artifacts: list[Artifact] = [base] if base else []
     models: dict[str, EvaluatedModel] = {}
+    requests = Chain()
     if stages == ["evaluate"]:
         assert base is None  # checks.py refuses to evaluate alone without a model.path
         models |= {"model": start_model(run, base), **models_before(run)}
@@ -63,22 +67,35 @@ def plan(run: Run) -> Plan:
             EvaluatedModel(path=str(trained.path), key=trained.key) if trained else start_model(run, base)
         )
     if "unlearn" in stages:
-        unlearning, models["unlearned"] = unlearning_artifacts(run, models["target"], base)
-        artifacts += unlearning
+        requests = request_chain(run, models["target"], base)
+        artifacts += requests.artifacts
+        models["unlearned"] = requests.models[-1]
     if "evaluate" not in stages:
         return Plan(artifacts=tuple(artifacts), responses={}, harness_scores={})
     references, artifacts_of_references = reference_models(run, base, alone="model" in models)
     artifacts += [artifact for artifact in artifacts_of_references if artifact.path not in paths_of(artifacts)]
-    models |= references
-    attempts = attempts_of(run, models)
-    artifacts += attempts.artifacts
-    target = models.get("target")
+    return evaluation_plan(run, artifacts, models | references, requests.models[:-1])
+
+
+def evaluation_plan(
+    run: Run, artifacts: Sequence[Artifact], models: Mapping[str, EvaluatedModel], between: Sequence[EvaluatedModel]
+) -> Plan:
+    """The plan behind `artifacts`: attacks, and what all models answer, those `between` requests as well."""
+    attempts, target = attempts_of(run, models), models.get("target")
     responses = {name: responses_artifact(run, name, model, target) for name, model in models.items()}
     harness_scores = {name: harness_artifacts(run, name, model) for name, model in models.items()}
     attacked = tuple((of, responses_artifact(run, of.name, model, target)) for of, model in attempts.models)
-    artifacts += [*responses.values(), *chain.from_iterable(harness_scores.values())]
-    artifacts += [artifact for _, artifact in attacked]
-    return Plan(artifacts=tuple(artifacts), responses=responses, harness_scores=harness_scores, attacked=attacked)
+    answered = tuple(
+        responses_artifact(run, f"{AFTER_REQUEST}{number}", model, target) for number, model in enumerate(between, 1)
+    )
+    evaluation = (*responses.values(), *chain.from_iterable(harness_scores.values()))
+    return Plan(
+        artifacts=(*artifacts, *attempts.artifacts, *evaluation, *(artifact for _, artifact in attacked), *answered),
+        responses=responses,
+        harness_scores=harness_scores,
+        attacked=attacked,
+        between=answered,
+    )
 
 
 def paths_of(artifacts: Iterable[Artifact]) -> set[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from lume_run.models.rows.tokenise import has_room
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.models.weights import ShapedConfig
 from lume_run.tasks.custom.task import CustomTask, Room
+from lume_run.tasks.requests import ForgetRequest, data_of_request
 from lume_run.training.rows import examples_of
 
 if TYPE_CHECKING:
@@ -44,16 +45,27 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """One configured run and its folder; data are loaded once, when first needed."""
+    """One configured run and its folder; data are loaded once, when first needed.
+
+    With a `request` it is that part of the run.
+    """
 
     settings: Settings
     folder: Path
     world: World = World()
+    request: ForgetRequest | None = None
+
+    def of_request(self, request: ForgetRequest) -> Run:
+        """This run as one of its requests sees it."""
+        part = replace(self, request=request)
+        part.__dict__.update({name: getattr(self, name) for name in ("_plain_data", "text_format", "tokenizer")})
+        return part
 
     @cached_property
     def data(self) -> TaskData:
-        """All examples of the task."""
-        return self.text_format.data(self._plain_data)
+        """All examples of the task, or of the request."""
+        data = self.text_format.data(self._plain_data)
+        return data if self.request is None else data_of_request(data, self.request)
 
     @cached_property
     def _plain_data(self) -> TaskData:

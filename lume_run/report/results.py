@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from lume_run.common.records import Score
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import ScoreGroup, Wanted
 from lume_run.evaluation.metrics.bootstrap import FEW_DOCUMENTS, Interval, difference
+from lume_run.report.sequence.scores import SequenceResults, sequence_json
 
 SUBJECTS = {"model": "model", "target": "before", "unlearned": "after", "retrained": "retrained"}
 BY_TASK = "<side>.<task>."  # patterns of scores of one task on one side
@@ -25,7 +26,7 @@ class Report:
 
     `costs` says by subject what the model was asked: runs, forward passes, generated tokens and seconds by ask, prompts
     by suite, prompts of all suites run `alone`, and those of them that another suite `shared`. `attacks` is what
-    brought the forgotten back, None where nothing was tried.
+    brought the forgotten back, `sequence` what requests one after another did; None where nothing was tried.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     costs: Mapping[str, Any] = field(default_factory=dict)
     attacks: AttackResults | None = None
+    sequence: SequenceResults | None = None
 
     @property
     def names(self) -> list[str]:
@@ -57,8 +59,13 @@ class Report:
 
     def score(self, subject: str, name: str) -> Score | None:
         """One score, None where this model has none of that name; of the attacked one also the worst of its attacks."""
+        return self.scores.get(subject, {}).get(name) or self.further_scores(subject).get(name)
+
+    def further_scores(self, subject: str) -> dict[str, Score]:
+        """Scores that are of no model's answers alone: the worst cases of attacks, means over requests."""
         under_attack = self.attacks.worst if self.attacks and subject == self.attacks.subject else {}
-        return self.scores.get(subject, {}).get(name) or under_attack.get(name)
+        over_requests = self.sequence.summary if self.sequence and subject == "unlearned" else {}
+        return {**under_attack, **over_requests}
 
     def value(self, subject: str, name: str) -> float | None:
         """One score's value, None when it could not be computed."""
@@ -103,14 +110,24 @@ def group_of(name: str) -> ScoreGroup:
     return definition.group if definition else ScoreGroup.OTHER
 
 
+def patterns_of(names: Iterable[str]) -> dict[str, str]:
+    """The pattern in the catalogue by score name; empty for what is from elsewhere."""
+    return {name: definition.pattern if (definition := definition_of(name)) else "" for name in names}
+
+
+def is_of_one_task(patterns: Mapping[str, str]) -> bool:
+    """Whether all scores by task are of one: means over tasks then say the same again."""
+    return len({name.split(".")[1] for name, pattern in patterns.items() if pattern.startswith(BY_TASK)}) == 1
+
+
 def names_by_group(report: Report, *, most: int | None = None) -> dict[ScoreGroup, list[str]]:
     """Names worth a line, by group in report order.
 
     Of more than `most`, variants and what was measured on further sets go first, then parts. Row means over tasks are
     left out where there is one task only.
     """
-    patterns = {name: definition.pattern if (definition := definition_of(name)) else "" for name in report.names}
-    one_task = len({name.split(".")[1] for name, pattern in patterns.items() if pattern.startswith(BY_TASK)}) == 1
+    patterns = patterns_of(report.names)
+    one_task = is_of_one_task(patterns)
     names = [name for name, pattern in patterns.items() if not (one_task and pattern in OVER_TASKS)]
 
     def detail(name: str) -> int:
@@ -131,8 +148,8 @@ def names_by_group(report: Report, *, most: int | None = None) -> dict[ScoreGrou
 def report_json(report: Report) -> dict[str, Any]:
     """The report as strict JSON data; `scores` and `intervals` are flat: `<subject>.<score name>`, `change.<name>`."""
     flat = {f"{who}.{name}": score for who, scores in report.scores.items() for name, score in scores.items()}
-    if report.attacks:
-        flat |= {f"{report.attacks.subject}.{name}": score for name, score in report.attacks.worst.items()}
+    for who in report.scores:
+        flat |= {f"{who}.{name}": score for name, score in report.further_scores(who).items()}
     changes = {f"change.{name}": change for name in report.names if (change := report.change(name)) is not None}
     intervals = {name: [score.low, score.high] for name, score in flat.items() if score.low is not None}
     for name in report.names:
@@ -156,6 +173,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "mmlu_gate": {"passed": report.gate, "rule": report.gate_rule},
         "official": _strict_value(report.strict),
         **({"attacks": attacks_json(report.attacks, report.manifest.get("attacks", {}))} if report.attacks else {}),
+        **({"sequence": sequence_json(report.sequence)} if report.sequence else {}),
         "seconds": {stage: round(spent, 2) for stage, spent in report.seconds.items()},
     }
 

@@ -26,19 +26,29 @@ from lume_run.common.records import Score
 from lume_run.config.settings import Settings
 from lume_run.evaluation.questions import suites_of
 from lume_run.evaluation.suites.base import Judged
+from lume_run.report.sequence.scores import SequenceResults
 
 SAVED_FILE = "finished.json"
 COMPUTING_PACKAGES = ("numpy", "scipy", "pandas", "rouge-score", "nltk", "matplotlib")  # scores, intervals, the plot
-WRITTEN = ("report.json", "report.md", "report.png", "attacks.png", "unlearned/model/README.md")  # where a run has them
+WRITTEN = (
+    "report.json",
+    "report.md",
+    "report.png",
+    "attacks.png",
+    "requests.png",
+    "unlearned/model/README.md",
+)  # where a run has them
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """What scoring gave: scores by subject and name, the official script's results by subject, what attacks showed."""
+    """What scoring gave: scores by subject and name, the official script's results by subject, what attacks and
+    requests showed."""
 
     scores: Mapping[str, Mapping[str, Score]]
     official: Mapping[str, Any]
     attacks: AttackResults | None = None
+    sequence: SequenceResults | None = None
 
 
 def scores_key(settings: Settings, read: Mapping[str, str], further: Sequence[Any]) -> str | None:
@@ -94,6 +104,7 @@ def save_scores(folder: Path, key: str, scored: RunScores) -> None:
         "scores": {who: [_score_json(score) for score in scores.values()] for who, scores in scored.scores.items()},
         "official": dict(scored.official),
         "attacks": None if scored.attacks is None else _attacks_json(scored.attacks),
+        "sequence": None if scored.sequence is None else _sequence_json(scored.sequence),
     }
     write_json(folder / SAVED_FILE, {"key": key, "files": files, "digest": content_hash(content), "content": content})
 
@@ -111,6 +122,7 @@ def read_scores(folder: Path, key: str | None) -> RunScores | None:
             scores={who: _scores_by_name(scores) for who, scores in content["scores"].items()},
             official=content["official"],
             attacks=None if content["attacks"] is None else _attacks_of(content["attacks"]),
+            sequence=None if content["sequence"] is None else _sequence_of(content["sequence"]),
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):  # of whatever stands there
         return None
@@ -150,6 +162,23 @@ def _attacks_of(record: Mapping[str, Any]) -> AttackResults:
     worst = _scores_by_name(record["worst"])
     texts = tuple(ReturnedText(**text) for text in record["texts"])
     return AttackResults(subject=record["subject"], control=record["control"], rows=rows, worst=worst, texts=texts)
+
+
+def _sequence_json(results: SequenceResults) -> dict[str, Any]:
+    cells = [
+        [done, request, _score_json(score)]
+        for of_score in results.scores.values()
+        for (done, request), score in of_score.items()
+    ]
+    return {"count": results.count, "cells": cells, "summary": list(map(_score_json, results.summary.values()))}
+
+
+def _sequence_of(record: Mapping[str, Any]) -> SequenceResults:
+    scores: dict[str, dict[tuple[int, int], Score]] = {}
+    for done, request, of_cell in record["cells"]:
+        score = _score_of(of_cell)
+        scores.setdefault(score.name, {})[done, request] = score
+    return SequenceResults(count=record["count"], scores=scores, summary=_scores_by_name(record["summary"]))
 
 
 def _row_of(record: Mapping[str, Any]) -> AttackedScore:

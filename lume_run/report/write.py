@@ -18,10 +18,12 @@ from lume_run.report.attacks import attack_lines, attack_section, text_file, tex
 from lume_run.report.layers import layer_section
 from lume_run.report.plots import write_plot
 from lume_run.report.results import SUBJECTS, Report, report_json
+from lume_run.report.sequence.plot import write_sequence_plot
+from lume_run.report.sequence.tables import sequence_lines, sequence_section
 from lume_run.report.tables import markdown, notes, terminal_table
 
 __all__ = ["Report", "print_report", "write_report"]
-PLOT_FILE, ATTACK_PLOT = "report.png", "attacks.png"
+PLOT_FILE, ATTACK_PLOT, SEQUENCE_PLOT = "report.png", "attacks.png", "requests.png"
 RETURNED_TEXTS = "texts.json"  # in the folder of attacks: what they brought back
 
 
@@ -31,12 +33,18 @@ def write_report(report: Report, folder: Path) -> None:
     plots = {
         PLOT_FILE: write_plot(report, folder / PLOT_FILE),
         ATTACK_PLOT: write_attack_plot(report.attacks, folder / ATTACK_PLOT),
+        SEQUENCE_PLOT: write_sequence_plot(report.sequence, folder / SEQUENCE_PLOT),
     }
     for name, plotted in plots.items():
         if not plotted:
             (folder / name).unlink(missing_ok=True)  # of an earlier report
-    text = markdown(report, plotted=plots[PLOT_FILE]) + layer_section(report)
-    replace_file(folder / "report.md", text + attack_section(report.attacks, plotted=plots[ATTACK_PLOT]))
+    parts = [
+        markdown(report, plotted=plots[PLOT_FILE]),
+        layer_section(report),
+        sequence_section(report.sequence, plotted=plots[SEQUENCE_PLOT]),
+        attack_section(report.attacks, plotted=plots[ATTACK_PLOT]),
+    ]
+    replace_file(folder / "report.md", "".join(parts))
     if report.attacks is not None:
         write_texts(report.attacks.texts, folder / FOLDER)
     write_json(folder / "report.json", report_json(report))
@@ -64,7 +72,7 @@ def print_report(report: Report, folder: Path, console: Console) -> None:
         text = escape(line)
         alarming = "gate: FAIL" in line or " DIVERGED: " in line
         console.print(f"  [bold red]{text}[/]" if alarming else f"  {text}", soft_wrap=True)
-    for line in attack_lines(report.attacks):
+    for line in (*sequence_lines(report.sequence), *attack_lines(report.attacks)):
         console.print(f"  {escape(line)}", soft_wrap=True)
     for name, path in report.manifest.get("artifacts", {}).items():
         if name in SUBJECTS:

@@ -13,6 +13,8 @@ from lume_run.common.records import Ask, Kind, Response
 from lume_run.report.attack_curves import attack_curves
 from lume_run.report.attacks import is_shown
 from lume_run.report.results import SUBJECTS, Report, direction_of, group_of
+from lume_run.report.sequence.scores import WHAT_IS_KEPT, SequenceResults, cells_of
+from lume_run.report.sequence.tables import CURVES, shown_names
 
 REPORT_FILES = ("report.md", "report.json", "config.yaml", "manifest.json")
 
@@ -37,6 +39,10 @@ def closing_message(report: Report, responses: Mapping[str, Sequence[Response]],
         tables |= {"attacks": attack_table(report.attacks)}
         tables |= {"returned": returned_table(report.attacks, rows)} if rows else {}
         curves = {"curves": attack_series(report.attacks)}
+    if report.sequence is not None:
+        summary |= {name.replace(".", "/"): score.value for name, score in report.sequence.summary.items()}
+        summary = {name: value for name, value in summary.items() if value is not None}
+        curves = {"curves": curves.get("curves", {}) | sequence_series(report.sequence)}
     return {"summary": summary, "tables": {name: table for name, table in tables.items() if table["rows"]}, **curves}
 
 
@@ -60,6 +66,24 @@ def attack_series(results: AttackResults) -> dict[str, list[dict[str, Any]]]:
                 }
                 for amount, attacked, control in sorted(curve.points)
             ]
+    return series
+
+
+def sequence_series(results: SequenceResults) -> dict[str, list[dict[str, Any]]]:
+    """By name rows over the requests that are done: a score of this request's documents, of earlier ones, of others."""
+    series: dict[str, list[dict[str, Any]]] = {}
+    times = range(results.count + 1)
+    for name in shown_names(results, forgetting=True):
+        means = {kind: [results.mean(name, cells_of(kind, results.count, done)) for done in times] for kind in CURVES}
+        series["/".join(("sequence", *name.split(".")))] = [
+            {"step": done} | {kind: value for kind in CURVES if (value := means[kind][done]) is not None}
+            for done in times
+        ]
+    for name in shown_names(results, forgetting=False):
+        values = [(done, results.value(name, done, WHAT_IS_KEPT)) for done in times]
+        series["/".join(("sequence", *name.split(".")))] = [
+            {"step": done, "kept": value} for done, value in values if value is not None
+        ]
     return series
 
 

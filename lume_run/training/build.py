@@ -138,7 +138,7 @@ def micro_batch_tensors(job: TrainingJob, rows: list[TokenRow], pad_id: int, mic
 
 
 def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
-    """The model to train, and the frozen copy when a live reference is needed and no adapters can be switched off.
+    """The model to train, and the frozen copy when a live reference is needed that is no model without its adapters.
 
     All weights are trained in float32 (bf16 AdamW loses updates at a learning rate of 1e-5), under
     bf16 autocast where there is bf16; frozen weights are kept in the compute dtype.
@@ -158,8 +158,8 @@ def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
             "No weight is left to train: model.trainable names only weights above the layer the method reads."
         )
     frozen = None
-    if needs.live_reference and not job.adapters:
-        frozen = load_model(start, settings, job.device, dtype=compute).requires_grad_(False).eval()
+    if needs.live_reference and (job.reference is not None or not job.adapters):
+        frozen = load_model(job.reference or start, settings, job.device, dtype=compute).requires_grad_(False).eval()
         frozen = shard_frozen(frozen, job.world, bf16=compute is torch.bfloat16)
     return model, frozen
 

@@ -26,8 +26,9 @@ class TrainingJob:
 
     `model` and `trainer` are settings; `phase` is the one of the trainer's that this is. `adapters`: train LoRA
     adapters, and save them alone with `keep_adapters`, merged otherwise; with `saves_adapter` both ways. `trainable`:
-    name patterns of the weights to train (None: all). With `snapshots` the model is kept after each of these steps, in
-    folders of their own, and not at the end; diverging is a result then, also of fine-tuning.
+    name patterns of the weights to train (None: all). `reference`: the frozen model, where that is not the one that it
+    starts from. With `snapshots` the model is kept after each of these steps, in folders of their own, and not at the
+    end; diverging is a result then, also of fine-tuning.
     """
 
     title: str
@@ -43,6 +44,7 @@ class TrainingJob:
     world: World
     cache: ReferenceCache | None = None
     trainable: Sequence[str] | None = None
+    reference: str | None = None
     keep_adapters: bool = False
     saves_adapter: bool = False
     snapshots: tuple[int, ...] = ()

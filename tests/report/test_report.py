@@ -18,10 +18,11 @@ from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, mean_of
 from lume_run.evaluation.scoring import gate, score_answers
 from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import require_settings
-from lume_run.pipeline.driver import RunResults, ending_warnings, score_and_report, training_outcomes
+from lume_run.pipeline.driver import RunResults, score_and_report, training_outcomes
 from lume_run.report.plots import AFTER, BETTER, WITHIN_NOISE, WORSE, color_of, panels_of
 from lume_run.report.results import Report, names_by_group, report_json
 from lume_run.report.tables import NOISE_NOTE, markdown
+from lume_run.report.warnings import ending_warnings
 from lume_run.report.write import print_report, write_report
 
 MANIFEST = {"config_hash": "0123456789abcdef", "seed": 3, "versions": {"python": "3.11"}}

@@ -159,7 +159,7 @@ def _adapter_changes(run: Run, settings: Settings, stage: str) -> Iterator[Chang
     if not adapters_train and model.trainable is None and (stage == "unlearn" or model.path is not None):
         changed = _with_model(settings, lora=replace(model.lora, enabled=True))
         cost = "trains adapters instead of all weights: other results"
-        cost += ", and no frozen copy is needed" if needs.live_reference else ""
+        cost += ", and no frozen copy is needed" if needs.live_reference and not settings.sequence.keeps_first else ""
         yield Change("model.lora=true", cost, changed, run.world)
 
 

@@ -28,15 +28,19 @@ def rows_hash(examples: Sequence[tuple[Role, Example]]) -> str:
 
 
 class Prepared(NamedTuple):
-    """What the target gives to a loss before it is minimised: answers it makes up, log-probs of rows; None: nothing."""
+    """What a frozen `model` gives to a loss before it is minimised: answers it makes up, log-probs of rows.
 
+    It is the model that unlearning starts from, but for requests whose reference is the first target. None: nothing.
+    """
+
+    model: EvaluatedModel
     alternates: Artifact | None = None
     reference: Artifact | None = None
 
     @property
     def artifacts(self) -> list[Artifact]:
         """Those there are, in order."""
-        return [artifact for artifact in self if artifact is not None]
+        return [artifact for artifact in (self.alternates, self.reference) if artifact is not None]
 
     @property
     def identity(self) -> dict[str, str]:
@@ -47,7 +51,7 @@ class Prepared(NamedTuple):
 def prepare(run: Run, method: Method, target: EvaluatedModel) -> Prepared:
     """What a loss takes from the target."""
     part = altpo_in(method)
-    prepared = Prepared(None if part is None else alternates_artifact(run, part, target))
+    prepared = Prepared(target, None if part is None else alternates_artifact(run, part, target))
     return prepared._replace(reference=reference_artifact(run, method, target, prepared))
 
 

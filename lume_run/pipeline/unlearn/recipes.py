@@ -38,10 +38,13 @@ from lume_run.training.job import TrainingJob
 
 
 def unlearning_artifacts(
-    run: Run, target: EvaluatedModel, base: Artifact | None
+    run: Run, target: EvaluatedModel, base: Artifact | None, reference: EvaluatedModel | None = None
 ) -> tuple[list[Artifact], EvaluatedModel]:
-    """The artifacts of the run's method in order, and the unlearned model."""
-    method = run.settings.method
+    """The artifacts of the run's method in order, and the unlearned model.
+
+    `reference` is the frozen model of losses that have one, where that is not the target.
+    """
+    method, reference = run.settings.method, reference or target
     match method:
         case NoOp():
             return [], target
@@ -53,16 +56,16 @@ def unlearning_artifacts(
         case TaskVector():
             artifacts = task_vector_artifacts(run, method, target)
         case MergeAdapters():
-            artifacts = merged_adapter_artifacts(run, method, target)
+            artifacts = merged_adapter_artifacts(run, method, target, reference)
         case _:
-            artifacts = loss_artifacts(run, method, target)
+            artifacts = loss_artifacts(run, method, target, reference)
     return artifacts, EvaluatedModel(path=str(artifacts[-1].path / "model"), key=artifacts[-1].key)
 
 
-def reference_note(needs: Needs, *, adapters: bool) -> str:
-    """Where a method's reference comes from, for users."""
-    live = "the model with its adapters off" if adapters else "one frozen copy of the target"
-    cached = ["cached log-probs"] if needs.reference_logps else []
+def reference_note(needs: Needs, *, adapters: bool, first: bool = False) -> str:
+    """Where a method's reference comes from, for users; `first`: from the target, whatever request it is."""
+    live = "the model with its adapters off" if adapters and not first else "one frozen copy of the target"
+    cached = [f"cached log-probs{' of the first target' if first else ''}"] if needs.reference_logps else []
     return " and ".join([*cached, *([live] if needs.live_reference else [])]) or "none"
 
 
@@ -76,6 +79,7 @@ def _unlearning_job(
         run,
         title=method.name,
         start=target.path,
+        reference=prepared.model.path if prepared.model.key != target.key else None,
         phase=phase,
         method=method,
         adapters=model.lora.enabled,
@@ -99,21 +103,23 @@ def _unlearning_inputs(
         "checkpoint_every": run.settings.trainer.checkpoint_every,  # where a diverged run falls back to
         "numerics": run.numerics,
         **prepared.identity,
+        **({"reference": prepared.model.key} if prepared.model.key != target.key else {}),
     }
 
 
 def _note(run: Run, method: Method, phase: OptimizationSettings) -> str:
     sides = {role.is_forget for role in method.needs.rows}
     retain = f" + {phase.batch_size * phase.retain_ratio} retain" if False in sides else ""
-    reference = reference_note(method.needs, adapters=run.settings.model.lora.enabled)
+    first = run.settings.sequence.keeps_first
+    reference = reference_note(method.needs, adapters=run.settings.model.lora.enabled, first=first)
     steps = steps_of(phase, len(run.data.forget), retain=bool(retain))
     sharp = "" if phase.sharpness is None else f"; forget rows twice a step, at sharpness {phase.sharpness:g}"
     return f"{steps} steps of {phase.batch_size} forget{retain} examples{sharp}; reference: {reference}"
 
 
-def loss_artifacts(run: Run, method: Method, target: EvaluatedModel) -> list[Artifact]:
+def loss_artifacts(run: Run, method: Method, target: EvaluatedModel, reference: EvaluatedModel) -> list[Artifact]:
     """A loss, minimised from the target on."""
-    phase, prepared = run.settings.trainer.unlearn, prepare(run, method, target)
+    phase, prepared = run.settings.trainer.unlearn, prepare(run, method, reference)
 
     def build(folder: Path) -> None:
         job = _unlearning_job(run, method, target, phase, prepared)
@@ -141,12 +147,14 @@ def task_vector_artifacts(run: Run, method: TaskVector, target: EvaluatedModel) 
     return [reinforced, unlearned_artifact(run, inputs, build, note)]
 
 
-def merged_adapter_artifacts(run: Run, method: MergeAdapters, target: EvaluatedModel) -> list[Artifact]:
+def merged_adapter_artifacts(
+    run: Run, method: MergeAdapters, target: EvaluatedModel, reference: EvaluatedModel
+) -> list[Artifact]:
     """Adapters unlearned one by one from the same target, then merged into it."""
     artifacts: list[Artifact] = []
     members: list[Artifact] = []
     for number, member in enumerate(method.members, 1):
-        prepared = prepare(run, member.method, target)
+        prepared = prepare(run, member.method, reference)
         before = {artifact.path for artifact in artifacts}
         artifacts += [artifact for artifact in prepared.artifacts if artifact.path not in before]
         members.append(_adapter(run, member, number, target, prepared))

@@ -1,0 +1,38 @@
+"""Requests one after another: a model unlearned for each, from the model after the one before or from the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lume_run.common.store import Artifact
+from lume_run.methods.baselines import InContext
+from lume_run.pipeline.artifacts import EvaluatedModel
+from lume_run.pipeline.run import Run
+from lume_run.pipeline.unlearn.recipes import unlearning_artifacts
+from lume_run.tasks.requests import forget_requests
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The artifacts of all requests in order, and the model after each request."""
+
+    artifacts: list[Artifact] = field(default_factory=list)
+    models: list[EvaluatedModel] = field(default_factory=list)
+
+
+def request_chain(run: Run, target: EvaluatedModel, base: Artifact | None) -> Chain:
+    """Unlearn the requests of a run: one after another, or without a sequence all at once."""
+    sequence = run.settings.sequence
+    if sequence.requests is None:
+        artifacts, model = unlearning_artifacts(run, target, base)
+        return Chain(artifacts, [model])
+    chain = Chain()
+    growing = sequence.growing or isinstance(run.settings.method, InContext)  # a context holds all that was asked for
+    for request in forget_requests(run.data, sequence.requests, growing=growing):
+        start = target if growing or not chain.models else chain.models[-1]
+        reference = target if sequence.reference == "first" else start
+        artifacts, model = unlearning_artifacts(run.of_request(request), start, base, reference)
+        before = {artifact.path for artifact in chain.artifacts}
+        chain.artifacts.extend(artifact for artifact in artifacts if artifact.path not in before)
+        chain.models.append(model)
+    return chain
