@@ -11,7 +11,7 @@ import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lume_run.common.files import replace_file
 from lume_run.evaluation.catalogue import definition_of
@@ -20,6 +20,7 @@ from lume_run.report.results import SUBJECTS, Report, direction_of, names_by_gro
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Panel = tuple[str, list[str]]  # title and score names
 ARROWS = {Wanted.LOWER: " ↓", Wanted.HIGHER: " ↑", Wanted.HALF: " → 0.5", Wanted.ZERO: " → 0"}
@@ -27,7 +28,9 @@ IDEALS = {Wanted.HALF: 0.5, Wanted.ZERO: 0.0}
 BEFORE, AFTER, RETRAINED = "#666666", "#2166ac", "#7b3294"
 BETTER, WORSE, WITHIN_NOISE = "#1b7837", "#d95f02", "#bbbbbb"
 OFFSETS = {"target": -0.22, "retrained": 0.34}  # of an interval from its line; below it for the model that is judged
-LINE, HEAD = 0.26, 0.42  # inches of a score and of a panel's frame
+LINE, HEAD, TICKS = 0.26, 0.46, 0.22  # inches of a score; of a panel's title and numbers; of the numbers alone
+PICTURE_WIDTH, TITLE, LEGEND, MARGIN = 8.0, 0.3, 0.36, 0.08  # inches of the picture and of what is around its panels
+LABEL_POINTS = 8
 
 
 def write_plot(report: Report, path: Path) -> bool:
@@ -37,18 +40,45 @@ def write_plot(report: Report, path: Path) -> bool:
         return False
     from matplotlib.figure import Figure  # late: slow to import, and no window is wanted
 
-    heights = [HEAD + LINE * len(names) for _, names in panels]
-    figure = Figure(figsize=(8, sum(heights) + 0.8), layout="constrained")
-    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for number, (panel, (title, names)) in enumerate(zip(axes, panels, strict=True)):
-        _draw_panel(panel, report, title if [title] != [last for last, _ in panels[number - 1 : number]] else "", names)
-    figure.suptitle(report.name, fontsize=10)
+    height = TITLE + LEGEND + sum(HEAD + LINE * len(names) for _, names in panels)
+    figure = Figure(figsize=(PICTURE_WIDTH, height))
+    left = label_inches(figure, [_score_label(name) for _, names in panels for name in names])
+    top = height - TITLE
+    for number, (title, names) in enumerate(panels):
+        top -= HEAD + LINE * len(names)
+        place = (
+            left / PICTURE_WIDTH,
+            (top + TICKS) / height,
+            (PICTURE_WIDTH - left - MARGIN) / PICTURE_WIDTH,
+            LINE * len(names) / height,
+        )
+        again = [title] == [last for last, _ in panels[number - 1 : number]]
+        _draw_panel(figure.add_axes(place), report, "" if again else title, names)
+    figure.suptitle(report.name, fontsize=10, y=1 - MARGIN / height)
     handles = _legend_marks(report)
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=8, frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120)
     replace_file(path, picture.getvalue())
     return True
+
+
+def _score_label(name: str) -> str:
+    return name + ARROWS.get(direction_of(name), "")
+
+
+def label_inches(figure: Figure, labels: Sequence[str]) -> float:
+    """The room that the longest label takes left of its panel, at most two thirds of the picture.
+
+    Measured here, since matplotlib's own layout draws everything twice: half of the time of a report.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.font_manager import FontProperties
+
+    renderer: Any = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    font = FontProperties(size=LABEL_POINTS)
+    pixels: float = max(renderer.get_text_width_height_descent(label, font, ismath=False)[0] for label in labels)
+    return min(pixels / figure.dpi + 2 * MARGIN, PICTURE_WIDTH * 2 / 3)
 
 
 def panels_of(report: Report) -> list[Panel]:
@@ -74,7 +104,7 @@ def _draw_panel(axes: Axes, report: Report, title: str, names: Sequence[str]) ->
     for place, name in enumerate(names):
         _draw_dumbbell(axes, report, name, place)
     axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
-    axes.set_yticks(range(len(names)), [name + ARROWS.get(direction_of(name), "") for name in names], fontsize=8)
+    axes.set_yticks(range(len(names)), [_score_label(name) for name in names], fontsize=LABEL_POINTS)
     axes.set_ylim(len(names) - 0.4, -0.6)  # the first score on top
     if _is_share(report, names[0]):
         axes.set_xlim(-0.03, 1.03)

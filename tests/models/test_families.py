@@ -23,6 +23,8 @@ from lume_run.models.layers import layer_number, stream_fault
 from lume_run.models.load import save_model
 from lume_run.models.tokenizer import load_tokenizer
 
+pytestmark = pytest.mark.slow
+
 PAGE = ROOT / "docs" / "models.md"
 
 

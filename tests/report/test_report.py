@@ -19,7 +19,7 @@ from lume_run.evaluation.scoring import gate, score_answers
 from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.driver import RunResults, score_and_report, training_outcomes
-from lume_run.report.plots import AFTER, BETTER, WITHIN_NOISE, WORSE, color_of, panels_of
+from lume_run.report.plots import AFTER, BETTER, PICTURE_WIDTH, WITHIN_NOISE, WORSE, color_of, label_inches, panels_of
 from lume_run.report.results import Report, names_by_group, report_json
 from lume_run.report.tables import NOISE_NOTE, markdown
 from lume_run.report.warnings import ending_warnings
@@ -399,6 +399,13 @@ def test_the_plot_shows_headlines(tmp_path):
     write_report(report, tmp_path)
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
     assert "![scores before and after](report.png)" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_longest_label_has_room_beside_the_panels():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    short, long, endless = (label_inches(figure, ["mmlu", "aggregate" * times]) for times in (1, 3, 100))
+    assert 0.5 < short < long / 2 < 1.5  # inches; letters of 8 points
+    assert endless == pytest.approx(PICTURE_WIDTH * 2 / 3)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from lume_run.report import saved_scores
 from lume_run.report.results import Report
 from lume_run.report.saved_scores import SAVED_FILE, RunScores, read_scores, save_scores
 
+pytestmark = pytest.mark.slow  # a whole report, with its picture, in each
+
 Start = Callable[..., tuple[Report, bool]]
 
 
