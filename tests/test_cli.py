@@ -243,7 +243,7 @@ def test_one_mistake_one_problem(override, message, capsys):
     [
         ("a: [1\n", "expected ',' or ']'"),
         ("defaults:\n  - forget: nothing\n", "Could not find 'method/forget/nothing'"),
-        ("3\n", "method=broken"),
+        ("3\n", "broken.yaml: is no mapping"),
         ("_target_: lume_run.methods.npo.NPO\n", "NPO does not belong here"),
         ("_target_: os.system\nname: x\n", "'os.system' is not from lume_run"),
     ],
