@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.configs import settings_of
-from helpers.golden import FOLDERS, GOLDEN_MARKS, NEW_TOKENS, read_golden, read_rows
+from helpers.golden import FOLDERS, GOLDEN_MARKS, NEW_TOKENS, TOKENISED, read_golden, read_rows
 from helpers.shared import GOLDEN
 
 from lume_run.pipeline.driver import run_pipeline
@@ -54,11 +54,19 @@ def scores_of(model: str, data: Path, out: Path, *overrides: str) -> dict[str, f
     return {name: report.value("model", name) for name in report.names}
 
 
+def template_of(before: str, behind: str) -> str:
+    """The setting of what stands around a question."""
+    text = f"{before}{{question}}{behind}".replace("\n", "\\n")
+    return f"task.template='{text}'"
+
+
 @pytest.mark.parametrize("model", FOLDERS)
 def test_the_sheet_of_closer_look(model, data, tmp_path):
     """Judges excepted: their verdicts are stand-ins there."""
     golden = read_golden("closer_look_metrics/model_eval.json")
-    template, total = "task.template='[INST] {question} [/INST]'", golden["cfg"]["generation.max_length"]
+    tags = read_golden("closer_look_metrics/data_module.json")["model_configs"][golden["cfg"]["model_family"]]
+    template = template_of(tags["question_start_tag"], tags["question_end_tag"] + tags["answer_tag"])
+    total = golden["cfg"]["generation.max_length"]
     format_of = ("evaluator=closer_look_compat", f"evaluator.max_total_tokens={total}", template)
     ours = scores_of(model, data, tmp_path, *format_of)
     theirs = golden["runs"][model]["float32"]["result"]
@@ -73,7 +81,8 @@ def test_the_sheet_of_closer_look(model, data, tmp_path):
 @pytest.mark.parametrize("model", FOLDERS)
 def test_the_sheet_of_open_unlearning(model, data, tmp_path):
     """Its 1e-10 in every denominator and float32 losses leave 1e-5."""
-    template = "task.template='Question: {question}\\nAnswer: '"
+    tags = read_golden(TOKENISED)["template_args"]
+    template = template_of(tags["user_start_tag"], tags["user_end_tag"] + tags["asst_start_tag"])
     other = GOLDEN / "lm" / ("ref_model" if model == "model" else "model")
     suite = ("evaluator=tofu", f"evaluator.retrained_model={other}", f"evaluator.max_new_tokens={NEW_TOKENS}")
     ours = scores_of(model, data, tmp_path, *suite, template)
