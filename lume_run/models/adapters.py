@@ -21,8 +21,11 @@ PART = "folder of an adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def with_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.Module:
-    """`model` with trainable LoRA adapters and everything else frozen; unchanged when LoRA is off."""
+def with_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int, *, revision: str | None = None) -> nn.Module:
+    """`model` with trainable LoRA adapters and everything else frozen; unchanged when LoRA is off.
+
+    `revision`: the commit that a model of the hub is from, which a saved adapter names.
+    """
     if not lora.enabled:
         return cast(nn.Module, model)
     from peft import LoraConfig, get_peft_model
@@ -36,6 +39,7 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.M
         target_modules=lora.target_modules,
         exclude_modules=(left_out or None) if lora.target_modules == ALL_LINEAR else None,
         task_type="CAUSAL_LM",
+        revision=revision,
     )
     torch.manual_seed(seed)  # adapters start from random A matrices
     try:

@@ -117,7 +117,7 @@ def _adapter_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str
     elif base.startswith(("/", ".")):
         yield f"{folder}: the model below the adapter, {base}, does not exist", "its base_model_name_or_path is another"
         return
-    model = meta_model(config_of(base, settings))
+    model = meta_model(config_of(str(folder), settings))
     rows = model.get_input_embeddings().weight.shape[0]
     if fault := adapter_folder_fault(folder, model):
         yield f"{folder}: {fault}", "the adapter that belongs to that model"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,14 @@ def hub_options(path: str, settings: ModelSettings) -> dict[str, Any]:
         "trust_remote_code": settings.trust_remote_code,
     }
     if not Path(path).exists():
-        revision = revision_of(path, settings)
-        options["revision"] = hub_commit(path, revision) or revision
+        options["revision"] = loaded_revision(path, settings)
     return options
+
+
+def loaded_revision(path: str, settings: ModelSettings) -> str | None:
+    """The commit at which a hub id is loaded, or what the settings name where that is not known; None for folders."""
+    revision = revision_of(path, settings)
+    return None if Path(path).exists() else hub_commit(path, revision) or revision
 
 
 def revision_of(path: str, settings: ModelSettings) -> str | None:
@@ -95,7 +101,7 @@ def model_identity(path: str, settings: ModelSettings) -> str:
         commit = hub_commit(path, revision_of(path, settings))
         return f"hub:{path}@{commit}" if commit else fingerprint(path)
     if base := adapter_base(path):
-        return content_hash([fingerprint(path), model_identity(base, settings)])
+        return content_hash([fingerprint(path), model_identity(base, settings_below(path, settings))])
     return fingerprint(path)
 
 
@@ -123,13 +129,26 @@ def adapter_base(path: str) -> str | None:
     return base
 
 
+def settings_below(path: str, settings: ModelSettings) -> ModelSettings:
+    """By which settings the model below the adapter in a folder is loaded: at the revision that the adapter names."""
+    revision = _adapter_value(path, "revision")
+    return replace(settings, path=adapter_base(path), revision=revision if isinstance(revision, str) else None)
+
+
 def _named_base(path: str) -> str:
     """What the config of an adapter names as the model below."""
-    file = Path(path) / ADAPTER_CONFIG
-    try:
-        named = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError, OSError) as error:
-        raise RunError(f"{file} cannot be read: {error}\n  - copy or download the adapter again") from error
+    named = _adapter_value(path, "base_model_name_or_path")
     if not isinstance(named, str) or not named.strip():
+        file = Path(path) / ADAPTER_CONFIG
         raise RunError(f"{file} names no base model\n  - base_model_name_or_path: the folder or id of the model below")
     return named
+
+
+def _adapter_value(path: str, name: str) -> object:
+    """A value in the config of an adapter; RunError where that cannot be read."""
+    file = Path(path) / ADAPTER_CONFIG
+    try:
+        value: object = json.loads(file.read_text(encoding="utf-8")).get(name)
+    except (ValueError, AttributeError, OSError) as error:
+        raise RunError(f"{file} cannot be read: {error}\n  - copy or download the adapter again") from error
+    return value

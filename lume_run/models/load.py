@@ -14,7 +14,7 @@ from lume_run.config.model_settings import ModelSettings, rank_problems
 from lume_run.models.adapters import merge_adapter
 from lume_run.models.files.faults import explain_loading, unavailable_model_error, weight_fault
 from lume_run.models.files.values import table_names, value_fault
-from lume_run.models.hub import adapter_base, hub_options, require_files
+from lume_run.models.hub import adapter_base, hub_options, require_files, settings_below
 from lume_run.models.precision import attention_of, multiply_odd_widths, prepare_device, quantization_config
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ TINY_CONTEXT_TOKENS = 2048
 def config_of(path: str, settings: ModelSettings) -> Any:
     """The model's transformers config, of an adapter that of the model below; RunError where it is unavailable."""
     if base := adapter_base(path):
-        return config_of(base, settings)
+        return config_of(base, settings_below(path, settings))
     require_files(path)
     from transformers import AutoConfig
 
@@ -67,7 +67,7 @@ def load_model(
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
     if base := adapter_base(path):
-        below = load_model(base, settings, device, dtype=dtype, quantised=quantised, rooms=rooms)
+        below = load_model(base, settings_below(path, settings), device, dtype=dtype, quantised=quantised, rooms=rooms)
         return merge_adapter(below, Path(path))
     config = config_of(path, settings)
     options = _loading_options(path, settings, dtype or dtype_of(settings.dtype, device))

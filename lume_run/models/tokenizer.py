@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lume_run.common.errors import RunError
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.files.faults import explain_loading, unavailable_model_error
-from lume_run.models.hub import adapter_base, hub_options, require_files
+from lume_run.models.hub import adapter_base, hub_options, require_files, settings_below
 from lume_run.models.load import config_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def load_tokenizer(path: str, settings: ModelSettings) -> PreTrainedTokenizerBas
     failure: RunError | None = None
     for candidate in candidates:
         try:
-            tokenizer = _tokenizer_at(candidate, settings)
+            below = candidate == further[0]
+            tokenizer = _tokenizer_at(candidate, settings_below(path, settings) if below else settings)
             break
         except RunError as error:
             failure = failure or error

@@ -18,6 +18,7 @@ from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.methods.likelihood import FineTune
 from lume_run.models.adapters import with_adapters
+from lume_run.models.hub import loaded_revision
 from lume_run.models.layers import unwrap
 from lume_run.models.load import load_model
 from lume_run.models.rows.batch import Batch, collate
@@ -151,7 +152,8 @@ def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
         require_checkpointing(loaded)
         loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         loaded.enable_input_require_grads()
-    model = with_adapters(loaded, settings.lora, seed) if job.adapters else loaded
+    adapted = partial(with_adapters, lora=settings.lora, seed=seed, revision=loaded_revision(start, settings))
+    model = adapted(loaded) if job.adapters else loaded
     choose_weights(model, job.trainable, needs)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise RunError(

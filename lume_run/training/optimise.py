@@ -27,6 +27,7 @@ from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective
 from lume_run.models.adapters import with_adapters
+from lume_run.models.hub import loaded_revision
 from lume_run.models.load import config_of, context_limit, load_model, save_model
 from lume_run.models.rows.packed import packs_rows
 from lume_run.models.rows.tokenise import TokenRow
@@ -187,7 +188,8 @@ def load_start(job: TrainingJob) -> nn.Module:
     compute = dtype_of(settings.dtype, job.device)
     with load_unsharded():
         model = load_model(job.start, settings, torch.device("cpu"), dtype=compute)
-    return with_adapters(model, settings.lora, job.seed) if job.adapters else model
+    revision = loaded_revision(job.start, settings)
+    return with_adapters(model, settings.lora, job.seed, revision=revision) if job.adapters else model
 
 
 def all_finite(model: nn.Module) -> bool:

@@ -18,10 +18,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lume_run.common.errors import RunError
-from lume_run.config.model_settings import ModelSettings
+from lume_run.config.model_settings import LoraSettings, ModelSettings
+from lume_run.models import hub
+from lume_run.models.adapters import with_adapters
 from lume_run.models.folder import model_folder_problems
-from lume_run.models.hub import adapter_base, model_identity
-from lume_run.models.load import config_of, context_limit, load_model
+from lume_run.models.hub import adapter_base, hub_options, model_identity, settings_below
+from lume_run.models.load import config_of, context_limit, load_model, save_model
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.pipeline.driver import run_pipeline
 
@@ -185,6 +187,23 @@ def test_zero3_has_no_whole_weights_to_merge_into(launch, adapter):
 def test_a_revision_of_a_folder(adapter):
     problems = config_problems("model=hf", f"model.path={adapter[1]}", "model.revision=main")
     assert "model.path is a folder" in problems["model.revision"].what
+
+
+def test_the_model_below_is_loaded_at_the_commit_that_the_adapter_names(tiny, tmp_path, monkeypatch):
+    """A branch that moved since has other weights."""
+    model = AutoModelForCausalLM.from_pretrained(build_family("Llama, untied", tiny, tmp_path / "base"))
+    model.name_or_path = "some/model"
+    wrapped = with_adapters(model, LoraSettings(enabled=True, rank=2), 0, revision="abc")
+    save_model(wrapped, tokenizer_at(tiny), tmp_path / "merged", adapter=tmp_path / "adapter")
+    settings = ModelSettings(name="m", path=str(tmp_path / "adapter"))
+    below = settings_below(str(tmp_path / "adapter"), settings)
+    assert (below.path, below.revision) == ("some/model", "abc")
+    asked = []
+    monkeypatch.setattr(hub, "hub_commit", lambda path, revision: asked.append((path, revision)) or "abcdef")
+    monkeypatch.setattr(hub, "only_local", lambda path: True)
+    assert hub_options("some/model", below)["revision"] == "abcdef"
+    assert model_identity(str(tmp_path / "adapter"), settings)
+    assert asked == [("some/model", "abc")] * 2
 
 
 def test_an_adapter_on_a_tied_weight(tiny, tmp_path):
