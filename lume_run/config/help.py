@@ -11,11 +11,10 @@ from lume_run.config.overrides import FAMILIES, group_options
 from lume_run.config.suggest import suggest_nearest
 
 HELP_OVERVIEW = """lume-run: train -> unlearn -> evaluate, one command.
-  lume-run                                        the embedded default: no download, CPU
+  lume-run                                        the embedded default: no download, CPU; debug=default makes it short
   lume-run method=npo task=bios model=7b          the released 7B target
   lume-run task=bios task.data_dir=FOLDER model.path=FOLDER_OR_ID
-  lume-run -m method=ga,gd,kl,npo seed=0,1        every combination, one after another
-  lume-run dry_run=true ...                       the plan, without touching weights; debug=default ... a short run
+  lume-run -m method=ga,gd,kl,npo seed=0,1        every combination in turn; dry_run=true shows the plan
   lume-run stages=[evaluate] model.path=FOLDER    score any model; stages=[score] responses=FILE without one
 """
 HELP_CLOSING = """Anything is path=value (lume-run --cfg job shows all). Own YAML files: --config-dir FOLDER.
