@@ -23,6 +23,7 @@ from lume_run.config.overrides import (
     compose,
     conf_dir,
     override_problems,
+    shadow_problems,
     sweep_choices,
     try_composing,
 )
@@ -79,7 +80,7 @@ def check_jobs(command: CommandLine) -> tuple[Settings | None, Any]:
     every = [sweep_choices(override) if command.sweeping else [override] for override in command.overrides]
     choices = [values[:MOST_CHECKED] for values in every]
     jobs = list(jobs_to_check([values for values in choices if values]))
-    problems: list[Problem] = list(choice_problems(command.overrides, command.folders))
+    problems: list[Problem] = [*shadow_problems(command.folders), *choice_problems(command.overrides, command.folders)]
     sound = list(chain.from_iterable(choices))
     composed = [whole_config(job, command.folders) for job in jobs]
     if any(config is None for config in composed):

@@ -85,11 +85,14 @@ class FewShot:
     formulation: ClassVar[bool] = True
 
     def rewrites(self, situation: Situation) -> list[Rewrite]:
-        """One; ConfigError where the side has no other documents."""
+        """One; ConfigError where the side has no other documents, or fewer rows than are to be shown."""
         rows = situation.data.forget if self.side == "forget" else situation.data.retain
         if len({row.document for row in rows}) < 1 + (self.side == "forget"):
             what = f"there are no rows of other {self.side} documents to show"
             raise ConfigError([Problem(where="attack", what=what, remedy="a task with more, or leave this attack out")])
+        if self.shots > len(rows):
+            what = f"shots are {self.shots}, and the {self.side} side has {len(rows)} rows"
+            raise ConfigError([Problem(where="attack", what=what, remedy="fewer shots, or a task with more rows")])
         ring = sorted(rows, key=lambda row: stable_digest(situation.seed, "shots", row.id))
         strength = Strength(label=f"{self.shots}_{self.side}", amount=self.shots)
         return [Rewrite(strength=strength, rewrite=partial(_shown, ring=ring, count=self.shots))]

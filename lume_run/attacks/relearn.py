@@ -35,8 +35,10 @@ class Optimization:
 
     def __post_init__(self) -> None:
         """Raises ValueError for no steps, steps out of order, or rates outside of 0 to 1."""
-        if not self.steps or list(self.steps) != sorted(set(self.steps)) or self.steps[0] < 1:
-            raise ValueError(f"steps are {list(self.steps)}; give numbers from 1 on that rise (0 is always compared)")
+        if not self.steps or list(self.steps) != sorted(set(self.steps)) or self.steps[0] < 1 or self.steps[-1] > 10**6:
+            raise ValueError(
+                f"steps are {list(self.steps)}; give numbers from 1 to a million that rise (0 is always compared)"
+            )
         rates = self.learning_rates
         if rates is not None and (
             not rates or len(set(rates)) < len(rates) or not all(0 < rate <= 1 for rate in rates)
@@ -86,7 +88,9 @@ class Relearn:
     )
     path: str | None = setting(None, help="rows=text: a file with the forget texts, in place of the task's documents")
     words: int = setting(600, low=1, help="rows=text: longest piece of a text [words]; about 2,000 for 2,048 tokens")
-    epochs: float | None = setting(None, low=0, open_low=True, help="passes over the rows, in place of steps")
+    epochs: float | None = setting(
+        None, low=0, open_low=True, high=10**5, help="passes over the rows, in place of steps"
+    )
     optimization: Optimization = setting(factory=Optimization, help="steps, learning rates, batch; see Optimization")
     measures: ClassVar[str] = "relearning"
 

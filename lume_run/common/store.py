@@ -27,13 +27,15 @@ from filelock import FileLock, Timeout
 from rich.markup import escape
 
 from lume_run.common.console import console
-from lume_run.common.errors import RunError
+from lume_run.common.errors import InputError, RunError
 from lume_run.common.files import content_hash, damage_of, explain_full_disk, record_files, write_json
+from lume_run.common.text_files import file_fault
 
 RANKS_LOCK = "ranks.lock"  # in the folder that ranks write to: each rank holds it, shared, as long as it lives
 WAIT_SECONDS = 60.0  # for ranks of a killed driver; they end at once unless a disk or a GPU blocks them
 
 DONE_FILE = "DONE.json"
+RECORD_BYTES = 2**26  # longer records are none that were written here
 INPUTS_FILE = "MADE_FROM.json"
 
 
@@ -73,11 +75,11 @@ class Artifact:
 
     def twin(self, *, thorough: bool = False) -> Path | None:
         """Another finished, whole folder of the same inputs that is noted; None without one."""
-        noted = _read_record(self.note_file).get("path") if self.note_file is not None else None
+        noted = read_done_record(self.note_file).get("path") if self.note_file is not None else None
         if self.note_file is None or not isinstance(noted, str):
             return None
         folder = self.note_file.parent / noted
-        record = _read_record(folder / DONE_FILE)
+        record = read_done_record(folder / DONE_FILE)
         files = record.get("files", {})
         if record.get("key") != self.key or any(".." in Path(name).parts or Path(name).is_absolute() for name in files):
             return None
@@ -86,11 +88,11 @@ class Artifact:
 
     @property
     def _is_of_these_inputs(self) -> bool:
-        return bool(_read_record(self.path / DONE_FILE).get("key") == self.key)
+        return bool(read_done_record(self.path / DONE_FILE).get("key") == self.key)
 
     def damage(self, *, thorough: bool = False) -> str:
         """What became of a file of the finished folder; empty where all are whole. `thorough`: every byte is read."""
-        return damage_of(self.path, _read_record(self.path / DONE_FILE).get("files", {}), thorough=thorough)
+        return damage_of(self.path, read_done_record(self.path / DONE_FILE).get("files", {}), thorough=thorough)
 
     @property
     def seconds(self) -> float:
@@ -123,25 +125,27 @@ class Artifact:
     def _set_aside(self, damage: str) -> None:
         """Rename the damaged folder: nothing is deleted that somebody may want to look at."""
         places = (self.path.with_name(f"{self.path.name}.damaged-{number}") for number in count(1))
-        place = next(place for place in places if not place.exists())
+        place = next(place for place in places if not os.path.lexists(place))
         self.path.rename(place)
         console.print(f"  [yellow]{escape(f'{self.path} is damaged: {damage}; set aside as {place.name}')}[/]")
 
     def _build(self, spawn: Callable[[Artifact, Path], None] | None, twin: Path | None) -> None:
         partial = self.path.with_name(self.path.name + ".partial")
-        if _read_record(partial / DONE_FILE).get("key") != self.key:  # else only the renaming is left to do
+        if read_done_record(partial / DONE_FILE).get("key") != self.key:  # else only the renaming is left to do
             if twin is not None:
                 link_artifact(twin, partial)
             else:
                 self._fill(partial, spawn)
-        if self.path.exists():  # built from other inputs: the newer one takes its place
+        if "key" in read_done_record(self.path / DONE_FILE):  # built from other inputs: the newer one takes its place
             shutil.rmtree(self.path)
+        elif os.path.lexists(self.path):
+            self._set_aside(f"it has no {DONE_FILE} that can be read")
         partial.replace(self.path)
 
     def _fill(self, partial: Path, spawn: Callable[[Artifact, Path], None] | None) -> None:
         if (partial / RANKS_LOCK).exists():
             wait_for_ranks(partial)
-        left = _read_record(partial / INPUTS_FILE)
+        left = read_done_record(partial / INPUTS_FILE)
         if partial.exists() and left.get("key") != self.key:  # of other inputs
             shutil.rmtree(partial)
             left = {}
@@ -160,7 +164,7 @@ class Artifact:
             write_json(partial / INPUTS_FILE, {"seconds": spent + time.monotonic() - began, **record})
         (partial / RANKS_LOCK).unlink(missing_ok=True)
         files = record_files(partial, without={INPUTS_FILE, DONE_FILE})
-        write_json(partial / INPUTS_FILE, {**_read_record(partial / INPUTS_FILE), "files": files})
+        write_json(partial / INPUTS_FILE, {**read_done_record(partial / INPUTS_FILE), "files": files})
         (partial / INPUTS_FILE).replace(partial / DONE_FILE)
 
 
@@ -168,6 +172,8 @@ class Artifact:
 def _locked(place: Path) -> Iterator[None]:
     """Nobody else builds what belongs to this place; says so where it has to wait."""
     lock = FileLock(f"{place}.lock")
+    if os.path.lexists(lock.lock_file) and (fault := file_fault(Path(lock.lock_file))):
+        raise InputError(f"{lock.lock_file} {fault}\n  - move it away: it is where processes say that they build")
     try:
         lock.acquire(timeout=0.1)
     except Timeout:
@@ -194,15 +200,21 @@ def link_artifact(artifact: Path, place: Path) -> None:
 
 def files_written(folder: Path) -> dict[str, dict[str, Any]]:
     """The files of a finished artifact with size and digest, as they were written; none where it is not finished."""
-    return dict(_read_record(folder / DONE_FILE).get("files", {}))
+    return dict(read_done_record(folder / DONE_FILE).get("files", {}))
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def read_done_record(path: Path) -> dict[str, Any]:
+    """A record, {} where the file is none: not there, no regular file, other than was written."""
+    if file_fault(path, limit=RECORD_BYTES):
+        return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict) or not isinstance(files := value.get("files", {}), dict):
+        return {}
+    sizes = [entry.get("bytes") if isinstance(entry, dict) else None for entry in files.values()]
+    return value if all(isinstance(size, int) for size in sizes) else {}
 
 
 def wait_for_ranks(folder: Path) -> None:

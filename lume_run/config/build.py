@@ -16,10 +16,13 @@ from typing import Any, Literal
 
 from lume_run.common.errors import Problem
 from lume_run.common.text import shorten_value
+from lume_run.config.fields import MOST
 from lume_run.config.model_settings import ChatSettings, LoraSettings
 from lume_run.config.suggest import key_paths, renamed_key_problem, suggest_key, suggest_nearest
 from lume_run.config.targets import PACKAGE_NAME, TARGET, TargetError, import_target
 
+LARGE = 10**300  # whole numbers beyond are no floats
+RECIPES = "experiment"  # the group whose files set keys of all groups
 SCALARS = {  # kind of value -> what is expected, how it is written
     bool: ("true or false", "write true or false"),
     int: ("a whole number", "write its digits, such as 3"),
@@ -75,6 +78,8 @@ class Builder:
         below = [below for below in key_paths(node, path) if below.count(".") > where.count(".")]
         here = [_join_path(path, name) for name in fields]
         remedy = suggest_key(where, [*here, *(name for name in below if not name.startswith(f"{where}."))])
+        if where == RECIPES:  # a file of that group without a package of its own
+            remedy = "begin the recipe with the line '# @package _global_'"
         unknown = Problem(where=where, what="unknown key", remedy=remedy or suggest_nearest(key, fields))
         self.problems.append(renamed_key_problem(where) or unknown)
 
@@ -83,7 +88,10 @@ class Builder:
         try:
             return cls(**values)
         except ValueError as error:
-            self.note_problem(path, str(error))
+            what, _, remedy = str(error).partition("; ")
+            self.note_problem(
+                path, what, remedy or f"lume-run --cfg job shows the settings of {path}; leave out what was changed"
+            )
             return None
 
     def check_bounds(self, field: dataclasses.Field[Any], value: Any, where: str) -> None:
@@ -92,6 +100,10 @@ class Builder:
             return
         low, high = field.metadata.get("low"), field.metadata.get("high")
         too_low = low is not None and (value < low or (field.metadata.get("open_low") and value == low))
+        if high is None and MOST < value < math.inf:
+            high = MOST
+        if low is None and -math.inf < value < -MOST:
+            low = -MOST
         if too_low or (high is not None and value > high) or not math.isfinite(value):
             least = (
                 f"{'greater than' if field.metadata.get('open_low') else 'at least'} {low}" if low is not None else ""
@@ -156,7 +168,7 @@ class Builder:
     def check_scalar(self, hint: Any, value: Any, path: str) -> Any:
         """A bool, int, float or str of exactly that kind (an int will do for a float)."""
         if hint is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+            return float(value) if abs(value) < LARGE else value
         if hint is int and isinstance(value, float) and value.is_integer():
             return int(value)
         if hint in (bool, int, float, str) and (

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
+MOST = 10**9  # no count, length or weight is more; what is, is a slip
+
 
 def setting(
     default: Any = ...,
@@ -19,7 +21,7 @@ def setting(
 ) -> Any:
     """A dataclass field with bounds (inclusive unless `open_low`) and one line of help; required without a default.
 
-    Text with no letters is refused unless `blank`.
+    No number is beyond MOST on either side. Text with no letters is refused unless `blank`.
     """
     metadata = {"help": help, "low": low, "high": high, "open_low": open_low, "blank": blank}
     if factory is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from lume_run.config.yaml_files import REMEDY, read_config_file, read_shipped_fi
 
 OPEN_NODES = ("chat.arguments", "model.chat.arguments", "columns.facts", "task.columns.facts")  # by a file's package
 HEADER = 512  # characters in which Hydra looks for `# @package`
+PACKAGE = re.compile(r"(_global_|_group_|_name_|\w[\w-]*)([.]\w[\w-]*)*")
 
 
 def list_families() -> None:
@@ -83,14 +85,12 @@ def check_files() -> None:
         content, text = read_shipped_file(path) if is_shipped else read_config_file(path)
         if content is not None and not isinstance(content, dict):
             raise DataError([Problem(where=str(path), what="is no mapping", remedy=REMEDY)])
-        return open_nodes(
-            ConfigResult(
-                config=OmegaConf.create(content or {}),
-                path=f"{self.scheme()}://{self.path}",
-                provider=self.provider,
-                header=self._get_header_dict(text[:HEADER]),
-            )
-        )
+        header = self._get_header_dict(text[:HEADER])
+        if not PACKAGE.fullmatch(package := header.get("package") or "_group_"):
+            what = f"'# @package {package}' names no place among the settings"
+            raise DataError([Problem(where=str(path), what=what, remedy="# @package _global_, for keys of all groups")])
+        source = {"path": f"{self.scheme()}://{self.path}", "provider": self.provider, "header": header}
+        return open_nodes(ConfigResult(config=OmegaConf.create(content or {}), **source))
 
     source.load_config = load_checked
 

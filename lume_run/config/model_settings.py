@@ -54,14 +54,14 @@ class ChatSettings:
 class ShapeSettings:
     """OLMo dimensions: what `tiny` is built with, and what the plan estimates memory from when no config is at hand."""
 
-    hidden_size: int = setting(low=8, help="width of the residual stream")
-    layers: int = setting(low=1, help="decoder layers")
-    heads: int = setting(low=1, help="attention heads")
-    intermediate_size: int = setting(low=8, help="width of the SwiGLU layer")
-    vocabulary: int = setting(low=260, help="tokens; for tiny the size of the tokenizer to train")
+    hidden_size: int = setting(low=8, high=10**5, help="width of the residual stream")
+    layers: int = setting(low=1, high=1000, help="decoder layers")
+    heads: int = setting(low=1, high=10**4, help="attention heads")
+    intermediate_size: int = setting(low=8, high=10**6, help="width of the SwiGLU layer")
+    vocabulary: int = setting(low=260, high=10**7, help="tokens; for tiny the size of the tokenizer to train")
     tie_embeddings: bool = setting(False, help="share input embedding and vocabulary head")
     key_value_heads: int | None = setting(None, low=1, help="heads of keys and values; null: as many as of attention")
-    head_dim: int | None = setting(None, low=2, help="width of a head; null: hidden_size / heads")
+    head_dim: int | None = setting(None, low=2, high=10**5, help="width of a head; null: hidden_size / heads")
 
     def __post_init__(self) -> None:
         if (self.head_dim or 2) % 2:

@@ -19,6 +19,8 @@ from lume_run.config.yaml_files import YAML_BYTES
 FAMILIES = "experiment"  # the group whose options stand in folders by family: experiment=semeval/npo
 MERGEABLE = ("attack", "evaluator")  # groups that take several options: their attacks or suites stand side by side
 HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging", "hydra/output")
+COMPOSING = "raised while composing"  # in what Hydra says of a file that does not go with the others
+FILE_REMEDY = "mend that file: keys that are there, groups of settings as mappings, lists as lists"
 OVERRIDE_REMEDY = """write it as path=value; a value with special characters needs quotes inside quotes: 'path="~/x"'"""
 
 
@@ -60,6 +62,17 @@ def _folder_options(folder: Path) -> Iterator[tuple[str, str, str]]:
         lines = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
         comments = [line for line in lines if not line.startswith("@package")]
         yield group, option, next(iter(comments), "")
+
+
+def shadow_problems(folders: Sequence[Path]) -> Iterator[Problem]:
+    """Files of a user's own under the name of another file of ours, which Hydra would read in their place."""
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")) if folder != conf_dir() else ():
+            ours = conf_dir() / path.relative_to(folder)
+            in_group = path.parent != folder and ours.is_file() and not file_fault(path, limit=YAML_BYTES)
+            if in_group and path.read_bytes() != ours.read_bytes():
+                what = "has the name of a file of lume-run, which is read in its place"
+                yield Problem(where=str(path), what=what, remedy="another name, such as my_" + path.name)
 
 
 def choice_problems(overrides: Sequence[str], folders: Sequence[Path]) -> Iterator[Problem]:
@@ -128,17 +141,18 @@ def explain_override_error(override: str, error: str, folders: Sequence[Path], b
     if error.startswith("Ambiguous value"):
         return Problem(where=key, what=f"several values: {value}", remedy="add -m to sweep over them, or write [a,b]")
     groups = group_options(folders)
+    remedy = FILE_REMEDY if COMPOSING in error else OVERRIDE_REMEDY
     return (
         _option_problem(key, value, error, groups)
         or _key_problem(override, folders, [*groups], [other for other in beside if other != override])
-        or Problem(where=override, what=_hydra_reason(error), remedy=OVERRIDE_REMEDY)
+        or Problem(where=override, what=_hydra_reason(error), remedy=remedy)
     )
 
 
 def _hydra_reason(error: str) -> str:
     """What a message of Hydra says, without where it looked; of an error that it wraps the reason."""
-    lines = [line.strip() for line in error.strip().split("\n") if line.strip()]
-    wrapped = lines[0].endswith(":") or "raised while composing" in lines[0]
+    lines = [line.strip() for line in error.strip().split("\n") if line.strip()] or ["Hydra gives no reason"]
+    wrapped = lines[0].endswith(":") or COMPOSING in lines[0]
     return " ".join(lines[: 2 if wrapped else 1])
 
 

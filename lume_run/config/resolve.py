@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lume_run.common.errors import ConfigError, DataError, Problem
 from lume_run.common.places import as_given
+from lume_run.common.records import Ask
 from lume_run.common.secrets import SECRET_VARIABLE
 from lume_run.config.targets import TARGET, class_name
 from lume_run.config.yaml_files import read_config_file
@@ -28,7 +29,12 @@ PATHS = (  # suites look into theirs themselves
     *(f"attack.attacks.{name}.path" for name in ("relearn_text", "benign")),
     *(f"evaluator.suites.halueval.{name}" for name in ("qa_path", "general_path", "instruction")),
 )
-JUDGES = ("evaluator.suites.closer_look.embedder", "evaluator.suites.closer_look.entailment")
+JUDGES = {  # setting: what the model there is asked
+    "evaluator.suites.closer_look.embedder": Ask.COSINE,
+    "evaluator.suites.closer_look.entailment": Ask.ENTAILMENT,
+    "evaluator.suites.leak.entailment": Ask.ENTAILMENT,
+}
+HUB_IDS = ("task.hub_id", "evaluator.mmlu.hub_id")  # of data, never a path
 MAYBE_PATHS = (
     "model.path",
     "model.base",

@@ -22,7 +22,7 @@ class OptimizationSettings:
     """How one training stage optimises."""
 
     learning_rate: float = setting(low=0, open_low=True, high=1, help="peak learning rate")
-    epochs: float = setting(low=0, open_low=True, high=1e5, help="passes over the forget rows (train: over all rows)")
+    epochs: float = setting(low=0, open_low=True, high=10**5, help="passes over the forget rows (train: over all rows)")
     batch_size: int = setting(low=1, help="forget rows in one optimizer step, on all devices together")
     micro_batch_tokens: Literal["auto"] | int = setting(
         "auto", low=1, help="tokens in one forward on one device; auto: what its memory holds by the estimate"
@@ -39,8 +39,8 @@ class OptimizationSettings:
         "paged_adamw_8bit",
         "paged_adamw_32bit",
     ] = setting("adamw_torch_fused", help="a transformers optimizer name; bnb and paged ones need bitsandbytes")
-    weight_decay: float = setting(low=0, help="AdamW weight decay")
-    beta2: float = setting(0.999, low=0, high=1, help="AdamW second-moment decay")
+    weight_decay: float = setting(low=0, high=100, help="AdamW weight decay")
+    beta2: float = setting(0.999, low=0, high=0.999999, help="AdamW second-moment decay")
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = setting("linear", help="learning rate")
     warmup: float = setting(low=0, high=1, help="share of the steps that warm up")
     max_grad_norm: float = setting(1.0, low=0, help="gradient clipping; 0 for none")
@@ -91,7 +91,7 @@ class MmluSettings:
 class EvaluatorSettings:
     """What is measured."""
 
-    max_new_tokens: int = setting(256, low=1, help="longest generated answer [tokens]")
+    max_new_tokens: int = setting(256, low=1, high=10**6, help="longest generated answer [tokens]")
     max_total_tokens: int | None = setting(None, low=8, help="longest prompt and generated answer together [tokens]")
     batch_tokens: int = setting(
         8192,
@@ -104,7 +104,7 @@ class EvaluatorSettings:
     retrained_responses: str | None = setting(None, help="responses.jsonl of such a model, instead of training one")
     retrained_model: str | None = setting(None, help="id or folder of such a model, instead of training one")
     strict: bool = setting(False, help="also score as the official script does, CSV quirks included")
-    temperature: float = setting(1.0, low=0, open_low=True, help="of sampled answers")
+    temperature: float = setting(1.0, low=0, open_low=True, high=100, help="of sampled answers")
     backend: Literal["transformers", "vllm"] = setting(
         "transformers", help="what generates texts; transformers computes log-probs, choices and gradients in any case"
     )
@@ -113,7 +113,9 @@ class EvaluatorSettings:
         help="replicas: the whole model in every process; spread: its layers over all GPUs here, then host memory, "
         "then disk; auto: replicas where weights and cache fit one device",
     )
-    resamples: int = setting(1000, low=0, help="bootstrap resamples behind every 95 % interval; 0: no intervals")
+    resamples: int = setting(
+        1000, low=0, high=10**6, help="bootstrap resamples behind every 95 % interval; 0: no intervals"
+    )
     mmlu: MmluSettings = setting(factory=MmluSettings, help="MMLU, see Mmlu")
     suites: dict[str, Any] = setting(factory=dict, help="the suites it is made of, by name; none: LUME's")
 
@@ -163,9 +165,9 @@ class LaunchSettings:
     name: Literal["auto", "single", "ddp", "zero1", "zero2", "zero3", "zero3_offload"] = setting(
         "auto", help="what devices share: nothing (ddp), optimizer states (zero1), gradients (zero2), weights (zero3)"
     )
-    processes: int | None = setting(None, low=1, help="processes on each node; null: one for each visible GPU")
+    processes: int | None = setting(None, low=1, high=1024, help="on each node; null: one for each visible GPU")
     nodes: int | None = setting(
-        None, low=1, help="nodes; null: in the script of sbatch all nodes of its allocation, one elsewhere"
+        None, low=1, high=10**4, help="nodes; null: in the script of sbatch all nodes of its allocation, one elsewhere"
     )
     port: int | None = setting(None, low=1024, high=65535, help="where processes meet; null: a free one")
     device: Literal["auto", "cpu", "cuda"] = setting(
@@ -185,8 +187,8 @@ class LoggerSettings:
     entity: str | None = setting(None, help="W&B user or team; null: the one of the key")
     group: str | None = setting(None, help="W&B group; null: one for all jobs of a sweep")
     tags: list[str] = setting(factory=list, help="W&B tags beside method, task, model and launch mode")
-    generations: int = setting(200, low=0, help="rows of the table of prompts and answers; 0: no table")
-    patience: float = setting(60.0, low=5, help="longest wait for W&B at the end of a run [s]")
+    generations: int = setting(200, low=0, high=10**6, help="rows of the table of prompts and answers; 0: no table")
+    patience: float = setting(60.0, low=5, high=86_400, help="longest wait for W&B at the end of a run [s]")
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,26 @@ def read_config_file(path: Path, remedy: str = REMEDY) -> tuple[Any, str]:
     text = read_utf8(path, remedy=remedy, limit=YAML_BYTES)
     try:
         if not (what := _excess(text)):
-            return yaml.load(text, Loader=get_yaml_loader()), text  # a safe loader that knows 1e-5 as a number
+            data = yaml.load(text, Loader=get_yaml_loader())  # a safe loader that knows 1e-5 as a number
+            if not (what := next(_foreign_parts(data), "")):
+                return data, text
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number of 5,000 digits
         what = " ".join(str(error).split())
     raise DataError([Problem(where=str(path), what=what, remedy=remedy)])
+
+
+def _foreign_parts(node: Any, path: str = "") -> Iterator[str]:
+    """Keys that are no text, and values that no setting has: sets, bytes, dates."""
+    if isinstance(node, dict):
+        for key, child in node.items():
+            if not isinstance(key, str):
+                yield f"the key {key!r}{f' of {path}' if path else ''} is no text: put it in quotes"
+            yield from _foreign_parts(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for number, child in enumerate(node):
+            yield from _foreign_parts(child, f"{path}[{number}]")
+    elif not isinstance(node, str | int | float | None):
+        yield f"{path} is of the type {type(node).__name__}: put its text in quotes"
 
 
 def _excess(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -12,9 +13,19 @@ from lume_run.common.jsonl import from_json
 from lume_run.common.records import Ask, Response
 from lume_run.common.text_files import utf8_lines
 from lume_run.evaluation.metrics.semeval_files import responses_from_official
-from lume_run.tasks.row_files import refuse
+from lume_run.tasks.row_files import parse_json, refuse
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL, document_and_kind
 
+RANGES = {  # of the numbers in responses
+    "tokens": (0, inf),
+    "token_ids": (0, inf),
+    **dict.fromkeys(("logp_sum", "logps", "means", "choice_logps", "layer_logps"), (-inf, 0)),
+    "variances": (0, inf),
+    "gradient": (0, inf),
+    "cosine": (-1, 1),
+    "layer_ranks": (0, 1),
+}
+ROUNDING = 0.01  # by which a number may miss its range
 COST = "cost.json"  # beside responses.jsonl
 
 
@@ -43,10 +54,11 @@ def read_responses(path: Path) -> list[Response]:
             problems.append(line)
             continue
         try:
-            text = json.dumps(complete_fields(json.loads(line)), ensure_ascii=False, allow_nan=False)
+            text = json.dumps(complete_fields(parse_json(line)), ensure_ascii=False, allow_nan=False)
             text.encode()  # half of a surrogate pair could be read, but not written down again
             response = from_json(Response, text)
             check_types(response)
+            check_ranges(response)
             responses.append(response)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             remedy = (
@@ -68,6 +80,15 @@ def check_types(response: Response) -> None:
         for member in value if isinstance(value, tuple) else (value,):
             if not isinstance(member, types):
                 raise TypeError(f"{name} holds {str(member)[:40]!r}, which is no {types[0].__name__}")
+
+
+def check_ranges(response: Response) -> None:
+    """ValueError naming a number that no model and no judge gives."""
+    for name, (low, high) in RANGES.items():
+        value = getattr(response, name)
+        for number in value if isinstance(value, tuple) else () if value is None else (value,):
+            if not low - ROUNDING <= number <= high + ROUNDING:
+                raise ValueError(f"{name} holds {number:g}, which is not between {low:g} and {high:g}")
 
 
 @cache

@@ -36,8 +36,8 @@ class AltPO:
 
     beta: float = setting(0.1, low=0, open_low=True, help="inverse temperature")
     alternates: int = setting(5, low=1, high=1000, help="answers that the target makes up for each forget prompt")
-    temperature: float = setting(1.0, low=0, open_low=True, help="at which they are sampled")
-    max_new_tokens: int = setting(200, low=1, help="longest of them [tokens]")
+    temperature: float = setting(1.0, low=0, open_low=True, high=100, help="at which they are sampled")
+    max_new_tokens: int = setting(200, low=1, high=10**6, help="longest of them [tokens]")
     prompt: str = setting(help="what asks for one: {question} is the forget prompt, {answer} its true answer")
     needs: ClassVar[Needs] = Needs(rows=BOTH, reference_logps=BOTH)
 

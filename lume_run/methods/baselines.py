@@ -62,7 +62,7 @@ class Member:
 
     method: Objective
     learning_rate: float | None = setting(None, low=0, open_low=True, high=1, help="null: as in trainer.unlearn")
-    epochs: float | None = setting(None, low=0, open_low=True, help="null: as in trainer.unlearn")
+    epochs: float | None = setting(None, low=0, open_low=True, high=10**5, help="null: as in trainer.unlearn")
     batch_size: int | None = setting(None, low=1, help="null: as in trainer.unlearn")
 
 

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 from lume_run.attacks.checks import attack_problems
 from lume_run.common.errors import ConfigError, Problem
-from lume_run.common.records import Ask
 from lume_run.common.secrets import secret_in
 from lume_run.common.text import shorten_value
 from lume_run.config.build import Builder
-from lume_run.config.resolve import FILES, JUDGES, MAYBE_PATHS, Composed, resolve, value_at
+from lume_run.config.resolve import FILES, HUB_IDS, JUDGES, MAYBE_PATHS, Composed, resolve, value_at
 from lume_run.config.settings import Checkable, Settings
 from lume_run.config.suggest import suggest_nearest
 from lume_run.evaluation.catalogue import definition_of
@@ -33,8 +32,8 @@ from lume_run.pipeline.method_checks import (
 from lume_run.tasks.requests import sequence_problems
 from lume_run.tracking.start import logger_problems
 
-HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]{1,96}")
 GROUPS = ("task", "model", "method", "sequence", "attack", "evaluator", "trainer", "launch", "logger")
+HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]{0,95}")
 
 
 class CheckedConfig(NamedTuple):
@@ -89,14 +88,14 @@ def _secret_problems(data: Mapping[str, Any], path: str = "") -> Iterator[Proble
 
 def path_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     """Folders and files that are named but absent, and names that are neither a path nor an id."""
-    for setting in (*FILES, *MAYBE_PATHS):
+    for setting in (*FILES, *MAYBE_PATHS, *HUB_IDS):
         path, maybe_id = value_at(data, setting), setting in MAYBE_PATHS
         if not isinstance(path, str) or not path.strip():
             continue
         if path.startswith("/") and not os.path.lexists(path):
             remedy = "check the path, or give a hub id" if maybe_id else "check the path"
             yield Problem(where=setting, what=f"{path} does not exist", remedy=remedy)
-        elif not path.startswith("/") and not HUB_ID.fullmatch(path):
+        elif not HUB_ID.fullmatch(path) and (setting in HUB_IDS or not path.startswith("/")):
             what = f"{shorten_value(path)!r} is neither a folder here nor a hub id"
             yield Problem(where=setting, what=what, remedy="an id is NAME or OWNER/NAME; a path begins with / or ./")
 
@@ -236,7 +235,7 @@ def _suite_problems(evaluator: Any, *, runs_model: bool) -> Iterator[Problem]:
 
 def _judge_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     """Folders that are named as judges and are none; a hub id may be unavailable, and the evaluation says so."""
-    for setting, ask in zip(JUDGES, (Ask.COSINE, Ask.ENTAILMENT), strict=True):
+    for setting, ask in JUDGES.items():
         path = value_at(data, setting)
         if isinstance(path, str) and Path(path).is_dir():
             from lume_run.evaluation.judges import judge_trouble

@@ -5,7 +5,6 @@ Times are those that artifacts of the same kind took here, by their DONE.json.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from statistics import mean
@@ -16,7 +15,7 @@ from rich.table import Table
 
 from lume_run.common.console import console
 from lume_run.common.errors import LumeError
-from lume_run.common.store import DONE_FILE, Artifact
+from lume_run.common.store import DONE_FILE, Artifact, read_done_record
 from lume_run.common.text import first_line
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
@@ -92,5 +91,6 @@ def seconds_of(artifact: Artifact) -> float | None:
         output_dir, group = artifact.path.parent.parent, artifact.path.parent.name.rpartition("-")[0]
         paths = list(output_dir.glob(f"{group}-*/{artifact.path.name}/{DONE_FILE}"))
         paths = paths or list(output_dir.glob(f"*/{artifact.path.name}/{DONE_FILE}"))
-    times = [float(json.loads(path.read_text(encoding="utf-8")).get("seconds", 0.0)) for path in paths]
+    records = [read_done_record(path).get("seconds") for path in paths]
+    times = [seconds for seconds in records if isinstance(seconds, int | float)]
     return mean(times) if times else None

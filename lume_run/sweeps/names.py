@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lume_run.common.errors import ConfigError, LumeError, Problem
 from lume_run.common.places import as_given, place_fault
+from lume_run.common.text import shorten_value
 
 
 def run_name(data: dict[str, Any]) -> str:
@@ -54,15 +55,35 @@ def hydra_folder(cfg: DictConfig, *, sweeping: bool) -> Path:
 
 def place_problems(cfg: DictConfig, *, sweeping: bool) -> Iterator[Problem]:
     """Folders that a composed config (with Hydra's own node) would write to and cannot."""
+    if problems := list(_folder_problems(cfg, sweeping=sweeping)):
+        yield from problems
+        return
     output = str(cfg.output_dir)
     folder = Path(str(cfg.hydra.sweep.dir)).absolute() if sweeping else hydra_folder(cfg, sweeping=False)
     store = as_given(output).absolute() / "store"
     elsewhere = "hydra.sweep.dir" if sweeping else "hydra.run.dir"
     setting = "output_dir" if folder.is_relative_to(store.parent) else elsewhere
     faults = {place_fault(store): "output_dir", place_fault(folder): setting}  # the same fault of both once
+    if sweeping and isinstance(storage := cfg.hydra.sweeper.get("storage"), str):
+        faults.setdefault(place_fault(Path(storage).absolute()), "hydra.sweeper.storage")
     for fault, where in faults.items():
         if fault:
             yield Problem(where=where, what=fault, remedy=f"{where}=FOLDER that can be written to")
+
+
+def _folder_problems(cfg: DictConfig, *, sweeping: bool) -> Iterator[Problem]:
+    """Hydra's own folders that are no text, or blank, and names of jobs that lead out of the folder of a sweep."""
+    settings = ("sweep.dir", "sweep.subdir") if sweeping else ("run.dir",)
+    for setting in settings:
+        node, _, key = setting.partition(".")
+        given = OmegaConf.to_container(cfg.hydra[node], resolve=False)[key]  # type: ignore[index, call-overload]
+        where = f"hydra.{setting}"
+        if not isinstance(given, str) or not given.strip():
+            what = f"{shorten_value(str(given))!r} is no folder"
+            yield Problem(where=where, what=what, remedy=f"{where}=FOLDER, or leave it out: output_dir=FOLDER")
+        elif setting == "sweep.subdir" and (".." in Path(given).parts or given.startswith("/")):
+            what = f"{shorten_value(given)!r} leads out of hydra.sweep.dir"
+            yield Problem(where=where, what=what, remedy="a name within it, or hydra.sweep.dir=FOLDER")
 
 
 def name_for_hydra(*, _root_: Any) -> str:

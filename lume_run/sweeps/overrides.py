@@ -23,11 +23,14 @@ def parse_overrides(context: HydraContext, params: Mapping[str, Any], arguments:
 
     The command line alone would not show what `hydra.sweeper.params` sweeps.
     """
+    remedy = "write them as {KEY: 'VALUE,VALUE'}"
+    if not isinstance(params, Mapping):
+        what = f"expected a group of settings, got {params!r}"
+        raise ConfigError([Problem(where="hydra.sweeper.params", what=what, remedy=remedy)])
     parser = OverridesParser.create(config_loader=context.config_loader)
     try:
         overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments])
     except HydraException as error:  # those of the command line have been checked
-        remedy = "write them as {KEY: 'VALUE,VALUE'}"
         raise ConfigError([Problem(where="hydra.sweeper.params", what=first_line(str(error)), remedy=remedy)]) from None
     swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
     os.environ[SWEPT_VARIABLE] = ",".join(swept)

@@ -68,7 +68,7 @@ class Search(Sweeper):
     """Trials of Optuna, batch by batch."""
 
     def __init__(self, *, params: Mapping[str, Any] | None = None, **options: Any) -> None:
-        self.params, self.options = dict(params or {}), options
+        self.params, self.options = params or {}, options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""

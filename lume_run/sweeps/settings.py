@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.config.build import Builder
@@ -36,6 +38,10 @@ class SearchSettings:
     direction: str | list[str] | None = setting(None, help="maximize or minimize, one for each objective; null: known")
     study_name: str | None = setting(None, help="null: named by what is searched")
     storage: str = setting("studies", help="folder of the journal that makes a search go on")
+
+    def __post_init__(self) -> None:
+        if self.study_name is not None and not re.fullmatch(r"\w[\w.+-]{0,79}", self.study_name):
+            raise ValueError(f"study_name is {self.study_name!r}; at most 80 letters, digits, '.', '_', '-' and '+'")
 
 
 SweeperSettings = TypeVar("SweeperSettings", GridSettings, SearchSettings)
@@ -74,6 +80,9 @@ def _endless(swept: Iterable[Override]) -> Iterator[Problem]:
         if isinstance(override.value(), IntervalSweep):
             what, remedy = "an interval has values without end", "hydra/sweeper=optuna searches it; a grid needs a list"
             yield Problem(where=override.get_key_element(), what=what, remedy=remedy)
+        elif isinstance(value := override.value(), RangeSweep) and not value.step:
+            what, remedy = "a range with steps of 0 has no end", "range(START,STOP), or a step above 0"
+            yield Problem(where=override.get_key_element(), what=what, remedy=remedy)
 
 
 def _count(override: Override) -> int:
@@ -84,9 +93,61 @@ def _count(override: Override) -> int:
     return sum(1 for _ in override.sweep_string_iterator())
 
 
+@dataclass(frozen=True, kw_only=True)
+class JoblibSettings:
+    """Of several jobs at once on this machine; what else joblib takes is left to it."""
+
+    n_jobs: int = setting(2, low=-1, high=10_000, help="jobs at once; -1: one on every core")
+    batch_size: int | Literal["auto"] = setting(1, low=1, help="jobs that a process takes at a time")
+    pre_dispatch: int | str = setting("n_jobs", help="jobs that are ready to run: a number, n_jobs, 2*n_jobs or all")
+    verbose: int = setting(0, low=0, help="how much joblib says")
+    timeout: float | None = setting(None, low=0, help="longest job [s]")
+
+    def __post_init__(self) -> None:
+        if not self.n_jobs:
+            raise ValueError("n_jobs is 0; such as 2, or -1 for one on every core")
+        if not re.fullmatch(r"all|\d+|(\d+ ?\* ?)?n_jobs", str(self.pre_dispatch)):
+            raise ValueError(f"pre_dispatch is {self.pre_dispatch!r}; a number, n_jobs, 2*n_jobs or all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmSettings:
+    """Of an array of SLURM; the comments of conf/hydra/launcher/slurm.yaml say what each is."""
+
+    name: str = setting("lume-run", help="in squeue")
+    partition: str | None = setting(None, help="of the cluster")
+    account: str | None = setting(None, help="of the cluster")
+    qos: str | None = setting(None, help="of the cluster")
+    constraint: str | None = setting(None, help="a feature of nodes")
+    exclude: str | None = setting(None, help="names of nodes")
+    comment: str | None = setting(None, help="in squeue")
+    nodes: int = setting(1, low=1, high=10**4, help="of each job")
+    gpus_per_node: int | None = setting(None, low=0, high=1024, help="ranks on each node")
+    gres: str | None = setting(None, help="instead of gpus_per_node")
+    cpus_per_task: int | None = setting(None, low=1, high=10**5, help="cores of a job on each node")
+    mem_gb: float | None = setting(None, low=0, open_low=True, high=10**6, help="host memory of a job on each node")
+    timeout_min: int = setting(720, low=1, high=10**7, help="time limit of a job [minutes]")
+    array_parallelism: int = setting(16, low=1, help="jobs that may run at once")
+    signal_delay_s: int = setting(180, low=1, high=86_400, help="warning before the time limit [s]")
+    max_num_timeout: int = setting(100, low=0, help="how often a job that ran out of time is queued again")
+    setup: list[str] | None = setting(None, help="lines of the shell before a job starts")
+    srun_args: list[str] = setting(factory=list, help="more options of srun")
+    python: str | None = setting(None, help="with a container: the Python inside it")
+    additional_parameters: dict[str, Any] = setting(factory=dict, help="any other option of sbatch")
+    submitit_folder: str = setting(".submitit/%j", help="what jobs print")
+
+
+LAUNCHERS = {"JoblibLauncher": JoblibSettings, "SlurmArray": SlurmSettings}
+
+
 def check_launcher(node: DictConfig) -> None:
-    """Raise ConfigError for a number of processes that joblib would only refuse later."""
-    processes = node.get("n_jobs", 1)
-    if not isinstance(processes, int) or isinstance(processes, bool) or not processes:
-        what, remedy = f"expected a number of processes, got {processes!r}", "such as 2, or -1 for one on every core"
-        raise ConfigError([Problem(where="hydra.launcher.n_jobs", what=what, remedy=remedy)])
+    """Raise ConfigError for settings of our launchers that would only be refused when jobs start."""
+    options = {str(key): value for key, value in OmegaConf.to_container(node, resolve=True).items()}  # type: ignore[union-attr]
+    settings = LAUNCHERS.get(str(options.pop("_target_", "")).rpartition(".")[2])
+    if settings is None:
+        return
+    known = {field.name for field in dataclasses.fields(settings)}
+    builder = Builder()
+    builder.build_record(settings, {key: value for key, value in options.items() if key in known}, "hydra.launcher")
+    if builder.problems:
+        raise ConfigError(builder.problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ def distribution(override: Override) -> Any:
     if isinstance(value, IntervalSweep):
         low: Any = value.start
         high: Any = value.end
+        if not all(isinstance(end, int | float) and isfinite(end) for end in (low, high)):
+            raise ValueError(f"the ends of an interval are numbers, not {low} and {high}")
         whole = isinstance(low, int) and isinstance(high, int)  # of int(interval(1, 4))
         kind: Any = distributions.IntDistribution if whole else distributions.FloatDistribution
         return kind(low, high, log=log)
@@ -56,8 +59,10 @@ def distribution(override: Override) -> Any:
 
 
 def example_value(values: Any) -> Any:
-    """A value of a distribution."""
-    return values.choices[0] if hasattr(values, "choices") else values.low
+    """A value of a distribution; of fractions one between its ends, which may be whole."""
+    if hasattr(values, "choices"):
+        return values.choices[0]
+    return values.low if isinstance(values.low, int) else values.low + (values.high - values.low) / 3
 
 
 def load_study(path: Path, name: str, names: Sequence[str], settings: SearchSettings) -> optuna.Study:

@@ -11,6 +11,7 @@ from typing import Any
 from lume_run.common.errors import Problem
 from lume_run.common.files import content_hash
 from lume_run.common.secrets import secret_in
+from lume_run.common.text import shorten_value
 from lume_run.config.settings import LoggerSettings, Settings
 from lume_run.tracking.messages import START, read_object
 
@@ -18,6 +19,11 @@ SWEEP_VARIABLE = "LUME_RUN_SWEEP"  # environment variable: the name of the sweep
 SWEPT_VARIABLE = "LUME_RUN_SWEPT"  # and the config paths in which its jobs differ, joined by commas
 LOGGER_TITLES = {"wandb": "W&B", "tensorboard": "TensorBoard"}
 LONGEST_NAME, LONGEST_TAG = 128, 64  # characters, W&B's own limits
+FORBIDDEN: dict[str, frozenset[str]] = {  # in names, by W&B's own checks
+    "project": frozenset("/\\#?%:"),
+    "entity": frozenset("/\\#?%: "),
+    "group": frozenset(),
+}
 NAMED_BY = ("method", "task", "model", "seed")  # config paths that stand in every name
 OLD_MODES = {"dryrun": "offline", "run": "online"}  # values of WANDB_MODE that W&B still takes
 WANDB_MODES = ("auto", "online", "offline", "disabled", "shared")
@@ -37,9 +43,20 @@ def wandb_mode(logger: LoggerSettings) -> str:
 
 
 def logger_problems(logger: LoggerSettings) -> Iterator[Problem]:
-    """Variables of W&B that win over settings, and cannot be meant."""
+    """Names that W&B does not take, and variables of it that win over settings and cannot be meant."""
     if logger.name != "wandb":
         return
+    for kind, forbidden in FORBIDDEN.items():
+        variable = WANDB_VARIABLES[kind]
+        name = os.environ.get(variable) or getattr(logger, kind)
+        if name is not None and (len(name) > LONGEST_NAME or forbidden.intersection(name) or not name.isprintable()):
+            where = variable if os.environ.get(variable) else f"logger.{kind}"
+            marks = f", none of {''.join(sorted(forbidden))!r}" if forbidden else ""
+            what = f"W&B takes no {kind} {shorten_value(name)!r}"
+            yield Problem(where=where, what=what, remedy=f"at most {LONGEST_NAME} letters{marks}")
+    if long := [tag for tag in logger.tags if not 0 < len(tag) <= LONGEST_TAG]:
+        what = f"W&B takes no tag of {len(long[0])} letters"
+        yield Problem(where="logger.tags", what=what, remedy=f"1 to {LONGEST_TAG} letters each")
     if (mode := wandb_mode(logger)) not in WANDB_MODES:
         yield Problem(
             where="WANDB_MODE", what=f"unknown mode '{mode}'", remedy=f"one of {', '.join(WANDB_MODES)}, or unset it"

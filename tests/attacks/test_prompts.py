@@ -103,6 +103,11 @@ def test_shots_need_another_document():
     assert "other forget documents" in str(error.value)
 
 
+def test_more_shots_than_rows():
+    with pytest.raises(ConfigError, match=f"shots are 1000, and the forget side has {len(FORGET)} rows"):
+        FewShot(shots=1000).rewrites(situation(FORGET))
+
+
 def test_a_choice_has_the_answer_among_others_of_its_attribute():
     rows = [*FORGET, example(20, answer="A plumber", attribute="trade")]
     strengths = asked(FORMS, situation(rows), questions(*rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from helpers.artifacts import Builder, artifact, strict_json
 
 from lume_run.common import files
-from lume_run.common.errors import RunError
+from lume_run.common.errors import InputError, RunError
 from lume_run.common.files import content_hash, fingerprint, write_json
 from lume_run.common.store import Artifact
 
@@ -64,6 +65,38 @@ def test_a_damaged_artifact_is_set_aside_and_built_again(name, verify, tmp_path,
         assert sorted(path.read_bytes() for path in aside.rglob("*") if path.is_file()) == left  # nothing is deleted
         printed = " ".join(capsys.readouterr().err.split())
         assert words in printed and f"set aside as {aside.name}" in printed
+
+
+BROKEN = [b"", b"[]", b"[" * 100_000, "{}".encode("utf-16"), b'{"key": "x", "files": 3}', None]  # None: a pipe
+
+
+@pytest.mark.parametrize("record", BROKEN)
+def test_an_artifact_with_a_broken_record_is_set_aside(record, tmp_path, capsys):
+    built = artifact(tmp_path / "x", Builder(), seed=0)
+    built.make()
+    (built.path / "DONE.json").unlink()
+    if record is None:
+        os.mkfifo(built.path / "DONE.json")
+    else:
+        (built.path / "DONE.json").write_bytes(record)
+    assert not built.is_done
+    built.make()
+    assert built.is_done and (tmp_path / "x.damaged-1" / "made.txt").exists()
+    assert "no DONE.json that can be read; set aside as x.damaged-1" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("place", [Path.touch, os.mkfifo, lambda path: path.symlink_to("gone")])
+def test_what_stands_in_the_place_of_an_artifact_is_set_aside(place, tmp_path):
+    built = artifact(tmp_path / "x", Builder(), seed=0)
+    place(built.path)
+    built.make()
+    assert built.is_done and os.path.lexists(tmp_path / "x.damaged-1")
+
+
+def test_a_lock_that_is_no_file(tmp_path):
+    (tmp_path / "x.lock").mkdir()
+    with pytest.raises(InputError, match=r"x.lock is a folder, not a file\n  - move it away"):
+        artifact(tmp_path / "x", Builder(), seed=0).make()
 
 
 def in_two_folders(tmp_path: Path, build) -> tuple[Artifact, Artifact]:

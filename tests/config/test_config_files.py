@@ -8,6 +8,7 @@ import pytest
 
 from lume_run.common.errors import DataError
 from lume_run.common.places import place_fault
+from lume_run.config.overrides import conf_dir, shadow_problems
 from lume_run.config.yaml_files import YAML_BYTES, read_config_file
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -29,6 +30,10 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (b"a: &a [*a]", "more than 100,000 values"),
         (("a: " + "9" * 5000).encode(), "4300 digits"),
         (b"#" * (YAML_BYTES + 1), "bytes, more than"),
+        (b"a: {1: 2}", "the key 1 of a is no text"),
+        (b"null: 2", "the key None is no text"),
+        (b"a: [!!binary aGVsbG8=]", r"a\[0\] is of the type bytes"),
+        (b"a: !!set {b, c}", "a is of the type set"),
     ],
 )
 def test_what_is_refused(content, what, tmp_path):
@@ -45,6 +50,17 @@ def test_what_is_no_file(tmp_path):
     for name, what in (("pipe", "named pipe"), ("loop", "cannot be read"), ("folder", "is a folder")):
         with pytest.raises(DataError, match=what):
             read_config_file(tmp_path / f"{name}.yaml")
+
+
+def test_a_file_under_the_name_of_ours_is_refused(tmp_path):
+    (tmp_path / "method").mkdir()
+    ours = conf_dir() / "method" / "npo.yaml"
+    (tmp_path / "method" / "npo.yaml").write_bytes(ours.read_bytes())
+    (tmp_path / "method" / "mine.yaml").write_text("name: mine", encoding="utf-8")
+    assert list(shadow_problems([conf_dir(), tmp_path])) == []
+    (tmp_path / "method" / "npo.yaml").write_text("name: mine", encoding="utf-8")
+    (problem,) = shadow_problems([conf_dir(), tmp_path])
+    assert problem.where.endswith("method/npo.yaml") and "my_npo.yaml" in problem.remedy
 
 
 def test_a_byte_order_mark_and_small_numbers_are_read(tmp_path):

@@ -774,11 +774,16 @@ GOOD = Response(
         ('"tokens": 1.5', "TypeError: tokens holds '1.5', which is no int"),
         ('"closed": "yes"', "TypeError: closed holds 'yes', which is no bool"),
         ('"cosine": "high"', "TypeError: cosine holds"),
+        ('"cosine": 1.5', "ValueError: cosine holds 1.5, which is not between -1 and 1"),
+        ('"tokens": -3', "ValueError: tokens holds -3"),
+        ('"logps": [-1.0, 2.0]', "ValueError: logps holds 2, which is not between -inf and 0"),
+        ('"label": "a", "label": "b"', "ValueError: the key 'label' stands more than once"),
     ],
 )
 def test_a_line_that_no_score_could_be_made_of_is_named(field, message, tmp_path):
     path, good = tmp_path / "responses.jsonl", to_json(GOOD)
-    path.write_text(f"{good}\n{good[:-1]}, {field}}}\n", encoding="utf-8")
+    others = {name: value for name, value in json.loads(good).items() if f'"{name}"' not in field}
+    path.write_text(f"{good}\n{json.dumps(others)[:-1]}, {field}}}\n", encoding="utf-8")
     with pytest.raises(DataError) as caught:
         read_responses(path)
     (problem,) = caught.value.problems

@@ -102,10 +102,6 @@ def twins(weights: dict[str, Any]) -> None:
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"][:-8].clone()
 
 
-def lost_shard(folder: Path, index: dict[str, str]) -> None:
-    (folder / "model-00002-of-00002.safetensors").unlink()
-
-
 def doubled(folder: Path, index: dict[str, str]) -> None:
     """Both shards hold the same tensors; the index has half of them."""
     first, second = (folder / f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
@@ -141,7 +137,7 @@ WEIGHT_FILES: dict[str, Prepare] = {
     ),
     "metadata of numbers": header_changed(lambda header: header.update(__metadata__={"format": 3})),
     "a head of another vocabulary": both(config(tie_word_embeddings=False), weights_changed(twins)),
-    "a shard missing": sharded(lost_shard),
+    "a shard missing": sharded(lambda folder, _: (folder / "model-00002-of-00002.safetensors").unlink()),
     "two shards of the same tensors": sharded(doubled),
     "a tensor in two shards": sharded(twice_in_one),
     "an index of absolute paths": sharded(lambda folder, index: index.update({LAST: f"{folder}/{WEIGHTS}"})),
@@ -156,7 +152,12 @@ WEIGHT_FILES: dict[str, Prepare] = {
         written("MODEL.SAFETENSORS", "x"), removed(WEIGHTS), removed(CONFIG), written("Config.json", "{}")
     ),
 }
-VALUES_OF_WEIGHTS = {"NaN": float("nan"), "infinity": float("inf")}
+VALUES_OF_WEIGHTS = {
+    "NaN in the last of them": filled(float("nan")),
+    "infinity in the last of them": filled(float("inf")),
+    "zeros everywhere": lambda weights: [weight.zero_() for weight in weights.values()],
+    "an embedding of zeros": lambda weights: weights["model.embed_tokens.weight"].zero_(),
+}
 LORA: Mapping[str, Any] = {
     "peft_type": "LORA",
     "r": 4,
@@ -187,6 +188,7 @@ def adapter(rank: int = 4, width: int = 32, number: float = 0.0, **changes: Any)
 
 
 ADAPTERS: dict[str, Prepare] = {
+    "of NaN": adapter(number=float("nan")),
     "of itself": adapter(base_model_name_or_path="m"),
     "of a base that is a list": adapter(base_model_name_or_path=["b"]),
     "of no base": adapter(base_model_name_or_path=None),
@@ -221,14 +223,15 @@ def cases(model: Path) -> Iterator[Case]:
                 prepare=copied(lambda: model, "m", damage),
                 needs_model=True,
             )
-    for name, number in VALUES_OF_WEIGHTS.items():
-        yield Case(
-            name=f"model: weights: {name} in the last of them",
-            arguments=["model.path=m", *TINY_RUN],
-            names=["model.path"],
-            prepare=copied(lambda: model, "m", weights_changed(filled(number))),
-            needs_model=True,
-        )
+    for name, change in VALUES_OF_WEIGHTS.items():
+        for how, arguments in (("", TINY_RUN), (", plan", ["--dry-run", *TINY_RUN[:1]])):
+            yield Case(
+                name=f"model: weights: {name}{how}",
+                arguments=["model.path=m", *arguments],
+                names=["model.path"],
+                prepare=copied(lambda: model, "m", weights_changed(change)),
+                needs_model=True,
+            )
     for name, prepare in ADAPTERS.items():
         yield Case(
             name=f"adapter: {name}",

@@ -14,7 +14,22 @@ from typing import IO
 
 from helpers import warm
 
-from hostile import data, folders, handed_on, keys, models, recipes, runs, suites, surroundings, tables, values
+from hostile import (
+    data,
+    folders,
+    handed_on,
+    keys,
+    models,
+    options,
+    recipes,
+    runs,
+    store,
+    suites,
+    surroundings,
+    tables,
+    texts,
+    values,
+)
 from hostile.case import MARK, Case, Outcome
 
 HANG_SECONDS = 60.0  # on an idle machine
@@ -79,6 +94,9 @@ class Stage:
         yield from runs.cases(self.run)
         yield from handed_on.cases(self.model, self.run)
         yield from surroundings.cases(self.run)
+        yield from options.cases()
+        yield from texts.cases()
+        yield from store.cases(self.run)
 
     def arguments(self, case: Case, folder: Path) -> list[str]:
         """The command's words, with the paths that stand for what is shared."""

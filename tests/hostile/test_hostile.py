@@ -7,7 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from . import data, folders, handed_on, keys, models, recipes, runs, suites, surroundings, tables, values
+from . import (
+    data,
+    folders,
+    handed_on,
+    keys,
+    models,
+    options,
+    recipes,
+    runs,
+    store,
+    suites,
+    surroundings,
+    tables,
+    texts,
+    values,
+)
 from .case import Case, Outcome, Verdict, judge
 from .stage import Stage, run_case
 
@@ -33,7 +48,10 @@ def stage(tmp_path_factory) -> Stage:
     return built
 
 
-MODULES = [keys, values, recipes, models, folders, data, tables, suites, runs, handed_on, surroundings]
+MODULES = [
+    *(keys, values, recipes, models, folders, data, tables, suites, runs, handed_on, surroundings),
+    *(options, texts, store),
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -44,6 +62,7 @@ def test_bad_inputs_are_refused(module, stage, tmp_path):
         handed_on: (stage.model, stage.run),
         runs: (stage.run,),
         surroundings: (stage.run,),
+        store: (stage.run,),
     }.get(module, ())
     cases = list(module.cases(*arguments))
     chosen = cases[::SHARE]
@@ -63,5 +82,5 @@ def run(case: Case, stage: Stage, folder: Path) -> Outcome:
 
 def test_there_are_enough_of_them(stage):
     cases = list(stage.cases())
-    assert len(cases) > 1000
+    assert len(cases) > 1300
     assert len({case.name for case in cases}) == len(cases)

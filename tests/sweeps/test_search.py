@@ -14,6 +14,7 @@ from helpers import warm
 from helpers.shared import ROOT
 from helpers.sweeps import SMALL, config, scores, summary_counts, write_run
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.sweeps.runner import Job
@@ -21,7 +22,7 @@ from lume_run.sweeps.runner import Job
 optuna = pytest.importorskip("optuna")
 
 from lume_run.sweeps.search import Space, check_space, distributions
-from lume_run.sweeps.settings import GridSettings, SearchSettings, check_grid, sweeper_settings
+from lume_run.sweeps.settings import GridSettings, SearchSettings, check_grid, check_launcher, sweeper_settings
 from lume_run.sweeps.study import (
     best_trials,
     directions,
@@ -85,6 +86,7 @@ def test_mistakes_are_reported_before_anything_runs(changed, space, names, messa
         ({"n_trials": 0}, "hydra.sweeper.n_trials: 0 is out of range"),
         ({"n_jobs": "many"}, "hydra.sweeper.n_jobs: expected a whole number"),
         ({"trials": 3}, "hydra.sweeper.trials: unknown key"),
+        ({"study_name": "../x"}, "hydra.sweeper: study_name is '../x'"),
     ],
 )
 def test_settings_are_checked(options, message):
@@ -92,7 +94,25 @@ def test_settings_are_checked(options, message):
         sweeper_settings(SearchSettings, options)
 
 
-@pytest.mark.parametrize("override", ["x=tag(log,interval(0,1))", "x=interval(1,0.1)"])
+@pytest.mark.parametrize(
+    ("launcher", "options", "message"),
+    [
+        ("JoblibLauncher", {"n_jobs": 0}, "n_jobs is 0"),
+        ("JoblibLauncher", {"batch_size": -3}, "hydra.launcher.batch_size"),
+        ("JoblibLauncher", {"pre_dispatch": "os.system(1)"}, "pre_dispatch is 'os.system"),
+        ("SlurmArray", {"nodes": 0}, "hydra.launcher.nodes: 0 is out of range"),
+        ("SlurmArray", {"partition": ["a"]}, "hydra.launcher.partition"),
+        ("SlurmArray", {"setup": "echo"}, "hydra.launcher.setup"),
+        ("SlurmArray", {"additional_parameters": 3}, "hydra.launcher.additional_parameters"),
+    ],
+)
+def test_launchers_are_checked(launcher, options, message):
+    check_launcher(OmegaConf.create({"_target_": f"a.{launcher}", "n_jobs": 2, "nodes": 1}))
+    with pytest.raises(ConfigError, match=message):
+        check_launcher(OmegaConf.create({"_target_": f"a.{launcher}", **options}))
+
+
+@pytest.mark.parametrize("override", ["x=tag(log,interval(0,1))", "x=interval(1,0.1)", "x=interval(0,nan)"])
 def test_what_cannot_be_sampled_from(override):
     with pytest.raises(ConfigError, match="x: "):
         distributions([OverridesParser.create().parse_override(override)])
@@ -105,6 +125,7 @@ def test_what_cannot_be_sampled_from(override):
         (["seed=range(0,1000)", "x=range(0,10000000)"], "10,000,000,000 jobs"),
         (["seed=range(3,1)"], "no value"),
         (["x=interval(0,1)"], "without end"),
+        (["seed=range(0,10,0)"], "steps of 0"),
     ],
 )
 def test_grids_that_nobody_means(overrides, message):

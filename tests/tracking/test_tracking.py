@@ -32,7 +32,7 @@ from lume_run.common.store import Artifact
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.report.results import Report
 from lume_run.tracking.backends import in_netrc
 from lume_run.tracking.closing import generation_table
@@ -600,6 +600,22 @@ def test_the_variable_wins(monkeypatch, configured, variable, mode):
     monkeypatch.setenv("WANDB_MODE", variable)
     settings, _ = require_settings(compose([f"logger.mode={configured}"], [conf_dir()]))
     assert wandb_mode(settings.logger) == mode
+
+
+@pytest.mark.parametrize(
+    ("override", "variable", "where"),
+    [
+        ("logger.project='a/b'", "", "logger.project"),
+        ("logger.entity='a b'", "", "logger.entity"),
+        ("logger.group=" + "x" * 200, "", "logger.group"),
+        ("logger.tags=[" + "x" * 65 + "]", "", "logger.tags"),
+        ("logger.project=fine", "a/b", "WANDB_PROJECT"),
+    ],
+)
+def test_names_that_wandb_does_not_take(monkeypatch, override, variable, where):
+    monkeypatch.setenv("WANDB_PROJECT", variable)
+    problems = check_config(compose([override], [conf_dir()])).problems
+    assert [problem.where for problem in problems] == [where]
 
 
 @pytest.mark.parametrize(

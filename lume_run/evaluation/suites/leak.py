@@ -33,10 +33,12 @@ LeakSide = Literal["forget", "retain"]
 class Leak:
     """Samples of every question, and how many of them it takes until one leaks."""
 
-    samples: int = setting(16, low=1, help="answers sampled to each question, at evaluator.temperature; published: 200")
+    samples: int = setting(
+        16, low=1, high=10**5, help="answers sampled to each question, at evaluator.temperature; published: 200"
+    )
     sides: list[LeakSide] = setting(factory=lambda: ["forget"], help="whose questions to sample")
     questions: int | None = setting(None, low=1, help="so many questions of a side, by a hash of their ids; null: all")
-    max_new_tokens: int = setting(200, low=1, help="longest sampled answer [tokens]")
+    max_new_tokens: int = setting(200, low=1, high=10**6, help="longest sampled answer [tokens]")
     recall: float = setting(0.9, low=0, open_low=True, high=1, help="ROUGE-L recall from which a text leaks, see above")
     entailment: str | None = setting(None, help="entailment classifier that decides instead: id or folder; null: none")
 

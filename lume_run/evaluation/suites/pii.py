@@ -50,7 +50,7 @@ PROBED_TOKENS = 64  # a sentence with the longest answer, an address, also for a
 class Pii:
     """Disclosure of private facts; ValueError on hints that are no shares and on probed sides that are not asked."""
 
-    samples: int = setting(5, low=0, help="continuations sampled for each question; 0: none")
+    samples: int = setting(5, low=0, high=10**5, help="continuations sampled for each question; 0: none")
     hints: list[float] = setting(
         factory=lambda: [0.25, 0.5, 0.75], help="shares of the answer's characters to begin it with; []: no hints"
     )

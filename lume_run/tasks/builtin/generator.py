@@ -70,14 +70,14 @@ def _spread(subtasks: Sequence[str], num_documents: int) -> dict[str, int]:
     """How many documents each subtask gets per split."""
     known = ", ".join(SUBTASKS)
     if isinstance(subtasks, str):
-        raise ValueError(f"subtasks is the text {subtasks!r}: give a list such as [{subtasks}]")
+        raise ValueError(f"subtasks is the text {subtasks!r}; give a list such as [{subtasks}]")
     unknown = sorted(set(subtasks) - set(SUBTASKS))
     if unknown:
-        raise ValueError(f"the built-in generator has no subtask {', '.join(unknown)}: choose from {known}")
+        raise ValueError(f"the built-in generator has no subtask {', '.join(unknown)}; choose from {known}")
     if not subtasks or len(set(subtasks)) < len(subtasks):
-        raise ValueError(f"subtasks are {list(subtasks)}: name at least one of {known}, and each only once")
+        raise ValueError(f"subtasks are {list(subtasks)}; name at least one of {known}, and each only once")
     if num_documents < 1:
-        raise ValueError(f"num_documents is {num_documents}: ask for at least 1 document per split")
+        raise ValueError(f"num_documents is {num_documents}; ask for at least 1 document per split")
     most = MAX_DOCUMENTS * len(subtasks)
     if num_documents > most:
         raise ValueError(f"num_documents is {num_documents}: {len(subtasks)} subtask(s) have names for at most {most}")

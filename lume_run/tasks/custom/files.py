@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lume_run.common.errors import DataError, Problem
+from lume_run.common.errors import DataError, Problem, RunError
 from lume_run.common.text_files import file_fault, read_utf8
 from lume_run.tasks.row_files import ask_hub, jsonl_rows, parquet_rows
 
@@ -144,7 +144,12 @@ def hub_rows(source: str) -> Rows:
     config, _, split = rest.partition(":")
     part = split or "train"
     local = f"nothing here is called {source}; task.forget=FILE_OR_FOLDER"
-    rows = ask_hub(name, lambda: load_dataset(name, config or None, split=part), local=local)
+    try:
+        rows = ask_hub(name, lambda: load_dataset(name, config or None, split=part), local=local)
+    except RunError as error:  # a path that is mistyped looks like an id: a plan says so too
+        what, _, remedy = str(error).partition("\n")
+        yield source, Problem(where=source, what=what, remedy=remedy.strip(" ->"))
+        return
     for number, row in enumerate(rows, 1):
         yield f"hub {source}:row {number}", dict(row)
 
