@@ -20,7 +20,7 @@ from typing import Any
 
 from lume_run.attacks.base import is_scored
 from lume_run.attacks.results import USE_GROUPS
-from lume_run.attacks.scores import combined_score, is_about_forgetting
+from lume_run.attacks.scores import KNOWS_MORE, combined_score, is_about_forgetting
 from lume_run.common.records import Response, Score
 from lume_run.config.settings import Settings
 from lume_run.evaluation.catalogue import definition_of
@@ -56,8 +56,9 @@ class SequenceResults:
 
 
 def is_of_forgetting(name: str) -> bool:
-    """Whether a score is taken for the documents of each request."""
-    return is_about_forgetting(definition_of(name))
+    """Whether a score is taken for the documents of each request: those that are larger the more a model knows."""
+    definition = definition_of(name)
+    return definition is not None and is_about_forgetting(definition) and KNOWS_MORE[definition.wanted] > 0
 
 
 def score_requests(
