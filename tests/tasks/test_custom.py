@@ -559,6 +559,19 @@ def test_json_that_holds_no_rows(content, message, tmp_path):
     assert len(caught.value.problems) == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"question": ["Who?"], "answer": ["Ada."]}', r'field "question" is \["Who\?"\], not a string'),
+        ('{"data": [{"question": "Who?"}]}', "columns are data; where 'data' holds the rows, write that list alone"),
+    ],
+)
+def test_json_whose_rows_are_within_an_object(content, message, tmp_path):
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / "a.json")
+
+
 def test_the_white_space_of_a_text_stays(tmp_path):
     """A target has learned a poem with its lines, and code with its indents."""
     text = "def f(x):\n    if x:\n        return  1\n    return 2"

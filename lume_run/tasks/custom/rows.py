@@ -113,7 +113,9 @@ def guess_columns(given: Columns, row: Mapping[str, Any], source: str) -> Column
         guessed |= {"prompt": None, "answer": None}
     else:
         what = f"{source} has neither a question with an answer, nor a chat, nor a text"
-        problems.append(Problem(where="task.columns", what=what, remedy=f"{WAYS}; {_listed(row)}"))
+        wrapped = next((name for name, value in row.items() if _is_turns(value)), "")
+        alone = f"; where '{wrapped}' holds the rows, write that list alone" if wrapped else ""
+        problems.append(Problem(where="task.columns", what=what, remedy=f"{WAYS}; {_listed(row)}{alone}"))
     if problems:
         raise ConfigError(problems)
     return Columns(**guessed, facts=given.facts)
@@ -167,7 +169,12 @@ def _read_row(row: Mapping[str, Any], where: str, columns: Columns, cut: Cut) ->
 
 def _is_chat_pair(row: object, columns: Columns) -> bool:
     """Whether the prompt of a row is a list of turns, and the answer the next turn, as TRL has them."""
-    return isinstance(row, dict) and columns.prompt is not None and isinstance(row.get(columns.prompt), list)
+    return isinstance(row, dict) and columns.prompt is not None and _is_turns(row.get(columns.prompt))
+
+
+def _is_turns(value: object) -> bool:
+    """Whether a value is a list of objects, as turns of a chat are."""
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, Mapping) for entry in value)
 
 
 def _extras(row: Mapping[str, Any], where: str, columns: Columns) -> dict[str, Any]:
