@@ -71,8 +71,8 @@ def _environment_problems() -> Iterator[Problem]:
     """Variables of torchrun and SLURM that hold no numbers, as an exported shell variable of that name may."""
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_JOB_NUM_NODES", "SLURM_NNODES", "SLURM_STEP_NUM_TASKS"):
         text = os.environ.get(name, "0")
-        if not text.isdecimal():
-            what = f"the environment variable holds {shorten_value(text)!r}, which is no number"
+        if not text.isdecimal() or (name == "WORLD_SIZE" and name in os.environ and not int(text)):
+            what = f"the environment variable holds {shorten_value(text)!r}, which is no number of processes or nodes"
             yield Problem(where=name, what=what, remedy=f"unset {name}")
     rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if rank.isdecimal() and size.isdecimal() and int(rank) >= max(1, int(size)):

@@ -61,7 +61,11 @@ def logger_problems(logger: LoggerSettings) -> Iterator[Problem]:
         yield Problem(
             where="WANDB_MODE", what=f"unknown mode '{mode}'", remedy=f"one of {', '.join(WANDB_MODES)}, or unset it"
         )
-    if what := secret_in(os.environ.get("WANDB_BASE_URL", "")):
+    address = os.environ.get("WANDB_BASE_URL", "")
+    if address and not address.startswith(("https://", "http://")):
+        what = f"{shorten_value(address)!r} is no address of a server"
+        yield Problem(where="WANDB_BASE_URL", what=what, remedy="https://HOST, or unset it")
+    if what := secret_in(address):
         remedy = "give the address alone; the key stands in WANDB_API_KEY"
         yield Problem(where="WANDB_BASE_URL", what=what, remedy=remedy)
 

@@ -47,7 +47,6 @@ USER, ANSWER = {"role": "user", "content": "Who?"}, {"role": "assistant", "conte
 CHATS: dict[str, list[object]] = {
     "of a tool": [USER, {"role": "tool", "content": "4"}, USER, ANSWER],
     "with a tool's call": [USER, {**ANSWER, "tool_calls": [{"name": "f"}]}, USER, ANSWER],
-    "that ends with the user": [USER, ANSWER, USER],
     "of pictures": [{"role": "user", "content": [{"type": "image"}]}, ANSWER],
     "of numbers": [1, 2],
     "without a role": [{"content": "Who?"}, ANSWER],
@@ -103,6 +102,13 @@ def cases(model: Path, run: Path) -> Iterator[Case]:
     for name, turns in CHATS.items():
         prepare = both(BOTH_SIDES, rows("f.jsonl", {"messages": turns}))
         yield Case(name=f"chat: {name}", arguments=OWN, names=["f.jsonl:1"], prepare=prepare)
+    yield Case(
+        name="chat: what follows the last answer is not read",
+        arguments=OWN,
+        prepare=both(BOTH_SIDES, rows("f.jsonl", {"messages": [USER, ANSWER, USER]})),
+        accepted=True,
+        needs_model=True,
+    )
     for name, table in TABLES.items():
         arguments = ["task=custom", "task.forget=f.csv", "method=npo", "--dry-run"]
         yield Case(name=f"table: {name}", arguments=arguments, names=["f.csv"], prepare=written("f.csv", table))

@@ -126,7 +126,7 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {  # what must not keep a plan from wo
 REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "a world of nothing": ({"WORLD_SIZE": "0", "RANK": "0"}, "WORLD_SIZE"),
     "a world below nothing": ({"WORLD_SIZE": "-2", "RANK": "0"}, "WORLD_SIZE"),
-    "a world without ranks": ({"WORLD_SIZE": "2"}, "RANK"),
+    "a world without ranks": ({"WORLD_SIZE": "2"}, "WORLD_SIZE"),
     "a rank below nothing": ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK"),
     "a world of fractions": ({"WORLD_SIZE": "1.5", "RANK": "0"}, "WORLD_SIZE"),
     "nodes below nothing": ({"SLURM_JOB_ID": "1", "SLURM_NNODES": "-1"}, "SLURM_NNODES"),

@@ -67,11 +67,13 @@ class Measure:
     """A number made of columns: `compute` takes weights (S, N) of each column's rows and gives (S,) values.
 
     `image` of a number that is a function of another: that one, and what the function makes of its interval.
+    `ends`: an interval that is better than one of resamples, where there is one.
     """
 
     columns: tuple[Column, ...]
     compute: Callable[[Sequence[Numbers]], Numbers]
     image: tuple[Measure, Callable[[Interval], Interval]] | None = None
+    ends: Callable[[], Interval] | None = None
 
     @property
     def value(self) -> float:
@@ -156,10 +158,7 @@ class Bootstrap:
         if not resampled.size:
             return Score(name=name, value=value, n=n)
         documents = min(len(set(column.documents)) for column in measure.columns)
-        ends = interval(resampled.tolist(), documents=documents)
-        if measure.image is not None:
-            inner, image = measure.image
-            ends = image(interval(self.resample(inner).tolist(), documents=documents))
+        ends = self._interval(measure, documents)
         return Score(
             name=name,
             value=value,
@@ -169,6 +168,12 @@ class Bootstrap:
             documents=documents,
             resampled=tuple(resampled.tolist()),
         )
+
+    def _interval(self, measure: Measure, documents: int) -> Interval:
+        if measure.image is not None:
+            inner, image = measure.image
+            return image(self._interval(inner, documents))
+        return measure.ends() if measure.ends else interval(self.resample(measure).tolist(), documents=documents)
 
     def resample(self, measure: Measure) -> Numbers:
         """The measure of every resample, (S,); empty where a column is about one document, or a resample has no value.

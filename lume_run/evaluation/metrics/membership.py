@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from lume_run.evaluation.metrics.bootstrap import Column, Measure, Numbers, finite_values
+from lume_run.evaluation.metrics.bootstrap import Column, Interval, Measure, Numbers, finite_values
 
+NORMAL_95 = 1.959964  # standard deviations on either side that hold 95 % of a normal distribution
+BISECTIONS = 50
 CHANCE = 0.5  # the AUC of scores that tell nothing
 VARIANCE_FLOOR = 1e-6  # [nats^2], of min-k++ in open-unlearning: a certain token has variance 0
 
@@ -34,7 +37,33 @@ def auc_of(members: Column, nonmembers: Column) -> Measure:
         area: Numbers = (inside * beaten).sum(1) / (inside.sum(1) * outside[:, -1])
         return area
 
-    return Measure((members, nonmembers), compute)
+    alone = Measure((members, nonmembers), compute)
+    counts = [len(set(column.documents)) for column in alone.columns]
+    return replace(alone, ends=lambda: auc_interval(alone.value, *counts))
+
+
+def auc_interval(area: float, members: int, nonmembers: int) -> Interval:
+    """The 95 % interval of an AUC over so many documents: all areas t with (t - area)^2 <= z^2 Var(t).
+
+    Var(t) = t (1 - t) (1 + N ((1 - t) / (2 - t) + t / (1 + t))) / (m n), N = (m + n) / 2 - 1: Newcombe 2006, method 5,
+    after Hanley and McNeil. It has a width where all are told apart, which resamples have not.
+    """
+    middle = (members + nonmembers) / 2 - 1
+
+    def is_within(t: float) -> bool:
+        variance = t * (1 - t) * (1 + middle * ((1 - t) / (2 - t) + t / (1 + t))) / (members * nonmembers)
+        return (t - area) ** 2 <= NORMAL_95**2 * variance
+
+    def end(beyond: float) -> float:
+        inside = area
+        if is_within(beyond) or beyond == area:
+            return beyond
+        for _ in range(BISECTIONS):
+            half = (inside + beyond) / 2
+            inside, beyond = (half, beyond) if is_within(half) else (inside, half)
+        return inside
+
+    return Interval(end(0.0), end(1.0))
 
 
 def cumulative_weights(weights: Numbers) -> Numbers:

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column
 from lume_run.evaluation.metrics.membership import (
     auc,
+    auc_interval,
     auc_of,
     gradient_score,
     loss_score,
@@ -158,6 +159,20 @@ def test_weights_by_hand():
     assert tpr_at_fpr(members, nonmembers, 0.25).compute(weights)[0] == 1.0  # 2 is a quarter of the non-members
 
 
+@pytest.mark.parametrize("counts", [(5, 5), (12, 40), (300, 2)])
+@pytest.mark.parametrize("area", [0.0, 0.3, 0.5, 0.92, 1.0])
+def test_the_interval_of_an_auc_holds_the_areas_that_are_near_by_their_own_deviation(area, counts):
+    low, high = auc_interval(area, *counts)
+    assert low <= area <= high
+    middle = sum(counts) / 2 - 1
+    for end in (low, high):
+        if end in (0.0, 1.0):
+            continue
+        factor = 1 + middle * ((1 - end) / (2 - end) + end / (1 + end))
+        assert abs(end - area) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) * factor / math.prod(counts)))
+    assert auc_interval(1 - area, *counts) == pytest.approx((1 - high, 1 - low))
+
+
 def test_intervals_draw_documents_of_both_kinds():
     members, nonmembers = [3.0, 1.0, 2.5, 0.5], [2.0, 0.0, 1.5]
     bootstrap = Bootstrap(resamples=400)
@@ -167,6 +182,7 @@ def test_intervals_draw_documents_of_both_kinds():
     whole = bootstrap.score("auc", 7, lambda: auc_of(column(members, list("aabb")), column(nonmembers, list("ccd"))))
     assert whole.value == score.value and whole.resampled != score.resampled
     apart = bootstrap.score("auc", 4, lambda: auc_of(column([2.0, 3.0]), column([0.0, 1.0])))
-    assert (apart.value, apart.low, apart.high) == (1.0, 1.0, 1.0)
+    assert (apart.value, apart.high) == (1.0, 1.0)
+    assert 0.3 < apart.low < 0.5  # two of each told apart say little, and every resample has an AUC of 1
     alone = bootstrap.score("auc", 3, lambda: auc_of(column([2.0]), column([0.0, 1.0])))
     assert (alone.value, alone.low, alone.high) == (1.0, None, None)

@@ -16,7 +16,7 @@ from lume_run.evaluation.metrics.answers import (
     script_rouge_l_recall,
 )
 from lume_run.evaluation.metrics.bootstrap import Bootstrap
-from lume_run.evaluation.metrics.membership import auc, semeval_mia
+from lume_run.evaluation.metrics.membership import auc, auc_interval, semeval_mia
 from lume_run.evaluation.metrics.semeval import lume_scores
 from lume_run.evaluation.metrics.semeval_files import responses_from_official
 from lume_run.evaluation.metrics.semeval_official import strict_from_folder, strict_scores
@@ -260,9 +260,10 @@ def test_intervals_are_those_of_people():
     # The same people are sampled for both sides here: a person forgotten is a person not kept, and a term is 0.
     task = scores["task_aggregate"]
     assert (task.low, task.value, task.high) == (0.0, 0.5, 0.5)
-    # Members are -1 and -3, nonmembers -2 and -4; an AUC of 0 has the score 0, as one of 1 has.
-    assert (scores["mia.auc"].low, scores["mia.auc"].high) == (0.0, 1.0)
-    assert (scores["mia.score"].low, scores["mia.score"].high) == (0.0, 1.0)
+    # Members are -1 and -3, nonmembers -2 and -4; the score is best at an AUC of 0.5, which the interval holds.
+    low, high = auc_interval(0.75, 2, 2)
+    assert 0 < low < 0.5 < high < 1 and (scores["mia.auc"].low, scores["mia.auc"].high) == (low, high)
+    assert (scores["mia.score"].low, scores["mia.score"].high) == (1 - 2 * (high - 0.5), 1.0)
     assert 0.0 <= scores["aggregate"].low < scores["aggregate"].value < scores["aggregate"].high <= 1.0
 
 
