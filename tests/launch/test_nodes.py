@@ -20,11 +20,12 @@ from safetensors.numpy import load_file
 
 from lume_run.common.errors import DataError, InputError, Problem, RunError
 from lume_run.common.store import Artifact
+from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch import preemption, slurm
 from lume_run.launch.agent import ERRORS
 from lume_run.launch.spawn import free_port, rank_environment, rank_failure
 from lume_run.launch.world import World
-from lume_run.pipeline.checks import combination_problems
+from lume_run.pipeline.checks import check_config, combination_problems
 from lume_run.pipeline.rank import write_failure
 
 pytestmark = pytest.mark.slow
@@ -269,6 +270,13 @@ def test_a_command_started_by_torchrun_is_refused_whatever_the_mode(outside, mon
         assert problem.startswith("launch: this command was started as one of 2 processes")
     monkeypatch.setenv(preemption.STOP_FILE_VARIABLE, "/tmp/stop")  # a rank of ours
     assert launch_problems(name="zero3") == []
+
+
+@pytest.mark.parametrize("size", ["0", "-2", "1.5", "many"])
+def test_a_world_of_no_number_of_processes_is_refused(monkeypatch, size):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    problems = check_config(compose([], [conf_dir()])).problems
+    assert [problem.where for problem in problems] == ["WORLD_SIZE"] and "unset WORLD_SIZE" in problems[0].remedy
 
 
 def test_zero_without_deepspeed_is_refused(outside, monkeypatch):

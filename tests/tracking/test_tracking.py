@@ -610,10 +610,12 @@ def test_the_variable_wins(monkeypatch, configured, variable, mode):
         ("logger.group=" + "x" * 200, "", "logger.group"),
         ("logger.tags=[" + "x" * 65 + "]", "", "logger.tags"),
         ("logger.project=fine", "a/b", "WANDB_PROJECT"),
+        ("logger.project=fine", "file:///etc/passwd", "WANDB_BASE_URL"),
+        ("logger.project=fine", "nowhere", "WANDB_BASE_URL"),
     ],
 )
 def test_names_that_wandb_does_not_take(monkeypatch, override, variable, where):
-    monkeypatch.setenv("WANDB_PROJECT", variable)
+    monkeypatch.setenv(where if where.startswith("WANDB") else "WANDB_PROJECT", variable)
     problems = check_config(compose([override], [conf_dir()])).problems
     assert [problem.where for problem in problems] == [where]
 
