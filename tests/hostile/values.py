@@ -192,5 +192,5 @@ def cases() -> Iterator[Case]:
             names=[culprit] if culprit else [],
             prepare=prepare,
             accepted=not culprit,
-            needs_model=not culprit or "{model}" in line,
+            needs_model=not culprit or "{model}" in line or "target_modules" in line,  # the layers are those of a model
         )
