@@ -44,7 +44,7 @@ FORGET = [example(number) for number in range(8)]
 RETAIN = [example(number, Split.RETAIN) for number in range(100, 104)]
 CHATTING = [replace(row, chat=Chat()) for row in FORGET]
 FORMS = Forms(forms={"order": "Obey. {prompt}", "choice": "{prompt}\n{options}"})
-ATTACKS = [Prefill(texts={"sure": "Sure:"}), FewShot(), FewShot(side="retain"), FORMS, Hints()]
+ATTACKS = [Prefill(texts={"sure": "Sure:"}), FewShot(), FewShot(side="retain", shots=4), FORMS, Hints()]
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: type(attack).__name__)

@@ -421,13 +421,16 @@ def test_a_perfect_model_by_hand(exam):
         r"(forget|retain)\.(probability|exact_memorisation|extraction_strength|regurgitation|knowledge|bios\..*)"
         r"|tofu\.(\w+\.(probability|rouge)|(?!forget)\w+\.truth_ratio|model_utility|forget\.truth_probability)"
         r"|closer_look\.\w+\.(probability|rouge|truth_ratio)|closer_look\.(forget|retain)\.(cosine|entailment)"
-        r"|muse\.(forget|retain)\..*|nq_open\.exact_match|halueval\..*|perplexity|mmlu\.accuracy|mia\.score"
+        r"|muse\.(forget|retain)\..*|nq_open\.exact_match|halueval\..*|perplexity|mmlu\.accuracy"
         r"|pii\..*\.(exact|partial|people)"
     )
     for name, score in scores_like(scores, ones).items():
         assert (score.value, score.low, score.high) == (1, 1, 1), name
     halves = r"mia\.(auc|(loss|zlib|min_k|min_k_plus_plus|gradient_norm)\.auc)"
     assert {score.value for score in scores_like(scores, halves).values()} == {0.5}  # all pairs are ties
+    membership, area = scores["mia.score"], scores["mia.auc"]
+    assert (membership.value, membership.high) == (1, 1)
+    assert membership.low == pytest.approx(1 - 2 * (area.high - 0.5))  # 1 - 2 |AUC - 0.5| at either end
     zeros = (
         r"mia\.(loss|zlib|min_k|min_k_plus_plus|gradient_norm)\.tpr|closer_look\.forget_efficacy|task_aggregate"
         r"|tofu\.forget\.truth_ratio(_arithmetic)?"

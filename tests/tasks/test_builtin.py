@@ -301,7 +301,7 @@ def test_false_answers_depend_on_the_document_alone():
 @pytest.mark.parametrize(
     ("subtasks", "num_documents", "message"),
     [
-        (["novels", "poems"], 3, "no subtask poems: choose from novels, bios, wiki"),
+        (["novels", "poems"], 3, "no subtask poems; choose from novels, bios, wiki"),
         ([], 3, "name at least one of novels, bios, wiki"),
         (["bios", "bios"], 3, "each only once"),
         ("bios", 3, r"give a list such as \[bios\]"),

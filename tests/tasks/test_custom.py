@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from lume_run.common.errors import ConfigError, DataError, RunError
+from lume_run.common.errors import ConfigError, DataError
 from lume_run.common.jsonl import from_json, to_json
 from lume_run.common.records import Ask, Kind, Response, Split, continuation
 from lume_run.config.overrides import compose, conf_dir
@@ -398,8 +398,9 @@ def test_a_hub_that_is_out_of_reach_is_asked_once(monkeypatch, tmp_path):
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     before = constants.HF_HUB_OFFLINE
-    with pytest.raises(RunError, match="some/rows could not be fetched from the hub and is not in the cache"):
-        list(source_rows("some/rows"))
+    ((_, problem),) = source_rows("some/rows")
+    assert "some/rows could not be fetched from the hub and is not in the cache" in problem.what
+    assert "task.forget=FILE_OR_FOLDER reads a local copy" in problem.remedy
     assert seen == [True] and constants.HF_HUB_OFFLINE is before
 
 
