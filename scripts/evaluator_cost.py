@@ -22,8 +22,9 @@ from lume_run.common.jsonl import read_jsonl
 from lume_run.common.records import Response
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import Settings
-from lume_run.evaluation.inference.respond import gather_responses, read_cost
+from lume_run.evaluation.inference.respond import gather_responses
 from lume_run.evaluation.questions import suites_of
+from lume_run.evaluation.saved_responses import read_cost
 from lume_run.evaluation.scoring import score_answers
 from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import require_settings

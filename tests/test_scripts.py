@@ -1,14 +1,29 @@
-"""The results table of all methods: what its numbers are, and that a page keeps its prose."""
+"""Every script loads; the results table of all methods: what its numbers are, and that a page keeps its prose."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import pytest
 from helpers.shared import ROOT
 
 from lume_run.config.overrides import conf_dir, group_options
 from lume_run.methods.baselines import BASELINES
+
+SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "scripts").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS)
+def test_every_script_loads(path, monkeypatch):
+    """What it takes from the package is there."""
+    file = ROOT / path
+    monkeypatch.syspath_prepend(str(file.parent))
+    spec = importlib.util.spec_from_file_location(f"script_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    assert module.__doc__
 
 
 @pytest.fixture(scope="module")
