@@ -76,11 +76,24 @@ def explain_start() -> Iterator[None]:
         _end("Python runs without docstrings, and transformers reads its own", "unset PYTHONOPTIMIZE, no -OO")
     try:
         yield
-    except (ImportError, MemoryError, SystemError, OSError) as error:
-        if isinstance(error, OSError) and "shared object" not in str(error):
+    except Exception as error:
+        if not is_of_loading(error):
             raise
-        what = f"a library could not be loaded ({type(error).__name__}: {error})"
-        _end(what, "more memory (ulimit -v, the limit of the container), or install lume-run and its packages again")
+        _end(*loading_failure(error))
+
+
+def is_of_loading(error: Exception) -> bool:
+    """Whether an error is one of a library that could not be loaded, for want of memory or of its files."""
+    if isinstance(error, OSError):
+        return "shared object" in str(error)
+    ours = isinstance(error, ImportError) and (error.name or "").startswith("lume_run")  # a bug
+    return isinstance(error, (ImportError, MemoryError, SystemError)) and not ours
+
+
+def loading_failure(error: Exception) -> tuple[str, str]:
+    """(what is wrong, what to do) where a library could not be loaded."""
+    what = f"a library could not be loaded ({type(error).__name__}: {error})"
+    return what, "more memory (ulimit -v, the limit of the container), or install lume-run and its packages again"
 
 
 def _end(what: str, remedy: str) -> NoReturn:

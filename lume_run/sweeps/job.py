@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from lume_run.common.console import console
-from lume_run.common.errors import ConfigError, LumeError, RunError
+from lume_run.common.errors import ConfigError, LumeError, RunError, is_of_loading, loading_failure
 from lume_run.common.files import ERROR_FILE, explain_full_disk, replace_file, write_json
 from lume_run.common.secrets import without_secrets
 from lume_run.config.resolve import run_identity
@@ -74,11 +74,20 @@ def run_job(cfg: DictConfig) -> float | tuple[float, ...] | None:
         raise SystemExit(130) from None
     except Exception as error:
         write_error(folder, error)
-        if not in_sweep():
+        if not in_sweep() and not is_of_loading(error):
             raise
-        console.print(escape(traceback.format_exc()), soft_wrap=True)
+        print_end(error)
         return None
     return objective_value(settings.objective, lambda name: report.value(report.main_subject, name))
+
+
+def print_end(error: Exception) -> None:
+    """Say how a job ended that no user error ended: a library that does not load in words, a bug by its traceback."""
+    if not is_of_loading(error):
+        console.print(escape(traceback.format_exc()), soft_wrap=True)
+        return
+    console.print("[bold red]error:[/]", escape("\n  -> ".join(loading_failure(error))), soft_wrap=True)
+    exit_codes.append(1 if in_sweep() else 2)
 
 
 def _check(cfg: DictConfig) -> CheckedConfig:

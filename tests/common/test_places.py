@@ -42,9 +42,10 @@ def test_a_library_that_does_not_load(error, capsys):
     assert f"a library could not be loaded ({type(error).__name__}" in capsys.readouterr().err
 
 
-def test_other_errors_keep_their_traceback():
-    with pytest.raises(FileNotFoundError), explain_start():
-        raise FileNotFoundError("a bug")
+@pytest.mark.parametrize("error", [FileNotFoundError("a bug"), ImportError("no name", name="lume_run.tasks")])
+def test_other_errors_keep_their_traceback(error):
+    with pytest.raises(type(error)), explain_start():
+        raise error
 
 
 @pytest.mark.parametrize(("given", "kept"), [("loud", None), ("info", "INFO"), ("DEBUG", "DEBUG")])

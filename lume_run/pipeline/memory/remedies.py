@@ -6,7 +6,9 @@ something else. Each comes with the bytes that it saves by the estimate.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +59,8 @@ def explain_out_of_memory(run: Run, stage: str, name: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors, which the next job of a sweep needs
+        if (compiler := sys.modules.get("torch._dynamo.utils")) is not None:
+            atexit.unregister(compiler.dump_compile_times)  # it imports at exit, for which there may be no memory left
         stage = "reference" if name == "reference" else stage
         raise RunError(out_of_memory_message(run, stage, name, str(error))) from error
 
