@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 from helpers import warm
@@ -40,6 +41,16 @@ PROGRAMS = {
     "report": [str(BIN / "lume-run-report")],
     "publish": [str(BIN / "lume-run-publish")],
     "repeat": [sys.executable, "-m", "lume_run"],
+}
+KINDS: dict[ModuleType, tuple[str, ...]] = {  # modules of cases, and what of the stage their cases need
+    **dict.fromkeys((keys, values, recipes), ()),
+    **dict.fromkeys((models, folders), ("model",)),
+    **dict.fromkeys((data, tables, suites), ()),
+    runs: ("run",),
+    handed_on: ("model", "run"),
+    surroundings: ("run",),
+    **dict.fromkeys((options, texts), ()),
+    store: ("run",),
 }
 MODULES = {
     "run": "lume_run.cli",
@@ -83,20 +94,12 @@ class Stage:
 
     def cases(self) -> Iterator[Case]:
         """All of them."""
-        yield from keys.cases()
-        yield from values.cases()
-        yield from recipes.cases()
-        yield from models.cases(self.model)
-        yield from folders.cases(self.model)
-        yield from data.cases()
-        yield from tables.cases()
-        yield from suites.cases()
-        yield from runs.cases(self.run)
-        yield from handed_on.cases(self.model, self.run)
-        yield from surroundings.cases(self.run)
-        yield from options.cases()
-        yield from texts.cases()
-        yield from store.cases(self.run)
+        for module in KINDS:
+            yield from self.cases_of(module)
+
+    def cases_of(self, module: ModuleType) -> list[Case]:
+        """The cases of one module, with what of the stage they need."""
+        return list(module.cases(*(getattr(self, name) for name in KINDS[module])))
 
     def arguments(self, case: Case, folder: Path) -> list[str]:
         """The command's words, with the paths that stand for what is shared."""

@@ -7,24 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from . import (
-    data,
-    folders,
-    handed_on,
-    keys,
-    models,
-    options,
-    recipes,
-    runs,
-    store,
-    suites,
-    surroundings,
-    tables,
-    texts,
-    values,
-)
 from .case import Case, Outcome, Verdict, judge
-from .stage import Stage, run_case
+from .stage import KINDS, Stage, run_case
 
 pytestmark = pytest.mark.slow
 
@@ -48,23 +32,9 @@ def stage(tmp_path_factory) -> Stage:
     return built
 
 
-MODULES = [
-    *(keys, values, recipes, models, folders, data, tables, suites, runs, handed_on, surroundings),
-    *(options, texts, store),
-]
-
-
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", KINDS, ids=lambda module: module.__name__)
 def test_bad_inputs_are_refused(module, stage, tmp_path):
-    arguments = {
-        models: (stage.model,),
-        folders: (stage.model,),
-        handed_on: (stage.model, stage.run),
-        runs: (stage.run,),
-        surroundings: (stage.run,),
-        store: (stage.run,),
-    }.get(module, ())
-    cases = list(module.cases(*arguments))
+    cases = stage.cases_of(module)
     chosen = cases[::SHARE]
     chosen += [case for case in cases if case not in chosen and any(name in case.name for name in ALWAYS)]
     with ThreadPoolExecutor(2) as pool:
