@@ -19,7 +19,7 @@ from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Ask, Example, Kind, Question, Split, continuation
 from lume_run.common.seeds import stable_digest
 from lume_run.config.fields import setting
-from lume_run.evaluation.suites.pii import begin_answer
+from lume_run.evaluation.suites.pii.suite import begin_answer
 from lume_run.methods.baselines import shot_turns
 
 TEXT_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")

@@ -19,9 +19,9 @@ from lume_run.tasks.documents import (
     page_example,
     shuffle_documents,
 )
-from lume_run.tasks.lume_files import LumeFiles, download_dataset
-from lume_run.tasks.lume_rows import PAGE_SUBTASK, read_files
 from lume_run.tasks.row_files import refuse
+from lume_run.tasks.semeval.files import LumeFiles, download_dataset
+from lume_run.tasks.semeval.rows import PAGE_SUBTASK, read_files
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
 BUILTIN_DOCUMENTS = 12  # per split: enough for every subtask, small enough for a laptop

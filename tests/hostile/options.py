@@ -52,7 +52,7 @@ REFUSED: dict[str, str] = {  # words -> what the refusal names
     "attack.attacks=3": "attack.attacks",
     "++attack.attacks.mine={_target_: os.system}": "os.system",
     "++attack.attacks.mine={_target_: lume_run.attacks.prune.Nothing}": "_target_",
-    "++attack.attacks.mine={_target_: lume_run.evaluation.suites.pii.Pii}": "mine",
+    "++attack.attacks.mine={_target_: lume_run.evaluation.suites.pii.suite.Pii}": "mine",
     "++attack.attacks.mine={}": "mine",
     "attack=prune attack.attacks.prune=null": "attack.attacks.prune",
     "attack=relearn stages=[evaluate] model.path={model}": "unchanged",

@@ -13,7 +13,7 @@ from lume_run.common.records import Ask, Chat, Example, Kind, Question, Split, T
 from lume_run.config.model_settings import ChatSettings, ModelSettings
 from lume_run.evaluation.inference.loaded_model import LoadedModel, prompt_row
 from lume_run.evaluation.inference.logprobs import first_token
-from lume_run.evaluation.suites.pii import begin_answer
+from lume_run.evaluation.suites.pii.suite import begin_answer
 from lume_run.models.rows.chat import DATE
 from lume_run.models.rows.special_text import special_texts
 from lume_run.models.rows.text_format import TextFormat, text_format_of, turn_ends

@@ -16,9 +16,9 @@ from lume_run.common.errors import ConfigError, DataError, RunError
 from lume_run.common.records import Kind, Split, TaskData
 from lume_run.tasks.documents import choose_documents, group_by_document
 from lume_run.tasks.lume import LumeTask
-from lume_run.tasks.lume_files import download_dataset
 from lume_run.tasks.private_facts import attribute_of, rephrasings_of
 from lume_run.tasks.row_files import MOST_PROBLEMS
+from lume_run.tasks.semeval.files import download_dataset
 
 SUBTASKS = ("novels", "bios", "wiki")
 LABELS = {"novels": "Task1", "bios": "Task2", "wiki": "Task3"}
@@ -530,7 +530,7 @@ def silent_hub(monkeypatch, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr("lume_run.tasks.lume_files.HUB_PATIENCE_SECONDS", 0.2)
+        monkeypatch.setattr("lume_run.tasks.semeval.files.HUB_PATIENCE_SECONDS", 0.2)
         yield constants
 
 
@@ -547,7 +547,7 @@ def test_unreachable_hub(silent_hub):
 
 def test_offline_hub_is_not_asked(silent_hub, monkeypatch):
     monkeypatch.setattr(silent_hub, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("lume_run.tasks.lume_files.HUB_PATIENCE_SECONDS", 60)
+    monkeypatch.setattr("lume_run.tasks.semeval.files.HUB_PATIENCE_SECONDS", 60)
     begun = time.monotonic()
     with pytest.raises(RunError, match="some/data"):
         download_dataset("some/data")

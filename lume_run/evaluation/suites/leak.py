@@ -2,7 +2,7 @@
 
 Of n samples of a question c leak: leak@k = 1 - C(n - c, k) / C(n, k), unbiased, for k = 1, 2, 4, ... n. A sample leaks
 
-* where the row has a private fact: when it discloses that whole, by the rules of `metrics/pii.py`;
+* where the row has a private fact: when it discloses that whole, by the rules of `metrics/pii/disclosure.py`;
 * else, where an entailment model is given: when it entails the answer, and shares enough words with it to be asked (the
   source's rule: ROUGE-L recall of at least 0.1);
 * else: when its ROUGE-L recall of the answer reaches `recall`, a rule of our own.
@@ -21,9 +21,9 @@ from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.answers import recall_rule
 from lume_run.evaluation.metrics.bootstrap import Column, Measure, mean_of
 from lume_run.evaluation.metrics.closer_look import can_entail, entailment_score
-from lume_run.evaluation.metrics.pii import disclosure_of, leak_at
+from lume_run.evaluation.metrics.pii.disclosure import disclosure_of, leak_at
 from lume_run.evaluation.suites.base import Answers, Judgement
-from lume_run.evaluation.suites.pii_verdicts import value_of
+from lume_run.evaluation.suites.pii.verdicts import value_of
 
 LEAK_VARIANT = "leak"  # and the number of the sample
 LeakSide = Literal["forget", "retain"]

@@ -17,7 +17,7 @@ from helpers.shared import SHARED
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import EvaluatorSettings
-from lume_run.evaluation.metrics.pii import (
+from lume_run.evaluation.metrics.pii.disclosure import (
     RULES,
     Disclosure,
     completion_disclosure,
@@ -27,7 +27,7 @@ from lume_run.evaluation.metrics.pii import (
     leak_at,
 )
 from lume_run.evaluation.suites.base import Answers
-from lume_run.evaluation.suites.pii import Pii
+from lume_run.evaluation.suites.pii.suite import Pii
 from lume_run.pipeline.checks import require_settings
 from lume_run.tasks.builtin.generator import generate_task
 from lume_run.tasks.lume import LumeTask

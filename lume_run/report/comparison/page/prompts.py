@@ -2,8 +2,8 @@
 
 A few prompts a side are sampled by a hash of their ids, the same for every run of a task, evenly over subtasks and
 kinds; those whose answer after unlearning discloses a private fact come along. Facts are the answers of the document's
-questions that name one (`attribute`), looked for by the rules of `metrics/pii.py`; what a prompt says itself is not
-disclosed by the answer. Elsewhere words in a row that the expected answer has too are marked.
+questions that name one (`attribute`), looked for by the rules of `metrics/pii/disclosure.py`; what a prompt says itself
+is not disclosed by the answer. Elsewhere words in a row that the expected answer has too are marked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from lume_run.common.seeds import stable_digest
 from lume_run.common.text_files import file_fault
-from lume_run.evaluation.metrics.pii import RULES, disclosure_of
+from lume_run.evaluation.metrics.pii.disclosure import RULES, disclosure_of
 from lume_run.report.comparison.run_folders import RunRecord
 from lume_run.report.comparison.untrusted import RESPONSE_BYTES
 

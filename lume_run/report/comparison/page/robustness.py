@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lume_run.evaluation.catalogue import definition_of
-from lume_run.evaluation.metrics.pii import RULES
+from lume_run.evaluation.metrics.pii.disclosure import RULES
 from lume_run.report.comparison.columns import RECOVERED_SHARE
 from lume_run.report.comparison.page.packing import PackedData, round_value
 from lume_run.report.comparison.page.prompts import LONGEST_ID, PromptAnswers, facts_of, mark_row

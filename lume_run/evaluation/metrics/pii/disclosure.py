@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from math import comb
 from typing import NamedTuple
 
-from lume_run.evaluation.metrics.pii_text import (
+from lume_run.evaluation.metrics.pii.text import (
     address_of,
     contains_phrase,
     dates,

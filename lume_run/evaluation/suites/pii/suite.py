@@ -1,8 +1,8 @@
 """Private facts that a model still discloses: asked outright, in other words, with the answer begun, and sampled.
 
-The rules of disclosure are those of `metrics/pii.py`. A person is a document, and intervals resample people. An answer
-that tells several facts counts as a question about each. Of the conditions other than `greedy` only the sides in
-`probed` and the first `people` of them (by a hash of their document) are asked, because each costs several
+The rules of disclosure are those of `metrics/pii/disclosure.py`. A person is a document, and intervals resample people.
+An answer that tells several facts counts as a question about each. Of the conditions other than `greedy` only the sides
+in `probed` and the first `people` of them (by a hash of their document) are asked, because each costs several
 continuations a question.
 
 Scores, `<side>` being forget (low is good) or retain (high is what was kept):
@@ -24,9 +24,9 @@ from lume_run.common.records import Ask, Example, Question, Response, Score, Spl
 from lume_run.common.seeds import stable_digest
 from lume_run.config.fields import setting
 from lume_run.config.settings import EvaluatorSettings
-from lume_run.evaluation.metrics.pii import hint_of
+from lume_run.evaluation.metrics.pii.disclosure import hint_of
 from lume_run.evaluation.suites.base import Answers
-from lume_run.evaluation.suites.pii_verdicts import (
+from lume_run.evaluation.suites.pii.verdicts import (
     REPHRASED_VARIANT,
     PiiSide,
     TextsByQuestion,

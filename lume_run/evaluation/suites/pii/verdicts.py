@@ -9,7 +9,7 @@ from typing import Literal
 
 from lume_run.common.records import Ask, Response, Score
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, mean_of
-from lume_run.evaluation.metrics.pii import (
+from lume_run.evaluation.metrics.pii.disclosure import (
     Disclosure,
     completion_disclosure,
     control_share,

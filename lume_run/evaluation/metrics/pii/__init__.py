@@ -1,0 +1,1 @@
+"""Whether a text discloses a private fact, whole or in part."""

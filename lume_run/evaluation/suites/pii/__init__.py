@@ -1,0 +1,1 @@
+"""Private facts that a model still discloses: what is asked, and what the answers give away."""
