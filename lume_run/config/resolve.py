@@ -25,9 +25,11 @@ from lume_run.config.yaml_files import read_config_file
 FILES = ("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses", "method.idk_file")
 PATHS = (  # suites look into theirs themselves
     *FILES,
-    *(f"evaluator.suites.{name}" for name in ("perplexity.path", "nq_open.path", "lm_eval.include_path")),
+    *(f"evaluator.suites.{name}" for name in ("perplexity.path", "lm_eval.include_path")),
+    *(f"evaluator.suites.nq_open.{name}" for name in ("path", "shots_path")),
     *(f"attack.attacks.{name}.path" for name in ("relearn_text", "benign")),
-    *(f"evaluator.suites.halueval.{name}" for name in ("qa_path", "general_path", "instruction")),
+    *(f"evaluator.suites.halueval.{part}_path" for part in ("qa", "dialogue", "summarization", "general")),
+    *(f"evaluator.suites.halueval.{part}instruction" for part in ("", "dialogue_", "summarization_")),
 )
 JUDGES = {  # setting: what the model there is asked
     "evaluator.suites.closer_look.embedder": Ask.COSINE,

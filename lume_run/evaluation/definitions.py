@@ -56,6 +56,6 @@ PLACEHOLDERS = {  # what they stand for, as regular expressions; any other one f
     "side": ("forget", "retain"),
     "set": ("forget", "retain", "real_authors", "world_facts"),
     "attack": ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm"),
-    "part": ("qa", "general"),
+    "part": ("qa", "dialogue", "summarization", "general"),
     "surprise": ("word_perplexity", "byte_perplexity", "bits_per_byte", "perplexity"),
 }

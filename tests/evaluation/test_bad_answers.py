@@ -194,11 +194,14 @@ def overrides_of(folder: Path) -> list[str]:
     names = [{"question": f"who is {name}", "answer": [name]} for name in ("ann", "bo", "cy", "di")]
     pairs = [{"question": f"{n}?", "right_answer": "yes", "hallucinated_answer": "no"} for n in range(6)]
     general = [{"user_query": "q", "chatgpt_response": str(n), "hallucination": ("yes", "no")[n % 2]} for n in range(4)]
-    write_lines(folder / "qa_evaluation_instruction.txt", "Judge.")
+    turns = [{"dialogue_history": str(n), "right_response": "a", "hallucinated_response": "b"} for n in range(6)]
+    for part in ("qa", "dialogue"):
+        write_lines(folder / f"{part}_evaluation_instruction.txt", "Judge.")
     given = {
         "nq_open.path": write_lines(folder / "nq.jsonl", *names),
         "nq_open.shots": 1,
         "halueval.qa_path": write_lines(folder / "qa.jsonl", *pairs),
+        "halueval.dialogue_path": write_lines(folder / "dialogue.jsonl", *turns),
         "halueval.general_path": write_lines(folder / "general.jsonl", *general),
         "perplexity.path": write_lines(folder / "text.txt", "a few words", "and some more", "and an end"),
         "perplexity.words": 3,
@@ -683,7 +686,7 @@ def test_fields_that_an_answer_lacks(suite, exam):
     """LUME names the rows of a file that was not made by us, every other suite has its reasons."""
     suite_exam = replace(exam, evaluator=replace(exam.evaluator, suites={suite: exam.evaluator.suites[suite]}))
     defects = {
-        "214 incomplete": each(lambda row: replace(row, output=None), *TEXTS),
+        "220 incomplete": each(lambda row: replace(row, output=None), *TEXTS),
         "314 incomplete": each(lambda row: replace(row, tokens=None), Ask.LOGPROB),
     }
     for message, defect in defects.items():

@@ -26,7 +26,11 @@ NAMES = [
     *(f"pii.{side}.greedy.ssn.{what}" for side in ("forget", "retain") for what in ("exact", "partial")),
     *(f"pii.{side}.hint25.{what}" for side in ("forget", "retain") for what in ("exact", "partial", "people")),
     *("pii.forget.greedy.control", "perplexity", "nq_open.exact_match", "task_aggregate", "aggregate"),
-    *(f"halueval.{part}.{what}" for part in ("qa", "general") for what in ("accuracy", "answered", "choice_accuracy")),
+    *(
+        f"halueval.{part}.{what}"
+        for part in ("qa", "dialogue", "summarization", "general")
+        for what in ("accuracy", "answered", "choice_accuracy")
+    ),
     *("lm_eval.arc_challenge.acc_norm", "lm_eval.wikitext.word_perplexity", "lm_eval.gsm8k.exact_match.strict-match"),
     *(f"{side}.bios.{what}" for side in ("forget", "retain") for what in ("regurgitation", "knowledge")),
     *(

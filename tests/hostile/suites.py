@@ -103,6 +103,20 @@ def suites() -> dict[str, tuple[list[str], Prepare | None, str]]:
             rows("h.json", {"q": 1}),
             "h.json",
         ),
+        "HaluEval's dialogue without its instruction": (
+            ["evaluator=halueval", "evaluator.suites.halueval.dialogue_path=h.json"],
+            rows("h.json", {"dialogue_history": "q", "right_response": "a", "hallucinated_response": "b"}),
+            "dialogue_instruction=FILE",
+        ),
+        "NQ with too few rows to draw from": (
+            [
+                "evaluator=nq_open",
+                "evaluator.suites.nq_open.path=n.jsonl",
+                "evaluator.suites.nq_open.shots_path=n.jsonl",
+            ],
+            rows("n.jsonl", {"question": "q", "answer": ["a"]}),
+            "fewer than the 5 worked examples",
+        ),
         "lm-eval of an unknown task": (
             ["evaluator=lm_eval", "evaluator.suites.lm_eval.tasks=[no_such_task_at_all]"],
             None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from lume_run.common.records import Ask, Example, Kind, Response, Split, TaskDat
 from lume_run.config.model_settings import ModelSettings
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import EvaluatorSettings
-from lume_run.evaluation.datasets.halueval import GENERAL, is_hallucinated, load_general, load_qa
+from lume_run.evaluation.datasets.halueval import GENERAL, PARTS, is_hallucinated, load_general, load_part
 from lume_run.evaluation.datasets.nq_open import load_nq_open
 from lume_run.evaluation.datasets.plain_text import load_texts, pieces
 from lume_run.evaluation.inference.loaded_model import LoadedModel
@@ -46,6 +47,7 @@ needs_model = pytest.mark.skipif(not STORIES15M.is_dir(), reason=f"the real mode
 
 def write_lines(folder: Path, *lines: object, name: str = "data.jsonl") -> Path:
     path = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8")
     return path
 
@@ -200,6 +202,29 @@ def test_nq_open_score_by_hand(tmp_path):
     assert score.low is not None and score.low <= 0.5 <= score.high
 
 
+def test_nq_open_draws_worked_examples_from_another_file(tmp_path):
+    """Every row is asked, each with worked examples of its own, the same ones in every run."""
+    asked = write_lines(tmp_path, *({"question": f"who is {n}", "answer": [f"{n}"]} for n in range(4)))
+    pool = [{"question": f"what is {n}", "answer": [f"a{n}", f"b{n}"]} for n in range(9)]
+    shots_path = write_lines(tmp_path, *pool, name="train.jsonl")
+    drawn = load_nq_open(asked, shots=2, shots_path=shots_path)
+    assert [example.answer for example in drawn] == ["0", "1", "2", "3"]
+    for number, example in enumerate(drawn):
+        worked = re.fullmatch(
+            r"Answer these questions:\n\nQ: what is (\d)\?\nA: a\1\nQ: what is (\d)\?\nA: a\2\nQ: who is (\d)\?\nA:",
+            example.prompt,
+        )
+        assert worked and worked[3] == str(number) and worked[1] != worked[2]
+    assert len({example.prompt[:60] for example in drawn}) > 1
+    assert load_nq_open(asked, shots=2, shots_path=shots_path, limit=2) == drawn[:2]
+    assert load_nq_open(asked, shots=2, shots_path=shots_path, seed=1) != drawn
+    assert "9 rows, fewer than the 10 worked examples" in problem_of(
+        load_nq_open, asked, shots=10, shots_path=shots_path
+    )
+    (idle,) = NqOpen(shots_path="train.jsonl").check()
+    assert idle.what == "has no effect without questions"
+
+
 @needs_data
 def test_nq_open_as_released():
     suite = NqOpen(path=str(NQ), limit=20)
@@ -234,6 +259,10 @@ def test_judgement_by_hand(text, expected):
     assert judgement(text) == expected
 
 
+def load_qa(path: Path, **settings) -> list[Example]:
+    return load_part(PARTS[0], path, **settings)
+
+
 def qa_rows(count: int) -> list[dict[str, str]]:
     return [
         {"question": f"Q{number}?", "right_answer": f"right {number}", "hallucinated_answer": f"false {number}"}
@@ -254,6 +283,43 @@ def test_halueval_qa_prompt_by_hand(tmp_path):
     assert [example.answer for example in load_qa(path, seed=1)] != [example.answer for example in examples]
     other = write_lines(tmp_path, "Decide.", name="own.txt")
     assert load_qa(path, instruction=other)[0].prompt.startswith("Decide.\n\n\n#Question#: Q0?")
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_halueval_prompts_of_each_part_by_hand(part, tmp_path):
+    """As in the authors' code: instruction, what the text belongs to, the text, an open judgement; no `knowledge`."""
+    titles = {"qa": "Question Answer", "dialogue": "Dialogue_History Response", "summarization": "Document Summary"}
+    context, text = (title.replace("_", " ") for title in titles[part.name].split())
+    rows = [
+        {part.context: f"C{n}", part.right: f"r{n}", part.hallucinated: f"f{n}", "knowledge": "k"} for n in range(9)
+    ]
+    path = write_lines(tmp_path / "data", *rows)
+    write_lines(tmp_path / "evaluation" / part.name, "Judge.", name=f"{part.name}_evaluation_instruction.txt")
+    for number, example in enumerate(load_part(part, path)):  # laid out as the released repository is
+        shown = f"f{number}" if example.answer == "Yes" else f"r{number}"
+        assert example.prompt == f"Judge.\n\n\n#{context}#: C{number}\n#{text}#: {shown}\n#Your Judgement#:"
+        assert (example.subtask, example.choices) == (part.name, ("Yes", "No"))
+    assert load_part(part, path, limit=2) == load_part(part, path)[:2]
+    write_lines(tmp_path / "data", "Decide.", name=part.instruction)
+    assert load_part(part, path)[0].prompt.startswith("Decide.")  # the one beside the data comes first
+
+
+@needs_data
+@pytest.mark.parametrize("part", PARTS[1:], ids=lambda part: part.name)
+def test_halueval_parts_as_released(part):
+    """A few rows of each are at hand, with the whole instructions."""
+    path = DATA / "halueval" / f"{part.name}_data.sample.json"
+    suite = HaluEval(**{f"{part.name}_path": str(path)})
+    assert suite.check() == []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    instruction = (DATA / "halueval" / part.instruction).read_text(encoding="utf-8")
+    examples = suite.examples()
+    assert len(examples) == len(rows)
+    for example, row in zip(examples, rows, strict=True):
+        assert example.prompt.startswith(f"{instruction}\n\n#{part.context_title}#: {row[part.context]}\n")
+        assert row[part.hallucinated if example.answer == "Yes" else part.right] in example.prompt
+    right = [response(example, Ask.GENERATE, output=example.answer) for example in examples]
+    assert by_name(suite, right)[f"halueval.{part.name}.accuracy"].value == 1
 
 
 def test_half_of_the_answers_are_hallucinated():
@@ -317,7 +383,7 @@ def test_halueval_as_released():
 LOADERS = {
     "texts": lambda path: load_texts(path, words=150),
     "nq_open": lambda path: load_nq_open(path, shots=0),
-    "qa": load_qa,
+    **{part.name: partial(load_part, part) for part in PARTS},
     "general": load_general,
 }
 each_loader = pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
@@ -377,8 +443,12 @@ def test_an_absent_instruction(tmp_path):
     problem = problem_of(load_qa, write_lines(tmp_path, *qa_rows(1)))
     assert problem.startswith(f"{tmp_path}/qa_evaluation_instruction.txt: the file does not exist")
     assert "evaluator.suites.halueval.instruction=FILE" in problem
-    (idle,) = HaluEval(instruction="x").check()
-    assert idle.what == "has no effect without QA data"
+    assert [problem.what for problem in HaluEval(instruction="x", dialogue_instruction="y").check()] == [
+        "has no effect without qa data",
+        "has no effect without dialogue data",
+    ]
+    both = HaluEval(dialogue_path=str(tmp_path / "d.json"), summarization_path=str(tmp_path / "s.json")).check()
+    assert [problem.where for problem in both] == [f"{tmp_path}/d.json", f"{tmp_path}/s.json"]
 
 
 # ----------------------------------------------------------------------------------------------- composition
