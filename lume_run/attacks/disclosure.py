@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lume_run.attacks.base import Attacked, Strength
-from lume_run.common.records import Ask, Response, Split
+from lume_run.common.records import PLAIN_VARIANTS, Ask, Response, Split
 from lume_run.evaluation.metrics.answers import recall_rule
 from lume_run.evaluation.metrics.semeval import text_score
 
 ANY_FORMULATION = "any_prompt"  # the attack whose answers these are
+PLAIN = {Ask.GENERATE: PLAIN_VARIANTS, Ask.LOGPROB: ("",)}  # variants of the question and its right answer
 
 
 def disclosed(response: Response) -> tuple[float, float]:
@@ -32,12 +33,12 @@ def most_disclosing(formulations: Iterable[Sequence[Response]]) -> list[Response
 
     Answers in other variants, such as false ones, are left out: they are compared with the right one within a prompt.
     """
-    best: dict[tuple[Ask, str], tuple[tuple[float, float], Response]] = {}
+    best: dict[tuple[Ask, str, str], tuple[tuple[float, float], Response]] = {}
     for responses in formulations:
         for row in responses:
-            if row.split is not Split.FORGET or row.variant or row.ask not in (Ask.GENERATE, Ask.LOGPROB):
+            if row.split is not Split.FORGET or row.variant not in PLAIN.get(row.ask, ()):
                 continue
-            key, amount = (row.ask, row.id), disclosed(row)
+            key, amount = (row.ask, row.id, row.variant), disclosed(row)
             if key not in best or amount > best[key][0]:
                 best[key] = amount, row
     return [row for _, row in best.values()]

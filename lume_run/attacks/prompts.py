@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from lume_run.attacks.base import Rewrite, Situation, Strength
 from lume_run.common.errors import ConfigError, Problem
-from lume_run.common.records import Ask, Example, Kind, Question, Split, continuation
+from lume_run.common.records import PLAIN_VARIANTS, Ask, Example, Kind, Question, Split, continuation
 from lume_run.common.seeds import stable_digest
 from lume_run.config.fields import setting
 from lume_run.evaluation.suites.pii.suite import begin_answer
@@ -28,10 +28,10 @@ TEXT_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 def asked_again(question: Question, kinds: Sequence[Kind], asks: Sequence[Ask] = (Ask.GENERATE, Ask.LOGPROB)) -> bool:
     """Whether a question is one about a forget document that an attack asks again.
 
-    Texts in other variants are further ways of asking already, and are left out.
+    Texts that other variants ask for are asked for in another way already, and are left out.
     """
     example = question.example
-    is_plain = question.ask is not Ask.GENERATE or not question.variant
+    is_plain = question.ask is not Ask.GENERATE or question.variant in PLAIN_VARIANTS
     return example.split is Split.FORGET and example.kind in kinds and question.ask in asks and is_plain
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from lume_run.attacks.base import Attacked, ReturnedText
 from lume_run.attacks.disclosure import disclosed, worst_formulations
 from lume_run.attacks.results import AttackedScore, AttackResults
-from lume_run.common.records import Ask, Response, Split
+from lume_run.common.records import PLAIN_VARIANTS, Ask, Response, Split
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import ScoreGroup
 
@@ -30,9 +30,8 @@ def returned_texts(
 
 def texts_by_id(responses: Sequence[Response]) -> dict[str, Response]:
     """Greedy answers to plain questions about forget documents."""
-    return {
-        row.id: row for row in responses if row.ask is Ask.GENERATE and row.split is Split.FORGET and not row.variant
-    }
+    texts = (row for row in responses if row.ask is Ask.GENERATE and row.split is Split.FORGET)
+    return {row.id: row for row in texts if row.variant in PLAIN_VARIANTS}
 
 
 def telling_strength(results: AttackResults, attack: str) -> str:

@@ -131,6 +131,7 @@ class Ask(StrEnum):
     ENTAILMENT = "entailment"  # an entailment model's judgement of a greedy continuation
 
 
+PLAIN_VARIANTS = ("", "muse")  # of texts that are asked for in the task's own words, at whatever length
 JUDGED = (Ask.COSINE, Ask.ENTAILMENT)  # asked of a judge about a text, not of the model
 TEXTS = (Ask.GENERATE, Ask.SAMPLE)  # answered by a text
 GIVEN_ANSWERS = (Ask.LOGPROB, Ask.GRADIENT, Ask.LENS, Ask.PATCH)  # asked with the answer behind the prompt

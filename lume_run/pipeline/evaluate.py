@@ -163,7 +163,7 @@ def responses_artifact(run: Run, name: str, model: EvaluatedModel, into: Evaluat
         inputs,
         lambda folder: answer_questions(run, questions, name, model.path, folder, into=into.path if into else None),
         name=f"{name} responses",
-        note=f"{len(questions)} prompts",
+        note=f"{len(questions)} prompts" if questions else "0 prompts: no suite asks what it could put differently",
         share=True,
         gather=lambda folder: gather_answers(questions, folder),
     )

@@ -13,6 +13,8 @@ from lume_run.attacks.forms import Forms, in_form
 from lume_run.attacks.prompts import FewShot, Hints, Prefill, Wordings
 from lume_run.common.errors import ConfigError
 from lume_run.common.records import Ask, Chat, Example, Kind, Question, Response, Split, TaskData
+from lume_run.config.settings import EvaluatorSettings
+from lume_run.evaluation.suites.muse import Muse
 
 
 def example(number: int, split: Split = Split.FORGET, kind: Kind = Kind.QUESTION, **fields) -> Example:
@@ -63,6 +65,14 @@ def test_only_plain_questions_about_forget_documents_are_asked_again(attack):
             (Ask.GENERATE, row.id, "") for row in FORGET
         ]
         assert all(question.example.prompt != row.prompt for question, row in zip(again, FORGET, strict=True))
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: type(attack).__name__)
+def test_a_text_of_a_length_of_its_own_is_asked_again(attack):
+    run = situation(FORGET, RETAIN)
+    asks = Muse().asks(run.data, EvaluatorSettings())
+    for again in asked(attack, run, asks).values():
+        assert [(question.example.id, question.variant) for question in again] == [(row.id, "muse") for row in FORGET]
 
 
 def test_an_answer_is_begun_behind_the_prompt_or_in_the_assistants_turn():
@@ -191,6 +201,8 @@ def test_the_most_disclosing_answer_of_each_question():
     other = [text_of(0, "a green house"), text_of(1, "it is the green house"), text_of(2, "", logp_sum=-2.0, **likely)]
     outside = [text_of(0, "the green house", split=Split.RETAIN), text_of(0, "the green house", variant="x")]
     assert most_disclosing([plain, other, outside]) == [other[0], plain[1], other[2]]
+    short = [text_of(0, "a house", variant="muse"), text_of(0, "the green house", variant="muse")]
+    assert most_disclosing([plain[:1], short[:1], short[1:]]) == [plain[0], short[1]]
     assert most_disclosing([other, plain]) == [other[0], plain[1], other[2]]
     broken = text_of(2, "", logp_sum=None, **likely)
     assert most_disclosing([[broken], [plain[2]]]) == [plain[2]]

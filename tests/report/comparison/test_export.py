@@ -248,6 +248,10 @@ def test_prompts_of_a_run(tmp_path):
         assert prompt.before.text == prompt.expected.text
     leaking = [prompt for prompt in prompts[:2] if any(kind == "exact" for _, _, kind, _ in prompt.after.marks)]
     assert len(leaking) == 2  # a third of the six, before the others
+    file = folder / "responses.unlearned.jsonl"
+    lines = file.read_text(encoding="utf-8").replace('"ask": "generate"', '"ask": "generate", "variant": "muse"')
+    file.write_text(lines, encoding="utf-8")
+    assert prompts_of(read_run(folder), 6) == prompts  # of a suite with a length of its own
     question = next(prompt for prompt in prompts if prompt.kind == "question" and prompt.before)
     assert [(kind, name) for _, _, kind, name in question.before.marks] == [("exact", question.attribute)]
 

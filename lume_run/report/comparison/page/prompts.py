@@ -18,6 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lume_run.common.records import PLAIN_VARIANTS
 from lume_run.common.seeds import stable_digest
 from lume_run.common.text_files import file_fault
 from lume_run.evaluation.metrics.pii.disclosure import RULES, disclosure_of
@@ -26,6 +27,7 @@ from lume_run.report.comparison.untrusted import RESPONSE_BYTES
 
 PROMPT_SIDES = ("forget", "retain")
 EXACT, PARTIAL, SAME = "exact", "partial", "same"  # a whole private fact, a telling part of one, the expected words
+VARIANT = re.compile(r'"variant": "([^"]*)"')  # in a line
 IN_A_ROW = 4  # words that the expected answer has too, from which on they are marked
 LONGEST_ID = 200  # characters of an id
 LONGEST_PROMPT = 600  # characters of a text that are shown
@@ -88,7 +90,10 @@ def read_answers(path: Path) -> dict[str, ResponseRow]:
         return answers
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for line in lines:
-            if '"generate"' not in line or '"variant": "' in line:  # parsing a line costs 20 times as much
+            if '"generate"' not in line:  # parsing a line costs 20 times as much
+                continue
+            variant = VARIANT.search(line)
+            if variant and variant[1] not in PLAIN_VARIANTS:
                 continue
             row = parse_row(line)
             if row is not None:
@@ -102,7 +107,7 @@ def parse_row(line: str) -> ResponseRow | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or row.get("ask") != "generate" or row.get("variant"):
+    if not isinstance(row, dict) or row.get("ask") != "generate" or row.get("variant", "") not in PLAIN_VARIANTS:
         return None
     fields = ("id", "split", "subtask", "kind", "document", "prompt", "expected", "output")
     if row.get("split") not in PROMPT_SIDES or not all(isinstance(row.get(field), str) for field in fields):
