@@ -1,7 +1,7 @@
 """Questions with true and false answers, as TOFU (arXiv:2401.06121) releases them: reading, judging, making examples.
 
 Rows are JSON lines, `<name>.jsonl` or `<name>.json`, or the configs of a hub data set. All sets are read before any
-two are compared, and every malformed row is reported with the rest. `tofu.py` says which sets make a task.
+two are compared, and every malformed row is reported with the rest. Tasks in `question_sets` say which sets they take.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from lume_run.common.errors import ConfigError, DataError, Problem, RunError
 from lume_run.common.records import Kind, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.pipeline.checks import check_config, require_settings
-from lume_run.tasks.real_world import RealWorldTask
-from lume_run.tasks.tofu import TofuTask
+from lume_run.tasks.question_sets.real_world import RealWorldTask
+from lume_run.tasks.question_sets.tofu import TofuTask
 
 DATA = SHARED / "data"
 TOFU, PEOPLE = DATA / "tofu", DATA / "real_world_closer_look"

@@ -24,8 +24,8 @@ from lume_run.tasks.question_files import (
     format_fields,
     template_problems,
 )
+from lume_run.tasks.question_sets.tofu import whole_texts
 from lume_run.tasks.row_files import field_problems, refuse
-from lume_run.tasks.tofu import whole_texts
 
 SIDES = {"forget": Split.FORGET, "retain": Split.RETAIN, "holdout": Split.NONMEMBER}
 SHOWN_COLUMNS = 5  # of those that are not read

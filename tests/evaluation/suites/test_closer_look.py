@@ -20,8 +20,8 @@ from lume_run.evaluation.suites.base import Answers, Judged
 from lume_run.evaluation.suites.closer_look import CloserLook, aggregates
 from lume_run.evaluation.suites.tofu import Tofu
 from lume_run.pipeline.checks import require_settings
-from lume_run.tasks.real_world import RealWorldTask
-from lume_run.tasks.tofu import TofuTask
+from lume_run.tasks.question_sets.real_world import RealWorldTask
+from lume_run.tasks.question_sets.tofu import TofuTask
 
 AGGREGATE, ENTAILMENT = "closer_look_metrics/aggregate.json", "closer_look_metrics/entailment_cosine.json"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data sets are not at {DATA}")
