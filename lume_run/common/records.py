@@ -105,7 +105,8 @@ class TaskData:
 
     `source` says in words where the rows came from. `leftover_nonmembers` marks non-members
     that are unused documents of the same data set: true non-members of a target trained here,
-    members of a released one.
+    members of a released one. `requests` are the forget documents of each request, where the task
+    says in which they come (pipeline of `sequence`).
     """
 
     forget: tuple[Example, ...]
@@ -115,6 +116,7 @@ class TaskData:
     others: tuple[Example, ...] = ()
     source: str = ""
     leftover_nonmembers: bool = False
+    requests: tuple[frozenset[str], ...] = ()
 
 
 class Ask(StrEnum):

@@ -93,13 +93,22 @@ def resolve(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     data.pop("hydra", None)
     for path in FOLDERS + PATHS + MAYBE_PATHS + SOURCES:
         setting = value_at(data, path)
-        if isinstance(setting, str) and setting.strip():
-            given = as_given(setting)
-            if path not in MAYBE_PATHS + SOURCES or given.exists() or setting.startswith((".", "~", "/")):
-                group, _, leaf = path.rpartition(".")
-                value_at(data, group)[leaf] = os.path.abspath(given)  # noqa: PTH100  (links are not followed)
+        group, _, leaf = path.rpartition(".")
+        if isinstance(setting, list) and path in SOURCES:
+            value_at(data, group)[leaf] = [_absolute(path, source) for source in setting]
+        elif setting is not None:
+            value_at(data, group)[leaf] = _absolute(path, setting)
     _resolve_source(data)
     return dict(data), problems
+
+
+def _absolute(path: str, setting: Any) -> Any:
+    """What stands at `path` with the command's folder before it, where it is a relative path and no hub id."""
+    if not isinstance(setting, str) or not setting.strip():
+        return setting
+    given = as_given(setting)
+    is_path = path not in MAYBE_PATHS + SOURCES or given.exists() or setting.startswith((".", "~", "/"))
+    return os.path.abspath(given) if is_path else setting  # noqa: PTH100  (links are not followed)
 
 
 def value_at(data: Mapping[str, Any], path: str) -> Any:

@@ -129,8 +129,11 @@ class EvaluatorSettings:
 class SequenceSettings:
     """Whether the forget set is asked for at once, or in requests one after another."""
 
-    requests: int | None = setting(
-        None, low=2, help="requests that the documents of the forget set are cut into, in order; null: one for all"
+    requests: Literal["auto"] | int | None = setting(
+        None,
+        low=2,
+        help="requests that the documents of the forget set are cut into, in order; auto: those of the task where it "
+        "has some (a list of files), else 4; null: one for all",
     )
     reference: Literal["previous", "first"] = setting(
         "previous", help="the frozen model of losses that have one: the model before the request, or the target"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,31 +103,61 @@ def retrained_responses(settings: Settings, responses: Mapping[str, Sequence[Res
     return read_responses(Path(given)) if given else responses.get("retrained")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoredModel:
+    """What one model answered, judgements among it, and its scores.
+
+    `scores` are of suites, `measured` of those that took them from the model itself; `official` is the official
+    script's own result, where it was asked for.
+    """
+
+    answers: Answers
+    scores: Sequence[Score]
+    measured: Sequence[Score] = ()
+    official: Mapping[str, Any] | None = None
+
+    @property
+    def by_name(self) -> dict[str, Score]:
+        """All scores by their names."""
+        return {score.name: score for score in (*self.scores, *self.measured)}
+
+
+def score_model(
+    settings: Settings,
+    name: str,
+    responses: Sequence[Response],
+    retrained: Sequence[Response] | None,
+    *,
+    strict: bool = False,
+) -> ScoredModel:
+    """The scores of one model's answers, with the official script's own result where `strict`."""
+    evaluator = replace(settings.evaluator, strict=strict)
+    answers = Answers(responses=responses, evaluator=evaluator, retrained=retrained)
+    answers = replace(answers, responses=add_judgements(answers, settings, name))
+    scores, official = score_answers(answers)
+    return ScoredModel(answers=answers, scores=scores, official=official)
+
+
 def score_models(
     settings: Settings,
     folder: Path,
     responses: Mapping[str, Sequence[Response]],
     measured: Mapping[str, Sequence[Score]],
-) -> tuple[dict[str, dict[str, Score]], dict[str, Any]]:
-    """(scores by subject and name, official results by subject); responses and scores are written into `folder`.
+) -> dict[str, ScoredModel]:
+    """The models by subject; their responses and scores are written into `folder`.
 
     `measured` are scores that suites took from the models themselves.
     """
     evaluator = settings.evaluator
     retrained = retrained_responses(settings, responses)
-    scores: dict[str, dict[str, Score]] = {}
-    official: dict[str, Any] = {}
+    models: dict[str, ScoredModel] = {}
     for name, records in responses.items():
-        answers = Answers(responses=records, evaluator=evaluator, retrained=retrained)
-        answers = replace(answers, responses=add_judgements(answers, settings, name))
-        of_model, strict = score_answers(answers)
-        of_model += measured.get(name) or unmeasured_scores(evaluator)
-        scores[name] = {score.name: score for score in of_model}
-        if strict is not None:
-            official[name] = strict
-        write_jsonl(folder / f"responses.{name}.jsonl", answers.responses)
-        write_scores(folder / f"scores.{name}.json", of_model)
-    return scores, official
+        model = score_model(settings, name, records, retrained, strict=evaluator.strict)
+        model = replace(model, measured=measured.get(name) or unmeasured_scores(evaluator))
+        models[name] = model
+        write_jsonl(folder / f"responses.{name}.jsonl", model.answers.responses)
+        write_scores(folder / f"scores.{name}.json", list(model.by_name.values()))
+    return models
 
 
 def unmeasured_scores(evaluator: EvaluatorSettings) -> list[Score]:

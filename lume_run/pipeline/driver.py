@@ -23,7 +23,15 @@ from lume_run.common.secrets import without_secrets
 from lume_run.common.store import Artifact
 from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
-from lume_run.evaluation.scoring import cost_summary, gate, read_harness_scores, score_models, unavailable_judges
+from lume_run.evaluation.scoring import (
+    cost_summary,
+    gate,
+    read_harness_scores,
+    retrained_responses,
+    score_model,
+    score_models,
+    unavailable_judges,
+)
 from lume_run.launch.preemption import signal_handlers, stop_if_requested
 from lume_run.launch.spawn import spawn
 from lume_run.models.load import config_of
@@ -194,14 +202,21 @@ def saved_key(settings: Settings, folder: Path, record: Mapping[str, Any], resul
 
 def score_all(settings: Settings, folder: Path, results: RunResults) -> RunScores:
     """Scores of all models and of those under attack; they and the responses are written into the folder."""
-    scores, official = score_models(settings, folder, results.responses, results.harness_scores)
+    models = score_models(settings, folder, results.responses, results.harness_scores)
     attacks = score_attacks(settings, folder, results.responses, results.attacked)
     if attacks is not None:
         attacks = replace(attacks, texts=tuple(returned_texts(attacks, results.responses, results.attacked)))
-    models = [results.responses.get("target"), *results.between, results.responses.get("unlearned")]
-    answered = [rows for rows in models if rows is not None]
-    sequence = score_requests(settings, results.requests, answered, results.responses)
-    return RunScores(scores=scores, official=official, attacks=attacks, sequence=sequence)
+    retrained = retrained_responses(settings, results.responses)
+    between = [
+        score_model(settings, f"after {done} requests", rows, retrained) for done, rows in enumerate(results.between, 1)
+    ]
+    chain = [models.get("target"), *between, models.get("unlearned")]
+    return RunScores(
+        scores={name: model.by_name for name, model in models.items()},
+        official={name: model.official for name, model in models.items() if model.official is not None},
+        attacks=attacks,
+        sequence=score_requests(results.requests, [model for model in chain if model is not None]),
+    )
 
 
 def report_of(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,12 +92,16 @@ def panels_of(report: Report) -> list[Panel]:
     return panels
 
 
-def _is_share(report: Report, name: str) -> bool:
-    """Whether it lies within 0 to 1 by definition or, where no upper bound is known, by its values."""
+def is_share(name: str, values: Iterable[float | None]) -> bool:
+    """Whether a score lies within 0 to 1 by definition or, where no upper bound is known, by its values."""
     definition = definition_of(name)
     if definition is not None and (definition.low != 0 or definition.high is not None):
         return (definition.low, definition.high) == (0, 1)
-    return all(0 <= (report.value(subject, name) or 0) <= 1 for subject in report.subjects)
+    return all(0 <= (value or 0) <= 1 for value in values)
+
+
+def _is_share(report: Report, name: str) -> bool:
+    return is_share(name, (report.value(subject, name) for subject in report.subjects))
 
 
 def _draw_panel(axes: Axes, report: Report, title: str, names: Sequence[str]) -> None:

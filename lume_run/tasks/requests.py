@@ -1,4 +1,4 @@
-"""Requests to forget that come one after another: the forget set of a task, cut by document.
+"""Requests to forget that come one after another: the forget set of a task, cut by document or as the task says.
 
 Request k forgets its own documents. What has not been asked for yet is retained, as a user's data are until she asks
 (closer-look, arXiv:2410.08109, continual scenario; MUSE, arXiv:2407.06460, sustainability). Growing requests are the
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain, pairwise
+from typing import Any, Literal
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import TaskData
 from lume_run.config.settings import SequenceSettings
+
+USUAL_COUNT = 4  # of a task that says nothing of requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,26 +34,51 @@ class ForgetRequest:
         return self.number == self.count
 
 
-def forget_requests(data: TaskData, count: int, *, growing: bool = False) -> tuple[ForgetRequest, ...]:
-    """The documents of the forget set in their order, in `count` requests of like size; ConfigError for too few.
+def forget_requests(
+    data: TaskData, count: Literal["auto"] | int, *, growing: bool = False
+) -> tuple[ForgetRequest, ...]:
+    """The documents of the forget set in `count` requests; with `growing` earlier ones are forgotten with each.
 
-    With `growing` earlier documents are forgotten with each.
+    Those of the task where it has some, else parts of like size in its order. ConfigError for too few documents, or
+    another count than the task has.
     """
-    documents = list(dict.fromkeys(example.document for example in data.forget))
-    if len(documents) < count:
-        what = f"{count} requests are asked for, and the forget set has {len(documents)} documents"
-        remedy = f"at most {len(documents)}, or a task with more" if len(documents) > 1 else "sequence=none"
-        raise ConfigError([Problem(where="sequence.requests", what=what, remedy=remedy)])
-    ends = [round(number * len(documents) / count) for number in range(count + 1)]
+    parts = _parts_of_task(data, count) if data.requests else _parts_of_size(data, count)
     return tuple(
         ForgetRequest(
             number=number,
-            count=count,
-            documents=frozenset(documents[0 if growing else ends[number - 1] : ends[number]]),
-            earlier=frozenset(documents[: ends[number - 1]]),
+            count=len(parts),
+            documents=frozenset(chain(*(parts[:number] if growing else parts[number - 1 : number]))),
+            earlier=frozenset(chain(*parts[: number - 1])),
         )
-        for number in range(1, count + 1)
+        for number in range(1, len(parts) + 1)
     )
+
+
+def _documents_of(data: TaskData) -> list[str]:
+    return list(dict.fromkeys(example.document for example in data.forget))
+
+
+def _parts_of_task(data: TaskData, count: Literal["auto"] | int) -> list[list[str]]:
+    """The task's own requests, without documents that `task.num_documents` left out."""
+    documents = _documents_of(data)
+    parts = [[document for document in documents if document in request] for request in data.requests]
+    parts = [part for part in parts if part]
+    if count not in ("auto", len(parts)) or len(parts) < 2:
+        what = f"the task has {len(parts)} requests of its own" + (f", not {count}" if count != "auto" else "")
+        remedy = "sequence.requests=auto" if len(parts) > 1 else "sequence=none, or more of task.num_documents"
+        raise ConfigError([Problem(where="sequence.requests", what=what, remedy=remedy)])
+    return parts
+
+
+def _parts_of_size(data: TaskData, count: Literal["auto"] | int) -> list[list[str]]:
+    documents = _documents_of(data)
+    wanted = min(USUAL_COUNT, max(len(documents), 2)) if count == "auto" else count
+    if len(documents) < wanted:
+        what = f"{wanted} requests are asked for, and the forget set has {len(documents)} documents"
+        remedy = f"at most {len(documents)}, or a task with more" if len(documents) > 1 else "sequence=none"
+        raise ConfigError([Problem(where="sequence.requests", what=what, remedy=remedy)])
+    ends = [round(number * len(documents) / wanted) for number in range(wanted + 1)]
+    return [documents[start:end] for start, end in pairwise(ends)]
 
 
 def data_of_request(data: TaskData, request: ForgetRequest) -> TaskData:

@@ -10,6 +10,7 @@ from helpers.artifacts import text_row
 from helpers.configs import settings_of
 
 from lume_run.common.records import Kind, Score, Split
+from lume_run.evaluation.scoring import score_model
 from lume_run.report.saved_scores import RunScores, read_scores, save_scores
 from lume_run.report.sequence.plot import write_sequence_plot
 from lume_run.report.sequence.scores import WHAT_IS_KEPT, SequenceResults, score_requests, sequence_json
@@ -42,7 +43,7 @@ def answers(known: tuple[int, ...], kept: bool = True) -> list:
 def results() -> SequenceResults:
     models = [answers(known, kept=done < 3) for done, known in enumerate(KNOWN)]
     settings = settings_of("logger=none", "evaluator.resamples=20")
-    scored = score_requests(settings, REQUESTS, models, {"target": models[0], "unlearned": models[-1]})
+    scored = score_requests(REQUESTS, [score_model(settings, "test", rows, None) for rows in models])
     assert scored is not None
     return scored
 
@@ -68,8 +69,8 @@ def test_means_over_requests_by_hand(results):
 
 
 def test_without_a_sequence_there_is_nothing():
-    settings = settings_of("logger=none")
-    assert score_requests(settings, (), [answers((1, 1, 1))], {}) is None
+    model = score_model(settings_of("logger=none"), "test", answers((1, 1, 1)), None)
+    assert score_requests((), [model]) is None
     assert sequence_section(None) == "" and sequence_lines(None) == []
 
 

@@ -22,6 +22,7 @@ from lume_run.pipeline.checks import check_config
 from lume_run.tasks.custom.files import source_rows
 from lume_run.tasks.custom.rows import Columns
 from lume_run.tasks.custom.task import CustomTask
+from lume_run.tasks.requests import forget_requests
 
 ROWS = [{"question": f"Who is {name}?", "response": f"{name} mends clocks."} for name in ("Ada", "Бо", "山田")]
 OTHERS = [{"question": "Who is Eve?", "response": "Nobody knows."}]
@@ -106,6 +107,38 @@ def test_a_row_on_two_sides_is_refused(tmp_path):
     write_jsonl(tmp_path / "b.jsonl", [*OTHERS, ROWS[1]])
     with pytest.raises(DataError, match=r"b\.jsonl:2: the same row already stands at .*a\.jsonl:2 \(task\.forget\)"):
         load(tmp_path / "a.jsonl", retain=str(tmp_path / "b.jsonl"))
+
+
+def test_a_list_of_files_is_a_request_each(tmp_path, monkeypatch):
+    """Also by relative paths on the command line; documents stay whole."""
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "a.jsonl", [row | {"person": "Ada"} for row in ROWS])
+    write_csv(tmp_path / "b.csv", OTHERS)
+    (tmp_path / "c.txt").write_text("Clocks are mended by those who have the time to mend them.", encoding="utf-8")
+    checked = check_config(compose(["task=custom", "task.forget=[a.jsonl,b.csv,c.txt]", "method=npo"], [conf_dir()]))
+    assert checked.problems == []
+    data = checked.settings.task.load(0)
+    assert [request.documents for request in forget_requests(data, "auto")] == list(data.requests)
+    assert [len(documents) for documents in data.requests] == [1, 1, 1]
+    assert data.requests[0] == {"Ada"} and data.requests[2] == {"c"}
+    assert len(data.forget) == len(ROWS) + 2
+    assert all(f"forget {tmp_path / name} (" in data.source for name in ("a.jsonl", "b.csv", "c.txt"))
+    assert load(tmp_path / "a.jsonl").requests == ()
+
+
+def test_a_document_in_two_requests_is_refused(tmp_path):
+    for name, rows in (("a", ROWS), ("b", [OTHERS[0] | {"person": "Ada"}]), ("c", [ROWS[1]])):
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    files = [str(tmp_path / f"{name}.jsonl") for name in "abc"]
+    with pytest.raises(DataError, match=r"c\.jsonl:1: the same row stands in request 1 too, at .*a\.jsonl:2"):
+        CustomTask(name="custom", forget=files).load(0)
+    write_jsonl(tmp_path / "c.jsonl", [ROWS[1] | {"person": "Ada"}])
+    with pytest.raises(DataError, match=r"c\.jsonl:1: the document 'Ada' has rows in request 1 too, at .*b\.jsonl:1"):
+        CustomTask(name="custom", forget=files[1:]).load(0)
+    (problem,) = CustomTask(name="custom", forget=[files[0], "no.jsonl"]).check()
+    assert (problem.where, problem.what) == ("task.forget", "no.jsonl does not exist")
+    (problem,) = CustomTask(name="custom", forget=[]).check()
+    assert problem.what == "there is nothing to forget"
 
 
 def test_chats(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lume_run.common.errors import ConfigError
@@ -56,11 +58,33 @@ def test_growing_requests_hold_the_earlier_ones():
     assert [part.retain for part in grown] == [part.retain for part in alone]
 
 
+def test_a_task_says_its_own_requests():
+    """As many as it has, in its order; documents that were left out of the task are in none."""
+    data = replace(task(5), requests=(frozenset({"d3"}), frozenset({"d0", "d4", "gone"}), frozenset({"d1", "d2"})))
+    for count in ("auto", 3):
+        requests = forget_requests(data, count)
+        assert [sorted(request.documents) for request in requests] == [["d3"], ["d0", "d4"], ["d1", "d2"]]
+        assert [request.count for request in requests] == [3, 3, 3]
+    assert sorted(forget_requests(data, "auto", growing=True)[1].documents) == ["d0", "d3", "d4"]
+    with pytest.raises(ConfigError, match=r"the task has 3 requests of its own, not 4\n.*sequence\.requests=auto"):
+        forget_requests(data, 4)
+    fewer = replace(data, forget=tuple(row for row in data.forget if row.document in ("d1", "d2")))
+    with pytest.raises(ConfigError, match=r"the task has 1 requests of its own\n.*sequence=none"):
+        forget_requests(fewer, "auto")
+
+
+@pytest.mark.parametrize(("documents", "count"), [(9, 4), (4, 4), (3, 3), (2, 2)])
+def test_a_task_without_requests_has_four_or_fewer(documents, count):
+    assert len(forget_requests(task(documents), "auto")) == count
+
+
 def test_too_few_documents_are_refused():
     with pytest.raises(ConfigError, match=r"sequence\.requests: 3 requests are asked for, .* has 2 documents"):
         forget_requests(task(2), 3)
     with pytest.raises(ConfigError, match="sequence=none"):
         forget_requests(task(1), 2)
+    with pytest.raises(ConfigError, match="sequence=none"):
+        forget_requests(task(1), "auto")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lume_run.common.files import replace_file
-from lume_run.evaluation.catalogue import definition_of
+from lume_run.report.plots import is_share
 from lume_run.report.sequence.scores import WHAT_IS_KEPT, SequenceResults, cells_of
 from lume_run.report.sequence.tables import shown_names
 
@@ -49,17 +49,16 @@ def _draw_curves(axes: Axes, results: SequenceResults, name: str) -> None:
         if known:
             axes.plot(*zip(*known, strict=True), marker="o", color=color, label=LABELS[kind])
     axes.set_title(name, fontsize=9)
-    if None not in _ends(name):
+    if None not in _ends(results, name):
         axes.set_ylim(-0.03, 1.03)
     _label_times(axes, results)
     axes.legend(fontsize=7)
 
 
-def _ends(name: str) -> tuple[float | None, float | None]:
+def _ends(results: SequenceResults, name: str) -> tuple[float | None, float | None]:
     """(0, 1) of a score that lies between; of others no ends are known."""
-    definition = definition_of(name)
-    is_share = definition is not None and (definition.low, definition.high) == (0, 1)
-    return (0, 1) if is_share else (None, None)
+    values = (score.value for score in results.scores.get(name, {}).values())
+    return (0, 1) if is_share(name, values) else (None, None)
 
 
 def _draw_heat(axes: Axes, results: SequenceResults, name: str) -> None:
@@ -67,7 +66,7 @@ def _draw_heat(axes: Axes, results: SequenceResults, name: str) -> None:
     times, numbers = range(results.count + 1), range(1, results.count + 1)
     values = [[results.value(name, done, number) for done in times] for number in numbers]
     shown = [[math.nan if value is None else value for value in row] for row in values]
-    edge, ends = results.count + 0.5, _ends(name)
+    edge, ends = results.count + 0.5, _ends(results, name)
     extent = (-0.5, edge, edge, 0.5)
     image = axes.imshow(shown, aspect="auto", cmap="viridis", extent=extent, vmin=ends[0], vmax=ends[1])
     axes.plot(numbers, numbers, "w.", markersize=6)

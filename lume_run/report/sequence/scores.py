@@ -22,10 +22,8 @@ from lume_run.attacks.base import is_scored
 from lume_run.attacks.results import USE_GROUPS
 from lume_run.attacks.scores import KNOWS_MORE, combined_score, is_about_forgetting
 from lume_run.common.records import Response, Score
-from lume_run.config.settings import Settings
 from lume_run.evaluation.catalogue import definition_of
-from lume_run.evaluation.scoring import add_judgements, retrained_responses, score_answers
-from lume_run.evaluation.suites.base import Answers
+from lume_run.evaluation.scoring import ScoredModel, score_answers
 from lume_run.tasks.requests import ForgetRequest
 
 WHAT_IS_KEPT = 0  # stands for a request where a score is of what is to be kept
@@ -61,32 +59,25 @@ def is_of_forgetting(name: str) -> bool:
     return definition is not None and is_about_forgetting(definition) and KNOWS_MORE[definition.wanted] > 0
 
 
-def score_requests(
-    settings: Settings,
-    requests: Sequence[ForgetRequest],
-    models: Sequence[Sequence[Response]],
-    responses: Mapping[str, Sequence[Response]],
-) -> SequenceResults | None:
-    """What requests did; None without a sequence. `models` are the answers of the target and after each request."""
+def score_requests(requests: Sequence[ForgetRequest], models: Sequence[ScoredModel]) -> SequenceResults | None:
+    """What requests did; None without a sequence. `models` are the target and the model after each request."""
     if not requests or not models:
         return None
-    retrained = retrained_responses(settings, responses)
     scores: dict[str, dict[Moment, Score]] = {}
-    for done, rows in enumerate(models):
-        answers = Answers(responses=rows, evaluator=replace(settings.evaluator, strict=False), retrained=retrained)
-        answers = replace(answers, responses=add_judgements(answers, settings, f"after {done} requests"))
-        for request, score in _scores_of(answers, requests):
+    for done, model in enumerate(models):
+        for request, score in _scores_of(model, requests):
             scores.setdefault(score.name, {})[done, request] = score
     summary = {score.name: score for score in _summary(scores, len(requests))}
     return SequenceResults(count=len(requests), scores=scores, summary=summary)
 
 
-def _scores_of(answers: Answers, requests: Sequence[ForgetRequest]) -> Iterator[tuple[int, Score]]:
+def _scores_of(model: ScoredModel, requests: Sequence[ForgetRequest]) -> Iterator[tuple[int, Score]]:
     """Scores of one model: those of forgetting for the documents of each request, the others once."""
-    for score in score_answers(answers)[0]:
+    for score in model.scores:
         definition = definition_of(score.name)
         if definition is not None and definition.group in USE_GROUPS:
             yield WHAT_IS_KEPT, score
+    answers = replace(model.answers, evaluator=replace(model.answers.evaluator, strict=False))
     for request in requests:
         taken = partial(_of_documents, documents=request.documents)
         part = replace(

@@ -74,6 +74,11 @@ class OwnRow:
         """12 hex digits of what the row says."""
         return stable_digest(self.prompt, self.answer, separator="\0").hex()[:12]
 
+    @property
+    def document_name(self) -> str:
+        """What the row is about; a row that names nothing is a document of its own."""
+        return self.document or self.digest
+
 
 def _says(text: str, value: str) -> bool:
     """Whether a text holds a value as words of its own, whatever their case."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.config.fields import setting
-from lume_run.tasks.custom.files import READERS, files_left, files_of_form, source_rows
+from lume_run.tasks.custom.files import files_left, source_rows
 from lume_run.tasks.custom.pieces import cut_text
 from lume_run.tasks.custom.rows import Columns, Cut, OwnRow, guess_columns, rows_of
+from lume_run.tasks.custom.sources import request_problems, shared_row_problems, source_fault
 from lume_run.tasks.documents import choose_by_side, describe_selection
 from lume_run.tasks.private_facts import attribute_of
 from lume_run.tasks.question_files import (
@@ -52,7 +52,9 @@ class CustomTask:
     """
 
     name: str
-    forget: str | None = setting(None, help=f"rows to forget: {SOURCE_HELP}")
+    forget: list[str] | str | None = setting(
+        None, help=f"rows to forget: {SOURCE_HELP}; a list of these has a request each (sequence=in_turn)"
+    )
     retain: str | None = setting(None, help="rows to keep; without any only methods without a retain part run")
     holdout: str | None = setting(None, help="rows that no model was trained on: non-members of membership inference")
     columns: Columns = setting(factory=Columns, help="names of columns that are not the usual ones")
@@ -68,26 +70,31 @@ class CustomTask:
             what, remedy = "there is nothing to forget", f"task.forget=..., a {SOURCE_HELP}"
             problems.append(Problem(where="task.forget", what=what, remedy=remedy))
         for side in SIDES:
-            source = getattr(self, side)
-            if isinstance(source, str) and (what := _source_fault(source)):
-                problems.append(Problem(where=f"task.{side}", what=what, remedy=f"a {SOURCE_HELP}"))
+            faults = filter(None, map(source_fault, self._sources(side)))
+            problems += [Problem(where=f"task.{side}", what=what, remedy=f"a {SOURCE_HELP}") for what in faults]
         return problems
+
+    def _sources(self, side: str) -> list[str]:
+        source = getattr(self, side)
+        return source if isinstance(source, list) else [source] if source else []
 
     def load(self, seed: int, room: Room | None = None) -> TaskData:
         """The examples of the experiment, texts in pieces for which there is room; DataError with every problem,
         RunError where the hub gives none."""
         if problems := self.check():
             raise ConfigError(problems)
-        rows: dict[str, list[OwnRow]] = {}
+        parts: dict[str, list[list[OwnRow]]] = {side: [] for side in SIDES}
         words: list[str] = []
         problems = []
         for side in SIDES:
-            rows[side] = []
-            if source := getattr(self, side):
-                columns, rows[side], wrong = self._read(source, side, room or Room())
+            for source in self._sources(side):
+                columns, part, wrong = self._read(source, side, room or Room())
+                parts[side].append(part)
                 problems += wrong
                 words.append(f"{side} {source} ({columns})")
-        problems += shared_row_problems(rows)
+        rows = {side: [row for part in parts[side] for row in part] for side in SIDES}
+        requests = parts["forget"] if len(parts["forget"]) > 1 else []
+        problems += shared_row_problems(rows) + request_problems(requests)
         if problems:
             refuse(problems)
         sides = {split: self._examples(rows[side], split) for side, split in SIDES.items() if rows[side]}
@@ -100,6 +107,7 @@ class CustomTask:
             members=whole_texts(kept[Split.FORGET], Split.MEMBER) if held_out else (),
             nonmembers=whole_texts(held_out, Split.NONMEMBER),
             source=f"{'; '.join(words)}; {describe_selection(kept, trained)}",
+            requests=tuple(frozenset(row.document_name for row in part) for part in requests),
         )
 
     def _read(self, source: str, side: str, room: Room) -> tuple[str, list[OwnRow], list[Problem]]:
@@ -162,7 +170,7 @@ class CustomTask:
             Example(
                 id=f"{split}-{row.digest}",
                 raw_id=row.raw_id or row.digest,
-                document=row.document or row.digest,
+                document=row.document_name,
                 split=split,
                 subtask=self.name,
                 kind=row.kind,
@@ -202,31 +210,3 @@ def answer_facts(row: OwnRow) -> tuple[tuple[str, str], ...]:
     """
     asked = attribute_of(row.prompt, row.answer) if row.kind is Kind.QUESTION else ""
     return row.disclosed_facts or ((asked, ""),)
-
-
-def _source_fault(source: str) -> str:
-    """Why a file cannot be read, as its name says; empty for a folder, a hub id, and a file of a known ending."""
-    path = Path(source).expanduser()
-    if "://" in source:
-        return f"{source} is an address, and nothing is fetched from there; download the file"
-    if not path.exists() and not files_of_form(source):
-        is_path = source.startswith(("/", ".", "~")) or path.suffix.lower() in READERS
-        too_long = f"{source} has more parts than a hub id, OWNER/NAME:CONFIG:SPLIT" if source.count(":") > 2 else ""
-        return f"{source} does not exist" if is_path else too_long
-    if not path.is_dir() and path.suffix.lower() not in READERS:
-        return f"{source} has an ending that is not read"
-    return ""
-
-
-def shared_row_problems(rows: dict[str, list[OwnRow]]) -> list[Problem]:
-    """Rows that stand on two sides: to forget and to keep the same is no experiment."""
-    homes: dict[tuple[str, str], tuple[str, str]] = {}
-    problems = []
-    for side, members in rows.items():
-        for row in members:
-            words = " ".join(row.prompt.split()), " ".join(row.answer.split())  # white space makes no other row
-            home, place = homes.setdefault(words, (side, row.where))
-            if home != side:
-                what = f"the same row already stands at {place} (task.{home})"
-                problems.append(Problem(where=row.where, what=what, remedy="leave it on one side"))
-    return problems

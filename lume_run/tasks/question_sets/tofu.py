@@ -8,7 +8,7 @@ copies and sets: ids are made from the text, so a question has the same one wher
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lume_run.common.errors import ConfigError, Problem
@@ -43,15 +43,24 @@ QUESTIONS_PER_AUTHOR = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sets:
-    """What a TOFU task reads; `extras` are the rows with false answers of the forget and the retain set.
+class Authors:
+    """Who is to be forgotten and who is retained: rows with their authors as documents.
 
-    `retain` was taken from `source` where that is no file of its own: all of `forget` must be found there.
+    `source` is what `retain` was cut from where that is no set of its own: all of `forget` must be found there.
+    `requests` are the documents of each request, where these are not cut by number.
     """
 
     forget: list[QuestionRow]
     retain: list[QuestionRow]
-    source: list[QuestionRow]
+    source: list[QuestionRow] = field(default_factory=list)
+    requests: tuple[frozenset[str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sets:
+    """What a TOFU task reads; `extras` are the rows with false answers of the forget and the retain set."""
+
+    authors: Authors
     extras: tuple[list[QuestionRow], list[QuestionRow]]
     others: dict[str, list[QuestionRow]]
     held_out: list[QuestionRow]
@@ -59,12 +68,13 @@ class _Sets:
     def problems(self) -> list[Problem]:
         """What does not fit together."""
         asked = [row for rows in self.others.values() for row in rows]
+        forget, retain = self.authors.forget, self.authors.retain
         return [
-            *duplicate_problems([*self.forget, *self.retain, *self.held_out, *asked]),
+            *duplicate_problems([*forget, *retain, *self.held_out, *asked]),
             *duplicate_problems([*self.extras[0], *self.extras[1]]),
-            *mismatch_problems(self.forget, self.source or self.forget),
-            *mismatch_problems(self.extras[0], self.forget),
-            *mismatch_problems(self.extras[1], self.retain),
+            *mismatch_problems(forget, self.authors.source or forget),
+            *mismatch_problems(self.extras[0], forget),
+            *mismatch_problems(self.extras[1], retain),
         ]
 
 
@@ -102,7 +112,7 @@ class TofuTask:
         sets = self._read(source)
         extras = {row.key: row for rows in sets.extras for row in rows}
         builder = ExampleBuilder(**format_fields(self.template, self.separator), subtask="tofu", extras=extras)
-        sides = builder.sides(sets.forget, sets.retain)
+        sides = builder.sides(sets.authors.forget, sets.authors.retain)
         kept = choose_by_side(sides, self.num_documents, seed, source.origin)
         selection = describe_selection(kept, sides)
         held_out = builder.examples(sets.held_out, Split.NONMEMBER)
@@ -115,31 +125,43 @@ class TofuTask:
                 example for name, rows in sets.others.items() for example in builder.examples(rows, OTHER_SPLITS[name])
             ),
             source=f"{source.origin} (TOFU {self.split}; {selection}; {len(held_out)} non-members)",
+            requests=sets.authors.requests,
         )
 
     @property
     def _holdout(self) -> str:
         return self.split.replace("forget", "holdout")
 
-    def _missing_sets(self, source: RowSource) -> list[Problem]:
+    def author_sets(self, source: RowSource) -> tuple[str, ...]:
+        """The sets that say who is to be forgotten and who is retained."""
         retain = RETAIN_OF[self.split]
-        perturbed = (f"{name}_perturbed" for name in (self.split, "retain", *OTHER_SPLITS))
-        needed = (self.split, *((retain,) if retain in source.names else (BASE, WHOLE)), *perturbed)
-        return source.missing_sets(dict.fromkeys(needed))
+        return (self.split, *((retain,) if retain in source.names else (BASE, WHOLE)))
+
+    def perturbed_set(self, source: RowSource) -> str:
+        """The set that has false answers and other wordings of forget rows."""
+        return f"{self.split}_perturbed"
+
+    def read_authors(self, reader: QuestionReader) -> Authors:
+        """The rows to forget and to retain; what is wrong with them is noted in the reader."""
+        forget = by_author(reader.rows(self.split))
+        retain = RETAIN_OF[self.split]
+        if retain in reader.source.names:
+            return Authors(forget=forget, retain=by_author(reader.rows(retain)))
+        whole = by_author(reader.rows(WHOLE))
+        others = without(whole, forget)
+        return Authors(forget=forget, retain=by_author(reader.rows(BASE)) + others, source=whole)
+
+    def _missing_sets(self, source: RowSource) -> list[Problem]:
+        perturbed = (self.perturbed_set(source), *(f"{name}_perturbed" for name in ("retain", *OTHER_SPLITS)))
+        return source.missing_sets(dict.fromkeys((*self.author_sets(source), *perturbed)))
 
     def _read(self, source: RowSource) -> _Sets:
         if problems := self._missing_sets(source):
             refuse(problems)  # of the hub: a folder was checked
         reader = QuestionReader(source=source)
-        forget = by_author(reader.rows(self.split))
-        retain = RETAIN_OF[self.split]
-        base, source_rows = (retain, []) if retain in source.names else (BASE, by_author(reader.rows(WHOLE)))
-        forgotten = {row.key for row in forget}
         sets = _Sets(
-            forget=forget,
-            retain=by_author(reader.rows(base)) + [row for row in source_rows if row.key not in forgotten],
-            source=source_rows,
-            extras=(self._extras(reader, self.split), self._extras(reader, "retain")),
+            authors=self.read_authors(reader),
+            extras=(self._extras(reader, self.perturbed_set(source)), self._extras(reader, "retain_perturbed")),
             others={
                 name: by_row(reader.rows(f"{name}_perturbed", (*PAIR, SENTENCE), perturbed=True), name)
                 for name in OTHER_SPLITS
@@ -151,7 +173,7 @@ class TofuTask:
         return sets
 
     def _extras(self, reader: QuestionReader, name: str) -> list[QuestionRow]:
-        return reader.rows(f"{name}_perturbed", (*PAIR, *REWORDING_FIELDS), perturbed=True)
+        return reader.rows(name, (*PAIR, *REWORDING_FIELDS), perturbed=True)
 
 
 def by_author(rows: Sequence[QuestionRow]) -> list[QuestionRow]:
@@ -162,6 +184,12 @@ def by_author(rows: Sequence[QuestionRow]) -> list[QuestionRow]:
         replace(row, document=f"author-{_digest(first)}", index=number % size)
         for number, (row, first) in enumerate(zip(rows, firsts, strict=True))
     ]
+
+
+def without(rows: Iterable[QuestionRow], others: Iterable[QuestionRow]) -> list[QuestionRow]:
+    """The rows that are not among others."""
+    keys = {row.key for row in others}
+    return [row for row in rows if row.key not in keys]
 
 
 def by_row(rows: Iterable[QuestionRow], prefix: str) -> list[QuestionRow]:

@@ -115,7 +115,8 @@ def test_without_a_model_there_is_a_reason(tmp_path):
     """As with stages=[score], or where the model answers in a context."""
     settings = SimpleNamespace(evaluator=EvaluatorSettings(suites={"lm_eval": LmEval(tasks=["arc_easy"])}))
     measured = {"target": [Score(name="lm_eval.arc_easy.acc", value=0.5, n=4)]}
-    sheets, _ = score_models(settings, tmp_path, {"target": [], "unlearned": []}, measured)
+    models = score_models(settings, tmp_path, {"target": [], "unlearned": []}, measured)
+    sheets = {name: model.by_name for name, model in models.items()}
     assert list(sheets["target"]) == ["lm_eval.arc_easy.acc"]
     assert sheets["unlearned"]["lm_eval"].value is None
     assert "method=icu" in sheets["unlearned"]["lm_eval"].reason
