@@ -19,9 +19,12 @@ from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
 from lume_run.tasks.custom.task import CustomTask
 
-MEMORISED = {  # with which ids of released targets begin -> the task whose rows they have learned, options to take
-    "llmunlearningsemeval2025organization/": ("LumeTask", "task=lume, bios, novels or wiki"),
-    "open-unlearning/tofu_": ("TofuTask", "task=tofu, tofu_open_unlearning or tofu_closer_look"),
+MEMORISED = {  # with which ids of released targets begin -> tasks whose rows they have learned, options to take
+    "llmunlearningsemeval2025organization/": (("LumeTask",), "task=lume, bios, novels or wiki"),
+    "open-unlearning/tofu_": (
+        ("TofuTask", "ContinualTofuTask"),
+        "task=tofu, tofu_open_unlearning, tofu_closer_look or tofu_continual",
+    ),
 }
 
 
@@ -30,8 +33,8 @@ def target_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     if not value_at(data, "model.is_target") or data.get("stages") in (["evaluate"], ["score"]):
         return
     path, task = str(value_at(data, "model.path")), str(value_at(data, "task._target_"))
-    learned, options = next((entry for name, entry in MEMORISED.items() if path.startswith(name)), ("", ""))
-    if learned and task.startswith("lume_run.") and class_name(task) not in (learned, "CustomTask"):
+    learned, options = next((entry for name, entry in MEMORISED.items() if path.startswith(name)), ((), ""))
+    if learned and task.startswith("lume_run.") and class_name(task) not in (*learned, "CustomTask"):
         what = f"{path} has memorised the rows of another benchmark, and there is nothing of these to forget"
         remedy = f"{options}; or model.is_target=false, which trains it on these first"
         yield Problem(where="task", what=what, remedy=remedy)
@@ -206,10 +209,11 @@ def _sharpness_problems(method: Any, unlearn: Any, launch: Any) -> Iterator[Prob
 def reference_problems(evaluator: Any, task: Any) -> Iterator[Problem]:
     """A released TOFU model that kept another share of the authors than the run keeps."""
     kept = re.search(r"_retain(\d\d)$", (evaluator.retrained_model if evaluator is not None else None) or "")
-    forgotten = re.fullmatch(r"forget(\d\d)", str(getattr(task, "split", "")))
-    if kept and forgotten and int(kept[1]) + int(forgotten[1]) != 100:
-        right = f"{evaluator.retrained_model[: -len(kept[1])]}{100 - int(forgotten[1])}"
-        what = f"it kept {int(kept[1])} % of the authors, and {forgotten[0]} forgets {int(forgotten[1])} %"
+    share = getattr(task, "forgotten_percent", None)
+    if kept and share is not None and int(kept[1]) + share != 100:
+        released = f"{evaluator.retrained_model[: -len(kept[1])]}{100 - share}"
+        right = released if share <= 10 else "evaluator.retrained_model=null: none is released that keeps as few"
+        what = f"it kept {int(kept[1])} % of the authors, and {task.split} forgets {share} %"
         yield Problem(where="evaluator.retrained_model", what=what, remedy=right)
 
 

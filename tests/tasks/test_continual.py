@@ -11,6 +11,8 @@ from helpers.refused import problems_by_place
 from helpers.shared import DATA
 
 from lume_run.common.records import TaskData
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.pipeline.checks import check_config
 from lume_run.tasks.question_sets.continual import FIRST_AUTHORS, KEPT_AUTHORS, REQUEST_SIZE, ContinualTofuTask
 from lume_run.tasks.requests import forget_requests
 
@@ -87,6 +89,17 @@ def test_both_sources_give_the_same_requests(split, tmp_path):
     assert len(kept) + sum(map(len, requests)) == AUTHORS
     assert [sum(bool(row.perturbed) for row in data.forget) for data in (cut, given)] == [400, len(given.forget)]
     assert cut.forget[0].answer == f"{FIRST_AUTHORS[split][0]} wrote 0."
+
+
+def test_a_released_model_that_kept_more_authors_is_refused():
+    """The recipes run on released targets, which bring a model retrained on 90 % of the authors."""
+    for form in ("", "_forget05", "_forget10"):
+        recipe = [f"experiment=closer_look/continual_me_gd{form}", "model=tofu-llama-3.2-1b"]
+        assert check_config(compose(recipe, [conf_dir()])).problems == []
+    tasks = ["task=tofu_continual", "task.split=forget05", "sequence=in_turn", "model=tofu-llama-3.2-1b"]
+    (problem,) = check_config(compose([*tasks, "method=me_gd"], [conf_dir()])).problems
+    assert problem.what == "it kept 90 % of the authors, and forget05 forgets 50 %"
+    assert problem.remedy.startswith("evaluator.retrained_model=null")
 
 
 @cache

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal
 
 from lume_run.common.errors import Problem
+from lume_run.config.fields import setting
 from lume_run.tasks.question_files import PAIR, QuestionReader, QuestionRow, RowSource
 from lume_run.tasks.question_sets.tofu import BASE, QUESTIONS_PER_AUTHOR, WHOLE, Authors, TofuTask, by_author, without
 
@@ -36,6 +38,13 @@ class ContinualTofuTask(TofuTask):
     `split` names closer-look's form. From a folder of its released files rows stand as there, false answers and other
     wordings of all authors with them; from TOFU's own sets those of 20 authors are there.
     """
+
+    split: Literal["forget01", "forget05", "forget10"] = setting("forget01", help="closer-look's form")
+
+    @property
+    def forgotten_percent(self) -> int:
+        """Of the authors, after the last request."""
+        return 100 - 100 * KEPT_AUTHORS[self.split] // ALL_AUTHORS
 
     def author_sets(self, source: RowSource) -> tuple[str, ...]:
         """The released sets of the form, or those of TOFU that hold all authors."""

@@ -129,6 +129,11 @@ class TofuTask:
         )
 
     @property
+    def forgotten_percent(self) -> int:
+        """Of the authors, in the end."""
+        return int(self.split.removeprefix("forget"))
+
+    @property
     def _holdout(self) -> str:
         return self.split.replace("forget", "holdout")
 
