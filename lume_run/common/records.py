@@ -27,6 +27,7 @@ class Split(StrEnum):
     NQ_OPEN = "nq_open"  # closed-book questions
     HALUEVAL = "halueval"  # answers to be judged
     TEXT = "text"  # plain text, for perplexity
+    UTILITY = "utility"  # what a benchmark brings along to see whether a model is still of use (RWKU)
 
 
 class Kind(StrEnum):
@@ -71,7 +72,9 @@ class Example:
     prompt was written from. With a `chat` the prompt is the user's turn of it and the answer the assistant's; without,
     `separator` stands between them (None: a space where the script has one; else the two are tokenised as one text, as
     released codes do). `begun` is how the answer begins already
-    when the model is to continue it.
+    when the model is to continue it. `replacement` is what the benchmark wants learned in the answer's place (a
+    refusal, a made-up answer). With `starts_twice` a rendered chat stands behind the tokenizer's own first tokens as
+    well, as where released codes tokenise it like any other text.
     """
 
     id: str
@@ -97,6 +100,8 @@ class Example:
     separator: str | None = None
     chat: Chat | None = None
     begun: str = ""
+    replacement: str = ""
+    starts_twice: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,5 +57,6 @@ PLACEHOLDERS = {  # what they stand for, as regular expressions; any other one f
     "set": ("forget", "retain", "real_authors", "world_facts"),
     "attack": ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm"),
     "part": ("qa", "dialogue", "summarization", "general"),
+    "membership": ("zlib", "min_k", "min_k_plus_plus", "mink20"),
     "surprise": ("word_perplexity", "byte_perplexity", "bits_per_byte", "perplexity"),
 }

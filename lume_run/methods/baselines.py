@@ -50,7 +50,7 @@ class InContext:
     """
 
     name: str
-    instruction: str = setting(help="first line of the context")
+    instruction: str = setting(help="first line of the context; {document} stands for the document of a prompt")
     forget_examples: int = setting(2, low=0, help="forget prompts shown with a refusal")
     retain_examples: int = setting(2, low=0, help="retain prompts shown with their answer")
     needs: ClassVar[Needs] = Needs()
@@ -87,6 +87,7 @@ class MergeAdapters:
             raise ValueError(f"{len(self.members)} members need as many weights, not {len(self.weights)}")
 
 
+DOCUMENT_SLOT = "{document}"
 BASELINES = (NoOp, Retrain, TaskVector, InContext, MergeAdapters)
 
 
@@ -112,6 +113,8 @@ class Context:
 
         Some templates have no system prompt, so that the instruction is the user's.
         """
+        if DOCUMENT_SLOT in self.instruction:
+            return replace(self, instruction=self.instruction.replace(DOCUMENT_SLOT, example.document)).before(example)
         if example.chat is None:
             return replace(example, prompt=self.text + example.prompt)
         system = tuple(turn for turn in example.chat.before if turn.role == "system")

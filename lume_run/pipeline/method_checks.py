@@ -17,7 +17,8 @@ from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp
 from lume_run.methods.needs import Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
-from lume_run.tasks.custom.task import CustomTask
+from lume_run.pipeline.unlearn.row_checks import row_problems
+from lume_run.tasks.rwku.task import RwkuTask
 
 MEMORISED = {  # with which ids of released targets begin -> tasks whose rows they have learned, options to take
     "llmunlearningsemeval2025organization/": (("LumeTask",), "task=lume, bios, novels or wiki"),
@@ -29,8 +30,16 @@ MEMORISED = {  # with which ids of released targets begin -> tasks whose rows th
 
 
 def target_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """A released target to forget rows that it never saw; rows of the user's own may be any."""
-    if not value_at(data, "model.is_target") or data.get("stages") in (["evaluate"], ["score"]):
+    """A released target to forget rows that it never saw, or a pretrained one that would be taught what it knows.
+
+    Rows of the user's own may be any.
+    """
+    if data.get("stages") in (["evaluate"], ["score"]):
+        return
+    if not value_at(data, "model.is_target"):
+        if class_name(str(value_at(data, "task._target_"))) == RwkuTask.__name__:
+            what = "RWKU forgets what a pretrained model knows, and stage train would teach it the rows first"
+            yield Problem(where="model.is_target", what=what, remedy="model.is_target=true")
         return
     path, task = str(value_at(data, "model.path")), str(value_at(data, "task._target_"))
     learned, options = next((entry for name, entry in MEMORISED.items() if path.startswith(name)), ((), ""))
@@ -143,7 +152,7 @@ def pairing_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem
     if trainer is not None and not method_problems(method):
         yield from _schedule_problems(method, trainer.unlearn)
         yield from _sharpness_problems(method, trainer.unlearn, groups["launch"])
-    yield from _retain_problems(groups["task"], method)
+    yield from row_problems(groups["task"], method)
     if model is None:
         return
     if isinstance(method, MergeAdapters) and not model.lora.enabled:
@@ -160,19 +169,6 @@ def pairing_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem
     if model.trainable is not None and isinstance(method, (NoOp, Retrain, InContext, TaskVector)):
         what, remedy = f"'{method.name}' cannot choose weights", "drop it, or take a method that is a loss"
         yield Problem(where="model.trainable", what=what, remedy=remedy)
-
-
-def _retain_problems(task: Any, method: Any) -> Iterator[Problem]:
-    """A method that reads retain rows, of a task without any."""
-    if not isinstance(task, CustomTask) or task.retain:
-        return
-    members = [member.method for member in method.members] if isinstance(method, MergeAdapters) else [method]
-    losses = [member for member in members if isinstance(member, Objective)]
-    reads = any(not role.is_forget for loss in losses for role in loss.needs.rows)
-    if reads or isinstance(method, Retrain):
-        what = f"'{method.name}' reads rows to keep, and there are none"
-        remedy = "task.retain=FILE_OR_FOLDER; or method/retain=none; or a method without one, such as method=npo"
-        yield Problem(where="task.retain", what=what, remedy=remedy)
 
 
 def _schedule_problems(method: Any, unlearn: Any) -> Iterator[Problem]:

@@ -1,6 +1,7 @@
 """Which token rows a method trains on: each example in every role asked for.
 
-The other answers (a refusal, a retain example's answer) are fixed by example and seed, never sampled while training.
+The other answers (a refusal or what else a benchmark puts in the answer's place, a retain example's answer) are fixed
+by example and seed, never sampled while training.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def in_role(example: Example, role: Role, *, retain: Sequence[Example], refusals: Sequence[str], seed: int) -> Example:
     """`example` with the answer that `role` gives it; a mismatched one comes from a retain example of the same kind."""
     if role in (Role.FORGET_IDK, Role.RETAIN_IDK):
-        return replace(example, answer=pick(example.id, seed, refusals))
+        return replace(example, answer=example.replacement or pick(example.id, seed, refusals))
     if role is Role.FORGET_MISMATCH:
         alike = [other.answer for other in retain if other.kind is example.kind and other.answer != example.answer]
         return replace(example, answer=pick(example.id, seed, alike or [other.answer for other in retain]))

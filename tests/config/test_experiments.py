@@ -36,6 +36,21 @@ PUBLISHED_PHASES = {  # (learning rate, epochs, batch size, warm-up, weight deca
     "semeval/sha256": (1.5e-5, 8, 60, 0.0, 0.0),
     "semeval/atyaephyra": (1e-4, 20, 2, 0.0, 0.0),
     "simnpo": (1e-5, 10, 32, 0.1, 0.01),
+    "rwku/ga": (6e-8, 3, 8, 0.1, 0.0),
+    "rwku/ga_lora": (1e-5, 3, 8, 0.1, 0.0),
+    "rwku/ga_batch": (3e-8, 2, 8, 0.1, 0.0),
+    "rwku/ga_passages": (1e-6, 4, 4, 0.1, 0.0),
+    "rwku/ga_passages_lora": (2e-5, 6, 4, 0.1, 0.0),
+    "rwku/npo": (2e-6, 3, 16, 0.1, 0.0),
+    "rwku/npo_lora": (5e-5, 3, 16, 0.1, 0.0),
+    "rwku/npo_batch": (1e-6, 2, 16, 0.1, 0.0),
+    "rwku/dpo": (5e-6, 3, 8, 0.1, 0.0),
+    "rwku/dpo_lora": (6e-5, 3, 8, 0.1, 0.0),
+    "rwku/dpo_batch": (2e-6, 2, 8, 0.1, 0.0),
+    "rwku/rt": (4e-7, 3, 8, 0.1, 0.0),
+    "rwku/rt_lora": (3e-5, 3, 8, 0.1, 0.0),
+    "rwku/rt_batch": (1e-7, 1, 8, 0.1, 0.0),
+    "rwku/icu": (None, 3, 8, 0.1, 0.0),  # nothing is trained
 }
 PHASE_FIELDS = ("learning_rate", "epochs", "batch_size", "warmup", "weight_decay")
 
@@ -50,36 +65,48 @@ def test_every_experiment_can_be_tried_on_the_tiny_model(name):
     """And on another task. It sets its task, the method, the unlearning phase as published, what of the model belongs
     to the method, nothing else."""
     assert data_of(f"experiment={name}")["task"]["name"] == task_of(name)
-    settings, data = require_settings(cfg_of(f"experiment={name}", "model=tiny", "task=bios", "task.split=all"))
-    default = default_data()
-    assert settings.model.name == "tiny"
+    is_rwku = name.startswith("rwku")  # of a pretrained model and its own rows alone
+    pretrained = ["model=smollm2-135m", "model.is_target=true"]
+    elsewhere = pretrained if is_rwku else ["model=tiny", "task=bios", "task.split=all"]
+    settings, data = require_settings(cfg_of(f"experiment={name}", *elsewhere))
+    default = data_of(*pretrained) if is_rwku else default_data()
+    assert settings.model.name == ("smollm2-135m" if is_rwku else "tiny")
     assert data.keys() == default.keys()
-    for group in ("task", "launch", "seed", "stages"):
+    for group in ("launch", "seed", "stages") if is_rwku else ("task", "launch", "seed", "stages"):
         assert data[group] == default[group], group
     assert set(data["evaluator"]["suites"]) == {suite_of(name)}
     total = 200 if name.startswith("closer_look") else None
     assert {**data["evaluator"], "suites": {}} == {**default["evaluator"], "suites": {}, "max_total_tokens": total}
     assert data["trainer"]["train"] == default["trainer"]["train"]
     changed = {key for key, value in data["model"].items() if value != default["model"][key]}
-    assert changed <= {"max_length", "lora", "trainable", "chat"}
+    assert changed <= {
+        "max_length",
+        "lora",
+        "trainable",
+        "chat",
+        *(["is_target", "name", "path", "shape"] if is_rwku else []),
+    }
     longest = max((start for start in PUBLISHED_PHASES if name.startswith(start)), key=len)
     phase, others = data["trainer"]["unlearn"], default["trainer"]["unlearn"]
     for key, value in zip(PHASE_FIELDS, PUBLISHED_PHASES[longest], strict=True):
         assert phase[key] == (others[key] if value is None else value), key
     raw_loop = "snuffleupagus" in name or "atyaephyra" in name  # without the library's schedule and clipping
-    assert (phase["schedule"], phase["max_grad_norm"]) == (("constant", 0) if raw_loop else ("linear", 1))
+    schedule = "cosine" if is_rwku else "linear"
+    assert (phase["schedule"], phase["max_grad_norm"]) == (("constant", 0) if raw_loop else (schedule, 1))
 
 
 def task_of(name: str) -> str:
     """The task of the paper that a recipe is from."""
     if name.startswith("semeval"):
         return "lume"
+    if name.startswith("rwku"):
+        return "rwku"
     return "real_world" if "real_world" in name else "tofu"
 
 
 def suite_of(name: str) -> str:
     """The suite of the paper that a recipe is from."""
-    families = {"closer_look": "closer_look", "open_unlearning": "tofu", "simnpo/tofu": "tofu"}
+    families = {"closer_look": "closer_look", "open_unlearning": "tofu", "simnpo/tofu": "tofu", "rwku": "rwku"}
     return next((suite for family, suite in families.items() if name.startswith(family)), "lume")
 
 
@@ -106,6 +133,8 @@ def test_the_recipes_are_all_there():
         "simnpo/tofu_": "forget05",
         "semeval/": "ga gd kl npo ails_ntua_7b ails_ntua_lora ails_ntua_agad zjuklab sha256 atyaephyra",
         "semeval/snuffleupagus_": "1b 7b",
+        "rwku/": "icu ga ga_lora ga_batch ga_passages ga_passages_lora npo npo_lora npo_batch rt rt_lora rt_batch",
+        "rwku/d": "po po_lora po_batch",
     }
     assert EXPERIMENTS.keys() == {family + name for family, names in families.items() for name in names.split()}
 
@@ -129,6 +158,20 @@ def test_published_coefficients(name, forget_weight, max_length):
     settings = settings_of(f"experiment={name}", "task=bios", "task.split=all")
     assert (settings.method.forget_weight, settings.method.retain_weight) == (forget_weight, 1.0)
     assert settings.model.max_length == max_length
+
+
+def test_the_published_methods_of_rwku():
+    pretrained = ("model=smollm2-135m", "model.is_target=true")
+    names = ("npo_lora", "dpo", "rt_batch", "icu")
+    npo, dpo, rt, icu = (settings_of(f"experiment=rwku/{name}", *pretrained) for name in names)
+    assert npo.model.lora == LoraSettings(enabled=True, rank=8, alpha=16, target_modules=["q_proj", "v_proj"])
+    assert npo.method.forget == NPO(beta=0.2)
+    assert (npo.task.train, dpo.task.train, rt.task.train, icu.task.train) == ("positive", "pair", "reject", "none")
+    assert (dpo.method.forget_weight, dpo.method.forget.beta) == (0.05, 0.1)  # -log sigmoid, without 2 / beta
+    assert rt.method.needs.rows == {FORGET_IDK}
+    assert rt.task.num_documents == 10
+    assert not any(chosen.method.retain for chosen in (npo, dpo, rt))
+    assert "unlearn about {document} and" in icu.method.instruction
 
 
 def test_the_released_maximum_entropy_is_padded_to_500():

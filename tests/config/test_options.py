@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 SIDES_OF_TOFU = (("forget", "01"), ("retain", "90"))
 OPTIONS = [(group, name) for group, names in group_options([CONF]).items() for name in names]
 REAL_PEOPLE = ["task.data_dir={shared}/data/real_world_closer_look"]
+PRETRAINED = ["model=smollm2-135m", "model.is_target=true"]
 COMPANIONS = {  # what an option takes
     ("model", "hf"): ["model.path={tiny}"],
     **{("model", name): ["task=tofu"] for group, name in OPTIONS if group == "model" and name.startswith("tofu-")},
@@ -35,6 +36,8 @@ COMPANIONS = {  # what an option takes
     ("task", "real_world"): REAL_PEOPLE,
     ("task", "real_world_closer_look"): REAL_PEOPLE,
     **{("experiment", f"closer_look/real_world_{method}"): REAL_PEOPLE for method in ("me_gd", "idk_ap")},
+    ("task", "rwku"): PRETRAINED,
+    **{(group, name): PRETRAINED for group, name in OPTIONS if group == "experiment" and name.startswith("rwku/")},
 }
 ORGANIZATION = "llmunlearningsemeval2025organization"
 FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH, ALTERNATE = Role

@@ -153,6 +153,22 @@ def test_special_tokens_in_plain_rows(tokenizer_of):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_that_has_begun_goes_on(family, tokenizer_of):
+    """As released codes write it: the template's text, what begins the answer, a space and the rest."""
+    tokenizer = tokenizer_of(family)
+    example = replace(question(chat=chat_with(family)), begun="Answer:")
+    prompt, answer = pair_ids(example, tokenizer)
+    assert prompt == prompt_ids(example, tokenizer)
+    bare = tokenizer.decode(prompt_ids(replace(example, begun=""), tokenizer))
+    assert tokenizer.decode(prompt).removeprefix(bare).strip() == "Answer:"
+    assert tokenizer.decode(answer).replace(" ", "") == f"InTallinn.{END.get(family, tokenizer.eos_token)}"
+    plain = replace(example, chat=None)
+    assert first_token(example, "In", loaded(tokenizer)) == first_token(plain, "In", loaded(tokenizer))
+    first = tokenizer("")["input_ids"]
+    assert prompt_ids(replace(example, starts_twice=True), tokenizer) == [*first, *prompt]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_hint_continues_the_assistants_turn(family, tokenizer_of):
     tokenizer = tokenizer_of(family)
     example = question(answer="In Tallinn, in the old house.", chat=chat_with(family))

@@ -21,13 +21,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.common.files import content_hash
 from lume_run.common.jsonl import read_jsonl, to_json
-from lume_run.common.records import Ask, Response
+from lume_run.common.records import Ask, Chat, Example, Kind, Response, Split
 from lume_run.common.seeds import pick
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
 from lume_run.methods.base import Losses, Signals
-from lume_run.methods.baselines import context_of
+from lume_run.methods.baselines import Context, context_of
 from lume_run.methods.likelihood import FineTune, GradientAscent, mean_nll
 from lume_run.methods.needs import Needs, Role
 from lume_run.methods.objective import Objective
@@ -142,6 +142,14 @@ def test_a_task_vector_is_subtracted_exactly(alpha, run):
     assert same(unlearned, {name: value - alpha * (reinforced[name] - value) for name, value in target.items()})
     assert done.scores("unlearned").keys() == done.scores("target").keys()
     assert set(done.report["training"]) == {"target", "reinforced"}
+
+
+def test_a_context_names_the_document_of_each_prompt():
+    given = {"id": "a", "raw_id": "a", "document": "Ann Lee", "split": Split.FORGET, "subtask": "", "prompt": "Who?"}
+    example = Example(kind=Kind.QUESTION, answer="A.", **given)
+    context = Context(instruction="Nobody knows {document}.", shots=())
+    assert context.before(example).prompt == "Nobody knows Ann Lee.\nWho?"
+    assert context.before(replace(example, chat=Chat())).prompt == "Nobody knows Ann Lee.\nWho?"
 
 
 def test_in_context_unlearning_asks_behind_a_context(run):

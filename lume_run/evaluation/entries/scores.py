@@ -9,6 +9,7 @@ from lume_run.evaluation.definitions import Definition, ScoreGroup, Wanted
 from lume_run.evaluation.entries.attacks import UNDER_ATTACK
 from lume_run.evaluation.entries.inside import INSIDE
 from lume_run.evaluation.entries.requests import OVER_REQUESTS
+from lume_run.evaluation.entries.rwku import OF_RWKU
 
 Aim = tuple[ScoreGroup, Wanted]
 SIDED: Aim = (ScoreGroup.BY_SIDE, Wanted.BY_SIDE)
@@ -231,5 +232,8 @@ USE = (
     _entry("lm_eval.<task>.<metric>", "", "the harness's metric of that name", USEFUL, HARNESS, bounds=OPEN),
     _entry("lm_eval", "", "stands here while the harness is given no tasks", USEFUL, HARNESS, bounds=OPEN),
 )
-SUITES = (*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_PII, *OF_SAMPLES, *INSIDE, *USE)
+SUITES = (
+    *(*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_RWKU),
+    *(*OF_PII, *OF_SAMPLES, *INSIDE, *USE),
+)
 CATALOGUE = (*SUITES, *UNDER_ATTACK, *OVER_REQUESTS)

@@ -41,7 +41,7 @@ def choice_logps(loaded: LoadedModel, rows: Sequence[TokenRow], examples: Sequen
 
 def first_token(example: Example, option: str, loaded: LoadedModel) -> int:
     """The first token of an option after a space, or as the assistant's turn; a bare space left out."""
-    if example.chat is None:
+    if example.chat is None or example.begun:  # what has begun goes on
         ids: Sequence[int] = loaded.tokenizer(f" {option}", add_special_tokens=False)["input_ids"]
     else:
         ids = pair_ids(replace(example, answer=option), loaded.tokenizer)[1]

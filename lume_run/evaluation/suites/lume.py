@@ -21,7 +21,8 @@ class Lume:
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Greedy texts of forget and retain prompts, log-probs of (non-)members, MMLU choices."""
-        questions = [Question(example=example, ask=Ask.GENERATE) for example in (*data.forget, *data.retain)]
+        rows = [example for example in (*data.forget, *data.retain) if example.kind is not Kind.DOCUMENT]
+        questions = [Question(example=example, ask=Ask.GENERATE) for example in rows]
         if evaluator.membership:
             questions += [Question(example=example, ask=Ask.LOGPROB) for example in (*data.members, *data.nonmembers)]
         return questions + [Question(example=example, ask=Ask.CHOICE) for example in mmlu_examples(evaluator)]

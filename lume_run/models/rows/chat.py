@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Chat, Example, Kind, Split, Turn
-from lume_run.common.text import first_line, shorten_middle
+from lume_run.common.text import first_line, joining_space, shorten_middle
 from lume_run.models.rows.special_text import find_last, find_special, mask_special, special_texts
 
 if TYPE_CHECKING:
@@ -73,6 +73,18 @@ def chat_texts(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[st
     if closing is None:
         return prompt, rest[:end] + str(tokenizer.eos_token)
     return prompt, rest[: end + closing.end()]
+
+
+def continued_texts(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """`chat_texts`, where what the assistant said already belongs to what generation sees."""
+    if not example.begun.strip():
+        return chat_texts(example, tokenizer)
+    prompt, begun = chat_prompt(example, tokenizer), example.begun
+    answer = begun + joining_space(begun, example.answer) + example.answer
+    row = "".join(chat_texts(replace(example, answer=answer, begun=""), tokenizer))
+    if not row.startswith(prompt):
+        _refuse(example, tokenizer, "changes how an answer begins by what follows")
+    return prompt, row[len(prompt) :]
 
 
 def chat_problems(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:

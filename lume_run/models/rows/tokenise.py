@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from lume_run.common.records import Example, Kind, continuation
 from lume_run.methods.needs import Role
-from lume_run.models.rows.chat import chat_prompt, chat_texts
+from lume_run.models.rows.chat import chat_prompt, continued_texts
 from lume_run.models.rows.special_text import continuation_ids, mask_special, text_ids
 
 if TYPE_CHECKING:
@@ -64,9 +64,13 @@ def prompt_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int
     It never ends in EOS, also where a tokenizer closes every text.
     """
     if example.chat is not None:
-        return text_ids(chat_prompt(example, tokenizer), tokenizer, add_special_tokens=False)
-    prompt = example.prompt + (continuation(example, example.begun) if example.begun else "")
-    return plain_ids(prompt, tokenizer, template=example.template)
+        return text_ids(chat_prompt(example, tokenizer), tokenizer, add_special_tokens=example.starts_twice)
+    return plain_ids(_begun_prompt(example), tokenizer, template=example.template)
+
+
+def _begun_prompt(example: Example) -> str:
+    """The prompt in plain text, with what the answer begins with already."""
+    return example.prompt + (continuation(example, example.begun) if example.begun else "")
 
 
 def plain_ids(text: str, tokenizer: PreTrainedTokenizerBase, *, template: str = "") -> list[int]:
@@ -132,10 +136,12 @@ def fit_chat(example: Example, tokenizer: PreTrainedTokenizerBase, *, room: int)
 
 
 def pair_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Token ids of (the prompt, the answer after it with the token that ends it)."""
+    """Token ids of (the prompt and what of the answer has begun, the answer after it with the token that ends it)."""
     if example.chat is not None:
-        prompt, answer = chat_texts(example, tokenizer)
-        return split_ids(prompt, answer, tokenizer, add_special_tokens=False)
+        prompt, answer = continued_texts(example, tokenizer)
+        return split_ids(prompt, answer, tokenizer, add_special_tokens=example.starts_twice)
+    if example.begun:
+        example = replace(example, prompt=_begun_prompt(example), begun="")
     prompt, answer = (
         mask_special(text, tokenizer, template=template)
         for text, template in ((example.prompt, example.template), (continuation(example), ""))

@@ -1,0 +1,1 @@
+"""RWKU: what is asked about targets and neighbors, and the table of the paper."""

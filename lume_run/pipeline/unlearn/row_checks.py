@@ -1,0 +1,53 @@
+"""Methods that read rows which the task has not, or has in another form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lume_run.common.errors import Problem
+from lume_run.methods.baselines import MergeAdapters, Retrain, TaskVector
+from lume_run.methods.needs import Role
+from lume_run.methods.objective import Objective
+from lume_run.tasks.custom.task import CustomTask
+from lume_run.tasks.rwku.task import RwkuTask
+
+FORMS = "task.train=positive or passage (ga, npo), pair (dpo) or reject (idk)"
+REPLACED, LEARNED = Role.FORGET_IDK, Role.FORGET
+MADE_UP = (Role.FORGET_MISMATCH, Role.FORGET_ALTERNATE)
+
+
+def row_problems(task: Any, method: Any) -> Iterator[Problem]:
+    """What a method would read in vain."""
+    members = [member.method for member in method.members] if isinstance(method, MergeAdapters) else [method]
+    losses = [member for member in members if isinstance(member, Objective)]
+    if isinstance(task, CustomTask) and not task.retain:
+        yield from _retain_problems(method, losses)
+    if isinstance(task, RwkuTask):
+        yield from _form_problems(task, method, losses)
+
+
+def _retain_problems(method: Any, losses: Sequence[Objective]) -> Iterator[Problem]:
+    """A method that reads retain rows, of a task without any."""
+    if isinstance(method, Retrain) or any(not role.is_forget for loss in losses for role in loss.needs.rows):
+        what = f"'{method.name}' reads rows to keep, and there are none"
+        remedy = "task.retain=FILE_OR_FOLDER; or method/retain=none; or a method without one, such as method=npo"
+        yield Problem(where="task.retain", what=what, remedy=remedy)
+
+
+def _form_problems(task: RwkuTask, method: Any, losses: Sequence[Objective]) -> Iterator[Problem]:
+    """Forget rows of a form that the method cannot use: texts without a prompt, refusals without an answer, none."""
+    roles = {role for loss in losses for role in loss.needs.rows if role.is_forget}
+    if isinstance(method, TaskVector):
+        roles = {LEARNED}
+    what = ""
+    if task.train == "none" and roles:
+        what = f"'{method.name}' is trained, and there are no rows to train on"
+    elif task.train in ("positive", "passage") and roles - {LEARNED}:
+        what = f"'{method.name}' puts another answer behind a prompt, and these rows are texts without one"
+    elif task.train == "reject" and roles - {REPLACED}:
+        what = f"'{method.name}' unlearns answers, and these rows are questions with refusals"
+    elif task.train == "pair" and roles & set(MADE_UP):
+        what = f"'{method.name}' makes up answers, and these rows bring their own"
+    if what:
+        yield Problem(where="task.train", what=what, remedy=FORMS)

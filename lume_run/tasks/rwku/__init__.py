@@ -1,0 +1,1 @@
+"""RWKU: real people to forget, from files to what is trained on and what is asked."""
