@@ -28,10 +28,13 @@ COMPANIONS = {  # what an option takes
     ("model", "hf"): ["model.path={tiny}"],
     **{("model", name): ["task=tofu"] for group, name in OPTIONS if group == "model" and name.startswith("tofu-")},
     ("method", "ties"): ["model.lora=true"],
-    ("task", "custom"): [
-        "task.forget={shared}/data/tofu/forget01.jsonl",
-        "task.retain={shared}/data/tofu/retain90.jsonl",
-    ],
+    **{
+        ("task", name): [
+            "task.forget={shared}/data/tofu/forget01.jsonl",
+            "task.retain={shared}/data/tofu/retain90.jsonl",
+        ]
+        for name in ("custom", "ugbench")
+    },
     ("task", "muse"): ["task.data_dir={shared}/data/muse"],
     ("task", "real_world"): REAL_PEOPLE,
     ("task", "real_world_closer_look"): REAL_PEOPLE,

@@ -93,8 +93,8 @@ def test_both_sources_give_the_same_requests(split, tmp_path):
 
 def test_a_released_model_that_kept_more_authors_is_refused():
     """The recipes run on released targets, which bring a model retrained on 90 % of the authors."""
-    for form in ("", "_forget05", "_forget10"):
-        recipe = [f"experiment=closer_look/continual_me_gd{form}", "model=tofu-llama-3.2-1b"]
+    for form in FIRST_AUTHORS:
+        recipe = ["experiment=closer_look/continual_me_gd", f"task.split={form}", "model=tofu-llama-3.2-1b"]
         assert check_config(compose(recipe, [conf_dir()])).problems == []
     tasks = ["task=tofu_continual", "task.split=forget05", "sequence=in_turn", "model=tofu-llama-3.2-1b"]
     (problem,) = check_config(compose([*tasks, "method=me_gd"], [conf_dir()])).problems

@@ -12,7 +12,7 @@ import pytest
 
 from lume_run.common.errors import ConfigError, DataError
 from lume_run.common.jsonl import from_json, to_json
-from lume_run.common.records import Ask, Kind, Response, Split, continuation
+from lume_run.common.records import Ask, Kind, Response, Split, TaskData, continuation
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.suites.lume import partial_aggregate
@@ -139,6 +139,76 @@ def test_a_document_in_two_requests_is_refused(tmp_path):
     assert (problem.where, problem.what) == ("task.forget", "no.jsonl does not exist")
     (problem,) = CustomTask(name="custom", forget=[]).check()
     assert problem.what == "there is nothing to forget"
+
+
+# Benchmarks in the schema of their released files, as YAML files over this task.
+
+
+def data_of_benchmark(*overrides: str) -> TaskData:
+    checked = check_config(compose(["method=npo", *overrides], [conf_dir()]))
+    assert checked.problems == []
+    return checked.settings.task.load(0)
+
+
+def test_pistol(tmp_path):
+    """Contracts by edge: those named are forgotten, all others retained."""
+    rows = [{"question": f"{edge} {q}?", "answer": f"{q}.", "edge": edge} for edge in ("A_B", "A_C") for q in range(3)]
+    write_json(tmp_path / "sample_data_1.json", rows)
+    source = f"task.forget={tmp_path}/sample_data_1.json"
+    data = data_of_benchmark("task=pistol", source)
+    assert {row.document for row in data.forget} == {"A_C"} and {row.document for row in data.retain} == {"A_B"}
+    both = data_of_benchmark("task=pistol", source, "task.documents=[A_B,A_C]", "method/retain=none")
+    assert (len(both.forget), len(both.retain)) == (6, 0)
+    with pytest.raises(DataError, match=r"task\.documents: no row .* about 'A_D'\n\s+-> there are A_B, A_C$"):
+        data_of_benchmark("task=pistol", source, "task.documents=[A_D]")
+
+
+def test_knowundo(tmp_path):
+    """A split is one row, which holds the lists `train` and `val`."""
+    for name in ("unlearn", "retention"):
+        parts = {
+            part: [{"text": f"{name} {part} {n}?", "labels": f"{n}."} for n in range(2)] for part in ("train", "val")
+        }
+        write_json(tmp_path / f"{name}.json", [parts])
+    sources = [f"task.forget={tmp_path}/unlearn.json", f"task.retain={tmp_path}/retention.json"]
+    data = data_of_benchmark("task=knowundo", *sources)
+    asked = [f"unlearn {part} {n}?" for part in parts for n in range(2)]
+    assert [(row.prompt, row.answer) for row in data.forget] == [(text, f"{text[-2]}.") for text in asked]
+    trained = data_of_benchmark("task=knowundo", *sources, "task.columns.rows=[train]")
+    assert [row.prompt for row in trained.retain] == ["retention train 0?", "retention train 1?"]
+    with pytest.raises(DataError, match=r'unlearn\.json:item 1: field "test" is no list of rows'):
+        data_of_benchmark("task=knowundo", *sources, "task.columns.rows=[test]")
+
+
+def test_ugbench(tmp_path):
+    """Paraphrased questions are other wordings, derived questions with their answers are rows of their own."""
+    row = {
+        "subject": "Claire",
+        "question": "Who is Claire's sister?",
+        "answer": "Marian",
+        "paraphrased_question": "Who's Claire's sister?",
+        "inverse_question": "Who is Marian's sister?",
+        "inverse_answer": "Claire",
+    }
+    write_json(tmp_path / "forget.json", [row])
+    write_json(tmp_path / "retain.json", [{"question": "Who?", "answer": "I."}])
+    sources = [f"task.forget={tmp_path}/forget.json", f"task.retain={tmp_path}/retain.json"]
+    (asked,) = data_of_benchmark("task=ugbench", *sources, "task.template='Q: {question}'").forget
+    assert (asked.prompt, asked.rephrasings) == ("Q: Who is Claire's sister?", ("Q: Who's Claire's sister?",))
+    inverse = ["task.columns.prompt=inverse_question", "task.columns.answer=inverse_answer"]
+    (derived,) = data_of_benchmark("task=ugbench", *inverse, sources[0], "method/retain=none").forget
+    assert (derived.prompt, derived.answer, derived.rephrasings) == ("Who is Marian's sister?", "Claire", ())
+
+
+def test_lesser_known_facts(tmp_path):
+    """Paraphrases of evaluation stand in columns of one row, none of them in every row."""
+    rows = [{"question": "Who?", "q_mist1": "Whom?", "q_phi1": None, "answer": "Ada"}]
+    write_jsonl(tmp_path / "forget_eval_para.jsonl", rows)
+    forget = [f"task.forget={tmp_path}/forget_eval_para.jsonl", "task.retain=null", "method/retain=none"]
+    (asked,) = data_of_benchmark("task=lkf", *forget, "task.columns.rewordings=[q_*]").forget
+    assert asked.rephrasings == ("Whom?",)
+    with pytest.raises(DataError, match=r"task\.columns\.rewordings: .* has no column p_\*"):
+        data_of_benchmark("task=lkf", *forget, "task.columns.rewordings=[p_*]")
 
 
 def test_chats(tmp_path):

@@ -21,7 +21,7 @@ def row_problems(task: Any, method: Any) -> Iterator[Problem]:
     """What a method would read in vain."""
     members = [member.method for member in method.members] if isinstance(method, MergeAdapters) else [method]
     losses = [member for member in members if isinstance(member, Objective)]
-    if isinstance(task, CustomTask) and not task.retain:
+    if isinstance(task, CustomTask) and not (task.retain or task.documents):
         yield from _retain_problems(method, losses)
     if isinstance(task, RwkuTask):
         yield from _form_problems(task, method, losses)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from lume_run.common.errors import ConfigError, DataError, Problem
@@ -26,6 +27,7 @@ USUAL_NAMES = {  # in the order in which they are looked for
     "perturbed": ("perturbed_answer", "perturbed", "wrong_answers", "distractors"),
     "id": ("id", "uid", "row_id"),
 }
+REWORDING = "paraphrased_question"  # the usual name of a column of other wordings of the question
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a letter, which no file can hold
 Cut = Callable[[str], Iterable[tuple[str, str]]]  # a text to (beginning, continuation) of its pieces
 WAYS = "task.columns.prompt=... and task.columns.answer=..., task.columns.messages=... or task.columns.text=..."
@@ -47,6 +49,10 @@ class Columns:
     facts: dict[str, str] = setting(
         factory=dict, help="private facts for the pii suite: name of the fact -> its column"
     )
+    rewordings: list[str] = setting(
+        factory=list, help="other wordings of the question: columns, or forms of their names such as q_*"
+    )
+    rows: list[str] = setting(factory=list, help="columns that hold lists of rows, where a row is such lists")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,7 @@ class OwnRow:
     perturbed: tuple[str, ...] = ()
     turns: tuple[Turn, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
+    rewordings: tuple[str, ...] = ()
 
     @property
     def disclosed_facts(self) -> tuple[tuple[str, str], ...]:
@@ -98,7 +105,7 @@ def guess_columns(given: Columns, row: Mapping[str, Any], source: str) -> Column
         for name, column in named.items()
         if column is not None and column not in row
     ]
-    guessed = {
+    guessed: dict[str, Any] = {
         name: named[name] or next((by_lower[usual] for usual in usual_names if usual in by_lower), None)
         for name, usual_names in USUAL_NAMES.items()
     }
@@ -121,9 +128,20 @@ def guess_columns(given: Columns, row: Mapping[str, Any], source: str) -> Column
         wrapped = next((name for name, value in row.items() if _is_turns(value)), "")
         alone = f"; where '{wrapped}' holds the rows, write that list alone" if wrapped else ""
         problems.append(Problem(where="task.columns", what=what, remedy=f"{WAYS}; {_listed(row)}{alone}"))
+    taken = (guessed["prompt"], guessed["answer"])
+    forms = given.rewordings or ([] if given.prompt else [REWORDING])
+    rewordings = [name for name in row if name not in taken and fits_one(name, forms)]
+    if given.rewordings and not rewordings:
+        what = f"{source} has no column {' or '.join(given.rewordings)}"
+        problems.append(Problem(where="task.columns.rewordings", what=what, remedy=_listed(row)))
     if problems:
         raise ConfigError(problems)
-    return Columns(**guessed, facts=given.facts)
+    return Columns(**guessed, facts=given.facts, rewordings=rewordings if guessed["prompt"] else [])
+
+
+def fits_one(name: object, forms: Iterable[str]) -> bool:
+    """Whether a name is one of those given, stars standing for anything."""
+    return any(fnmatchcase(str(name), form) for form in forms)
 
 
 def _listed(row: Mapping[str, Any]) -> str:
@@ -196,6 +214,9 @@ def _extras(row: Mapping[str, Any], where: str, columns: Columns) -> dict[str, A
     facts = {
         fact: _single_text(row.get(column), where, column, f"facts.{fact}") for fact, column in columns.facts.items()
     }
+    extras["rewordings"] = tuple(
+        wording for name in columns.rewordings if (wording := _single_text(row.get(name), where, name, "rewordings"))
+    )
     extras["facts"] = tuple((fact, value) for fact, value in facts.items() if value)
     for name, field in (("document", "document"), ("id", "raw_id")):
         extras[field] = _single_text(_cell(row, getattr(columns, name)), where, getattr(columns, name), name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lume_run.common.errors import Problem
 from lume_run.tasks.custom.files import READERS, files_of_form
 from lume_run.tasks.custom.rows import OwnRow
+
+SHOWN_DOCUMENTS = 8  # of those that there are
 
 
 def source_fault(source: str) -> str:
@@ -36,6 +38,32 @@ def shared_row_problems(rows: dict[str, list[OwnRow]]) -> list[Problem]:
                 what = f"the same row already stands at {place} (task.{home})"
                 problems.append(Problem(where=row.where, what=what, remedy="leave it on one side"))
     return problems
+
+
+def nested_rows(parsed: Iterable[tuple[str, object]], names: Sequence[str]) -> Iterator[tuple[str, object]]:
+    """(place, row) of the lists of these names that each row holds; without names the rows as they are."""
+    for where, row in parsed:
+        if not names or not isinstance(row, Mapping):
+            yield where, row
+            continue
+        for name in names:
+            entries = row.get(name)
+            if isinstance(entries, list):
+                yield from ((f"{where}, {name} {number}", entry) for number, entry in enumerate(entries, 1))
+            else:
+                what, remedy = f'field "{name}" is no list of rows', "task.columns.rows=[...] names other columns"
+                yield where, Problem(where=where, what=what, remedy=remedy)
+
+
+def unknown_documents(rows: Iterable[OwnRow], names: Sequence[str]) -> list[Problem]:
+    """Documents to forget of which no row is."""
+    known = dict.fromkeys(row.document_name for row in rows)
+    shown = ", ".join(list(known)[:SHOWN_DOCUMENTS]) + (", ..." if len(known) > SHOWN_DOCUMENTS else "")
+    return [
+        Problem(where="task.documents", what=f"no row of task.forget is about '{name}'", remedy=f"there are {shown}")
+        for name in names
+        if name not in known
+    ]
 
 
 def request_problems(requests: Sequence[Sequence[OwnRow]]) -> list[Problem]:

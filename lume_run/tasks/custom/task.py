@@ -13,7 +13,13 @@ from lume_run.config.fields import setting
 from lume_run.tasks.custom.files import files_left, source_rows
 from lume_run.tasks.custom.pieces import cut_text
 from lume_run.tasks.custom.rows import Columns, Cut, OwnRow, guess_columns, rows_of
-from lume_run.tasks.custom.sources import request_problems, shared_row_problems, source_fault
+from lume_run.tasks.custom.sources import (
+    nested_rows,
+    request_problems,
+    shared_row_problems,
+    source_fault,
+    unknown_documents,
+)
 from lume_run.tasks.documents import choose_by_side, describe_selection
 from lume_run.tasks.private_facts import attribute_of
 from lume_run.tasks.question_files import (
@@ -57,6 +63,9 @@ class CustomTask:
     )
     retain: str | None = setting(None, help="rows to keep; without any only methods without a retain part run")
     holdout: str | None = setting(None, help="rows that no model was trained on: non-members of membership inference")
+    documents: list[str] | None = setting(
+        None, help="documents of the rows to forget that are forgotten, the others of them are kept; null: all"
+    )
     columns: Columns = setting(factory=Columns, help="names of columns that are not the usual ones")
     template: str = setting("{question}", help=TEMPLATE_HELP)
     words: int | None = setting(120, low=2, help=WORDS_HELP)
@@ -92,6 +101,7 @@ class CustomTask:
                 parts[side].append(part)
                 problems += wrong
                 words.append(f"{side} {source} ({columns})")
+        problems += self._keep_others(parts)
         rows = {side: [row for part in parts[side] for row in part] for side in SIDES}
         requests = parts["forget"] if len(parts["forget"]) > 1 else []
         problems += shared_row_problems(rows) + request_problems(requests)
@@ -110,9 +120,18 @@ class CustomTask:
             requests=tuple(frozenset(row.document_name for row in part) for part in requests),
         )
 
+    def _keep_others(self, parts: dict[str, list[list[OwnRow]]]) -> list[Problem]:
+        """Have the rows to forget that are not of `documents` retained; returns what is wrong with these."""
+        if self.documents is None:
+            return []
+        rows = [row for part in parts["forget"] for row in part]
+        parts["forget"] = [[row for row in part if row.document_name in self.documents] for part in parts["forget"]]
+        parts["retain"].append([row for row in rows if row.document_name not in self.documents])
+        return unknown_documents(rows, self.documents)
+
     def _read(self, source: str, side: str, room: Room) -> tuple[str, list[OwnRow], list[Problem]]:
         """(the columns in words, the sound rows without repeats, problems) of a side."""
-        parsed = list(source_rows(source))
+        parsed = list(nested_rows(source_rows(source), self.columns.rows))
         problems = [row for _, row in parsed if isinstance(row, Problem)]
         first = next((row for _, row in parsed if isinstance(row, dict)), None)
         if first is None:
@@ -178,6 +197,7 @@ class CustomTask:
                 answer=row.answer,
                 paraphrases=row.paraphrases,
                 perturbed=row.perturbed,
+                rephrasings=tuple(template.replace(QUESTION_SLOT, wording) for wording in row.rewordings),
                 attribute=facts[row.digest][0][0],
                 fact=facts[row.digest][0][1],
                 further_facts=facts[row.digest][1:],
@@ -191,13 +211,15 @@ class CustomTask:
 
 def describe_columns(columns: Columns, first: Mapping[str, Any], rows: Sequence[OwnRow]) -> str:
     """Which columns are read for what, how many facts the answers tell, and which columns of the first row are not."""
-    chosen = {name: column for name, column in asdict(columns).items() if column and name != "facts"}
+    chosen = {name: column for name, column in asdict(columns).items() if isinstance(column, str)}
     chosen |= {f"facts.{name}": column for name, column in columns.facts.items()}
     described = ", ".join(f"{name}={column}" for name, column in chosen.items())
     if columns.facts:
         telling = [row.disclosed_facts for row in rows if row.disclosed_facts]
         described += f"; {len(telling)} answers tell a fact, {sum(map(len, telling))} facts in all"
-    if unread := [name for name in first if name not in {*chosen.values(), ""}]:
+    if columns.rewordings:
+        described += f", rewordings={' '.join(columns.rewordings)}"
+    if unread := [name for name in first if name not in {*chosen.values(), *columns.rewordings, ""}]:
         described += f"; columns not read: {', '.join(unread[:SHOWN_COLUMNS])}"
         described += f" and {len(unread) - SHOWN_COLUMNS} more" if len(unread) > SHOWN_COLUMNS else ""
     return described
