@@ -49,11 +49,13 @@ from lume_run.methods.needs import Count, Role, Totals
 from lume_run.models.tiny import olmo_config
 from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.report.comparison.main import argument_parser
+from lume_run.report.comparison.published import published_tables
 from lume_run.sweeps.plugins import register
 
 PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]+")  # FOLDER, FILE, FOLDER_OR_ID, ...: for the reader to fill in
 DATA_FILES = (
     *("forget.jsonl", "retain.jsonl", "forget01.jsonl", "retain99.jsonl", "forget01_perturbed.jsonl"),
+    *("neighbor.jsonl", "neighbor_perturbed.jsonl", "forget_perturbed.jsonl"),
     *("retain_perturbed.jsonl", "real_authors_perturbed.jsonl", "world_facts_perturbed.jsonl", "test/law_test.csv"),
 )
 OPTIONS = {group: set(choices) for group, choices in group_options([conf_dir()]).items()}
@@ -62,6 +64,7 @@ SETTING = re.compile(r"(?P<key>[a-z_0-9]+(?:[./][\w<>*]+)*)(?:=(?P<value>.*))?")
 NAMED_PATH = re.compile(r"(?<![\w./~-])(?:lume_run|conf|scripts|tests|docs|\.ci)/[\w./<>*-]*[\w>*]")
 NAMED_MODULE = re.compile(r"(?<![\w./])lume_run(?:\.\w+)+")
 LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
+PUBLISHED = "<!-- published: "  # the table of published.yaml that follows
 EXTENDING = ROOT / "docs" / "extending.md"
 TEXTS = [path for path in (*pages(), *sources()) if path.exists()]
 TEXTS_OF_TODAY = [path for path in TEXTS if path.name != "LOG.md"]  # a log also names what is gone
@@ -569,3 +572,18 @@ def test_the_task_and_the_suite_of_the_page_fit_together(reader):
     assert score.value == pytest.approx(2 / 3)
     (missing,) = suite.scores(Answers(responses=[], evaluator=settings.evaluator))
     assert missing.value is None and missing.reason
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MARKDOWN if "<!-- published: " in path.read_text("utf-8")], ids=by_name
+)
+def test_published_rows_are_those_of_the_reports(path):
+    """A table behind `<!-- published: ID -->` says what published.yaml does."""
+    published = {table.id: table for table in published_tables()}
+    parts = re.split(PUBLISHED + r"([\w.-]+) -->\n\n", path.read_text(encoding="utf-8"))[1:]
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        head, _, *lines = (line for line in text.split("\n\n")[0].split("\n"))
+        cells = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in (head, *lines)]
+        table = published[name]
+        assert cells[0] == [table.title, *table.scores]
+        assert cells[1:] == [[row, *map(str, values.values())] for row, values in table.rows], name

@@ -101,7 +101,7 @@ def task_of(name: str) -> str:
         return "lume"
     if name.startswith("rwku"):
         return "rwku"
-    return "real_world" if "real_world" in name else "tofu"
+    return "tofu_continual" if "continual" in name else "real_world" if "real_world" in name else "tofu"
 
 
 def suite_of(name: str) -> str:

@@ -49,7 +49,7 @@ class Command:
 
 def pages() -> list[Path]:
     """Every Markdown page a reader of the project meets."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def sources() -> list[Path]:
