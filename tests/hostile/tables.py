@@ -203,6 +203,16 @@ SETTINGS: dict[str, tuple[list[str], Prepare, str]] = {
     "a gzip of rows": (["task.forget=f.jsonl.gz"], written("f.jsonl.gz", gzip.compress(b"{}")), "f.jsonl.gz"),
     "no ending": (["task.forget=f"], rows("f", *SOUND), "task.forget"),
     "a list of files": (["task.forget=[f.jsonl,g.jsonl]"], rows("f.jsonl", *SOUND), "task.forget"),
+    "a file twice": (["task.forget=[f.jsonl,f.jsonl]"], rows("f.jsonl", *SOUND), "f.jsonl:1"),
+    "documents that nothing is about": (["task.documents=[Nobody]"], rows("f.jsonl", *SOUND), "task.documents"),
+    "no documents": (["task.documents=[]"], rows("f.jsonl", *SOUND), "task.documents"),
+    "wordings in no column": (["task.columns.rewordings=[q_*]"], rows("f.jsonl", *SOUND), "task.columns.rewordings"),
+    "wordings of lists": (
+        ["task.columns.rewordings=[other]"],
+        rows("f.jsonl", {**SOUND[0], "other": ["a"]}),
+        "f.jsonl:1",
+    ),
+    "rows within no list": (["task.columns.rows=[question]"], rows("f.jsonl", *SOUND), "f.jsonl:1"),
     "facts of lists": (
         ["task.columns.facts.town=town", "evaluator=pii"],
         rows("f.jsonl", {**SOUND[0], "town": ["a"]}),

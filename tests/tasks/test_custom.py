@@ -19,8 +19,8 @@ from lume_run.evaluation.suites.lume import partial_aggregate
 from lume_run.evaluation.suites.pii.suite import Pii
 from lume_run.evaluation.suites.pii.verdicts import fact_rows, greedy_verdicts, hint_verdicts, texts_by_question
 from lume_run.pipeline.checks import check_config
+from lume_run.tasks.custom.columns import Columns
 from lume_run.tasks.custom.files import source_rows
-from lume_run.tasks.custom.rows import Columns
 from lume_run.tasks.custom.task import CustomTask
 from lume_run.tasks.requests import forget_requests
 
@@ -667,7 +667,10 @@ def test_json_that_holds_no_rows(content, message, tmp_path):
     ("content", "message"),
     [
         ('{"question": ["Who?"], "answer": ["Ada."]}', r'field "question" is \["Who\?"\], not a string'),
-        ('{"data": [{"question": "Who?"}]}', "columns are data; where 'data' holds the rows, write that list alone"),
+        (
+            '{"data": [{"question": "Who?"}]}',
+            r"columns are data; where 'data' holds the rows, task\.columns\.rows=\[data\]",
+        ),
     ],
 )
 def test_json_whose_rows_are_within_an_object(content, message, tmp_path):

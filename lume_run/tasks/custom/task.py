@@ -10,9 +10,10 @@ from typing import Any
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
 from lume_run.config.fields import setting
+from lume_run.tasks.custom.columns import Columns, guess_columns
 from lume_run.tasks.custom.files import files_left, source_rows
 from lume_run.tasks.custom.pieces import cut_text
-from lume_run.tasks.custom.rows import Columns, Cut, OwnRow, guess_columns, rows_of
+from lume_run.tasks.custom.rows import Cut, OwnRow, rows_of
 from lume_run.tasks.custom.sources import (
     nested_rows,
     request_problems,
@@ -78,6 +79,9 @@ class CustomTask:
         if not self.forget:
             what, remedy = "there is nothing to forget", f"task.forget=..., a {SOURCE_HELP}"
             problems.append(Problem(where="task.forget", what=what, remedy=remedy))
+        if self.documents == []:
+            what, remedy = "none of the rows to forget is forgotten", "name a document, or null for all"
+            problems.append(Problem(where="task.documents", what=what, remedy=remedy))
         for side in SIDES:
             faults = filter(None, map(source_fault, self._sources(side)))
             problems += [Problem(where=f"task.{side}", what=what, remedy=f"a {SOURCE_HELP}") for what in faults]
