@@ -68,7 +68,7 @@ def _overview(groups: dict[str, dict[str, str]]) -> str:
     lines += [_name_list(f"{name}=", fold_names(groups[name])) for name in names]
     lines += ["", f"Published recipes, {FAMILIES}=FAMILY/NAME; lume-run --help {FAMILIES}:"]
     for family, recipes in _recipes_by_family(groups.get(FAMILIES, {})).items():
-        lines.append(_name_list(family or f"{FAMILIES}=", recipes))
+        lines.append(_name_list(family or f"{FAMILIES}=", fold_names(recipes, "_")))
     return "\n".join([*lines, "", HELP_CLOSING])
 
 
@@ -79,12 +79,12 @@ def _name_list(heading: str, names: Iterable[str]) -> str:
     )
 
 
-def fold_names(names: Iterable[str]) -> list[str]:
-    """Names in order, those that share what stands before their first hyphen in one: llama-{2-7b,3.1-8b}."""
+def fold_names(names: Iterable[str], mark: str = "-") -> list[str]:
+    """Names in order, those that share what stands before their first `mark` in one: llama-{2-7b,3.1-8b}."""
     heads: dict[str, list[str]] = {}
     for name in names:
-        head, hyphen, tail = name.partition("-")
-        heads.setdefault(head + hyphen, []).append(tail)
+        head, sign, tail = name.partition(mark)
+        heads.setdefault(head + sign, []).append(tail)
     return [f"{head}{{{','.join(tails)}}}" if len(tails) > 1 else head + tails[0] for head, tails in heads.items()]
 
 
