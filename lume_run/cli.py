@@ -164,6 +164,15 @@ def main() -> None:
         raise SystemExit(141) from None
 
 
+def compare_main() -> None:
+    """Entry point of the `lume-run-compare` command: a sweep that compares methods."""
+    if set(HELP_FLAGS) & set(sys.argv[1:]):
+        print((conf_dir() / "hydra" / "sweeper" / "compare.yaml").read_text(encoding="utf-8"), end="")
+        return
+    sys.argv[1:1] = ["-m", "hydra/sweeper=compare"]
+    main()
+
+
 def _main() -> None:
     arguments = sys.argv[1:]
     if set(HELP_FLAGS) & set(arguments):

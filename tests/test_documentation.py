@@ -155,13 +155,16 @@ def problems_of(words: Sequence[str], reader: Path) -> list[str]:
     return [problem for job in jobs for problem in problems_of_job(tuple(job), command.folders)]
 
 
+BEFORE = {"lume-run": (), "lume-run-compare": ("-m", "hydra/sweeper=compare")}  # what a program puts before its words
+
+
 @pytest.mark.parametrize("path", [path for path in TEXTS if commands_of(path, "lume-run")], ids=by_name)
 @pytest.mark.usefixtures("my_package")
 def test_every_command_composes(path, reader):
     refused = {
         str(command): problems
         for command in commands_of(path, "lume-run")
-        if command.program == "lume-run" and (problems := problems_of(command.words, reader))
+        if command.program in BEFORE and (problems := problems_of((*BEFORE[command.program], *command.words), reader))
     }
     assert refused == {}
 

@@ -128,6 +128,19 @@ def read_scores(folder: Path, key: str | None) -> RunScores | None:
         return None
 
 
+def read_resampled(folder: Path, subject: str) -> dict[str, Score]:
+    """The scores of a model with their resampled values, by name, whatever they were made by; none where none are kept.
+
+    For those who compare runs that are there: what a run itself shows again is `read_scores`.
+    """
+    try:
+        saved = json.loads((folder / SAVED_FILE).read_text(encoding="utf-8"))
+        content = saved["content"]
+        return _scores_by_name(content["scores"][subject]) if saved["digest"] == content_hash(content) else {}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
 def _score_json(score: Score) -> dict[str, Any]:
     """A score as JSON; its resampled values as the bytes of float64, which a parser need not read one by one."""
     resampled = base64.b64encode(np.asarray(score.resampled, dtype="<f8").tobytes()).decode()

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from lume_run.common.console import console
 from lume_run.sweeps.job import print_user_errors
-from lume_run.sweeps.overrides import parse_overrides
+from lume_run.sweeps.overrides import name_swept, parse_overrides
 from lume_run.sweeps.runner import Job, JobRunner
 from lume_run.sweeps.settings import GridSettings, check_grid, sweeper_settings
 
@@ -36,6 +36,7 @@ class Grid(Sweeper):
         """Run the jobs of these overrides, and say how that went."""
         with print_user_errors():
             overrides = parse_overrides(self.context, self.params, arguments)
+            name_swept(overrides)
             check_grid(overrides, self.settings)
         (combinations,) = BasicSweeper.split_arguments(overrides, None)
         jobs = self.runner.compose_all(combinations)

@@ -19,22 +19,22 @@ NOT_DISTINGUISHING = ("hydra", "output_dir", "logger", "launch")  # keys by whic
 
 
 def parse_overrides(context: HydraContext, params: Mapping[str, Any], arguments: Sequence[str]) -> list[Override]:
-    """The overrides in `hydra.sweeper.params` and on the command line; jobs are named by those that are swept.
-
-    The command line alone would not show what `hydra.sweeper.params` sweeps.
-    """
+    """The overrides in `hydra.sweeper.params` and on the command line."""
     remedy = "write them as {KEY: 'VALUE,VALUE'}"
     if not isinstance(params, Mapping):
         what = f"expected a group of settings, got {params!r}"
         raise ConfigError([Problem(where="hydra.sweeper.params", what=what, remedy=remedy)])
     parser = OverridesParser.create(config_loader=context.config_loader)
     try:
-        overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments])
+        return parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments])
     except HydraException as error:  # those of the command line have been checked
         raise ConfigError([Problem(where="hydra.sweeper.params", what=first_line(str(error)), remedy=remedy)]) from None
+
+
+def name_swept(overrides: Sequence[Override]) -> None:
+    """Have jobs named by what is swept: the command line alone would not show what `hydra.sweeper.params` sweeps."""
     swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
     os.environ[SWEPT_VARIABLE] = ",".join(swept)
-    return overrides
 
 
 def distinguishing_overrides(overrides: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ def prefer_own_launchers() -> None:
 
 def register() -> None:
     """Make our sweepers and our launcher known to this process; only sweeps need them."""
+    from lume_run.sweeps.compare.sweeper import Compare
     from lume_run.sweeps.grid import Grid
     from lume_run.sweeps.search import Search
     from lume_run.sweeps.slurm_array import SlurmArray
@@ -36,7 +37,7 @@ def register() -> None:
         root = sys.modules[ROOT] = ModuleType(ROOT)
     module = sys.modules[f"{ROOT}.{NAME}"] = ModuleType(f"{ROOT}.{NAME}", __doc__)
     setattr(root, NAME, module)
-    for plugin in (Grid, Search, SlurmArray):
+    for plugin in (Grid, Search, Compare, SlurmArray):
         plugin.__module__ = module.__name__
         setattr(module, plugin.__name__, plugin)
         plugins.register(plugin)

@@ -24,17 +24,17 @@ from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import content_hash
 from lume_run.common.text import first_line
 from lume_run.sweeps.job import print_user_errors
-from lume_run.sweeps.overrides import distinguishing_overrides, parse_overrides
+from lume_run.sweeps.overrides import distinguishing_overrides, name_swept, parse_overrides
 from lume_run.sweeps.runner import Job, JobRunner
 from lume_run.sweeps.settings import SearchSettings, sweeper_settings
 from lume_run.sweeps.study import (
-    ENDING,
     directions,
     distribution,
     example_value,
     load_study,
     record_trial,
     show_best,
+    take_up_killed,
     write_results,
 )
 
@@ -74,9 +74,7 @@ class Search(Sweeper):
         """Called by Hydra."""
         self.context, self.composed = hydra_context, config
         with print_user_errors():
-            if importlib.util.find_spec("optuna") is None:
-                what, remedy = "optuna is not installed", "pip install 'lume-run[optuna]'"
-                raise ConfigError([Problem(where="hydra/sweeper=optuna", what=what, remedy=remedy)])
+            require_optuna("hydra/sweeper=optuna")
             self.settings = sweeper_settings(SearchSettings, self.options)
             self.runner = JobRunner(hydra_context, task_function, config)
 
@@ -87,6 +85,7 @@ class Search(Sweeper):
 
     def _sweep(self, arguments: list[str]) -> None:
         overrides = parse_overrides(self.context, self.params, arguments)
+        name_swept(overrides)
         objective = self.composed.objective
         space = Space(
             fixed=[str(override.input_line) for override in overrides if not override.is_sweep_override()],
@@ -110,13 +109,7 @@ class Search(Sweeper):
             raise RunError(f"Another process searches in {folder / name}; raise its n_jobs for more at once.") from None
 
     def _search(self, study: optuna.Study, space: Space) -> None:
-        import optuna
-
-        running = optuna.trial.TrialState.RUNNING
-        for killed in study.get_trials(deepcopy=False, states=(running,)):
-            study.tell(killed.number, state=optuna.trial.TrialState.FAIL)
-            study.enqueue_trial(killed.params)
-        done = sum(ENDING in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+        done = take_up_killed(study)
         jobs: list[Job] = []
         try:
             while done < self.settings.n_trials and not self.runner.stopped:
@@ -126,11 +119,18 @@ class Search(Sweeper):
                 jobs += batch
                 self.runner.run([job for job in batch if not job.is_cached])
                 for trial, job in zip(trials, batch, strict=True):
-                    done += record_trial(study, trial, job, space.objectives)
+                    done += record_trial(study, trial, [job], space.objectives)
         finally:
             self.runner.summarise(jobs, 0)
             write_results(study, Path(str(self.composed.hydra.sweep.dir)) / RESULTS)
             show_best(study, space.objectives)
+
+
+def require_optuna(where: str) -> None:
+    """ConfigError where Optuna is not installed."""
+    if importlib.util.find_spec("optuna") is None:
+        what, remedy = "optuna is not installed", "pip install 'lume-run[optuna]'"
+        raise ConfigError([Problem(where=where, what=what, remedy=remedy)])
 
 
 def distributions(overrides: Sequence[Override]) -> dict[str, Any]:

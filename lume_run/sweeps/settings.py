@@ -44,13 +44,51 @@ class SearchSettings:
             raise ValueError(f"study_name is {self.study_name!r}; at most 80 letters, digits, '.', '_', '-' and '+'")
 
 
-SweeperSettings = TypeVar("SweeperSettings", GridSettings, SearchSettings)
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """Of a comparison of methods; what it tunes for all alike (`params`) is Hydra's to read."""
+
+    n_trials: int = setting(8, low=1, help="of each method, those of earlier starts included")
+    tuning_seeds: tuple[int, ...] = setting((100,), help="a trial runs on each of them; its value is the mean")
+    seeds: tuple[int, ...] = setting((0, 1, 2), help="of the runs that are reported, none of those of tuning")
+    rate_factor: float = setting(
+        10.0, low=1, open_low=True, high=1e6, help="learning rates are tried from the method's over this to times this"
+    )
+    spaces: dict[str, tuple[str, ...]] = setting(factory=dict, help="by method overrides that are tuned besides")
+    n_jobs: int = setting(1, low=1, help="trials of each method handed to the launcher at once")
+    sampler: Literal["tpe", "random"] = setting("tpe", help="what proposes the next trial")
+    seed: int | None = setting(0, low=0, help="of the sampler")
+    direction: str | None = setting(None, help="maximize or minimize; null: known")
+    storage: str = setting("studies", help="folder of the journals that make a comparison go on")
+
+    def __post_init__(self) -> None:
+        for name, seeds in (("tuning_seeds", self.tuning_seeds), ("seeds", self.seeds)):
+            if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+                raise ValueError(f"{name} is {list(seeds)}; give different whole numbers, at least one")
+        if both := sorted(set(self.seeds) & set(self.tuning_seeds)):
+            raise ValueError(f"seed {both[0]} is both tuned on and reported; give others in seeds or tuning_seeds")
+
+    @property
+    def search(self) -> SearchSettings:
+        """The search of one method."""
+        return SearchSettings(
+            n_trials=self.n_trials,
+            n_jobs=self.n_jobs,
+            sampler=self.sampler,
+            seed=self.seed,
+            direction=self.direction,
+            storage=self.storage,
+        )
+
+
+SweeperSettings = TypeVar("SweeperSettings", GridSettings, SearchSettings, CompareSettings)
 
 
 def sweeper_settings(cls: type[SweeperSettings], options: Mapping[str, Any]) -> SweeperSettings:
     """The settings of a sweeper; raises ConfigError with all that is wrong with them."""
     builder = Builder()
-    settings = builder.build_record(cls, dict(options), WHERE)
+    plain = OmegaConf.to_container(OmegaConf.create(dict(options)), resolve=True)  # lists as Hydra has them
+    settings = builder.build_record(cls, plain, WHERE)
     if builder.problems:
         raise ConfigError(builder.problems)
     return settings  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -16,6 +17,7 @@ from lume_run.common.console import console
 from lume_run.common.errors import RunError
 from lume_run.common.files import replace_file
 from lume_run.evaluation.definitions import Wanted
+from lume_run.report.comparison.run_folders import RunRecord
 from lume_run.report.results import direction_of
 from lume_run.sweeps.runner import Job
 from lume_run.sweeps.settings import SearchSettings
@@ -91,28 +93,53 @@ def load_study(path: Path, name: str, names: Sequence[str], settings: SearchSett
     return study
 
 
-def record_trial(study: optuna.Study, trial: optuna.Trial, job: Job, names: Sequence[str]) -> bool:
-    """Tell the study how a run ended, and whether it did. RunError where it ended well without the objective."""
+def take_up_killed(study: optuna.Study) -> int:
+    """Have trials that were under way when a search was killed proposed again first; how many have ended."""
+    import optuna
+
+    running = optuna.trial.TrialState.RUNNING
+    for killed in study.get_trials(deepcopy=False, states=(running,)):
+        study.tell(killed.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(killed.params)
+    return sum(ENDING in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+
+
+def record_trial(study: optuna.Study, trial: optuna.Trial, jobs: Sequence[Job], names: Sequence[str]) -> bool:
+    """Tell the study how the runs of a trial ended, and whether they did; its values are their means.
+
+    RunError where one ended well without the objective.
+    """
     from optuna.trial import TrialState
 
-    state, record = job.state, job.record
-    if state == "unfinished":
+    states = {job.state for job in jobs}
+    if "unfinished" in states:
         return False  # proposed again by the next start
-    trial.set_user_attr(ENDING, state)
-    trial.set_user_attr("run", job.folder.name if job.folder else "")
-    if state != "done" or record is None:
-        study.tell(trial, state=TrialState.PRUNED if state == "diverged" else TrialState.FAIL)
+    ending = next((state for state in ("failed", "diverged") if state in states), "done")
+    trial.set_user_attr(ENDING, ending)
+    trial.set_user_attr("run", " ".join(job.folder.name for job in jobs if job.folder))
+    records = [record for job in jobs if (record := job.record) is not None]
+    if ending != "done" or len(records) < len(jobs):
+        study.tell(trial, state=TrialState.PRUNED if ending == "diverged" else TrialState.FAIL)
         return True
+    try:
+        values = [objective_values(record, names) for record in records]
+    except RunError:
+        study.tell(trial, state=TrialState.FAIL)
+        raise
+    study.tell(trial, [fmean(of_runs) for of_runs in zip(*values, strict=True)])
+    return True
+
+
+def objective_values(record: RunRecord, names: Sequence[str]) -> list[float]:
+    """What a run scored; RunError where it has not all of these scores."""
     known = record.scores.get(record.subject, {})
     if missing := [name for name in names if name not in known]:
-        study.tell(trial, state=TrialState.FAIL)
         raise RunError(
             f"objective: {record.name} has no score {', '.join(missing)}, so there is nothing to search for.\n"
             f"  - objective=NAME or objective=[NAME,NAME] with what it has: {', '.join(known)}\n"
             "  - task_aggregate is one of evaluator=lume; aggregate takes MMLU besides: evaluator.mmlu.data_dir=FOLDER"
         )
-    study.tell(trial, [known[name] for name in names])
-    return True
+    return [known[name] for name in names]
 
 
 def best_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -17,7 +17,7 @@ from helpers.shared import ROOT
 
 PROGRAMS = re.compile(
     r"(?<!--project )(?<![\w./'-])"
-    r"(lume-run-report|lume-run|python -m lume_run[\w.]*|python scripts/\w+\.py|sbatch)(?=\s|$)"
+    r"(lume-run-report|lume-run-compare|lume-run|python -m lume_run[\w.]*|python scripts/\w+\.py|sbatch)(?=\s|$)"
 )
 INLINE = re.compile(r"`([^`\n]+(?:\n[^`\n]+)*)`")
 NOT_A_SHELL = {"python", "yaml", "text"}

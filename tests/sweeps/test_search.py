@@ -148,7 +148,7 @@ def test_failed_and_diverged_trials_do_not_stop_a_search(tmp_path):
     unfinished = write_run(tmp_path, config("kl"), None, name="unfinished")
     trials = [study.ask(SPACE) for _ in range(4)]
     recorded = [
-        record_trial(study, trial, job_in(folder), NAMES)
+        record_trial(study, trial, [job_in(folder)], NAMES)
         for trial, folder in zip(trials, (good, diverged, failed, unfinished), strict=True)
     ]
     assert recorded == [True, True, True, False]
@@ -163,7 +163,7 @@ def test_a_missing_objective_is_named_with_what_there_is(tmp_path):
     study = load_study(tmp_path / "study", "one", ["task_aggregate"], SETTINGS)
     folder = write_run(tmp_path, config("npo"), {"forget.knowledge": 0.5, "task_aggregate": None})
     with pytest.raises(RunError, match=r"has no score task_aggregate[^$]*with what it has: forget.knowledge"):
-        record_trial(study, study.ask(SPACE), job_in(folder), ["task_aggregate"])
+        record_trial(study, study.ask(SPACE), [job_in(folder)], ["task_aggregate"])
 
 
 def test_a_study_is_not_continued_the_other_way(tmp_path):

@@ -27,7 +27,7 @@ from lume_run.report.comparison.terminal import columns_of, print_comparison
 
 LATEX_COLUMNS = 7
 DPI = 150
-CHART_FILE = re.compile(r"(kept|semeval|closer-look|tofu|muse|scores|effect|training)(-\d+)*\.(png|svg)")
+CHART_FILE = re.compile(r"(ranks|kept|semeval|closer-look|tofu|muse|scores|effect|training)(-\d+)*\.(png|svg)")
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -53,8 +53,12 @@ def write_comparison(
     title: str = "",
     prompts: int = 24,
     plots: bool = True,
+    further: Sequence[Chart] = (),
 ) -> Collection:
-    """Read the runs, show the tables, write every file into `out`. RunError where there is nothing to report."""
+    """Read the runs, show the tables, write every file into `out`. RunError where there is nothing to report.
+
+    `further` are plots that stand before those of the runs.
+    """
     collection, sections = read_sections(folders, sort, columns)
     print_comparison(collection, sections, console, columns)
     out.mkdir(parents=True, exist_ok=True)
@@ -62,7 +66,7 @@ def write_comparison(
     write_strict_json(comparison_json(collection, sections), out / "report.json")
     latex = latex_tables(sections, [columns_of(section, columns, LATEX_COLUMNS) for section in sections])
     replace_file(out / "groups.tex", latex)
-    figures = write_charts(sections, out, console) if plots else []
+    figures = write_charts([*further, *build_charts(sections)], out, console) if plots else []
     name = title or ", ".join(dict.fromkeys(folder.resolve().name for folder in folders))
     text = render_page(name, collection, sections, figures=figures, most=max(0, prompts))
     replace_file(out / "index.html", text)
@@ -92,12 +96,11 @@ def read_sections(folders: Sequence[Path], sort: str, columns: Sequence[str]) ->
     return collection, sections
 
 
-def write_charts(sections: Sequence[Section], out: Path, console: Console) -> list[str]:
-    """Write PNG and SVG of every plot; the figures of the page."""
+def write_charts(charts: Sequence[Chart], out: Path, console: Console) -> list[str]:
+    """Write PNG and SVG of every plot, of very many the first; the figures of the page."""
     if importlib.util.find_spec("matplotlib") is None:
         console.print(r"  [yellow]no plots: pip install 'lume-run\[plots]'[/]", soft_wrap=True)
         return []
-    charts = build_charts(sections)
     if len(charts) > MOST_FIGURES:
         extra = len(charts) - MOST_FIGURES
         console.print(f"  [yellow]{extra} of {len(charts)} plots are left out; report fewer runs[/]")

@@ -27,7 +27,7 @@ from lume_run.report.comparison.untrusted import RESPONSE_BYTES
 
 PROMPT_SIDES = ("forget", "retain")
 EXACT, PARTIAL, SAME = "exact", "partial", "same"  # a whole private fact, a telling part of one, the expected words
-VARIANT_IN_LINE = re.compile(r'"variant": "([^"]*)"')  # in a line
+VARIANT_IN_LINE = re.compile(r'"variant": "([^"]*)"')
 IN_A_ROW = 4  # words that the expected answer has too, from which on they are marked
 LONGEST_ID = 200  # characters of an id
 LONGEST_PROMPT = 600  # characters of a text that are shown

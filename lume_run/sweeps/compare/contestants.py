@@ -1,0 +1,127 @@
+"""Who takes part in a comparison, with what is tuned of each, and what the command line says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hydra.core.override_parser.types import Override
+
+from lume_run.common.errors import ConfigError, Problem
+from lume_run.sweeps.search import Space
+from lume_run.sweeps.study import best_trials
+
+if TYPE_CHECKING:
+    import optuna
+
+SEEDS = "hydra.sweeper.seeds"
+
+
+@dataclass(kw_only=True)
+class Contestant:
+    """A method that takes part: what is searched for it, and its study once there is one.
+
+    `further` are overrides of reported runs alone, as attacks are.
+    """
+
+    method: str
+    space: Space
+    further: Sequence[str] = ()
+    study: optuna.Study | None = None
+    ended: int = 0
+
+    @property
+    def best(self) -> Mapping[str, Any] | None:
+        """The settings of the best trial, none of a method without any; None where no trial ended well."""
+        if not self.space.distributions:
+            return {}
+        best = best_trials(self.study) if self.study is not None else []
+        return best[0].params if best else None
+
+    def reported(self, values: Mapping[str, Any], seeds: Sequence[int]) -> list[list[str]]:
+        """The overrides of the runs that are reported."""
+        return [[*self.space.overrides(values), *self.further, f"seed={seed}"] for seed in seeds]
+
+    def trial(self, values: Mapping[str, Any], seeds: Sequence[int]) -> list[list[str]]:
+        """The overrides of the runs of a trial."""
+        return [[*self.space.overrides(values), f"seed={seed}"] for seed in seeds]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How many runs a comparison is."""
+
+    methods: int
+    trials: int
+    tuning_seeds: int
+    contestants: int
+    seeds: int
+
+    def __str__(self) -> str:
+        tuning = self.methods * self.trials * self.tuning_seeds
+        return (
+            f"{self.methods} methods x {self.trials} trials x {self.tuning_seeds} seeds = {tuning} runs to tune, "
+            f"{self.contestants} x {self.seeds} seeds = {self.contestants * self.seeds} runs to report"
+        )
+
+
+@dataclass(kw_only=True)
+class Lineup:
+    """The contestants of one command, and the score that decides."""
+
+    objective: str
+    contestants: list[Contestant] = field(default_factory=list)
+
+    @property
+    def tuned(self) -> list[Contestant]:
+        """Those that have something to tune."""
+        return [contestant for contestant in self.contestants if contestant.space.distributions]
+
+
+class Given(NamedTuple):
+    """A command line: its methods, what all runs share, what reported runs have besides, and what is tuned of all."""
+
+    methods: Sequence[str]
+    fixed: Sequence[str]
+    further: Sequence[str]
+    common: Sequence[Override]
+
+
+def read_overrides(overrides: Sequence[Override]) -> Given:
+    """The overrides of a comparison by what they are for; ConfigError with all that has no place in one."""
+    if problems := list(_misplaced(overrides)):
+        raise ConfigError(problems)
+    rest = [override for override in overrides if override.get_key_element() != "method"]
+    fixed = [override for override in rest if not override.is_sweep_override()]
+    attacks = [override for override in fixed if override.get_key_element().partition(".")[0] == "attack"]
+    return Given(
+        methods=_methods(overrides),
+        fixed=[str(override.input_line) for override in fixed if override not in attacks],
+        further=[str(override.input_line) for override in attacks],
+        common=[override for override in rest if override.is_sweep_override()],
+    )
+
+
+def _methods(overrides: Sequence[Override]) -> list[str]:
+    for override in overrides:
+        if override.get_key_element() == "method":
+            swept = override.is_sweep_override()
+            return list(override.sweep_string_iterator()) if swept else [str(override.value())]
+    return []
+
+
+def _misplaced(overrides: Sequence[Override]) -> Iterator[Problem]:
+    methods = _methods(overrides)
+    if len(set(methods)) < 2:
+        what = f"a comparison is of several methods, not of {len(set(methods))}"
+        yield Problem(where="method", what=what, remedy="method=npo_gd,me_gd,idk_ap")
+    if doubled := [method for method in dict.fromkeys(methods) if methods.count(method) > 1]:
+        yield Problem(where="method", what=f"{doubled[0]} stands there twice", remedy="name each once")
+    for override in overrides:
+        key = override.get_key_element()
+        if key == "seed":
+            remedy = f"{SEEDS}=[0,1,2], and hydra.sweeper.tuning_seeds"
+            yield Problem(where="seed", what="runs are tuned on some seeds and reported on others", remedy=remedy)
+        if key.partition(".")[0] == "attack" and override.is_sweep_override():
+            yield Problem(where=key, what="attacks are of reported runs, and not tuned", remedy="attack=[NAME,NAME]")
