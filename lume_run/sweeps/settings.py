@@ -54,7 +54,7 @@ class CompareSettings:
     rate_factor: float = setting(
         10.0, low=1, open_low=True, high=1e6, help="learning rates are tried from the method's over this to times this"
     )
-    spaces: dict[str, tuple[str, ...]] = setting(factory=dict, help="by method overrides that are tuned besides")
+    spaces: tuple[str, ...] = setting((), help="tuned of one method besides, each METHOD: SETTING=interval(...)")
     n_jobs: int = setting(1, low=1, help="trials of each method handed to the launcher at once")
     sampler: Literal["tpe", "random"] = setting("tpe", help="what proposes the next trial")
     seed: int | None = setting(0, low=0, help="of the sampler")
@@ -67,6 +67,13 @@ class CompareSettings:
                 raise ValueError(f"{name} is {list(seeds)}; give different whole numbers, at least one")
         if both := sorted(set(self.seeds) & set(self.tuning_seeds)):
             raise ValueError(f"seed {both[0]} is both tuned on and reported; give others in seeds or tuning_seeds")
+
+        if wrong := [space for space in self.spaces if not all(space.partition(": ")[::2])]:
+            raise ValueError(f"spaces has {wrong[0]!r}; write 'METHOD: SETTING=interval(LOW, HIGH)'")
+
+    def spaces_of(self, method: str) -> list[str]:
+        """What is tuned of a method besides, as overrides."""
+        return [override for name, _, override in (space.partition(": ") for space in self.spaces) if name == method]
 
     @property
     def search(self) -> SearchSettings:

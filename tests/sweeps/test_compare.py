@@ -69,7 +69,7 @@ def test_what_has_no_place_in_a_comparison(texts, where):
         ({"tuning_seeds": [-1]}, "tuning_seeds is"),
         ({"seeds": [3], "tuning_seeds": [3]}, "seed 3 is both"),
         ({"rate_factor": 1}, "rate_factor: 1.0 is out of range"),
-        ({"spaces": {"npo": 3}}, "spaces.npo: expected"),
+        ({"spaces": ["npo"]}, "spaces has 'npo'"),
         ({"trials": 3}, "hydra.sweeper.trials: unknown key"),
     ],
 )
@@ -83,7 +83,7 @@ def test_settings_are_checked(options, message):
     [
         (["method=npo_gd"], "a comparison is of several methods"),
         (["method=npo_gd,ga", "objective=[forget.knowledge,retain.knowledge]"], "methods are ranked by one score"),
-        (["method=npo_gd,ga", "hydra.sweeper.spaces={kl: ['method.forget_weight=1,2']}"], "hydra.sweeper.spaces.kl"),
+        (["method=npo_gd,ga", "hydra.sweeper.spaces=['kl: method.forget_weight=1,2']"], "kl is no method of"),
         (["method=npo_gd,ga", "seed=3"], "hydra.sweeper.seeds"),
     ],
 )

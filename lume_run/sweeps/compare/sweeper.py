@@ -91,9 +91,9 @@ class Compare(Sweeper):
             what, remedy = "methods are ranked by one score", "objective=NAME"
             raise ConfigError([Problem(where="objective", what=what, remedy=remedy)])
         given = read_overrides(overrides)
-        if unknown := sorted(set(self.settings.spaces) - set(given.methods)):
-            what = f"no method of the comparison; it is of {', '.join(given.methods)}"
-            raise ConfigError([Problem(where=f"{WHERE}.spaces.{unknown[0]}", what=what, remedy="drop it")])
+        if unknown := {space.partition(": ")[0] for space in self.settings.spaces} - set(given.methods):
+            what = f"{min(unknown)} is no method of the comparison, which is of {', '.join(given.methods)}"
+            raise ConfigError([Problem(where=f"{WHERE}.spaces", what=what, remedy="drop it")])
         lineup = Lineup(objective=objective)
         for method in given.methods:
             fixed = [*given.fixed, f"method={method}"]
@@ -115,7 +115,7 @@ class Compare(Sweeper):
 
     def _space(self, settings: Settings, method: str, common: Sequence[Override]) -> dict[str, Any]:
         """What is searched of a method: what the command varies, else its rate, and what is for this method alone."""
-        of_method = parse_overrides(self.context, {}, list(self.settings.spaces.get(method, ())))
+        of_method = parse_overrides(self.context, {}, self.settings.spaces_of(method))
         rate, factor = settings.trainer.unlearn.learning_rate, self.settings.rate_factor
         interval = f"{RATE}=tag(log, interval({rate / factor!r}, {rate * factor!r}))"
         of_all = list(common) or parse_overrides(self.context, {}, [interval])
