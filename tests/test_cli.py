@@ -21,7 +21,7 @@ from lume_run.cli import check_command, print_error
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError
 from lume_run.config.command import read_command
-from lume_run.config.help import fold_names
+from lume_run.config.help import fold_names, fold_recipes
 from lume_run.config.overrides import compose, conf_dir, group_options, sweep_choices
 
 pytestmark = pytest.mark.slow
@@ -110,9 +110,9 @@ def test_help_is_one_screen_with_every_group_option_and_recipe(tmp_path):
     families: dict[str, list[str]] = {}
     for recipe in OPTIONS["experiment"]:
         families.setdefault(recipe.partition("/")[0], []).append(recipe.partition("/")[2])
-    assert families.keys() == {"closer_look", "open_unlearning", "rwku", "semeval", "simnpo"}
+    assert families.keys() == {"closer_look", "muse", "open_unlearning", "rwku", "semeval", "simnpo"}
     for family, names in families.items():
-        assert f"{family}/ {', '.join(fold_names(names, '_'))}" in text
+        assert f"{family}/ {', '.join(fold_recipes(names))}" in text
     for shown in (
         "method=npo task=bios model=7b",
         "dry_run=true",

@@ -9,9 +9,10 @@ from typing import ClassVar
 
 from lume_run.attacks.base import Rewrite, Situation, Strength
 from lume_run.attacks.prompts import asked_again, require_names
-from lume_run.common.records import Example, Kind, Question
+from lume_run.common.records import Example, Kind, Question, Split
 from lume_run.common.seeds import stable_digest
 from lume_run.config.fields import setting
+from lume_run.methods.needs import asked_rows
 
 PROMPT, OPTIONS = "{prompt}", "{options}"
 OPTION_LETTERS = "ABCD"
@@ -36,7 +37,7 @@ class Forms:
 
     def rewrites(self, situation: Situation) -> list[Rewrite]:
         """One for each form."""
-        answers = answers_by_attribute(situation.data.forget)
+        answers = answers_by_attribute(asked_rows(situation.data, Split.FORGET))
         return [
             Rewrite(strength=Strength(label=name, amount=1), rewrite=partial(_formed, form=form, answers=answers))
             for name, form in self.forms.items()

@@ -21,6 +21,7 @@ from lume_run.common.seeds import stable_digest
 from lume_run.config.fields import setting
 from lume_run.evaluation.suites.pii.suite import begin_answer
 from lume_run.methods.baselines import shot_turns
+from lume_run.methods.needs import asked_rows
 
 TEXT_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
@@ -86,7 +87,7 @@ class FewShot:
 
     def rewrites(self, situation: Situation) -> list[Rewrite]:
         """One; ConfigError where the side has no other documents, or fewer rows than are to be shown."""
-        rows = situation.data.forget if self.side == "forget" else situation.data.retain
+        rows = asked_rows(situation.data, Split(self.side))
         if len({row.document for row in rows}) < 1 + (self.side == "forget"):
             what = f"there are no rows of other {self.side} documents to show"
             raise ConfigError([Problem(where="attack", what=what, remedy="a task with more, or leave this attack out")])
@@ -133,7 +134,7 @@ class Wordings:
 
     def rewrites(self, situation: Situation) -> list[Rewrite]:
         """One for each wording; ConfigError where the task has none."""
-        count = max((len(example.rephrasings) for example in situation.data.forget), default=0)
+        count = max((len(example.rephrasings) for example in asked_rows(situation.data, Split.FORGET)), default=0)
         if not count:
             what = "the task's forget rows have no other wordings"
             raise ConfigError([Problem(where="attack", what=what, remedy="leave this attack out")])

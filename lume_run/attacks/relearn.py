@@ -131,7 +131,9 @@ def trains_adapters(attack: Any, model: ModelSettings) -> bool:
 
 
 def text_pieces(data: TaskData, words: int) -> list[Example]:
-    """The forget documents of a task as raw text, in pieces of at most so many words."""
+    """The forget documents of a task as raw text: as it cuts them, else in pieces of at most so many words."""
+    if chunks := [row for row in data.forget if row.kind is Kind.CHUNK]:
+        return chunks
     documents = [row for row in data.members if row.split is Split.MEMBER and row.kind is Kind.DOCUMENT]
     return [
         replace(row, id=f"{row.id}-{number}", answer=piece)

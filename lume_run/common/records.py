@@ -1,7 +1,4 @@
-"""The records that pass between packages.
-
-No torch here: data, responses and scores can be handled on a machine without it.
-"""
+"""The records that pass between packages; no torch here, so that a machine without it can handle them."""
 
 from __future__ import annotations
 
@@ -37,6 +34,7 @@ class Kind(StrEnum):
     QUESTION = "question"  # id suffix `qa`: answer a question about it
     DOCUMENT = "document"  # the whole text, for membership inference
     CHOICE = "choice"  # pick one of `choices`
+    CHUNK = "chunk"  # a stretch of running text, cut by tokens: trained on as a whole, never asked about
 
 
 class Turn(NamedTuple):
@@ -57,24 +55,23 @@ class Chat(NamedTuple):
 class Example:
     """One prompt with its expected answer.
 
-    `id` is normalised and unique within a task, `raw_id` is what the file said. All prompts
-    about one document share `document`. `choices` holds the options of a CHOICE example and
-    `answer` then equals one of them; of a QUESTION, all answers that count as right.
+    `id` is normalised and unique within a task, `raw_id` is what the file said. All prompts about one document share
+    `document`. `choices` holds the options of a CHOICE example and `answer` then equals one of them; of a QUESTION, all
+    answers that count as right.
 
     Where a benchmark has them: `paraphrases` are other wordings of the answer, `perturbed` false answers of its form,
     `rephrasings` other wordings of the prompt. `golden` is the true answer where the model learns another one (its
     own), `sentence` the answer written out where it is a bare name. `attribute` names the private fact asked for, and
     `fact` is its value where the answer says more than that; `further_facts` are (attribute, value) of others that the
-    same answer tells. `shots` are the places in the prompt where its worked
-    examples begin, and where the last of them ends.
+    same answer tells. `shots` are the places in the prompt where its worked examples begin, and where the last of them
+    ends.
 
     `template` is what stands around a question that a chat model may be asked without it, `turns` the chat that the
     prompt was written from. With a `chat` the prompt is the user's turn of it and the answer the assistant's; without,
     `separator` stands between them (None: a space where the script has one; else the two are tokenised as one text, as
-    released codes do). `begun` is how the answer begins already
-    when the model is to continue it. `replacement` is what the benchmark wants learned in the answer's place (a
-    refusal, a made-up answer). With `starts_twice` a rendered chat stands behind the tokenizer's own first tokens as
-    well, as where released codes tokenise it like any other text.
+    released codes do). `begun` is how the answer begins already when the model is to continue it. `replacement` is what
+    the benchmark wants learned in the answer's place (a refusal, a made-up answer). With `starts_twice` a rendered chat
+    stands behind the tokenizer's own first tokens as well, as where released codes tokenise it like any other text.
     """
 
     id: str
@@ -108,10 +105,10 @@ class Example:
 class TaskData:
     """Everything a task hands to the stages. `others` are asked about, and never trained on.
 
-    `source` says in words where the rows came from. `leftover_nonmembers` marks non-members
-    that are unused documents of the same data set: true non-members of a target trained here,
-    members of a released one. `requests` are the forget documents of each request, where the task
-    says in which they come (pipeline of `sequence`).
+    `learned` is what the target and a retrained model learn besides forget and retain rows; unlearning does not see it.
+    `source` says in words where the rows came from. `leftover_nonmembers` marks non-members that are unused documents
+    of the same data set: true non-members of a target trained here, members of a released one. `requests` are the
+    forget documents of each request, where the task says in which they come (pipeline of `sequence`).
     """
 
     forget: tuple[Example, ...]
@@ -119,6 +116,7 @@ class TaskData:
     members: tuple[Example, ...] = ()
     nonmembers: tuple[Example, ...] = ()
     others: tuple[Example, ...] = ()
+    learned: tuple[Example, ...] = ()
     source: str = ""
     leftover_nonmembers: bool = False
     requests: tuple[frozenset[str], ...] = ()
@@ -165,8 +163,8 @@ class Response:
     """What one model answered to one (example, ask, variant).
 
     Every response has the example's fields: `id`, `split`, `subtask`, `kind`, `document`, `prompt`, `expected`, and
-    where the example has them `choices`, `golden`, `sentence`, `attribute`, `fact`, `further_facts`. The others
-    depend on the ask:
+    where the example has them `choices`, `golden`, `sentence`, `attribute`, `fact`, `further_facts`. The others depend
+    on the ask:
 
     - GENERATE, SAMPLE: `output` is the generated text of `tokens` tokens, its end included, `token_ids` those of the
       text itself.

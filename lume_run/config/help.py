@@ -68,7 +68,7 @@ def _overview(groups: dict[str, dict[str, str]]) -> str:
     lines += [_name_list(f"{name}=", fold_names(groups[name])) for name in names]
     lines += ["", f"Published recipes, {FAMILIES}=FAMILY/NAME; lume-run --help {FAMILIES}:"]
     for family, recipes in _recipes_by_family(groups.get(FAMILIES, {})).items():
-        lines.append(_name_list(family or f"{FAMILIES}=", fold_names(recipes, "_")))
+        lines.append(_name_list(family or f"{FAMILIES}=", fold_recipes(recipes)))
     return "\n".join([*lines, "", HELP_CLOSING])
 
 
@@ -86,6 +86,20 @@ def fold_names(names: Iterable[str], mark: str = "-") -> list[str]:
         head, sign, tail = name.partition(mark)
         heads.setdefault(head + sign, []).append(tail)
     return [f"{head}{{{','.join(tails)}}}" if len(tails) > 1 else head + tails[0] for head, tails in heads.items()]
+
+
+def fold_recipes(names: Iterable[str]) -> list[str]:
+    """Names of one family, folded at their first underscores, those with the same ends in one: {a,b}_{c,d}."""
+    heads: dict[tuple[str, ...], list[str]] = {}
+    for folded in fold_names(names, "_"):
+        head, brace, inner = folded.partition("{")
+        tails = inner.removesuffix("}").split(",")
+        firsts = {tail.partition("_")[0] for tail in tails}
+        if brace and len(firsts) == 1 and all("_" in tail for tail in tails):  # real_{world_a,world_b}
+            head, tails = f"{head}{firsts.pop()}_", [tail.partition("_")[2] for tail in tails]
+        heads.setdefault(tuple(tails) if brace else (head, ""), []).append(head.removesuffix("_"))
+    joined = {ends: f"{{{','.join(names)}}}" if len(names) > 1 else names[0] for ends, names in heads.items()}
+    return [head if ends[-1] == "" else f"{head}_{{{','.join(ends)}}}" for ends, head in joined.items()]
 
 
 def _recipes_by_family(options: Iterable[str]) -> dict[str, list[str]]:

@@ -45,7 +45,10 @@ MAYBE_PATHS = (
     "attack.target",
     *JUDGES,
 )  # folder or id
-SOURCES = ("task.forget", "task.retain", "task.holdout")  # of task=custom: a path, or a hub id with config and split
+SOURCES = (  # of task=custom: a path, or a hub id with config and split; of muse_raw: a path, or a name in a corpus
+    *(f"task.{name}" for name in ("forget", "retain", "holdout")),
+    *(f"task.texts.{name}" for name in ("forget", "retain", "learned")),
+)
 FOLDERS = ("output_dir", "task.data_dir")  # may not exist yet, or are checked by the task
 # What a run computes is the same whatever these are.
 NOT_IDENTITY = ("dry_run", "verify", "objective", "output_dir", "launch", "logger", "hydra")

@@ -20,6 +20,7 @@ from lume_run.evaluation.metrics import tofu
 from lume_run.evaluation.metrics.answers import recall_rule
 from lume_run.evaluation.metrics.bootstrap import Column, Measure, NamedMeasure, combine, mean_of
 from lume_run.evaluation.suites.base import column_of, mean_over
+from lume_run.methods.needs import asked_rows
 
 SET_SPLITS = (Split.FORGET, Split.RETAIN, Split.REAL_AUTHORS, Split.WORLD_FACTS)
 REQUIRED_SETS = (Split.FORGET, Split.RETAIN)  # reported with a reason where a task has no such questions
@@ -43,11 +44,12 @@ def set_questions(data: TaskData) -> list[Question]:
 
 def _examples(data: TaskData, split: Split) -> Sequence[Example]:
     if split is Split.FORGET:
-        return data.forget
+        return asked_rows(data, split)
     if split is not Split.RETAIN:
         return [example for example in data.others if example.split is split]
     near = [example for example in data.others if example.split is Split.NEIGHBORS]
-    return near or [example for example in data.retain if example.perturbed] or data.retain
+    rows = asked_rows(data, split)
+    return near or [example for example in rows if example.perturbed] or rows
 
 
 def _questions(example: Example) -> list[Question]:

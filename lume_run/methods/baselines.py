@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from lume_run.common.records import Example, Kind, Question, TaskData, Turn, continuation
+from lume_run.common.records import Example, Kind, Question, Split, TaskData, Turn, continuation
 from lume_run.common.seeds import pick, stable_digest
 from lume_run.config.fields import setting
-from lume_run.methods.needs import Needs
+from lume_run.methods.needs import Needs, asked_rows
 from lume_run.methods.objective import Objective
 
 
@@ -134,8 +134,8 @@ def shot_turns(shot: Example) -> list[Turn]:
 
 def context_of(method: InContext, data: TaskData, refusals: Sequence[str], seed: int) -> Context:
     """The instruction, refused forget prompts, answered retain prompts."""
-    forget = sample_examples(data.forget, method.forget_examples, seed)
-    retain = sample_examples(data.retain, method.retain_examples, seed)
+    forget = sample_examples(asked_rows(data, Split.FORGET), method.forget_examples, seed)
+    retain = sample_examples(asked_rows(data, Split.RETAIN), method.retain_examples, seed)
     refused = [replace(example, answer=pick(example.id, seed, refusals)) for example in forget]
     return Context(instruction=method.instruction, shots=(*refused, *retain))
 

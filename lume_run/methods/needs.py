@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from lume_run.common.records import Example, Kind, Split, TaskData
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -151,3 +153,11 @@ class Totals:
             positions=max(1, count.positions),
             lengths=count.lengths,
         )
+
+
+def asked_rows(data: TaskData, *sides: Split) -> tuple[Example, ...]:
+    """What a text answers on the forget or the retain side: its rows, or where those are chunks, rows of `others`."""
+    if any(row.kind is Kind.CHUNK for row in data.forget):
+        rows = [row for row in data.others if row.kind is not Kind.CHOICE]
+        return tuple(row for side in sides for row in rows if row.split is side)
+    return tuple(row for side in sides for row in (data.forget if side is Split.FORGET else data.retain))

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
@@ -13,7 +14,7 @@ from rich.table import Table
 from lume_run.common.console import console
 from lume_run.common.devices import GIB
 from lume_run.common.errors import LumeError, ProblemsError
-from lume_run.common.records import Example, continuation
+from lume_run.common.records import Example, Kind, continuation
 from lume_run.common.text import shorten_middle
 from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
@@ -21,7 +22,7 @@ from lume_run.launch.world import World
 from lume_run.models.hub import adapter_base
 from lume_run.models.load import context_limit
 from lume_run.models.placement import USABLE_MEMORY_SHARE
-from lume_run.models.rows.tokenise import encode, pair_ids
+from lume_run.models.rows.tokenise import WHOLE_TEXTS, encode, pair_ids
 from lume_run.pipeline.memory.budget import Estimator
 from lume_run.pipeline.memory.estimate import cards_for, evaluation_estimate, host_estimate
 from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, estimator_of
@@ -29,7 +30,11 @@ from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, for
 from lume_run.pipeline.plan import Plan, plan
 from lume_run.pipeline.run import Run
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 MOST_TOKENISED = 2000  # rows that a plan looks at
+LONGEST_ROW = 10**9  # tokens: whole
 PLANNED_TEXT = 120  # characters of a prompt or an answer in a plan
 
 
@@ -52,7 +57,7 @@ def show_plan(settings: Settings, folder: Path) -> None:
         )
         console.print(f"  format: {escape(str(run.text_format))}", soft_wrap=True)
         _show_rows(run, data.forget)
-        _show_cut_rows(run, (*data.forget, *data.retain))
+        _show_cut_rows(run, [row for row in (*data.forget, *data.retain) if row.kind is not Kind.CHUNK])
         _show_steps(plan(run))
     except ProblemsError:
         raise
@@ -71,11 +76,18 @@ def _show_rows(run: Run, examples: Sequence[Example]) -> None:
     for number in sorted({0, len(examples) // 2, len(examples) - 1}):
         texts, tokens = (examples[number].prompt, continuation(examples[number])), ""
         if tokenizer is not None:
-            prompt, answer = pair_ids(examples[number], tokenizer)
+            prompt, answer = token_parts(examples[number], tokenizer)
             texts = (tokenizer.decode(prompt), tokenizer.decode(answer))
             tokens = f" ({len(prompt)} + {len(answer)} tokens)"
         row = " | ".join(shorten_middle(repr(text)[1:-1], PLANNED_TEXT) for text in texts)
         console.print(f"    {escape(row + tokens)}", soft_wrap=True)
+
+
+def token_parts(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Token ids of (the prompt, what is learned after it); a whole text has no prompt."""
+    if example.kind in WHOLE_TEXTS:
+        return [], list(encode(example, tokenizer, max_tokens=LONGEST_ROW).ids)
+    return pair_ids(example, tokenizer)
 
 
 def _show_cut_rows(run: Run, examples: Sequence[Example]) -> None:

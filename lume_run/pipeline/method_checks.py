@@ -20,12 +20,14 @@ from lume_run.methods.refusals import read_refusals
 from lume_run.pipeline.unlearn.row_checks import row_problems
 from lume_run.tasks.rwku.task import RwkuTask
 
-MEMORISED = {  # with which ids of released targets begin -> tasks whose rows they have learned, options to take
+MEMORISED: dict[str, tuple[tuple[str, ...], str]] = {  # how ids of released targets begin -> the tasks of the rows
+    # that they have learned, options to take
     "llmunlearningsemeval2025organization/": (("LumeTask",), "task=lume, bios, novels or wiki"),
     "open-unlearning/tofu_": (
         ("TofuTask", "ContinualTofuTask"),
         "task=tofu, tofu_open_unlearning, tofu_closer_look or tofu_continual",
     ),
+    "muse-bench/": (("MuseRawTask", "MuseTask"), "task=muse_raw"),
 }
 
 

@@ -21,13 +21,14 @@ from lume_run.models.hub import model_identity
 from lume_run.models.layers import stream_fault
 from lume_run.models.load import TINY_CONTEXT_TOKENS, config_of, context_limit
 from lume_run.models.placement import Placement, placement_of
+from lume_run.models.rows.chunks import token_chunks
 from lume_run.models.rows.text_format import TextFormat, text_format_of
 from lume_run.models.rows.tokenise import has_room
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.models.weights import ShapedConfig
-from lume_run.tasks.custom.task import CustomTask, Room
+from lume_run.tasks.documents import Room
 from lume_run.tasks.requests import ForgetRequest, data_of_request
-from lume_run.training.rows import examples_of
+from lume_run.training.rows import examples_of, require_prompts
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ class Run:
     @cached_property
     def _plain_data(self) -> TaskData:
         task, seed = self.settings.task, self.settings.seed
-        loaded: TaskData = task.load(seed, self._room) if isinstance(task, CustomTask) else task.load(seed)
+        loaded: TaskData = task.load(seed, self._room) if getattr(task, "cuts_texts", False) else task.load(seed)
         return loaded
 
     @property
@@ -85,7 +86,11 @@ class Run:
             if config is None
             else context_limit(config, self.settings.model)
         )
-        return Room(has_room=lambda piece: has_room(piece, self.tokenizer, limit), tokens=limit)
+        return Room(
+            has_room=lambda piece: has_room(piece, self.tokenizer, limit),
+            tokens=limit,
+            cut=lambda text, tokens: token_chunks(text, self.tokenizer, tokens),
+        )
 
     @cached_property
     def text_format(self) -> TextFormat:
@@ -202,4 +207,5 @@ class Run:
     ) -> list[tuple[Role, Example]]:
         """The forget and retain examples in the roles a method reads; `alternates` are answers made up, by id."""
         data, seed, refusals = self.data, self.settings.seed, self.refusals
+        require_prompts(self.settings.method.name, needs.rows, data.forget)
         return examples_of(needs.rows, data.forget, data.retain, refusals=refusals, seed=seed, alternates=alternates)

@@ -44,7 +44,8 @@ def base_artifact(run: Run) -> Artifact | None:
 
 def train_artifact(run: Run, start: EvaluatedModel) -> Artifact:
     """The target: the base model fine-tuned on forget and retain rows until memorised."""
-    return fine_tuned_artifact(run, "target", (*run.data.forget, *run.data.retain), start, run.settings.trainer.train)
+    rows = (*run.data.forget, *run.data.retain, *run.data.learned)
+    return fine_tuned_artifact(run, "target", rows, start, run.settings.trainer.train)
 
 
 def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
@@ -52,7 +53,8 @@ def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
     model = run.settings.model
     path = str(base.path) if base else str(model.base if model.is_target else model.path)
     start = EvaluatedModel(path=path, key=base.key if base else model_identity(path, model))
-    return fine_tuned_artifact(run, "retrained", run.data.retain, start, run.settings.trainer.train)
+    rows = (*run.data.retain, *run.data.learned)
+    return fine_tuned_artifact(run, "retrained", rows, start, run.settings.trainer.train)
 
 
 def training_job(run: Run, **fields: Any) -> TrainingJob:

@@ -5,7 +5,8 @@ The choice does not depend on the order of the files, and the choice for a small
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from random import Random
 from typing import TypeVar
@@ -15,9 +16,32 @@ from lume_run.common.records import Example, Kind, Split
 from lume_run.tasks.row_files import refuse
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
+Cutter = Callable[[str, int], Iterable[str]]  # a text in stretches of at most so many tokens
 Examples = tuple[Example, ...]
 Documents = dict[str, Examples]  # the prompts of each document, in file order
 SideName = TypeVar("SideName", bound=str)
+
+
+def byte_chunks(text: str, size: int) -> list[str]:
+    """A text in stretches of at most `size` bytes of UTF-8, whole letters each: what a byte-level tokenizer splits it
+    into has no more tokens."""
+    chunks: list[list[str]] = []
+    left = 0
+    for letter in text:
+        if (left := left - len(letter.encode())) < 0 or not chunks:
+            chunks.append([])
+            left = size - len(letter.encode())
+        chunks[-1].append(letter)
+    return ["".join(chunk) for chunk in chunks]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a model takes: whether it has room for a row, its longest row [tokens; 0: not known]; how it cuts a text."""
+
+    has_room: Callable[[Example], bool] = lambda _: True
+    tokens: int = 0
+    cut: Cutter = byte_chunks
 
 
 def group_by_document(examples: Sequence[Example], subtasks: Sequence[str]) -> Documents:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lume_run.common.errors import RunError
+from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.records import Example, Kind
 from lume_run.common.seeds import pick
 from lume_run.methods.needs import Needs, Role
@@ -52,6 +52,13 @@ def examples_of(
             else:
                 examples.append((role, in_role(example, role, retain=retain, refusals=refusals, seed=seed)))
     return examples
+
+
+def require_prompts(name: str, roles: Set[Role], forget: Sequence[Example]) -> None:
+    """ConfigError where a method gives other answers to prompts, and the rows are running text without any."""
+    if roles - {Role.FORGET, Role.RETAIN} and any(example.kind is Kind.CHUNK for example in forget):
+        what = f"'{name}' reads other answers to prompts, and this task's rows are running text without prompts"
+        raise ConfigError([Problem(where="method", what=what, remedy="a loss on the text itself: method=npo_gd")])
 
 
 def token_rows(

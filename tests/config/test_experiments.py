@@ -22,6 +22,11 @@ FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH, ALTERNATE = Role
 PUBLISHED_PHASES = {  # (learning rate, epochs, batch size, warm-up, weight decay); None: as in the trainer
     "closer_look": (1e-5, 5, 32, 0.2, 0.01),
     "closer_look/real_world_me_gd": (5e-6, 5, 32, 0.2, 0.01),
+    "muse": (1e-5, 10, 32, 0.0, 0.0),
+    **{f"muse/news_{name}": (1e-5, epochs, 32, 0.0, 0.0) for name, epochs in {"ga": 1, "ga_gdr": 7, "npo": 1}.items()},
+    **{f"muse/news_{name}": (1e-5, 10, 32, 0.0, 0.0) for name in ("ga_klr", "npo_gdr", "npo_klr")},
+    **{f"muse/books_{name}": (1e-5, 1, 32, 0.0, 0.0) for name in ("ga", "ga_gdr", "npo", "npo_gdr")},
+    **{f"muse/books_{name}": (1e-5, epochs, 32, 0.0, 0.0) for name, epochs in {"ga_klr": 5, "npo_klr": 4}.items()},
     "open_unlearning": (1e-5, 10, 32, 0.1, 0.01),
     "open_unlearning/tofu_altpo": (2e-5, 10, 32, 0.1, 0.01),
     "open_unlearning/tofu_jensun": (8e-6, 10, 32, 0.1, 0.01),
@@ -77,7 +82,12 @@ def test_every_experiment_can_be_tried_on_the_tiny_model(name):
     assert set(data["evaluator"]["suites"]) == {suite_of(name)}
     total = 200 if name.startswith("closer_look") else None
     assert {**data["evaluator"], "suites": {}} == {**default["evaluator"], "suites": {}, "max_total_tokens": total}
-    assert data["trainer"]["train"] == default["trainer"]["train"]
+    if name.startswith("muse"):
+        train = data["trainer"]["train"]
+        assert [train[key] for key in PHASE_FIELDS] == [1e-5, 5, 32, 0.0, 0.0]
+        assert (train["schedule"], train["stop_accuracy"]) == ("constant", None)
+    else:
+        assert data["trainer"]["train"] == default["trainer"]["train"]
     changed = {key for key, value in data["model"].items() if value != default["model"][key]}
     assert changed <= {
         "max_length",
@@ -91,8 +101,9 @@ def test_every_experiment_can_be_tried_on_the_tiny_model(name):
     for key, value in zip(PHASE_FIELDS, PUBLISHED_PHASES[longest], strict=True):
         assert phase[key] == (others[key] if value is None else value), key
     raw_loop = "snuffleupagus" in name or "atyaephyra" in name  # without the library's schedule and clipping
-    schedule = "cosine" if is_rwku else "linear"
-    assert (phase["schedule"], phase["max_grad_norm"]) == (("constant", 0) if raw_loop else (schedule, 1))
+    constant = raw_loop or name.startswith("muse")
+    schedule = "constant" if constant else "cosine" if is_rwku else "linear"
+    assert (phase["schedule"], phase["max_grad_norm"]) == (schedule, 0 if raw_loop else 1)
 
 
 def task_of(name: str) -> str:
@@ -101,12 +112,15 @@ def task_of(name: str) -> str:
         return "lume"
     if name.startswith("rwku"):
         return "rwku"
+    if name.startswith("muse"):
+        return "muse_raw"
     return "tofu_continual" if "continual" in name else "real_world" if "real_world" in name else "tofu"
 
 
 def suite_of(name: str) -> str:
     """The suite of the paper that a recipe is from."""
-    families = {"closer_look": "closer_look", "open_unlearning": "tofu", "simnpo/tofu": "tofu", "rwku": "rwku"}
+    families = {"closer_look": "closer_look", "muse": "muse", "open_unlearning": "tofu", "rwku": "rwku"}
+    families |= {"simnpo/tofu": "tofu"}
     return next((suite for family, suite in families.items() if name.startswith(family)), "lume")
 
 
@@ -130,6 +144,8 @@ def test_the_recipes_are_all_there():
         "closer_look/continual_": "me_gd idk_ap",
         "closer_look/real_world_": "me_gd idk_ap",
         "open_unlearning/tofu_": "grad_ascent grad_diff npo simnpo idk_dpo rmu undial wga satimp ceu pdu jensun altpo",
+        "muse/news_": "ga ga_gdr ga_klr npo npo_gdr npo_klr task_vector",
+        "muse/books_": "ga ga_gdr ga_klr npo npo_gdr npo_klr task_vector",
         "simnpo/tofu_": "forget05",
         "semeval/": "ga gd kl npo ails_ntua_7b ails_ntua_lora ails_ntua_agad zjuklab sha256 atyaephyra",
         "semeval/snuffleupagus_": "1b 7b",

@@ -27,6 +27,7 @@ PRETRAINED = ["model=smollm2-135m", "model.is_target=true"]
 COMPANIONS = {  # what an option takes
     ("model", "hf"): ["model.path={tiny}"],
     **{("model", name): ["task=tofu"] for group, name in OPTIONS if group == "model" and name.startswith("tofu-")},
+    **{("model", name): ["task=muse_raw"] for group, name in OPTIONS if group == "model" and name.startswith("muse-")},
     ("method", "ties"): ["model.lora=true"],
     **{
         ("task", name): [

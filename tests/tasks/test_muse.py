@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from helpers.muse_corpus import arrays, qa, write
 from helpers.refused import problems_by_place
 from helpers.shared import SHARED
 
@@ -14,7 +14,7 @@ from lume_run.common.errors import ConfigError
 from lume_run.common.records import Kind, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.pipeline.checks import check_config, require_settings
-from lume_run.tasks.muse import MuseTask
+from lume_run.tasks.corpora.muse import MuseTask
 
 DATA = SHARED / "data" / "muse"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data sets are not at {DATA}")
@@ -22,32 +22,6 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data sets a
 
 def muse(folder: Path = DATA, **options) -> MuseTask:
     return MuseTask(name="muse", data_dir=str(folder), **options)
-
-
-def qa(name: str, count: int = 3) -> list[dict]:
-    return [{"question": f"{name} {number}?", "answer": f"{name}, {number}."} for number in range(count)]
-
-
-def arrays(**files: object) -> dict[str, object]:
-    """A small corpus by path below `news/`, `__` for `/`."""
-    rows: dict[str, object] = {
-        "knowmem__forget_qa": qa("forget"),
-        "knowmem__forget_qa_icl": qa("before forget", 2),
-        "knowmem__retain2_qa": qa("retain"),
-        "knowmem__retain2_qa_icl": qa("before retain", 2),
-        "verbmem__forget": [{"prompt": "It went", "gt": "on."}, {"prompt": "It ended.\n", "gt": "Then"}],
-        "privleak__forget": ["seen one", "seen two"],
-        "privleak__holdout": ["unseen one", "unseen two", "unseen three"],
-    }
-    return rows | files
-
-
-def write(folder: Path, **files: object) -> Path:
-    for name, array in arrays(**files).items():
-        path = folder / "news" / f"{name.replace('__', '/')}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(array if isinstance(array, str) else json.dumps(array), encoding="utf-8")
-    return folder
 
 
 def remove(folder: Path, *names: str) -> None:

@@ -16,6 +16,7 @@ from lume_run.common.records import Ask, Kind, Question, Response, Score, Split,
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.bootstrap import Measure, NamedMeasure, combine
 from lume_run.evaluation.suites.base import Answers, mean_over
+from lume_run.methods.needs import asked_rows
 
 LENS_SPLITS = (Split.FORGET, Split.RETAIN)
 LENS_METRICS = ("probability", "reciprocal_rank")
@@ -28,7 +29,8 @@ class LogitLens:
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """A pass over every forget and retain answer that reads all layers."""
-        return [Question(example=row, ask=Ask.LENS) for row in (*data.forget, *data.retain) if has_answer(row.kind)]
+        rows = asked_rows(data, Split.FORGET, Split.RETAIN)
+        return [Question(example=row, ask=Ask.LENS) for row in rows if has_answer(row.kind)]
 
     def scores(self, answers: Answers) -> list[Score]:
         """`logit_lens.<side>.<metric>` of the layer that has most of it, `logit_lens.<side>.layer_<number>.<metric>` of

@@ -25,6 +25,7 @@ from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.inside.logit_lens import has_answer
 from lume_run.evaluation.metrics.bootstrap import Column, Measure, mean_of
 from lume_run.evaluation.suites.base import Answers
+from lume_run.methods.needs import asked_rows
 
 NO_PATCHES = (
     "no answer was told through the states of this model in the one before unlearning: there is none to put them into "
@@ -45,7 +46,7 @@ class DepthScore:
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """A pass with patched states over every forget answer."""
-        return [Question(example=row, ask=Ask.PATCH) for row in data.forget if has_answer(row.kind)]
+        return [Question(example=row, ask=Ask.PATCH) for row in asked_rows(data, Split.FORGET) if has_answer(row.kind)]
 
     def scores(self, answers: Answers) -> list[Score]:
         """`uds`: the mean over the rows that the retrained model lacks."""

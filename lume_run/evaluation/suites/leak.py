@@ -24,6 +24,7 @@ from lume_run.evaluation.metrics.closer_look import can_entail, entailment_score
 from lume_run.evaluation.metrics.pii.disclosure import disclosure_of, leak_at
 from lume_run.evaluation.suites.base import Answers, Judgement
 from lume_run.evaluation.suites.pii.verdicts import value_of
+from lume_run.methods.needs import asked_rows
 
 LEAK_VARIANT = "leak"  # and the number of the sample
 LeakSide = Literal["forget", "retain"]
@@ -51,7 +52,7 @@ class Leak:
         """So many samples of each question."""
         questions = []
         for side in self.sides:
-            rows = [row for row in (data.forget if side == "forget" else data.retain) if row.kind is Kind.QUESTION]
+            rows = [row for row in asked_rows(data, Split(side)) if row.kind is Kind.QUESTION]
             chosen = {row.id for row in sorted(rows, key=lambda row: stable_digest("leak", row.id))[: self.questions]}
             questions += [
                 Question(example=row, ask=Ask.SAMPLE, variant=f"{LEAK_VARIANT}{number}", limit=self.max_new_tokens)

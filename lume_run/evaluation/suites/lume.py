@@ -12,6 +12,7 @@ from lume_run.evaluation.metrics.aggregate import harmonic_mean
 from lume_run.evaluation.metrics.bootstrap import Measure, combine
 from lume_run.evaluation.metrics.semeval import TEXT_SPLITS, WORD, is_text_row, lume_scores, text_score
 from lume_run.evaluation.suites.base import Answers, mean_over
+from lume_run.methods.needs import asked_rows
 from lume_run.tasks.semeval_ids import SUBTASK_OF_LABEL
 
 
@@ -21,7 +22,9 @@ class Lume:
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Greedy texts of forget and retain prompts, log-probs of (non-)members, MMLU choices."""
-        rows = [example for example in (*data.forget, *data.retain) if example.kind is not Kind.DOCUMENT]
+        rows = [
+            example for example in asked_rows(data, Split.FORGET, Split.RETAIN) if example.kind is not Kind.DOCUMENT
+        ]
         questions = [Question(example=example, ask=Ask.GENERATE) for example in rows]
         if evaluator.membership:
             questions += [Question(example=example, ask=Ask.LOGPROB) for example in (*data.members, *data.nonmembers)]

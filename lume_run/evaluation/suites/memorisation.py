@@ -10,6 +10,7 @@ from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics import tofu
 from lume_run.evaluation.metrics.memorisation import exact_memorisation, extraction_strength
 from lume_run.evaluation.suites.base import Answers, RowValue
+from lume_run.methods.needs import asked_rows
 
 ANSWER_SPLITS = (Split.FORGET, Split.RETAIN)
 
@@ -42,7 +43,7 @@ class Memorisation:
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """Log-probs of every forget and retain answer."""
-        return [Question(example=example, ask=Ask.LOGPROB) for example in (*data.forget, *data.retain)]
+        return [Question(example=example, ask=Ask.LOGPROB) for example in asked_rows(data, Split.FORGET, Split.RETAIN)]
 
     def scores(self, answers: Answers) -> list[Score]:
         """`<split>.<metric>`; rows without finite numbers make a score missing, never better."""

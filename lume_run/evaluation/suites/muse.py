@@ -24,8 +24,9 @@ from lume_run.evaluation.metrics.muse import (
 )
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.mia import membership_columns, membership_documents, require_token_logps
+from lume_run.methods.needs import asked_rows
 
-VARIANT = "muse"
+MUSE_VARIANT = "muse"
 TEXT_METRICS = {
     Kind.COMPLETION: ("verbatim", verbatim_memorisation),
     Kind.QUESTION: ("knowledge", knowledge_memorisation),
@@ -55,9 +56,11 @@ class Muse:
         limits = {Kind.COMPLETION: self.verbatim_tokens, Kind.QUESTION: self.answer_tokens}
 
         def question(example: Example) -> Question:
-            return Question(example=example, ask=Ask.GENERATE, variant=VARIANT, limit=limits[example.kind])
+            return Question(example=example, ask=Ask.GENERATE, variant=MUSE_VARIANT, limit=limits[example.kind])
 
-        texts = [question(example) for example in (*data.forget, *data.retain) if example.kind in limits]
+        texts = [
+            question(example) for example in asked_rows(data, Split.FORGET, Split.RETAIN) if example.kind in limits
+        ]
         documents = [Question(example=example, ask=Ask.LOGPROB) for example in (*data.members, *data.nonmembers)]
         return texts + documents
 
@@ -71,7 +74,7 @@ class Muse:
 
     def _memorisation(self, answers: Answers, split: Split, kind: Kind) -> Score:
         name, metric = TEXT_METRICS[kind]
-        rows = answers.rows(Ask.GENERATE, split, kind=kind, variant=VARIANT)
+        rows = answers.rows(Ask.GENERATE, split, kind=kind, variant=MUSE_VARIANT)
 
         def value(row: Response) -> float | None:
             return None if row.output is None else metric(row.expected, row.output)

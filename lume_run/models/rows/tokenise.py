@@ -25,6 +25,8 @@ from lume_run.models.rows.special_text import continuation_ids, mask_special, te
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+WHOLE_TEXTS = (Kind.DOCUMENT, Kind.CHUNK)  # trained on and scored from their first token
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRow:
@@ -78,6 +80,11 @@ def plain_ids(text: str, tokenizer: PreTrainedTokenizerBase, *, template: str = 
     return text_ids(mask_special(text, tokenizer, template=template), tokenizer, add_special_tokens=True)
 
 
+def chunk_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a stretch of another text, behind the tokenizer's own first tokens."""
+    return plain_ids("", tokenizer) + continuation_ids(mask_special(text, tokenizer), tokenizer)
+
+
 def encode(
     example: Example,
     tokenizer: PreTrainedTokenizerBase,
@@ -89,11 +96,11 @@ def encode(
     """Tokenise one example into at most `max_tokens` ids.
 
     A DOCUMENT row labels every token but the first and has no EOS (the Hugging Face loss on
-    `labels=input_ids`, as in the SemEval membership attack). Otherwise labels are the answer and
-    EOS, and with `label_prompt` the prompt as well.
+    `labels=input_ids`, as in the SemEval membership attack). So does a CHUNK, whose text begins anywhere in another.
+    Otherwise labels are the answer and EOS, and with `label_prompt` the prompt as well.
     """
-    if example.kind is Kind.DOCUMENT:
-        ids = plain_ids(example.answer, tokenizer)
+    if example.kind in WHOLE_TEXTS:
+        ids = (chunk_ids if example.kind is Kind.CHUNK else plain_ids)(example.answer, tokenizer)
         kept = tuple(ids[:max_tokens])
         start = min(1, len(kept))
         return TokenRow(

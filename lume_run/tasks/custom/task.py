@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
@@ -21,7 +21,7 @@ from lume_run.tasks.custom.sources import (
     source_fault,
     unknown_documents,
 )
-from lume_run.tasks.documents import choose_by_side, describe_selection
+from lume_run.tasks.documents import Room, choose_by_side, describe_selection
 from lume_run.tasks.private_facts import attribute_of
 from lume_run.tasks.question_files import (
     COUNT_HELP,
@@ -38,14 +38,6 @@ SIDES = {"forget": Split.FORGET, "retain": Split.RETAIN, "holdout": Split.NONMEM
 SHOWN_COLUMNS = 5  # of those that are not read
 WORDS_HELP = "words of one piece of a text, fewer where they do not fit into the model; null: as many as fit"
 SOURCE_HELP = "file (JSON Lines, JSON, CSV, TSV, parquet, text), folder of them, or hub id OWNER/NAME[:CONFIG[:SPLIT]]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """What a model takes: whether it has room for a row, and its longest row [tokens; 0: not known]."""
-
-    has_room: Callable[[Example], bool] = lambda _: True
-    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +64,7 @@ class CustomTask:
     words: int | None = setting(120, low=2, help=WORDS_HELP)
     separator: str | None = setting(None, help=SEPARATOR_HELP, blank=True)
     num_documents: int | None = setting(None, low=1, help=COUNT_HELP)
+    cuts_texts: ClassVar[bool] = True  # by what the model has room for
 
     def check(self) -> list[Problem]:
         """Problems visible without reading rows or asking the network."""

@@ -203,13 +203,33 @@ def test_published_numbers_are_those_of_the_survey():
         pytest.skip("the survey the numbers were copied from is not here")
     section = survey.read_text(encoding="utf-8").partition("# 4. PUBLISHED")[2].partition("\n# 5.")[0].replace("−", "-")
     numbers = {float(number) for number in re.findall(r"(?<![\d.])-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?", section)}
-    copied = [value for table in published_tables() if not table.attacks for value in values_of(table)]
+    tables = [table for table in published_tables() if not table.attacks and not table.id.startswith("muse-")]
+    copied = [value for table in tables for value in values_of(table)]
     assert len(copied) > 350
     assert [value for value in copied if value not in numbers] == []
 
 
 def values_of(table: PublishedTable) -> list[float]:
     return [value for _, values in table.rows for value in values.values()]
+
+
+def test_numbers_of_muse_are_those_of_the_protocols():
+    """Percent there, fractions here but for the privacy leakage."""
+    protocols = SHARED / "PROTOCOLS.md"
+    if not protocols.exists():
+        pytest.skip("the protocols the numbers were copied from are not here")
+    text = protocols.read_text(encoding="utf-8").partition("| target |")[2].partition("\n\n")[0].replace("−", "-")
+    lines = [re.findall(r"-?\d+\.?\d*", line.partition("|")[2]) for line in f"target |{text}".splitlines()]
+    for column, corpus in enumerate(("news", "books")):
+        (table,) = (table for table in published_tables() if table.id == f"muse-{corpus}")
+        published = [tuple(map(float, line[4 * column : 4 * column + 4])) for line in lines]
+        columns = ("forget.verbatim", "forget.knowledge", "privacy_leakage", "retain.knowledge")
+        percent = [100 - 99 * (column == "privacy_leakage") for column in columns]
+        ours = [
+            tuple(scale * row[f"muse.{column}"] for scale, column in zip(percent, columns, strict=True))
+            for _, row in table.rows
+        ]
+        assert [pytest.approx(row) for row in published] == ours
 
 
 def test_numbers_of_robustness_are_those_of_the_protocols():

@@ -42,6 +42,7 @@ from lume_run.evaluation.suites.pii.verdicts import (
     share_scores,
     texts_by_question,
 )
+from lume_run.methods.needs import asked_rows
 
 PROBED_TOKENS = 64  # a sentence with the longest answer, an address, also for a tokenizer with digits for tokens
 
@@ -71,8 +72,7 @@ class Pii:
         """Greedy texts of every private question, and further ones of those that are probed."""
         questions: list[Question] = []
         for side in self.sides:
-            documents = data.forget if side == "forget" else data.retain
-            examples = [example for example in documents if example.attribute]
+            examples = [example for example in asked_rows(data, Split(side)) if example.attribute]
             questions += [Question(example=example, ask=Ask.GENERATE) for example in examples]
             if side in self.probed:
                 people = self.probed_people(example.document for example in examples)

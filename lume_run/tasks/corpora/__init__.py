@@ -1,0 +1,1 @@
+"""Benchmarks that come with running text: MUSE, WMDP."""
