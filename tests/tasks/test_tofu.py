@@ -13,8 +13,9 @@ from helpers.refused import problems_by_place
 from helpers.shared import SHARED
 
 from lume_run.common.errors import ConfigError, DataError, Problem, RunError
-from lume_run.common.records import Kind, Split, TaskData
+from lume_run.common.records import Chat, Kind, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
+from lume_run.models.rows.text_format import TextFormat
 from lume_run.pipeline.checks import check_config, require_settings
 from lume_run.tasks.question_sets.real_world import RealWorldTask
 from lume_run.tasks.question_sets.tofu import TofuTask
@@ -114,6 +115,27 @@ def test_real_counts(split):
     ids = [example.id for example in everything(data)]
     assert len(set(ids)) == len(ids)
     assert split in data.source and str(TOFU) in data.source
+
+
+@needs_data
+def test_real_wordings_and_false_answers_in_a_chat():
+    """In a chat template the question is the user's turn alone, and so are its other wordings; answers stay as read."""
+    plain = tofu(split="forget01").load(0)
+    chats = TextFormat(chat=Chat()).data(plain)
+    text = (TOFU / "forget01_perturbed.jsonl").read_text(encoding="utf-8")
+    rows = {row["question"]: row for row in (json.loads(line) for line in text.split("\n") if line)}
+    assert len(chats.forget) == len(rows)
+    for before, example in zip(plain.forget, chats.forget, strict=True):
+        row = rows[example.prompt]
+        assert (example.rephrasings, example.chat) == ((row["paraphrased_question"],), Chat())
+        assert (example.paraphrases, example.perturbed) == (
+            (row["paraphrased_answer"],),
+            tuple(row["perturbed_answer"]),
+        )
+        assert before.prompt == f"Question: {example.prompt}\nAnswer:"
+        assert before.rephrasings == (f"Question: {row['paraphrased_question']}\nAnswer:",)
+    assert {example.chat for example in (*chats.retain, *chats.others)} == {Chat()}
+    assert sum(bool(example.perturbed) for example in chats.retain) == 400
 
 
 @needs_data
