@@ -203,7 +203,8 @@ def test_published_numbers_are_those_of_the_survey():
         pytest.skip("the survey the numbers were copied from is not here")
     section = survey.read_text(encoding="utf-8").partition("# 4. PUBLISHED")[2].partition("\n# 5.")[0].replace("−", "-")
     numbers = {float(number) for number in re.findall(r"(?<![\d.])-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?", section)}
-    tables = [table for table in published_tables() if not table.attacks and not table.id.startswith("muse-")]
+    of_protocols = ("muse-", "rwku-")
+    tables = [table for table in published_tables() if not table.attacks and not table.id.startswith(of_protocols)]
     copied = [value for table in tables for value in values_of(table)]
     assert len(copied) > 350
     assert [value for value in copied if value not in numbers] == []
@@ -241,6 +242,24 @@ def test_numbers_of_robustness_are_those_of_the_protocols():
     copied = [value for table in published_tables() if table.attacks for value in values_of(table)]
     assert len(copied) == 9 + 44 + 9
     assert [value for value in copied if value not in numbers] == []
+
+
+def test_numbers_of_rwku_are_those_of_the_protocols_by_100(tmp_path):
+    protocols = SHARED / "PROTOCOLS.md"
+    tables = {table.id: table for table in published_tables() if table.id.startswith("rwku-")}
+    if protocols.exists():
+        numbers = set(re.findall(r"\d+\.\d", protocols.read_text(encoding="utf-8")))
+        copied = [value for table in tables.values() for value in values_of(table)]
+        assert [value for value in copied if f"{100 * value:.1f}" not in numbers] == []
+    assert dict(tables["rwku-llama-3-8b"].rows)["ICU"]["rwku.forget.all"] == 0.128
+    shown = {}
+    for name in ("llama-3-8b", "phi-3-mini", "smollm2-135m"):
+        suites = {"rwku": {"compat": True}}
+        config = sweeps.config(task="rwku", model__name=name, evaluator__suites=suites)
+        sweeps.write_run(tmp_path / name, config, {"rwku.forget.all": 0.5})
+        (section,) = sections_of(tmp_path / name)
+        shown[name] = [table.id for table in tables_for(section)]
+    assert shown == {"llama-3-8b": ["rwku-llama-3-8b"], "phi-3-mini": ["rwku-phi-3-mini"], "smollm2-135m": []}
 
 
 def test_robustness_rows_stand_beside_attacked_runs_of_the_same_task_only(tmp_path):
