@@ -160,11 +160,14 @@ def _resolve_source(data: dict[str, Any]) -> None:
 def run_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the config that decides what a run computes.
 
-    Without attacks, requests and sharpness that of versions that had none.
+    Without attacks, requests, requests apart and sharpness that of versions that had none.
     """
     unused = {"attack": not value_at(data, "attack.attacks"), "sequence": not value_at(data, "sequence.requests")}
     left_out = {*NOT_IDENTITY, *(group for group, is_unused in unused.items() if is_unused)}
     identity = {key: without_modules(value) for key, value in data.items() if key not in left_out}
+    sequence = identity.get("sequence")
+    if isinstance(sequence, dict) and not sequence.get("apart"):
+        sequence.pop("apart", None)
     unlearn = value_at(identity, "trainer.unlearn")
     if isinstance(unlearn, dict) and unlearn.get("sharpness") is None:
         unlearn.pop("sharpness", None)

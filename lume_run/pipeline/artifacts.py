@@ -23,7 +23,7 @@ class EvaluatedModel:
     """A model that is trained further or evaluated: its folder or id, what identifies it, the context it answers in.
 
     Under an attack it is asked about the forget documents `held_out` alone (empty: all), and what `rewrite` makes of
-    the questions.
+    the questions. Of requests apart it is asked what is `about` the documents of its own (empty: everything).
     """
 
     path: str
@@ -31,10 +31,12 @@ class EvaluatedModel:
     context: Context | None = None
     held_out: frozenset[str] = frozenset()
     rewrite: Rewriting | None = None
+    about: frozenset[str] = frozenset()
 
     def questions_in_context(self, questions: Sequence[Question]) -> Sequence[Question]:
         """The questions that this model is asked, with its context before them."""
         asked = [question for question in questions if is_scored(question.example, self.held_out)]
+        asked = [question for question in asked if not self.about or question.example.document in self.about]
         asked = list(self.rewrite(asked)) if self.rewrite else asked
         return with_context(asked, self.context) if self.context is not None else asked
 
@@ -82,12 +84,12 @@ def unlearned_artifact(
 ) -> Artifact:
     """The unlearned model, in the run's own folder; runs that differ in attacks or evaluators alone make it once.
 
-    Models between requests stand beside it, in folders by the number of the request.
+    Models between requests, and all of requests apart, stand beside it, in folders by the number of the request.
     """
     inputs = {"kind": "unlearned", "format": ARTIFACT_FORMAT, "seed": run.settings.seed, **inputs}
     with_adapter = run.settings.model.lora.save  # changes no weight, and so is none of the inputs
     noted = content_hash({**inputs, "adapter": with_adapter})
-    between = run.request is not None and not run.request.is_last
+    between = run.request is not None and (run.request.apart or not run.request.is_last)
     return Artifact(
         stage="unlearn",
         name=f"request {run.request.number}" if between and run.request else "unlearned",

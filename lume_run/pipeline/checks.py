@@ -204,7 +204,7 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
     if runs_model:
         yield from pairing_problems(groups, stages)
     if groups["sequence"] is not None:
-        yield from sequence_problems(groups["sequence"], stages)
+        yield from sequence_problems(groups["sequence"], stages, groups["attack"])
     if groups["attack"] is not None:
         yield from attack_problems(groups["attack"], stages, groups["evaluator"])
     if groups["evaluator"] is not None:

@@ -124,7 +124,8 @@ def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tr
 def results_of(run: Run, steps: Plan, seconds: Mapping[str, float]) -> RunResults:
     """What the artifacts hold, when all of them are there."""
     responses = {name: responses_in(artifact) for name, artifact in steps.responses.items()}
-    count = run.settings.sequence.requests
+    sequence = run.settings.sequence
+    count = None if sequence.apart else sequence.requests
     return RunResults(
         responses=responses,
         attacked=[(of, responses_in(artifact)) for of, artifact in steps.attacked],

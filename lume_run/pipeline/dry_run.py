@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from lume_run.common.console import console
 from lume_run.common.devices import GIB
 from lume_run.common.errors import LumeError, ProblemsError
 from lume_run.common.records import Example, Kind, continuation
+from lume_run.common.store import Artifact
 from lume_run.common.text import shorten_middle
 from lume_run.config.settings import Settings
 from lume_run.evaluation.saved_responses import read_responses
@@ -29,12 +31,15 @@ from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, es
 from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, format_bytes
 from lume_run.pipeline.plan import Plan, plan
 from lume_run.pipeline.run import Run
+from lume_run.pipeline.unlearn.work import work_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOST_TOKENISED = 2000  # rows that a plan looks at
 LONGEST_ROW = 10**9  # tokens: whole
+MOST_LINES_ALIKE = 10  # of requests
+REQUEST_NUMBER = re.compile(r"(?:^|(?<=, ))request \d+$")
 PLANNED_TEXT = 120  # characters of a prompt or an answer in a plan
 
 
@@ -58,7 +63,9 @@ def show_plan(settings: Settings, folder: Path) -> None:
         console.print(f"  format: {escape(str(run.text_format))}", soft_wrap=True)
         _show_rows(run, data.forget)
         _show_cut_rows(run, [row for row in (*data.forget, *data.retain) if row.kind is not Kind.CHUNK])
-        _show_steps(plan(run))
+        steps = plan(run)
+        _show_steps(steps)
+        _show_work(run, steps)
     except ProblemsError:
         raise
     except LumeError as error:
@@ -103,12 +110,39 @@ def _show_cut_rows(run: Run, examples: Sequence[Example]) -> None:
 
 def _show_steps(steps: Plan) -> None:
     table = Table("stage", "makes", "state", "what")
-    for artifact in steps.artifacts:
-        table.add_row(artifact.stage, artifact.name, "cached" if artifact.is_cached else "due", artifact.note)
+    for name, alike in group_requests(steps.artifacts).items():
+        due = sum(not artifact.is_cached for artifact in alike)
+        state = ("due" if due else "cached") if due in (0, len(alike)) else f"{due} of {len(alike)} due"
+        table.add_row(alike[0].stage, name, state, alike[0].note)
     console.print(table)
     for artifact in steps.artifacts:
         if damage := artifact.damage():
             console.print(f"  [yellow]{escape(f'{artifact.path} is damaged: {damage}; it will be made again')}[/]")
+
+
+def group_requests(artifacts: Sequence[Artifact]) -> dict[str, list[Artifact]]:
+    """Artifacts by name; those that differ in the number of their request alone are one line where they are many."""
+    numbers = {artifact.name: REQUEST_NUMBER.search(artifact.name) for artifact in artifacts}
+    groups: dict[str, list[Artifact]] = {}
+    for artifact in artifacts:
+        number = numbers[artifact.name]
+        kind = f"{artifact.stage} {artifact.name[: number.start()] if number else artifact.name}"
+        groups.setdefault(kind, []).append(artifact)
+    lines: dict[str, list[Artifact]] = {}
+    for alike in groups.values():
+        if len(alike) <= MOST_LINES_ALIKE:
+            lines |= {artifact.name: [artifact] for artifact in alike}
+        else:
+            lines[f"{alike[0].name} to {len(alike)}"] = alike
+    return lines
+
+
+def _show_work(run: Run, steps: Plan) -> None:
+    """What as many experiments as requests cost in all."""
+    estimator = estimator_of(run)
+    if run.settings.sequence.apart and estimator is not None:
+        work = work_of(run, steps.artifacts, estimator.sizes.parameters)
+        console.print(f"  what is due takes about: {work}", soft_wrap=True)
 
 
 def _show_memory(run: Run, world: World) -> None:

@@ -130,8 +130,10 @@ def run_harness(run: Run, suite: Harnessed, path: str, folder: Path) -> None:
     write_jsonl(folder / "scores.jsonl", suite.measure(model, load_tokenizer(path, run.settings.model)))
 
 
-def responses_artifact(run: Run, name: str, model: EvaluatedModel, into: EvaluatedModel | None = None) -> Artifact:
-    """Everything one model answers, in the store under the model and the questions.
+def responses_artifact(
+    run: Run, name: str, model: EvaluatedModel, into: EvaluatedModel | None = None, *, title: str = "{} responses"
+) -> Artifact:
+    """Everything one model answers, in the store under the model and the questions; `title` is the artifact's name.
 
     States are put `into` the model from before unlearning; without one such questions are left out.
     """
@@ -162,7 +164,7 @@ def responses_artifact(run: Run, name: str, model: EvaluatedModel, into: Evaluat
         "responses",
         inputs,
         lambda folder: answer_questions(run, questions, name, model.path, folder, into=into.path if into else None),
-        name=f"{name} responses",
+        name=title.format(name),
         note=f"{len(questions)} prompts" if questions else "0 prompts: no suite asks what it could put differently",
         share=True,
         gather=lambda folder: gather_answers(questions, folder),

@@ -8,7 +8,7 @@ in `train.py` and `unlearn.py`, what is asked of it in `evaluate.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from lume_run.pipeline.attack import attempts_of
 from lume_run.pipeline.evaluate import harness_artifacts, responses_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import base_artifact, retrained_artifact, train_artifact
+from lume_run.pipeline.unlearn.apart import answers_apart
 from lume_run.pipeline.unlearn.sequence import Chain, request_chain
 
 AFTER_REQUEST = "after-request-"  # and its number: a model between requests
@@ -69,12 +70,26 @@ def plan(run: Run) -> Plan:
     if "unlearn" in stages:
         requests = request_chain(run, models["target"], base)
         artifacts += requests.artifacts
-        models["unlearned"] = requests.models[-1]
+        if not run.settings.sequence.apart:
+            models["unlearned"] = requests.models[-1]
     if "evaluate" not in stages:
         return Plan(artifacts=tuple(artifacts), responses={}, harness_scores={})
     references, artifacts_of_references = reference_models(run, base, alone="model" in models)
     artifacts += [artifact for artifact in artifacts_of_references if artifact.path not in paths_of(artifacts)]
+    if run.settings.sequence.apart:
+        return _plan_apart(run, artifacts, models | references, requests.models)
     return evaluation_plan(run, artifacts, models | references, requests.models[:-1])
+
+
+def _plan_apart(
+    run: Run, artifacts: Sequence[Artifact], models: Mapping[str, EvaluatedModel], unlearned: Sequence[EvaluatedModel]
+) -> Plan:
+    """The plan behind `artifacts` where each request has a model of its own, whose answers are put together."""
+    whole = evaluation_plan(run, artifacts, models, [])
+    answers = answers_apart(run, unlearned, models["target"])
+    return replace(
+        whole, artifacts=(*whole.artifacts, *answers), responses={**whole.responses, "unlearned": answers[-1]}
+    )
 
 
 def evaluation_plan(

@@ -17,6 +17,7 @@ from lume_run.report.results import SUBJECTS, Report, direction_of, names_by_gro
 MOST_SCORES = 40  # of scores on a terminal
 WIDE_TERMINAL = 110  # columns of a terminal that has room for intervals
 MOST_NAMES = 4  # before one reason
+MOST_SPEEDS = 12  # lines
 FEW_MARK = "\u2020"  # a dagger
 FEW_NOTE = (
     f"{FEW_MARK} an interval over fewer than {FEW_DOCUMENTS} documents, which may be too narrow (docs/metrics.md)"
@@ -128,7 +129,7 @@ def notes(report: Report) -> list[str]:
     """What a table does not say: the gate, missing scores, what was asked, time."""
     verdict = {True: "PASS", False: "FAIL", None: "not judged"}[report.gate]
     lines = [*report.warnings, f"MMLU gate: {verdict} ({report.gate_rule})", *_missing_scores(report)]
-    lines += filter(None, (_speed_line(name, run) for name, run in report.manifest.get("training", {}).items()))
+    lines += _speed_lines(report.manifest.get("training", {}))
     lines += [_cost_line(subject, cost) for subject, cost in report.costs.items()]
     if report.seconds:
         lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in report.seconds.items()))
@@ -157,11 +158,21 @@ def _shorten_list(names: Sequence[str]) -> str:
     return f"{', '.join(names[: MOST_NAMES - 1])} and {len(names) - MOST_NAMES + 1} more"
 
 
+def _speed_lines(training: Mapping[str, Any]) -> list[str]:
+    """A line an optimisation, or one for all where they are many: of requests apart, say."""
+    timed = {name: run for name, run in training.items() if run["seconds_per_step"] is not None}
+    if len(timed) <= MOST_SPEEDS:
+        return [_speed_line(name, run) for name, run in timed.items()]
+    steps = sum(run["steps"] for run in timed.values())
+    seconds = sum(run["steps"] * run["seconds_per_step"] for run in timed.values()) / max(steps, 1)
+    peak = max(run["peak_memory_bytes"] or 0 for run in timed.values())
+    together = {"steps": steps, "seconds_per_step": seconds, "peak_memory_bytes": peak}
+    return [_speed_line(f"{len(timed)} trainings", together)]
+
+
 def _speed_line(name: str, outcome: Mapping[str, Any]) -> str:
     """Steps, seconds a step and peak memory of one optimisation."""
     seconds, peak = outcome["seconds_per_step"], outcome["peak_memory_bytes"]
-    if seconds is None:
-        return ""
     memory = f", peak memory {peak / GIB:.2f} GiB" if peak else ""
     return f"{name}: {outcome['steps']} steps, {seconds:.3g} s each{memory}"
 

@@ -2,7 +2,8 @@
 
 Request k forgets its own documents. What has not been asked for yet is retained, as a user's data are until she asks
 (closer-look, arXiv:2410.08109, continual scenario; MUSE, arXiv:2407.06460, sustainability). Growing requests are the
-first k together, each from the target (MUSE, scalability).
+first k together, each from the target (MUSE, scalability). Requests apart are so many experiments: each starts from the
+target, and nothing is said of the others (RWKU, arXiv:2406.10890, single targets).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class ForgetRequest:
     count: int
     documents: frozenset[str]
     earlier: frozenset[str] = frozenset()
+    apart: bool = False  # from the target, asked about its own documents alone
 
     @property
     def is_last(self) -> bool:
@@ -35,7 +37,7 @@ class ForgetRequest:
 
 
 def forget_requests(
-    data: TaskData, count: Literal["auto"] | int, *, growing: bool = False
+    data: TaskData, count: Literal["auto"] | int, *, growing: bool = False, apart: bool = False
 ) -> tuple[ForgetRequest, ...]:
     """The documents of the forget set in `count` requests; with `growing` earlier ones are forgotten with each.
 
@@ -48,7 +50,8 @@ def forget_requests(
             number=number,
             count=len(parts),
             documents=frozenset(chain(*(parts[:number] if growing else parts[number - 1 : number]))),
-            earlier=frozenset(chain(*parts[: number - 1])),
+            earlier=frozenset() if apart else frozenset(chain(*parts[: number - 1])),
+            apart=apart,
         )
         for number in range(1, len(parts) + 1)
     )
@@ -82,20 +85,29 @@ def _parts_of_size(data: TaskData, count: Literal["auto"] | int) -> list[list[st
 
 
 def data_of_request(data: TaskData, request: ForgetRequest) -> TaskData:
-    """The task as one request sees it: what it forgets, and what it retains. All else is as it was."""
+    """The task as one request sees it: what it forgets, and what it retains. All else is as it was.
+
+    A request apart retains what of the retain set is about its documents.
+    """
     asked = request.documents | request.earlier
+    forget = tuple(example for example in data.forget if example.document in request.documents)
+    if request.apart:
+        return replace(data, forget=forget, retain=tuple(row for row in data.retain if row.document in asked))
     return replace(
         data,
-        forget=tuple(example for example in data.forget if example.document in request.documents),
+        forget=forget,
         retain=(*data.retain, *(example for example in data.forget if example.document not in asked)),
     )
 
 
-def sequence_problems(sequence: SequenceSettings, stages: Any) -> Iterator[Problem]:
+def sequence_problems(sequence: SequenceSettings, stages: Any, attack: Any = None) -> Iterator[Problem]:
     """Requests where nothing is unlearned, and settings that are about requests without any."""
     if sequence.requests is not None and isinstance(stages, list) and "unlearn" not in stages:
         what = "requests are unlearned, and stages has no unlearn"
         yield Problem(where="sequence.requests", what=what, remedy="add unlearn to stages, or sequence=none")
-    if sequence.requests is None and (sequence.growing or sequence.reference != "previous"):
-        what = "sequence.reference and sequence.growing are about requests, and there is one for all documents"
-        yield Problem(where="sequence.requests", what=what, remedy="sequence=in_turn or sequence=growing")
+    if sequence.apart and attack is not None and attack.attacks:
+        what = "an attack is on one unlearned model, and with sequence=apart there is one for each request"
+        yield Problem(where="attack", what=what, remedy="attack=none, or sequence=none with one document to forget")
+    if sequence.requests is None and (sequence.growing or sequence.apart or sequence.reference != "previous"):
+        what = "sequence.reference, growing and apart are about requests, and there is one for all documents"
+        yield Problem(where="sequence.requests", what=what, remedy="sequence=in_turn, growing or apart")

@@ -10,9 +10,14 @@ import pytest
 from helpers.configs import settings_of
 from helpers.shared import shape
 
+from lume_run.common.errors import ConfigError
 from lume_run.common.files import content_hash
+from lume_run.common.jsonl import read_jsonl
+from lume_run.common.records import Response
+from lume_run.common.store import Artifact
 from lume_run.config.resolve import run_identity
 from lume_run.pipeline.driver import run_pipeline
+from lume_run.pipeline.dry_run import group_requests
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
 from lume_run.tasks.requests import forget_requests
@@ -132,6 +137,57 @@ def test_every_kind_of_method(overrides, tmp_path):
     values = {(row["score"], row["after"], row["documents_of"]): row["value"] for row in report["sequence"]["rows"]}
     assert all(("forget.bios.regurgitation", done, number) in values for done in range(3) for number in (1, 2))
     assert all(artifact.is_cached for artifact in plan(run).artifacts)
+
+
+def test_requests_apart_are_runs_of_their_documents_alone(tmp_path):
+    """Each is an adapter from the target; its answers about its own documents are those of a run of these alone."""
+    rows = [{"question": f"Who is {name}{n}?", "answer": f"A {n}.", "document": name} for name in "abc" for n in "12"]
+    for names in ("abc", "b"):
+        lines = [json.dumps(row) + "\n" for row in rows if row["document"] in names]
+        (tmp_path / f"{names}.jsonl").write_text("".join(lines), encoding="utf-8")
+    small = [setting for setting in SMALL if not setting.startswith("task.")]
+    schedule = [f"trainer.unlearn.{setting}" for setting in ("learning_rate=0.05", "batch_size=2", "warmup=0")]
+    task = ("task=custom", "method=npo", "evaluator=memorisation", "model.lora=true", *small, *schedule)
+
+    def run_of_file(names: str, *overrides: str) -> Run:
+        given = (f"task.forget={tmp_path / names}.jsonl", f"output_dir={tmp_path / 'out'}", *overrides)
+        return Run(settings_of(*task, *given), tmp_path / "out" / names)
+
+    run = run_of_file("abc", "sequence=apart", "sequence.requests=3")
+    report = carried_out(run)
+    assert "sequence" not in report
+    artifacts = plan(run).artifacts
+    assert all(artifact.is_cached for artifact in artifacts)
+    adapters = [run.folder / f"requests/{number}/model/adapter_model.safetensors" for number in (1, 2, 3)]
+    assert all(adapter.exists() for adapter in adapters) and not (run.folder / "unlearned").exists()
+    target = next(artifact for artifact in artifacts if artifact.name == "target").path
+    alone = run_of_file("b", f"model.path={target}", "model.is_target=true", "stages=[unlearn,evaluate]")
+    carried_out(alone)
+    files = (run.folder / "responses.unlearned.jsonl", alone.folder / "responses.unlearned.jsonl")
+    whole, part, before = (
+        {row.id: row.logps for row in read_jsonl(file, Response)}
+        for file in (*files, run.folder / "responses.target.jsonl")
+    )
+    assert len(whole) == 6 and len(part) == 2
+    for name, logps in part.items():
+        assert whole[name] == pytest.approx(logps, abs=1e-4) and whole[name] != pytest.approx(before[name], abs=1e-2)
+
+
+def test_requests_apart_are_asked_about_documents_to_forget_alone(tmp_path):
+    run = run_of(tmp_path, "method=ga", "sequence=apart")
+    with pytest.raises(ConfigError, match="evaluator: lume asks what is about no document to forget"):
+        plan(run)
+
+
+def test_a_plan_puts_many_requests_into_one_line(tmp_path):
+    names = ["target", *(f"reference, request {n}" for n in range(1, 13)), *(f"request {n}" for n in range(1, 4))]
+    artifacts = [Artifact(stage="unlearn", name=name, path=tmp_path, inputs={}, build=Path.mkdir) for name in names]
+    groups = group_requests(artifacts)
+    assert {name: len(alike) for name, alike in groups.items()} == {
+        "target": 1,
+        "reference, request 1 to 12": 12,
+        **{f"request {n}": 1 for n in range(1, 4)},
+    }
 
 
 def test_without_a_sequence_a_run_is_what_it_was():

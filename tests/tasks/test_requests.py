@@ -8,7 +8,7 @@ import pytest
 
 from lume_run.common.errors import ConfigError
 from lume_run.common.records import Example, Kind, Split, TaskData
-from lume_run.config.settings import SequenceSettings
+from lume_run.config.settings import AttackSettings, SequenceSettings
 from lume_run.tasks.requests import data_of_request, forget_requests, sequence_problems
 
 
@@ -78,6 +78,24 @@ def test_a_task_without_requests_has_four_or_fewer(documents, count):
     assert len(forget_requests(task(documents), "auto")) == count
 
 
+def test_requests_apart_know_nothing_of_each_other():
+    """Nothing of the other requests is retained, nor what is about their documents."""
+    near = tuple(replace(example(f"d{number}", 9, Split.RETAIN), id=f"near{number}") for number in range(3))
+    data = replace(task(3), retain=near, requests=tuple(frozenset([f"d{number}"]) for number in range(3)))
+    requests = forget_requests(data, "auto", apart=True)
+    assert [request.documents for request in requests] == list(data.requests)
+    assert not any(request.earlier for request in requests)
+    for request in requests:
+        part = data_of_request(data, request)
+        assert {row.document for row in (*part.forget, *part.retain)} == request.documents
+        assert len(part.forget) == 2 and len(part.retain) == 1
+    with pytest.raises(ValueError, match="exclude each other"):
+        SequenceSettings(requests=2, growing=True, apart=True)
+    attack = AttackSettings(attacks={"prefill": object()})
+    (problem,) = sequence_problems(SequenceSettings(requests=2, apart=True), ["unlearn"], attack)
+    assert problem.where == "attack"
+
+
 def test_too_few_documents_are_refused():
     with pytest.raises(ConfigError, match=r"sequence\.requests: 3 requests are asked for, .* has 2 documents"):
         forget_requests(task(2), 3)
@@ -97,6 +115,7 @@ def test_too_few_documents_are_refused():
         ({"requests": 2}, ["score"], "no unlearn"),
         ({"reference": "first"}, ["unlearn"], "one for all documents"),
         ({"growing": True}, ["unlearn"], "one for all documents"),
+        ({"apart": True}, ["unlearn"], "one for all documents"),
     ],
 )
 def test_settings_that_do_not_go_together(settings, stages, what):

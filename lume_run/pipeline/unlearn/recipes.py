@@ -120,15 +120,15 @@ def _note(run: Run, method: Method, phase: OptimizationSettings) -> str:
 def loss_artifacts(run: Run, method: Method, target: EvaluatedModel, reference: EvaluatedModel) -> list[Artifact]:
     """A loss, minimised from the target on."""
     phase, prepared = run.settings.trainer.unlearn, prepare(run, method, reference)
+    alone = run.request is not None and run.request.apart and run.settings.model.lora.enabled  # an adapter is the model
 
     def build(folder: Path) -> None:
         job = _unlearning_job(run, method, target, phase, prepared)
-        job = replace(job, saves_adapter=run.settings.model.lora.save)
+        job = replace(job, keep_adapters=alone, saves_adapter=run.settings.model.lora.save and not alone)
         run_training(run, "unlearn", job, folder, folder / "model")
 
-    unlearned = unlearned_artifact(
-        run, _unlearning_inputs(run, method, target, phase, prepared), build, _note(run, method, phase), share=True
-    )
+    inputs = _unlearning_inputs(run, method, target, phase, prepared) | ({"saved": "adapter"} if alone else {})
+    unlearned = unlearned_artifact(run, inputs, build, _note(run, method, phase), share=True)
     return [*prepared.artifacts, unlearned]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lume_run.common.store import Artifact
 from lume_run.methods.baselines import InContext
@@ -26,6 +26,8 @@ def request_chain(run: Run, target: EvaluatedModel, base: Artifact | None) -> Ch
     if sequence.requests is None:
         artifacts, model = unlearning_artifacts(run, target, base)
         return Chain(artifacts, [model])
+    if sequence.apart:
+        return _models_apart(run, target, base)
     chain = Chain()
     growing = sequence.growing or isinstance(run.settings.method, InContext)  # a context holds all that was asked for
     for request in forget_requests(run.data, sequence.requests, growing=growing):
@@ -35,4 +37,14 @@ def request_chain(run: Run, target: EvaluatedModel, base: Artifact | None) -> Ch
         before = {artifact.path for artifact in chain.artifacts}
         chain.artifacts.extend(artifact for artifact in artifacts if artifact.path not in before)
         chain.models.append(model)
+    return chain
+
+
+def _models_apart(run: Run, target: EvaluatedModel, base: Artifact | None) -> Chain:
+    """A model for each request, from the target, that is asked about the documents of the request alone."""
+    chain = Chain()
+    for request in forget_requests(run.data, run.settings.sequence.requests or "auto", apart=True):
+        artifacts, model = unlearning_artifacts(run.of_request(request), target, base)
+        chain.artifacts.extend(artifacts)
+        chain.models.append(replace(model, about=request.documents))
     return chain

@@ -87,6 +87,7 @@ class RwkuTask:
             forget=forget,
             retain=neighbors,
             others=others,
+            requests=tuple(frozenset([row.target]) for row in targets),
             source=f"{source.origin} (RWKU; {describe_targets(targets)}; {_describe_sets(forget, neighbors, others)})",
         )
 
