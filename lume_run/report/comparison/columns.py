@@ -29,6 +29,7 @@ PREFERRED = (  # columns shown first, where there are values
     *(AGGREGATE, BALANCE, FORGOTTEN, KEPT, RECOVERED, "aggregate", "mia.auc", "mmlu.accuracy"),
     *("closer_look.forget_efficacy", "closer_look.model_utility", "tofu.forget_quality", "tofu.model_utility"),
     *("muse.forget.verbatim", "muse.forget.knowledge", "muse.retain.knowledge", "muse.privacy_leakage"),
+    *("rwku.forget.all", "rwku.forget.fb", "rwku.forget.qa", "rwku.forget.aa", "rwku.neighbor.all"),
     *("pii.forget.greedy.exact", SECONDS, STEP, PEAK),
 )
 
@@ -55,6 +56,7 @@ BASES = (
     _paired_basis("A Closer Look", "closer_look.{side}.{kind}", "rouge", "probability"),
     _paired_basis("TOFU", "tofu.{side}.{kind}", "rouge", "probability"),
     Basis("MUSE", ("muse.forget.verbatim", "muse.forget.knowledge"), ("muse.retain.knowledge",)),
+    Basis("RWKU", ("rwku.forget.all",), ("rwku.neighbor.all",)),
     _paired_basis("memorisation", "{side}.{kind}", "probability", "exact_memorisation"),
 )
 

@@ -15,6 +15,7 @@ from lume_run.report.comparison.columns import badness, best_positions
 from lume_run.report.comparison.configs import settings_label, short_path
 from lume_run.report.comparison.fronts import PLANES, pareto_front, planes_of
 from lume_run.report.comparison.page.data import sort_tables
+from lume_run.report.comparison.plots.charts import build_charts
 from lume_run.report.comparison.plots.curves import setting_effects
 from lume_run.report.comparison.published import PublishedTable, published_tables, tables_for
 from lume_run.report.comparison.run_folders import collect_runs
@@ -260,6 +261,19 @@ def test_numbers_of_rwku_are_those_of_the_protocols_by_100(tmp_path):
         (section,) = sections_of(tmp_path / name)
         shown[name] = [table.id for table in tables_for(section)]
     assert shown == {"llama-3-8b": ["rwku-llama-3-8b"], "phi-3-mini": ["rwku-phi-3-mini"], "smollm2-135m": []}
+
+
+def test_rwku_has_its_own_forgotten_and_kept(tmp_path):
+    scores = {"rwku.forget.all": 0.3, "rwku.neighbor.all": 0.8}
+    sweeps.write_run(tmp_path, sweeps.config(task="rwku"), scores)
+    (section,) = sections_of(tmp_path)
+    values = {name: spread.mean for name, spread in section.ranking[0].values.items()}
+    assert (values["forgotten"], values["kept"]) == (pytest.approx(0.7), pytest.approx(0.8))
+
+
+def test_scores_that_nothing_is_known_of_have_no_plot(tmp_path):
+    sweeps.write_run(tmp_path, sweeps.config(), {"somebodys.own": 0.5})
+    assert [chart.name for chart in build_charts(sections_of(tmp_path)) if chart.name == "scores"] == []
 
 
 def test_robustness_rows_stand_beside_attacked_runs_of_the_same_task_only(tmp_path):

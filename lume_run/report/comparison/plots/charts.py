@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lume_run.report.comparison.fronts import planes_of
 from lume_run.report.comparison.plots.curves import curves_of, draw_curves, draw_effect, setting_effects
 from lume_run.report.comparison.plots.planes import draw_plane, published_points
-from lume_run.report.comparison.plots.scores import draw_scores
+from lume_run.report.comparison.plots.scores import choose_scores, draw_scores
 from lume_run.report.comparison.summary import Section
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Chart:
 def build_charts(sections: Sequence[Section]) -> list[Chart]:
     """Every plot there is something to draw for, what answers the question first."""
     charts = [chart for number, section in enumerate(sections) for chart in plane_charts(section, number)]
-    if any(section.ranking for section in sections):
+    if choose_scores([section for section in sections if section.ranking]):
         draw = partial(draw_scores, sections)
         charts.append(Chart(name="scores", title="Scores per task", caption=SCORES_CAPTION, draw=draw))
     return [*charts, *(chart for number, section in enumerate(sections, 1) for chart in line_charts(section, number))]
