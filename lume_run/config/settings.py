@@ -139,13 +139,7 @@ class SequenceSettings:
         "previous", help="the frozen model of losses that have one: the model before the request, or the target"
     )
     growing: bool = setting(False, help="each request is all documents so far, from the target; else its own, in turn")
-    apart: bool = setting(
-        False, help="each request is its own documents, from the target, and its model is asked about them alone"
-    )
-
-    def __post_init__(self) -> None:
-        if self.growing and self.apart:
-            raise ValueError("growing and apart exclude each other: a request is all documents so far, or its own")
+    apart: bool = setting(False, help="each request is its own documents, from the target, asked about them alone")
 
     @property
     def keeps_first(self) -> bool:

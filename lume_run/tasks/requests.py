@@ -105,6 +105,9 @@ def sequence_problems(sequence: SequenceSettings, stages: Any, attack: Any = Non
     if sequence.requests is not None and isinstance(stages, list) and "unlearn" not in stages:
         what = "requests are unlearned, and stages has no unlearn"
         yield Problem(where="sequence.requests", what=what, remedy="add unlearn to stages, or sequence=none")
+    if sequence.apart and (sequence.growing or sequence.reference != "previous"):
+        what = "requests apart are their own documents from the target, with nothing before them"
+        yield Problem(where="sequence.apart", what=what, remedy="sequence=growing, or no growing and no reference")
     if sequence.apart and attack is not None and attack.attacks:
         what = "an attack is on one unlearned model, and with sequence=apart there is one for each request"
         yield Problem(where="attack", what=what, remedy="attack=none, or sequence=none with one document to forget")

@@ -66,7 +66,7 @@ REFUSED: dict[str, str] = {  # words -> what the refusal names
     "evaluator=rwku evaluator.suites.rwku.k=0": "evaluator.suites.rwku.k",
     "sequence=apart": "evaluator",
     "sequence=apart attack=prefill": "attack",
-    "sequence=apart sequence.growing=true": "exclude",
+    "sequence=apart +sequence.growing=true": "sequence.apart",
     "evaluator=leak evaluator.suites.leak.samples=1e15": "samples",
     "evaluator=leak evaluator.suites.leak.sides=[]": "sides",
     "evaluator=leak evaluator.suites.leak.sides=[forget,forget]": "sides",

@@ -89,8 +89,6 @@ def test_requests_apart_know_nothing_of_each_other():
         part = data_of_request(data, request)
         assert {row.document for row in (*part.forget, *part.retain)} == request.documents
         assert len(part.forget) == 2 and len(part.retain) == 1
-    with pytest.raises(ValueError, match="exclude each other"):
-        SequenceSettings(requests=2, growing=True, apart=True)
     attack = AttackSettings(attacks={"prefill": object()})
     (problem,) = sequence_problems(SequenceSettings(requests=2, apart=True), ["unlearn"], attack)
     assert problem.where == "attack"
@@ -116,6 +114,8 @@ def test_too_few_documents_are_refused():
         ({"reference": "first"}, ["unlearn"], "one for all documents"),
         ({"growing": True}, ["unlearn"], "one for all documents"),
         ({"apart": True}, ["unlearn"], "one for all documents"),
+        ({"requests": 2, "apart": True, "growing": True}, ["unlearn"], "with nothing before them"),
+        ({"requests": 2, "apart": True, "reference": "first"}, ["unlearn"], "with nothing before them"),
     ],
 )
 def test_settings_that_do_not_go_together(settings, stages, what):
