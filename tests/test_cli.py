@@ -110,7 +110,7 @@ def test_help_is_one_screen_with_every_group_option_and_recipe(tmp_path):
     families: dict[str, list[str]] = {}
     for recipe in OPTIONS["experiment"]:
         families.setdefault(recipe.partition("/")[0], []).append(recipe.partition("/")[2])
-    assert families.keys() == {"closer_look", "muse", "open_unlearning", "rwku", "semeval", "simnpo"}
+    assert families.keys() == {"closer_look", "muse", "open_unlearning", "rwku", "semeval", "simnpo", "wmdp"}
     for family, names in families.items():
         assert f"{family}/ {', '.join(fold_recipes(names))}" in text
     for shown in (

@@ -106,9 +106,10 @@ class TaskData:
     """Everything a task hands to the stages. `others` are asked about, and never trained on.
 
     `learned` is what the target and a retrained model learn besides forget and retain rows; unlearning does not see it.
-    `source` says in words where the rows came from. `leftover_nonmembers` marks non-members that are unused documents
-    of the same data set: true non-members of a target trained here, members of a released one. `requests` are the
-    forget documents of each request, where the task says in which they come (pipeline of `sequence`).
+    `source` says in words where the rows came from, `private` why texts of chunks are shown nowhere ("": they are).
+    `leftover_nonmembers` marks non-members that are unused documents of the same data set: true non-members of a target
+    trained here, members of a released one. `requests` are the forget documents of each request, where the task says in
+    which they come (pipeline of `sequence`).
     """
 
     forget: tuple[Example, ...]
@@ -118,6 +119,7 @@ class TaskData:
     others: tuple[Example, ...] = ()
     learned: tuple[Example, ...] = ()
     source: str = ""
+    private: str = ""
     leftover_nonmembers: bool = False
     requests: tuple[frozenset[str], ...] = ()
 

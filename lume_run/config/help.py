@@ -69,7 +69,7 @@ def _overview(groups: dict[str, dict[str, str]]) -> str:
     lines += ["", f"Published recipes, {FAMILIES}=FAMILY/NAME; lume-run --help {FAMILIES}:"]
     for family, recipes in _recipes_by_family(groups.get(FAMILIES, {})).items():
         lines.append(_name_list(family or f"{FAMILIES}=", fold_recipes(recipes)))
-    return "\n".join([*lines, "", HELP_CLOSING])
+    return "\n".join([*lines, HELP_CLOSING])
 
 
 def _name_list(heading: str, names: Iterable[str]) -> str:

@@ -61,7 +61,10 @@ def show_plan(settings: Settings, folder: Path) -> None:
             f"{len(data.members)} members, {len(data.nonmembers)} non-members"
         )
         console.print(f"  format: {escape(str(run.text_format))}", soft_wrap=True)
-        _show_rows(run, data.forget)
+        if data.private:
+            console.print(f"    {escape(data.private)}", soft_wrap=True)
+        else:
+            _show_rows(run, data.forget)
         _show_cut_rows(run, [row for row in (*data.forget, *data.retain) if row.kind is not Kind.CHUNK])
         steps = plan(run)
         _show_steps(steps)

@@ -22,6 +22,7 @@ FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH, ALTERNATE = Role
 PUBLISHED_PHASES = {  # (learning rate, epochs, batch size, warm-up, weight decay); None: as in the trainer
     "closer_look": (1e-5, 5, 32, 0.2, 0.01),
     "closer_look/real_world_me_gd": (5e-6, 5, 32, 0.2, 0.01),
+    "wmdp": (5e-5, 1, 4, 0.0, 0.0),
     "muse": (1e-5, 10, 32, 0.0, 0.0),
     **{f"muse/news_{name}": (1e-5, epochs, 32, 0.0, 0.0) for name, epochs in {"ga": 1, "ga_gdr": 7, "npo": 1}.items()},
     **{f"muse/news_{name}": (1e-5, 10, 32, 0.0, 0.0) for name in ("ga_klr", "npo_gdr", "npo_klr")},
@@ -101,6 +102,7 @@ def test_every_experiment_can_be_tried_on_the_tiny_model(name):
     for key, value in zip(PHASE_FIELDS, PUBLISHED_PHASES[longest], strict=True):
         assert phase[key] == (others[key] if value is None else value), key
     raw_loop = "snuffleupagus" in name or "atyaephyra" in name  # without the library's schedule and clipping
+    raw_loop = raw_loop or name.startswith("wmdp")
     constant = raw_loop or name.startswith("muse")
     schedule = "constant" if constant else "cosine" if is_rwku else "linear"
     assert (phase["schedule"], phase["max_grad_norm"]) == (schedule, 0 if raw_loop else 1)
@@ -112,14 +114,14 @@ def task_of(name: str) -> str:
         return "lume"
     if name.startswith("rwku"):
         return "rwku"
-    if name.startswith("muse"):
-        return "muse_raw"
+    if name.startswith(("muse", "wmdp")):
+        return "muse_raw" if name.startswith("muse") else "wmdp"
     return "tofu_continual" if "continual" in name else "real_world" if "real_world" in name else "tofu"
 
 
 def suite_of(name: str) -> str:
     """The suite of the paper that a recipe is from."""
-    families = {"closer_look": "closer_look", "muse": "muse", "open_unlearning": "tofu", "rwku": "rwku"}
+    families = {"closer_look": "closer_look", "muse": "muse", "wmdp": "wmdp", "open_unlearning": "tofu", "rwku": "rwku"}
     families |= {"simnpo/tofu": "tofu"}
     return next((suite for family, suite in families.items() if name.startswith(family)), "lume")
 
@@ -144,6 +146,7 @@ def test_the_recipes_are_all_there():
         "closer_look/continual_": "me_gd idk_ap",
         "closer_look/real_world_": "me_gd idk_ap",
         "open_unlearning/tofu_": "grad_ascent grad_diff npo simnpo idk_dpo rmu undial wga satimp ceu pdu jensun altpo",
+        "wmdp/rmu_": "bio_cyber bio cyber",
         "muse/news_": "ga ga_gdr ga_klr npo npo_gdr npo_klr task_vector",
         "muse/books_": "ga ga_gdr ga_klr npo npo_gdr npo_klr task_vector",
         "simnpo/tofu_": "forget05",

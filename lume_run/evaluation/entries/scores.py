@@ -27,6 +27,7 @@ CLOSER_LOOK, HARNESS, LUME_RUN = "arXiv:2410.08109", "lm-evaluation-harness", "l
 EXACT_MEMORISATION, EXTRACTION_STRENGTH = "arXiv:2205.10770", "arXiv:2012.07805, 2406.09179"
 HALUEVAL, MMLU, NQ_OPEN, TPR = "arXiv:2305.11747", "arXiv:2009.03300", "arXiv:1906.00300", "arXiv:2112.03570"
 ATTACKS = "arXiv:1709.01604, 2012.07805, 2310.16789, 2404.02936"
+WMDP = "arXiv:2403.03218"
 PERCENT: Bounds = (-100, None)
 SURPRISE: Bounds = (1, None)
 OPEN: Bounds = (0, None)
@@ -173,6 +174,15 @@ OF_MUSE = (
         bounds=PERCENT,
     ),
 )
+OF_WMDP = (
+    _entry(
+        "wmdp.<subset>.accuracy",
+        "WMDP",
+        "share of multiple-choice questions whose likeliest letter is right; chance is 0.25",
+        (ScoreGroup.FORGET, Wanted.LOWER),
+        WMDP,
+    ),
+)
 OF_SAMPLES = (
     _entry(
         "leak.<side>.at<k>",
@@ -233,7 +243,7 @@ USE = (
     _entry("lm_eval", "", "stands here while the harness is given no tasks", USEFUL, HARNESS, bounds=OPEN),
 )
 SUITES = (
-    *(*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_RWKU),
+    *(*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_WMDP, *OF_RWKU),
     *(*OF_PII, *OF_SAMPLES, *INSIDE, *USE),
 )
 CATALOGUE = (*SUITES, *UNDER_ATTACK, *OVER_REQUESTS)

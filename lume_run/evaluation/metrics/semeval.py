@@ -54,7 +54,7 @@ def lume_scores(
     subtasks = _in_official_order({subtask for _, subtask, _ in cells})
     auc, mia = _membership_terms(responses)
     task = _task_term(cells, subtasks)
-    mmlu = _mmlu_term(responses)
+    mmlu = mmlu_measure(responses)
     bootstrap = bootstrap or Bootstrap()
     return [
         *(term.score(bootstrap) for split in TEXT_SPLITS for term in _split_terms(cells, split, subtasks)),
@@ -184,7 +184,8 @@ def _membership_terms(responses: Sequence[Response]) -> tuple[NamedMeasure, Name
     return area, NamedMeasure(name="mia.score", n=area.n, make=score)
 
 
-def _mmlu_term(responses: Sequence[Response]) -> NamedMeasure:
+def mmlu_measure(responses: Sequence[Response]) -> NamedMeasure:
+    """`mmlu.accuracy` of what was answered."""
     rows = mmlu_rows(responses)
 
     def make() -> Measure:
