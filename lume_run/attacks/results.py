@@ -113,8 +113,10 @@ class _Scorer:
     ) -> tuple[Sequence[Response], dict[str, Score]]:
         rows = [row for row in responses if is_scored(row, held_out)]
         retrained = self.retrained and [row for row in self.retrained if is_scored(row, held_out)]
+        before = self.responses.get("target")
+        target = before and [row for row in before if is_scored(row, held_out)]
         evaluator = replace(self.settings.evaluator, strict=False)
-        answers = Answers(responses=rows, evaluator=evaluator, retrained=retrained)
+        answers = Answers(responses=rows, evaluator=evaluator, retrained=retrained, target=target)
         answers = replace(answers, responses=add_judgements(answers, self.settings, name))
         return answers.responses, {score.name: score for score in score_answers(answers)[0]}
 

@@ -127,12 +127,13 @@ def score_model(
     name: str,
     responses: Sequence[Response],
     retrained: Sequence[Response] | None,
+    target: Sequence[Response] | None = None,
     *,
     strict: bool = False,
 ) -> ScoredModel:
     """The scores of one model's answers, with the official script's own result where `strict`."""
     evaluator = replace(settings.evaluator, strict=strict)
-    answers = Answers(responses=responses, evaluator=evaluator, retrained=retrained)
+    answers = Answers(responses=responses, evaluator=evaluator, retrained=retrained, target=target)
     answers = replace(answers, responses=add_judgements(answers, settings, name))
     scores, official = score_answers(answers)
     return ScoredModel(answers=answers, scores=scores, official=official)
@@ -152,7 +153,7 @@ def score_models(
     retrained = retrained_responses(settings, responses)
     models: dict[str, ScoredModel] = {}
     for name, records in responses.items():
-        model = score_model(settings, name, records, retrained, strict=evaluator.strict)
+        model = score_model(settings, name, records, retrained, responses.get("target"), strict=evaluator.strict)
         model = replace(model, measured=measured.get(name) or unmeasured_scores(evaluator))
         models[name] = model
         write_jsonl(folder / f"responses.{name}.jsonl", model.answers.responses)

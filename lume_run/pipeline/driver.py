@@ -207,9 +207,9 @@ def score_all(settings: Settings, folder: Path, results: RunResults) -> RunScore
     attacks = score_attacks(settings, folder, results.responses, results.attacked)
     if attacks is not None:
         attacks = replace(attacks, texts=tuple(returned_texts(attacks, results.responses, results.attacked)))
-    retrained = retrained_responses(settings, results.responses)
+    others = retrained_responses(settings, results.responses), results.responses.get("target")
     between = [
-        score_model(settings, f"after {done} requests", rows, retrained) for done, rows in enumerate(results.between, 1)
+        score_model(settings, f"after {done} requests", rows, *others) for done, rows in enumerate(results.between, 1)
     ]
     chain = [models.get("target"), *between, models.get("unlearned")]
     return RunScores(

@@ -41,7 +41,7 @@ TEXTS = (Ask.GENERATE, Ask.SAMPLE)
 INSIDE, LAYERS = (Ask.LENS, Ask.PATCH), 2
 SUITES = (
     *("lume", "memorisation", "closer_look", "tofu", "muse", "mia", "pii", "perplexity", "nq_open", "halueval"),
-    *("logit_lens", "uds"),
+    *("logit_lens", "uds", "open_unlearning"),
 )
 
 
@@ -152,7 +152,7 @@ class Exam:
     def scores(self, rows: Rows, *, judge: bool = True, **given) -> dict[str, Score]:
         """The scores by name, each of them either a number or a reason."""
         answers = with_judgements(rows, self.evaluator) if judge else rows
-        given = {"retrained": self.retrained} | given
+        given = {"retrained": self.retrained, "target": self.sound} | given
         scores, _ = score_answers(Answers(responses=answers, evaluator=self.evaluator, **given))
         for score in scores:
             assert_sound(score)
@@ -390,8 +390,9 @@ def missing_names(scores: dict[str, Score]) -> set[str]:
 FROM_LOGPROBS = (
     r"(forget|retain|closer_look\.\w+|tofu\.\w+)\.(probability|exact_memorisation|extraction_strength|truth_\w+)"
     r"|closer_look\.(model_utility|model_utility_retain|forget_efficacy)|tofu\.(forget_quality|model_utility)"
-    r"|muse\.privacy_leakage|mia\.(?!gradient).*|perplexity|aggregate"
+    r"|open_unlearning\..*|muse\.privacy_leakage|mia\.(?!gradient).*|perplexity|aggregate"
 )
+AND_OVERALL = r"open_unlearning\.overall"  # which needs all parts
 FROM_TEXTS = (
     r"(forget|retain)\.(bios\.)?(regurgitation|knowledge)|muse\.(forget|retain)\..*|pii\..*|nq_open\..*"
     r"|halueval\.\w+\.(accuracy|answered)|(closer_look|tofu)\.\w+\.rouge|closer_look\.\w+\.(token_entropy|entailment)"
@@ -509,11 +510,9 @@ def test_rounding_above_zero_is_a_probability_of_one(exam):
     ("name", "lacking"), [("no members", "member"), ("no nonmembers", "nonmember"), ("no documents", "member")]
 )
 def test_one_class_is_no_attack(name, lacking, exam, sound):
-    scores = exam.after(DEFECTS[name])
-    assert missing_names(scores) - {"perplexity"} == set(scores_like(sound, r"mia\..*|muse\.privacy_leakage|aggregate"))
-    assert all(
-        f"{lacking} " in score.reason for score in scores_like(scores, r"mia\..*|muse\.privacy_leakage").values()
-    )
+    scores, attacks = exam.after(DEFECTS[name]), r"mia\..*|muse\.privacy_leakage|open_unlearning\.privacy"
+    assert missing_names(scores) - {"perplexity"} == set(scores_like(sound, rf"{attacks}|{AND_OVERALL}|aggregate"))
+    assert all(f"{lacking} " in score.reason for score in scores_like(scores, attacks).values())
 
 
 def test_a_single_document_a_class_has_no_interval(exam, sound):
@@ -538,6 +537,7 @@ def test_without_false_answers_there_are_no_ratios(exam, sound):
     compared = (
         r"(tofu|closer_look)\.\w+\.truth_\w+|(tofu|closer_look)\.(real_authors|world_facts)\.probability"
         r"|closer_look\.(model_utility|model_utility_retain|forget_efficacy)|tofu\.(forget_quality|model_utility)"
+        rf"|open_unlearning\.(memorisation|utility)|{AND_OVERALL}"
     )
     assert missing_names(scores) == set(scores_like(sound, compared))
     assert scores["tofu.forget_quality"].reason.startswith("no forget question has false answers")
@@ -572,7 +572,8 @@ def test_scores_that_read_one_kind_of_answer(ask, exam, sound):
     """Without it they have a reason or no rows to be named after; all others are as they were."""
     reads = {
         Ask.GENERATE: rf"{FROM_TEXTS}|(closer_look\.)?\w*aggregate|closer_look\.\w+\.cosine"
-        r"|closer_look\.(model_utility|model_utility_retain|forget_efficacy)|tofu\.model_utility",
+        r"|closer_look\.(model_utility|model_utility_retain|forget_efficacy)|tofu\.model_utility"
+        r"|open_unlearning\.(utility|overall)",
         Ask.LOGPROB: FROM_LOGPROBS,
         Ask.CHOICE: r"mmlu\.accuracy|halueval\.\w+\.choice_accuracy|aggregate",
         Ask.SAMPLE: r"pii\.forget\.sampled1?\..*",
@@ -700,7 +701,7 @@ def test_fields_that_an_answer_lacks(suite, exam):
 # -------------------------------------------------------------------------------------------- the retrained model
 
 
-COMPARED = r"tofu\.forget_quality|muse\.privacy_leakage|mia\.reference\.\w+|uds"
+COMPARED = rf"tofu\.forget_quality|open_unlearning\.privacy|{AND_OVERALL}|muse\.privacy_leakage|mia\.reference\.\w+|uds"
 
 
 @pytest.mark.parametrize(

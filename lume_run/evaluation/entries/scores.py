@@ -8,6 +8,7 @@ from __future__ import annotations
 from lume_run.evaluation.definitions import Definition, ScoreGroup, Wanted
 from lume_run.evaluation.entries.attacks import UNDER_ATTACK
 from lume_run.evaluation.entries.inside import INSIDE
+from lume_run.evaluation.entries.open_unlearning import OF_OPEN_UNLEARNING
 from lume_run.evaluation.entries.requests import OVER_REQUESTS
 from lume_run.evaluation.entries.rwku import OF_RWKU
 
@@ -243,7 +244,7 @@ USE = (
     _entry("lm_eval", "", "stands here while the harness is given no tasks", USEFUL, HARNESS, bounds=OPEN),
 )
 SUITES = (
-    *(*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_MUSE, *OF_WMDP, *OF_RWKU),
+    *(*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_OPEN_UNLEARNING, *OF_MUSE, *OF_WMDP, *OF_RWKU),
     *(*OF_PII, *OF_SAMPLES, *INSIDE, *USE),
 )
 CATALOGUE = (*SUITES, *UNDER_ATTACK, *OVER_REQUESTS)

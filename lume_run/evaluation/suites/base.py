@@ -27,11 +27,13 @@ NO_RETRAINED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """Everything one model answered; `retrained` is what a model answered that never saw the forget set, if any did."""
+    """Everything one model answered; `retrained` is what a model answered that never saw the forget set, if any did,
+    `target` what the model before unlearning did."""
 
     responses: Sequence[Response]
     evaluator: EvaluatorSettings
     retrained: Sequence[Response] | None = None
+    target: Sequence[Response] | None = None
 
     @cached_property
     def bootstrap(self) -> Bootstrap:

@@ -70,10 +70,27 @@ class Membership:
         )
 
 
-def membership_documents(answers: Answers, ask: Ask = Ask.LOGPROB) -> tuple[list[Response], list[Response]]:
+MembershipRows = tuple[list[Response], list[Response]]  # of members and of non-members
+
+
+def membership_documents(answers: Answers, ask: Ask = Ask.LOGPROB) -> MembershipRows:
     """The whole documents of members and of non-members that a model was asked about."""
     members, nonmembers = (answers.rows(ask, split, kind=Kind.DOCUMENT) for split in MEMBERSHIP_SPLITS)
     return members, nonmembers
+
+
+def retrained_documents(answers: Answers, setting: str) -> MembershipRows:
+    """What the retrained model answered about the documents that the model was asked about; ValueError where some lack.
+
+    `setting` makes such a model.
+    """
+    ids = {row.id for rows in membership_documents(answers) for row in rows}
+    responses = [row for row in answers.require_retrained(setting) if row.id in ids]
+    theirs = membership_documents(Answers(responses=responses, evaluator=answers.evaluator))
+    if lacking := len(ids) - sum(map(len, theirs)):
+        what = f"the retrained model was not asked about {lacking} of {len(ids)} documents"
+        raise ValueError(f"{what}; its responses are of another task")
+    return theirs
 
 
 def membership_columns(rows: Sequence[Sequence[Response]], value: RowValue) -> tuple[Column, Column]:

@@ -23,7 +23,13 @@ from lume_run.evaluation.metrics.muse import (
     verbatim_memorisation,
 )
 from lume_run.evaluation.suites.base import Answers
-from lume_run.evaluation.suites.mia import membership_columns, membership_documents, require_token_logps
+from lume_run.evaluation.suites.mia import (
+    MembershipRows,
+    membership_columns,
+    membership_documents,
+    require_token_logps,
+    retrained_documents,
+)
 from lume_run.methods.needs import asked_rows
 
 MUSE_VARIANT = "muse"
@@ -83,25 +89,12 @@ class Muse:
 
     def _leakage(self, answers: Answers) -> Measure:
         """Against the published AUC, or the retrained model's, resampled by the same documents."""
-        auc = self._auc(answers)
+        auc = self._auc(membership_documents(answers))
         if self.published != "none":
             published = PUBLISHED[self.published]
             return combine([auc], lambda aucs: privacy_leakage(aucs[0], published))
-        retrained_auc = self._auc(_retrained_answers(answers))
+        retrained_auc = self._auc(retrained_documents(answers, COMPARES))
         return combine([auc, retrained_auc], lambda aucs: privacy_leakage(aucs[0], aucs[1]))
 
-    def _auc(self, answers: Answers) -> Measure:
-        return auc_of(
-            *membership_columns(membership_documents(answers), lambda row: min_k(require_token_logps(row), self.k))
-        )
-
-
-def _retrained_answers(answers: Answers) -> Answers:
-    """The retrained model's answers about the documents that the model was asked about; ValueError where some lack."""
-    ids = {row.id for rows in membership_documents(answers) for row in rows}
-    responses = [row for row in answers.require_retrained(COMPARES) if row.id in ids]
-    theirs = Answers(responses=responses, evaluator=answers.evaluator)
-    if lacking := len(ids) - sum(map(len, membership_documents(theirs))):
-        what = f"the retrained model was not asked about {lacking} of {len(ids)} documents"
-        raise ValueError(f"{what}; its responses are of another task")
-    return theirs
+    def _auc(self, rows: MembershipRows) -> Measure:
+        return auc_of(*membership_columns(rows, lambda row: min_k(require_token_logps(row), self.k)))

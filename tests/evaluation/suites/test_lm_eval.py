@@ -18,7 +18,7 @@ from lume_run.config.model_settings import ModelSettings
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.scoring import score_models
 from lume_run.evaluation.suites.base import Answers, Harnessed
-from lume_run.evaluation.suites.lm_eval import LmEval, scores_of
+from lume_run.evaluation.suites.utility.lm_eval import LmEval, scores_of
 from lume_run.models.load import load_model
 from lume_run.models.tokenizer import load_tokenizer
 

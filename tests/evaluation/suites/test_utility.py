@@ -26,9 +26,9 @@ from lume_run.evaluation.metrics.answers import answer_line, judgement, normalis
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column
 from lume_run.evaluation.metrics.perplexity import perplexity_of
 from lume_run.evaluation.suites.base import Answers
-from lume_run.evaluation.suites.halueval import HaluEval
-from lume_run.evaluation.suites.nq_open import NqOpen
-from lume_run.evaluation.suites.perplexity import Perplexity
+from lume_run.evaluation.suites.utility.halueval import HaluEval
+from lume_run.evaluation.suites.utility.nq_open import NqOpen
+from lume_run.evaluation.suites.utility.perplexity import Perplexity
 from lume_run.models.load import load_model
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.pipeline.checks import require_settings
