@@ -14,7 +14,7 @@ from rich.table import Table
 
 from lume_run.common.console import console
 from lume_run.common.devices import GIB
-from lume_run.common.errors import LumeError, ProblemsError
+from lume_run.common.errors import ConfigError, LumeError, ProblemsError
 from lume_run.common.records import Example, Kind, continuation
 from lume_run.common.store import Artifact
 from lume_run.common.text import shorten_middle
@@ -29,7 +29,7 @@ from lume_run.pipeline.memory.budget import Estimator
 from lume_run.pipeline.memory.estimate import cards_for, evaluation_estimate, host_estimate
 from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, estimator_of
 from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, format_bytes
-from lume_run.pipeline.plan import Plan, plan
+from lume_run.pipeline.plan import Plan, model_problems, plan
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.unlearn.work import work_of
 
@@ -73,6 +73,8 @@ def show_plan(settings: Settings, folder: Path) -> None:
         raise
     except LumeError as error:
         console.print(f"  [yellow]rows and steps unknown:[/] {escape(str(error))}", soft_wrap=True)
+        if problems := model_problems(run):
+            raise ConfigError(problems) from error
     world = choose_world(run)
     console.print(f"  launch: {world} ({world.why})", soft_wrap=True)
     console.print(f"  evaluation on {run.placement}", soft_wrap=True)

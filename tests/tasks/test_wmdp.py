@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.configs import CONF, settings_of
 
-from lume_run.common.errors import ConfigError, DataError
+from lume_run.common.errors import ConfigError, DataError, RunError
 from lume_run.common.records import Ask, Kind, Response, Split
 from lume_run.config.overrides import compose
 from lume_run.evaluation.datasets.wmdp import Wmdp
@@ -147,6 +147,16 @@ def test_a_plan_shows_no_text_of_the_corpora(tmp_path, capsys):
     shown = "".join(capsys.readouterr())
     assert "texts are hazardous and are not shown" in shown
     assert not any(words in shown for words in ("Bread", "yeast", "door", "locked"))
+
+
+def test_a_layer_that_the_model_lacks_is_named_while_the_texts_are_out_of_reach(tmp_path, monkeypatch):
+    def unreachable(*_arguments, **_options):
+        raise RunError("no network")
+
+    monkeypatch.setattr("lume_run.tasks.corpora.wmdp.ask_hub", unreachable)
+    settings, _ = require_settings(compose(["experiment=wmdp/rmu_cyber", "model=tiny", "model.trainable=null"], [CONF]))
+    with pytest.raises(ConfigError, match="layer 7 is read, but the last layer is 1"):
+        show_plan(settings, tmp_path)
 
 
 @pytest.mark.slow
