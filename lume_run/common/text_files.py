@@ -21,6 +21,7 @@ MARKS = {  # with which a file of another kind begins: what it is, what to do
     b"PAR1": ("is a parquet file", "call it .parquet"),
     b"%PDF": ("is a PDF", "export its text"),
 }
+PLAIN_TEXT_BYTES = 2**28  # of a file that is read for its first words
 ZERO = "holds a zero byte, as UTF-16 without its mark and binary files do"
 KINDS = {  # of what may stand where a file is expected; to open some of them would wait for ever
     stat.S_IFDIR: "is a folder, not a file",

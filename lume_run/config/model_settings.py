@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
@@ -104,3 +105,20 @@ class ModelSettings:
     chat: ChatSettings = setting(factory=ChatSettings, help="the tokenizer's chat template, see Chat")
     shape: ShapeSettings | None = setting(None, help="dimensions, see Shape")
     lora: LoraSettings = setting(factory=LoraSettings, help="adapters, see Lora; `true` for its defaults")
+
+
+def lora_problems(model: ModelSettings | None) -> list[Problem]:
+    """Adapter settings that nothing reads: a rank without adapters would look like a result of that rank.
+
+    And a rank that the model which is built here cannot have; of a folder `model_folder_problems` tells.
+    """
+    if model is None:
+        return []
+    if model.lora.enabled:
+        width = model.shape.hidden_size if model.shape is not None and model.path is None else None
+        return rank_problems(model.lora, width)
+    unread = [
+        field.name for field in dataclasses.fields(LoraSettings) if getattr(model.lora, field.name) != field.default
+    ]
+    what, remedy = "has no effect while adapters are off", "add model.lora.enabled=true"
+    return [Problem(where=f"model.lora.{name}", what=what, remedy=remedy) for name in unread]

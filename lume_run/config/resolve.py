@@ -22,7 +22,10 @@ from lume_run.common.secrets import SECRET_VARIABLE
 from lume_run.config.targets import TARGET, class_name
 from lume_run.config.yaml_files import read_config_file
 
-FILES = ("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses", "method.idk_file")
+FILES = (
+    *("responses", "evaluator.mmlu.data_dir", "evaluator.retrained_responses"),
+    *("method.idk_file", "method.stop_when.disruption_text"),
+)
 PATHS = (  # suites look into theirs themselves
     *FILES,
     *(f"evaluator.suites.{name}" for name in ("perplexity.path", "lm_eval.include_path")),

@@ -89,6 +89,19 @@ class StopWhen:
     retain_nll: float | None = setting(
         None, low=0, help="stop after a step whose retain NLL [nats/token] is at least this"
     )
+    disruption: float | None = setting(
+        None, low=0, open_low=True, help="largest KL from the model before on a plain text [nats/token]"
+    )
+    disruption_text: str | None = setting(None, help="file of that text")
+    disruption_every: int = setting(5, low=1, help="steps from one look at it to the next")
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a bound without its text, and for a text without a bound."""
+        if (self.disruption is None) != (self.disruption_text is None):
+            given, other = ("disruption", "disruption_text=FILE, such as the test text of WikiText")
+            if self.disruption is None:
+                given, other = "disruption_text", "disruption=0.01"
+            raise ValueError(f"{given} stands alone; add stop_when.{other}")
 
     def stop_reason(self, step: Mapping[str, float]) -> str | None:
         """Which bound a step's logged parts reached, in words."""
@@ -163,6 +176,12 @@ class Objective:
             parts["retain_weight"] = weight * share
             retain = retain - bound * share
         return Losses(total=self.forget_weight * forget + weight * retain, parts=parts)
+
+
+def keeps_frozen(method: object, needs: Needs) -> bool:
+    """Whether the model before unlearning is run while training goes on: by a loss, or to see how far it went."""
+    is_bounded = isinstance(method, Objective) and method.stop_when.disruption is not None
+    return bool(needs.live_reference) or is_bounded
 
 
 def answer_nlls(s: Signals) -> dict[str, Tensor]:

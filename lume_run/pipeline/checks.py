@@ -14,6 +14,7 @@ from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.secrets import secret_in
 from lume_run.common.text import shorten_value
 from lume_run.config.build import Builder
+from lume_run.config.model_settings import lora_problems
 from lume_run.config.resolve import FILES, HUB_IDS, JUDGES, MAYBE_PATHS, Composed, resolve, value_at
 from lume_run.config.settings import Checkable, Settings
 from lume_run.config.suggest import suggest_nearest
@@ -24,7 +25,6 @@ from lume_run.pipeline.device_checks import backend_problems, device_problems, l
 from lume_run.pipeline.method_checks import (
     fine_tuning_problems,
     interface_problems,
-    lora_problems,
     method_problems,
     pairing_problems,
     target_problems,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lume_run.common.errors import DataError, Problem
-from lume_run.config.model_settings import LoraSettings, rank_problems
+from lume_run.common.text_files import PLAIN_TEXT_BYTES, read_utf8
 from lume_run.config.resolve import value_at
 from lume_run.config.targets import TARGET, class_name
 from lume_run.launch.world import ZERO_STAGES
@@ -52,23 +53,6 @@ def target_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     elif value_at(data, "task.source") == "builtin":
         what = "the released target never saw the built-in documents"
         yield Problem(where="task.source", what=what, remedy="task.source=hub, or task.data_dir=FOLDER")
-
-
-def lora_problems(model: Any) -> list[Problem]:
-    """Adapter settings that nothing reads: a rank without adapters would look like a result of that rank.
-
-    And a rank that the model which is built here cannot have; of a folder `model_folder_problems` tells.
-    """
-    if model is None:
-        return []
-    if model.lora.enabled:
-        is_built = model.shape is not None and model.path is None
-        return rank_problems(model.lora, model.shape.hidden_size if is_built else None)
-    unread = [
-        field.name for field in dataclasses.fields(LoraSettings) if getattr(model.lora, field.name) != field.default
-    ]
-    what, remedy = "has no effect while adapters are off", "add model.lora.enabled=true"
-    return [Problem(where=f"model.lora.{name}", what=what, remedy=remedy) for name in unread]
 
 
 def method_problems(method: Any) -> list[Problem]:
@@ -125,24 +109,34 @@ def _objective_problems(method: Objective, at: str) -> Iterator[Problem]:
     if method.forget_weight == 0 and (method.retain is None or method.retain_weight == 0):
         what, remedy = "nothing is left to optimise", "give forget or retain a weight above 0"
         yield Problem(where=f"{at}.forget_weight", what=what, remedy=remedy)
+    if text := method.stop_when.disruption_text:
+        read = partial(read_utf8, remedy="give a text file", limit=PLAIN_TEXT_BYTES)
+        yield from _file_problems(f"{at}.stop_when.disruption_text", Path(text), read)
     if method.idk_file:
         yield from _refusal_problems(method, at, read=bool(needs.rows & {Role.FORGET_IDK, Role.RETAIN_IDK}))
 
 
+def _file_problems(where: str, path: Path, read: Callable[[Path], object]) -> Iterator[Problem]:
+    """Why a file cannot be read; `path_problems` reports one that is absent."""
+    if not path.exists():
+        return
+    try:
+        read(path)
+    except DataError as error:
+        for problem in error.problems:
+            yield Problem(where=where, what=f"{problem.where}: {problem.what}", remedy=problem.remedy)
+
+
 def _refusal_problems(method: Objective, at: str, *, read: bool) -> Iterator[Problem]:
-    """A file of refusals that is not read, or cannot be; `path_problems` reports one that is absent."""
+    """A file of refusals that is not read, or cannot be."""
     where, path = f"{at}.idk_file", Path(str(method.idk_file))
     if not read:
         what = f"'{method.name}' reads no refusals"
         yield Problem(where=where, what=what, remedy="use it with idk, dpo or ap, or drop it")
     elif at != "method":
         yield Problem(where=where, what="adapters to merge all refuse with the built-in sentences", remedy="drop it")
-    elif path.exists():
-        try:
-            read_refusals(path)
-        except DataError as error:
-            for problem in error.problems:
-                yield Problem(where=where, what=f"{problem.where}: {problem.what}", remedy=problem.remedy)
+    else:
+        yield from _file_problems(where, path, read_refusals)
 
 
 def pairing_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:

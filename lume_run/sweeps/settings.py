@@ -55,6 +55,8 @@ class CompareSettings:
         10.0, low=1, open_low=True, high=1e6, help="learning rates are tried from the method's over this to times this"
     )
     spaces: tuple[str, ...] = setting((), help="tuned of one method besides, each METHOD: SETTING=interval(...)")
+    disruption: float | None = setting(None, low=0, open_low=True, help="method.stop_when.disruption of all losses")
+    disruption_text: str | None = setting(None, help="file of its plain text")
     n_jobs: int = setting(1, low=1, help="trials of each method handed to the launcher at once")
     sampler: Literal["tpe", "random"] = setting("tpe", help="what proposes the next trial")
     seed: int | None = setting(0, low=0, help="of the sampler")
@@ -68,6 +70,8 @@ class CompareSettings:
         if both := sorted(set(self.seeds) & set(self.tuning_seeds)):
             raise ValueError(f"seed {both[0]} is both tuned on and reported; give others in seeds or tuning_seeds")
 
+        if (self.disruption is None) != (self.disruption_text is None):
+            raise ValueError("disruption and disruption_text=FILE go together")
         if wrong := [space for space in self.spaces if not all(space.partition(": ")[::2])]:
             raise ValueError(f"spaces has {wrong[0]!r}; write 'METHOD: SETTING=interval(LOW, HIGH)'")
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from lume_run.common.devices import dtype_of, seed_everything
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.methods.likelihood import FineTune
+from lume_run.methods.objective import Objective, StopWhen, keeps_frozen
 from lume_run.models.adapters import with_adapters
 from lume_run.models.hub import loaded_revision
 from lume_run.models.layers import unwrap
@@ -24,9 +25,9 @@ from lume_run.models.load import load_model
 from lume_run.models.rows.batch import Batch, collate
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.weights import choose_weights
-from lume_run.training.callbacks import ShowProgress, StopWhenMemorised
+from lume_run.training.callbacks import ShowProgress, StayWithin, StopWhenMemorised
 from lume_run.training.job import TrainingJob
-from lume_run.training.reference import live_reference
+from lume_run.training.reference import distance_from, live_reference, plain_sequences
 from lume_run.training.schedule import IDLE_ROLE, MicroBatch, Schedule
 from lume_run.training.sharpness import SharpnessTrainer
 from lume_run.training.trainer import UnlearnTrainer
@@ -37,9 +38,17 @@ from lume_run.training.zero import (
 
 
 def build_trainer(
-    job: TrainingJob, rows: list[TokenRow], schedule: Schedule, pad_id: int, checkpoints: Path
+    job: TrainingJob,
+    rows: list[TokenRow],
+    schedule: Schedule,
+    pad_id: int,
+    checkpoints: Path,
+    text: Tensor | None = None,
 ) -> UnlearnTrainer:
-    """The trainer of one schedule, its model loaded after the arguments (ZeRO-3 shards at load only then)."""
+    """The trainer of one schedule, its model loaded after the arguments (ZeRO-3 shards at load only then).
+
+    `text`: `plain_text` of the job.
+    """
     seed_everything(job.seed)
     half = dtype_of(job.model.dtype, job.device) is torch.bfloat16
     args = training_arguments(
@@ -63,10 +72,24 @@ def build_trainer(
         schedule=schedule,
         collate=partial(micro_batch_tensors, job, rows, pad_id),
         reference=live_reference(model, frozen) if job.method.needs.live_reference else None,
-        callbacks=callbacks_of(job, schedule),
+        callbacks=[*callbacks_of(job, schedule), *bounds_of(job, text, frozen)],
         world=job.world,
         keep_checkpoints=job.trainer.keep_checkpoints,
     )
+
+
+def plain_text(job: TrainingJob, tokenizer: Any) -> Tensor | None:
+    """The rows of tokens on which a method is to stay near the model before; None where it need not."""
+    path = job.method.stop_when.disruption_text if isinstance(job.method, Objective) else None
+    return None if path is None else plain_sequences(Path(path), tokenizer)
+
+
+def bounds_of(job: TrainingJob, text: Tensor | None, frozen: nn.Module | None) -> list[Any]:
+    """What ends unlearning before the model is too far from the one before on a plain text, where that is bounded."""
+    bounds = job.method.stop_when if isinstance(job.method, Objective) else StopWhen()
+    if text is None or bounds.disruption is None:
+        return []
+    return [StayWithin(bounds.disruption, bounds.disruption_every, distance_from(frozen, text, job.world))]
 
 
 def training_arguments(
@@ -160,7 +183,7 @@ def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
             "No weight is left to train: model.trainable names only weights above the layer the method reads."
         )
     frozen = None
-    if needs.live_reference and (job.reference is not None or not job.adapters):
+    if keeps_frozen(job.method, needs) and (job.reference is not None or not job.adapters):
         frozen = load_model(job.reference or start, settings, job.device, dtype=compute).requires_grad_(False).eval()
         frozen = shard_frozen(frozen, job.world, bf16=compute is torch.bfloat16)
     return model, frozen

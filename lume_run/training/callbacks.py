@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lume_run.common.console import Progress
@@ -63,6 +65,57 @@ class StopAtBound(TrainerCallback):  # type: ignore[misc]
         if reason is not None:
             self.reason = f"{reason} at step {state.global_step}"
             stop_training(control)
+
+
+class StayWithin(TrainerCallback):  # type: ignore[misc]
+    """Ends unlearning before the model is further than `most` [nats a token] from the one before, on a plain text.
+
+    `measure` says how far it is. The weights of the last look within the bound, one every `every` steps, take the
+    place of later ones; `kept` is their step and `reason` says so. A resumed training looks again where it begins.
+    RepSelect's budget (filyp/open-unlearning), by which methods are compared at equal disruption.
+    """
+
+    def __init__(self, most: float, every: int, measure: Callable[[nn.Module], float]) -> None:
+        self.most, self.every, self.measure = most, every, measure
+        self.kept, self.distance = 0, 0.0
+        self.weights: list[Tensor] = []
+        self.latest: float | None = None
+        self.reason: str | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
+        """The weights that training begins with are within."""
+        self._keep(of["model"], state.global_step, self.measure(of["model"]) if state.global_step else 0.0)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
+        """Look every so many steps, and at the last one."""
+        if state.global_step % self.every and state.global_step < state.max_steps:
+            return
+        self.latest = self.measure(of["model"])
+        if self.latest <= self.most:
+            self._keep(of["model"], state.global_step, self.latest)
+            return
+        bound = f"method.stop_when.disruption={self.most:g} at step {state.global_step}"
+        instead = f"the weights are those of step {self.kept}, at {self.distance:.3g}"
+        self.reason = f"disruption {self.latest:.3g} passed {bound}; {instead}"
+        for parameter, weights in zip(_held_weights(of["model"]), self.weights, strict=True):
+            parameter.copy_(weights)
+        stop_training(control)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Put the distance into the history of the step."""
+        if self.latest is not None:
+            state.log_history[-1]["disruption"] = self.latest
+            self.latest = None
+
+    def _keep(self, model: nn.Module, step: int, distance: float) -> None:
+        self.kept, self.distance = step, distance
+        self.weights = [weights.detach().to("cpu", copy=True) for weights in _held_weights(model)]
+
+
+def _held_weights(model: nn.Module) -> list[Tensor]:
+    """The trained weights that this rank holds: under ZeRO-3 its part of each."""
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    return [getattr(parameter, "ds_tensor", parameter).data for parameter in trained]
 
 
 def stop_training(control: TrainerControl) -> None:

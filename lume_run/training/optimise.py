@@ -32,8 +32,8 @@ from lume_run.models.load import config_of, context_limit, load_model, save_mode
 from lume_run.models.rows.packed import packs_rows
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tokenizer import load_tokenizer
-from lume_run.training.build import build_trainer
-from lume_run.training.callbacks import Clock, StopAtBound, StopOnSignal, WriteLive
+from lume_run.training.build import build_trainer, plain_text
+from lume_run.training.callbacks import Clock, StayWithin, StopAtBound, StopOnSignal, WriteLive
 from lume_run.training.checkpoints import checkpoint_to_resume, step_of, whole_checkpoints
 from lume_run.training.job import TrainingJob
 from lume_run.training.micro_batches import DEFAULT_TOKENS
@@ -77,10 +77,16 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
     resume = checkpoint_to_resume(checkpoints, job.world)
     clock, bound, stop_signal = Clock(), _bound(job.method), StopOnSignal()
     with PeakMemory(job.device) as memory:
-        trainer = build_trainer(job, rows, schedule, int(tokenizer.pad_token_id), checkpoints)
+        pad_id, text = int(tokenizer.pad_token_id), plain_text(job, tokenizer)
+        trainer = build_trainer(job, rows, schedule, pad_id, checkpoints, text)
         keeper = KeepSnapshots(trainer, tokenizer, out, job.snapshots, lambda: load_start(job))
-        live = WriteLive(folder / LIVE, clock, memory)
-        for callback in (clock, stop_signal, live, keeper, *([bound] if bound else [])):
+        for callback in (
+            clock,
+            stop_signal,
+            WriteLive(folder / LIVE, clock, memory),
+            keeper,
+            *([bound] if bound else []),
+        ):
             trainer.add_callback(callback)
         diverged = _train(trainer, resume)
     if stop_signal.stopped:
@@ -94,7 +100,7 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
         seconds_per_step=clock.median,
         peak_memory_bytes=int(all_reduce_max(memory.peak or 0, trainer.args.device)) or None,
         diverged=diverged.reason if diverged else None,
-        stopped=bound.reason if bound else None,
+        stopped=reason_to_stop(trainer, bound),
     )
     barrier()  # no rank reads a checkpoint any more
     if rank() == 0:
@@ -122,6 +128,17 @@ def _build_schedule(job: TrainingJob, rows: list[TokenRow]) -> Schedule:
         world_size=job.world.size,
         rank=rank(),
     )
+
+
+def reason_to_stop(trainer: UnlearnTrainer, bound: StopAtBound | None) -> str | None:
+    """Which bound ended training, in words."""
+    within = within_of(trainer)
+    return (within.reason if within else None) or (bound.reason if bound else None)
+
+
+def within_of(trainer: UnlearnTrainer) -> StayWithin | None:
+    """What keeps the model near the one before, where something does."""
+    return next((entry for entry in trainer.callback_handler.callbacks if isinstance(entry, StayWithin)), None)
 
 
 def _bound(method: Method) -> StopAtBound | None:
@@ -159,7 +176,8 @@ def _save_good(job: TrainingJob, trainer: UnlearnTrainer, tokenizer: Any, diverg
     def finite() -> bool:
         return not any_rank(not all_finite(trainer.model), device)
 
-    step: int = trainer.state.global_step
+    within = within_of(trainer)
+    step: int = within.kept if within and within.reason else trainer.state.global_step
     good = diverged is None or (not diverged.model_is_broken and finite())
     for checkpoint in () if good else whole_checkpoints(Path(trainer.args.output_dir)):
         read_weights(trainer, checkpoint)

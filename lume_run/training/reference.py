@@ -9,7 +9,7 @@ it runs on the rows that need it only.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +20,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lume_run.common.console import Progress
+from lume_run.common.devices import rank
+from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Example
+from lume_run.common.text_files import PLAIN_TEXT_BYTES, read_utf8
 from lume_run.config.model_settings import ModelSettings
+from lume_run.launch.collectives import read_together
+from lume_run.launch.world import World
 from lume_run.methods.base import require
 from lume_run.methods.needs import Needs, Role
 from lume_run.models.forward import Outputs, at_labels, forward, label_logps
+from lume_run.models.layers import unwrap
 from lume_run.models.load import context_limit, load_model
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate, length_batches
 from lume_run.models.rows.head import plain_head
@@ -108,6 +114,62 @@ def live_reference(model: nn.Module, frozen: nn.Module | None) -> Reference:
         return frozen_outputs
 
     return outputs
+
+
+DISRUPTION_SHAPE = (128, 128)  # sequences of a plain text and their tokens, as RepSelect has them
+DISTANCE_NUMBERS = 2**26
+LETTERS_A_TOKEN = 16  # of the file that are looked at
+
+
+def plain_sequences(path: Path, tokenizer: Any) -> Tensor:
+    """The first tokens of a text file as rows of `DISRUPTION_SHAPE`, fewer where the text ends; (S, T), S >= 1.
+
+    DataError where it cannot be read, or has not one row.
+    """
+    most, length = DISRUPTION_SHAPE
+    text = read_utf8(path, remedy="give a text file", limit=PLAIN_TEXT_BYTES)[: most * length * LETTERS_A_TOKEN]
+    ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
+    count = min(most, len(ids) // length)
+    if not count:
+        what = f"has {len(ids)} tokens, and not one sequence of {length}"
+        raise DataError([Problem(where=str(path), what=what, remedy="give a longer text")])
+    return ids[: count * length].view(count, length)
+
+
+def distance_from(frozen: nn.Module | None, sequences: Tensor, world: World) -> Callable[[nn.Module], float]:
+    """How far a model is from `frozen` (None: from itself without adapters) on rows of tokens (S, T).
+
+    The mean over all positions of KL(frozen || model) [nats]. Every rank reads its share of the rows, the same number
+    of forwards each.
+    """
+
+    @torch.no_grad()
+    def measure(model: nn.Module) -> float:
+        device = next(model.parameters()).device
+        source: Any = frozen if frozen is not None else model
+        training = model.training
+        model.eval()
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for rows, weights in _shares(sequences, model, world):
+            ids, weight = rows.to(device), weights.to(device)
+            with source.disable_adapter() if frozen is None else nullcontext():
+                theirs = source(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
+            ours = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
+            total += ((theirs.exp() * (theirs - ours)).sum(-1).mean(1) * weight).sum().double()
+        model.train(training)
+        (summed,) = read_together([torch.zeros((), device=device)], [total], device)[1]
+        return summed / len(sequences)
+
+    return measure
+
+
+def _shares(sequences: Tensor, model: nn.Module, world: World) -> Iterator[tuple[Tensor, Tensor]]:
+    """A rank's rows in batches, with weights 1, or 0 of a row that only keeps ranks in step."""
+    vocabulary = unwrap(model).config.get_text_config().vocab_size
+    batch = max(1, DISTANCE_NUMBERS // (sequences.shape[1] * vocabulary))
+    numbers = torch.arange(-(-len(sequences) // world.size)) * world.size + rank()
+    for some in torch.split(numbers, batch):
+        yield sequences[some % len(sequences)], (some < len(sequences)).float()
 
 
 def build_reference(

@@ -24,6 +24,7 @@ from transformers import (
 
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.model_settings import LoraSettings
+from lume_run.launch.world import World
 from lume_run.methods.base import Losses, Signals
 from lume_run.methods.dpo import AnswerPreservation
 from lume_run.methods.entropy import LogitMargin
@@ -38,9 +39,9 @@ from lume_run.models.load import save_model
 from lume_run.models.rows.batch import collate
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.training.build import require_checkpointing
-from lume_run.training.callbacks import StopAtBound, StopWhenMemorised
+from lume_run.training.callbacks import StayWithin, StopAtBound, StopWhenMemorised
 from lume_run.training.checkpoints import COMPLETE, last_checkpoint
-from lume_run.training.reference import live_reference
+from lume_run.training.reference import distance_from, live_reference
 from lume_run.training.schedule import build_schedule
 from lume_run.training.trainer import Diverged
 
@@ -405,6 +406,54 @@ def test_a_method_without_logits_can_be_watched(tiny, tmp_path):
     setup = set_up(tiny, rows_for(watching, tiny), tmp_path, watching, phase(), callbacks=[stop])
     setup.trainer.train()
     assert all(entry["retain_nll"] > 1 for entry in setup.history)
+
+
+# -------------------------------------------------------------------------------------- near the model before
+
+
+TEXT = torch.arange(4 * 6).reshape(4, 6) % 20  # four sequences of a plain text
+
+
+def test_the_distance_is_the_kl_of_the_model_before_from_this_one(tiny):
+    """By hand, over all positions; ranks share the sequences."""
+    before, after = (AutoModelForCausalLM.from_pretrained(tiny).eval() for _ in range(2))
+    with torch.no_grad():
+        after.get_input_embeddings().weight.mul_(5)
+        p, q = (model(input_ids=TEXT).logits.log_softmax(-1) for model in (before, after))
+    by_hand = float((p.exp() * (p - q)).sum(-1).mean())
+    assert distance_from(before, TEXT, World())(after) == pytest.approx(by_hand, rel=1e-5)
+    assert by_hand > 0.001
+    assert distance_from(before, TEXT, World())(before) == pytest.approx(0, abs=1e-7)
+
+
+def test_weights_of_the_last_look_within_are_kept(tiny, rows, tmp_path):
+    """Of seven steps with a look at every second one and the last."""
+    settings = phase(optimizer="adamw_torch", learning_rate=1e-2, epochs=3, schedule="constant")
+    before = AutoModelForCausalLM.from_pretrained(tiny).eval()
+    measure = distance_from(before, TEXT, World())
+    whole = StayWithin(1e9, 2, measure)
+    setup = set_up(tiny, rows, tmp_path / "whole", GRAD_DIFF, settings, callbacks=[whole])
+    setup.trainer.train()
+    looks = {entry["step"]: entry["disruption"] for entry in setup.history if "disruption" in entry}
+    assert list(looks) == [2, 4, 6, 7] and whole.reason is None and looks[2] < looks[6]
+    bound = StayWithin((looks[4] + looks[6]) / 2, 2, measure)
+    stopped = set_up(tiny, rows, tmp_path / "stopped", GRAD_DIFF, settings, callbacks=[bound])
+    stopped.trainer.train()
+    assert (bound.kept, stopped.trainer.state.global_step) == (4, 6)
+    assert bound.distance == pytest.approx(looks[4]) and "the weights are those of step 4" in bound.reason
+    assert measure(stopped.trainer.model) == pytest.approx(looks[4], rel=1e-5)
+    none = StayWithin(looks[2] / 2, 2, measure)
+    at_once = set_up(tiny, rows, tmp_path / "at_once", GRAD_DIFF, settings, callbacks=[none])
+    at_once.trainer.train()
+    assert none.kept == 0
+    assert all(torch.equal(value, at_once.weights[name]) for name, value in at_once.start.items())
+
+
+def test_a_bound_on_disruption_comes_with_its_text():
+    with pytest.raises(ValueError, match=r"disruption stands alone; add stop_when.disruption_text=FILE"):
+        StopWhen(disruption=0.01)
+    with pytest.raises(ValueError, match=r"disruption_text stands alone; add stop_when.disruption=0.01"):
+        StopWhen(disruption_text="a.txt")
 
 
 # -------------------------------------------------------------------------------------------------- adapters

@@ -16,6 +16,7 @@ from lume_run.config.settings import OptimizationSettings, Settings
 from lume_run.evaluation.inside.uds import DepthScore
 from lume_run.launch.world import World
 from lume_run.methods.needs import Needs
+from lume_run.methods.objective import keeps_frozen
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.pipeline.memory.sizes import Lengths, Sizes, phase_of
 from lume_run.training.micro_batches import DEFAULT_TOKENS
@@ -49,7 +50,8 @@ def memory_estimate(
     base = compute if adapters_train or zero else 4  # bytes of a base weight
     tokens = forward_tokens(phase, needs, lengths, world)
     positions = tokens if needs.every_position else math.ceil(tokens * min(1, lengths.labels / lengths.tokens))
-    frozen = bool(needs.live_reference) and (not adapters_train or settings.sequence.keeps_first)
+    live = keeps_frozen(settings.method if stage == "unlearn" else None, needs)
+    frozen = live and (not adapters_train or settings.sequence.keeps_first)
     copied = 0 if adapters_train or zero or compute == 4 else sizes.parameters - sizes.tables
     states = state_bytes(settings, sizes, compute=compute, world=world, stage=stage)
     of_head = 0 if adapters_train or not needs.logits else sizes.vocabulary * sizes.hidden * base  # its new gradient
@@ -122,7 +124,8 @@ def state_bytes(settings: Settings, sizes: Sizes, *, compute: int, world: World,
     held: float = sizes.parameters * (compute if adapters_train or zero else 4)
     if adapters_train and settings.model.quantize != "none":
         held = sizes.linear * QUANTISED_BYTES[settings.model.quantize] + (sizes.parameters - sizes.linear) * compute
-    has_frozen = needs.live_reference and (not adapters_train or settings.sequence.keeps_first)
+    live = keeps_frozen(settings.method if stage == "unlearn" else None, needs)
+    has_frozen = live and (not adapters_train or settings.sequence.keeps_first)
     frozen = sizes.parameters * compute if has_frozen else 0
     moments = STATE_BYTES.get(phase.optimizer, 8)
     return {

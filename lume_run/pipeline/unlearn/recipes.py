@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lume_run.common.files import digest_of
 from lume_run.common.store import Artifact
 from lume_run.config.settings import OptimizationSettings
 from lume_run.methods.base import Method
@@ -21,7 +22,7 @@ from lume_run.methods.baselines import (
     TaskVector,
     context_of,
 )
-from lume_run.methods.needs import Needs
+from lume_run.methods.objective import Objective, keeps_frozen
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact, unlearned_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import (
@@ -62,11 +63,12 @@ def unlearning_artifacts(
     return artifacts, EvaluatedModel(path=str(artifacts[-1].path / "model"), key=artifacts[-1].key)
 
 
-def reference_note(needs: Needs, *, adapters: bool, first: bool = False) -> str:
+def reference_note(method: Method, *, adapters: bool, first: bool = False) -> str:
     """Where a method's reference comes from, for users; `first`: from the target, whatever request it is."""
+    needs = method.needs
     live = "the model with its adapters off" if adapters and not first else "one frozen copy of the target"
     cached = [f"cached log-probs{' of the first target' if first else ''}"] if needs.reference_logps else []
-    return " and ".join([*cached, *([live] if needs.live_reference else [])]) or "none"
+    return " and ".join([*cached, *([live] if keeps_frozen(method, needs) else [])]) or "none"
 
 
 def _unlearning_job(
@@ -103,15 +105,22 @@ def _unlearning_inputs(
         "checkpoint_every": run.settings.trainer.checkpoint_every,  # where a diverged run falls back to
         "numerics": run.numerics,
         **prepared.identity,
+        **_text_identity(method),
         **({"reference": prepared.model.key} if prepared.model.key != target.key else {}),
     }
+
+
+def _text_identity(method: Method) -> dict[str, str]:
+    """What is in the text on which a method is to stay near the model before."""
+    path = method.stop_when.disruption_text if isinstance(method, Objective) else None
+    return {} if path is None else {"disruption_text": digest_of(Path(path))}
 
 
 def _note(run: Run, method: Method, phase: OptimizationSettings) -> str:
     sides = {role.is_forget for role in method.needs.rows}
     retain = f" + {phase.batch_size * phase.retain_ratio} retain" if False in sides else ""
     first = run.settings.sequence.keeps_first
-    reference = reference_note(method.needs, adapters=run.settings.model.lora.enabled, first=first)
+    reference = reference_note(method, adapters=run.settings.model.lora.enabled, first=first)
     steps = steps_of(phase, len(run.data.forget), retain=bool(retain))
     sharp = "" if phase.sharpness is None else f"; forget rows twice a step, at sharpness {phase.sharpness:g}"
     return f"{steps} steps of {phase.batch_size} forget{retain} examples{sharp}; reference: {reference}"

@@ -21,6 +21,7 @@ from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import content_hash
 from lume_run.config.settings import Settings
 from lume_run.methods.baselines import InContext, NoOp, Retrain
+from lume_run.methods.objective import Objective
 from lume_run.sweeps.compare.contestants import Budget, Contestant, Lineup, read_overrides
 from lume_run.sweeps.grid import run_all
 from lume_run.sweeps.job import print_user_errors
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import optuna
 
 RATE = "trainer.unlearn.learning_rate"
+BOUND = "method.stop_when.disruption"
 UNTUNED = (NoOp, Retrain, InContext)  # methods without an optimisation of their own
 
 
@@ -96,8 +98,10 @@ class Compare(Sweeper):
             raise ConfigError([Problem(where=f"{WHERE}.spaces", what=what, remedy="drop it")])
         lineup = Lineup(objective=objective)
         for method in given.methods:
-            fixed = [*given.fixed, f"method={method}"]
-            settings = self._settings([*fixed, *given.further, f"seed={self.settings.seeds[0]}"], method)
+            settings = self._settings([*given.fixed, f"method={method}", *given.further], method)
+            fixed = [*given.fixed, f"method={method}", *self._bounds(settings)]
+            if fixed[-1].startswith(BOUND):
+                settings = self._settings([*fixed, *given.further], method)
             space = {} if isinstance(settings.method, UNTUNED) else self._space(settings, method, given.common)
             searched = Space(fixed=fixed, distributions=space, objectives=[objective])
             lineup.contestants.append(Contestant(method=method, space=searched, further=given.further))
@@ -107,11 +111,17 @@ class Compare(Sweeper):
 
     def _settings(self, overrides: Sequence[str], method: str) -> Settings:
         """The settings of a run that is reported; ConfigError for what it would be refused for."""
-        job = self.runner.compose(overrides)
+        job = self.runner.compose([*overrides, f"seed={self.settings.seeds[0]}"])
         if job.settings is None:
             reason = job.error.partition("\n")[2].strip() or job.error
             raise ConfigError([Problem(where=f"method={method}", what=reason, remedy="mend it, or drop the method")])
         return job.settings
+
+    def _bounds(self, settings: Settings) -> list[str]:
+        """What makes a loss stop at the disruption that all have; nothing of other methods, or where none is given."""
+        if self.settings.disruption is None or not isinstance(settings.method, Objective):
+            return []
+        return [f"{BOUND}={self.settings.disruption!r}", f"{BOUND}_text={self.settings.disruption_text}"]
 
     def _space(self, settings: Settings, method: str, common: Sequence[Override]) -> dict[str, Any]:
         """What is searched of a method: what the command varies, else its rate, and what is for this method alone."""
