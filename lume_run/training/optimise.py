@@ -73,20 +73,14 @@ def optimise(job: TrainingJob, folder: Path, out: Path) -> None:
     tokenizer = load_tokenizer(job.start, settings)
     job = replace(job, method=bind_tokens(job.method, tokenizer))
     rows = training_rows(job, tokenizer, context_limit(config_of(job.start, settings), settings))
-    schedule = _build_schedule(job, rows)
-    resume = checkpoint_to_resume(checkpoints, job.world)
+    schedule, resume = _build_schedule(job, rows), checkpoint_to_resume(checkpoints, job.world)
     clock, bound, stop_signal = Clock(), _bound(job.method), StopOnSignal()
     with PeakMemory(job.device) as memory:
         pad_id, text = int(tokenizer.pad_token_id), plain_text(job, tokenizer)
         trainer = build_trainer(job, rows, schedule, pad_id, checkpoints, text)
         keeper = KeepSnapshots(trainer, tokenizer, out, job.snapshots, lambda: load_start(job))
-        for callback in (
-            clock,
-            stop_signal,
-            WriteLive(folder / LIVE, clock, memory),
-            keeper,
-            *([bound] if bound else []),
-        ):
+        live = WriteLive(folder / LIVE, clock, memory)
+        for callback in filter(None, (clock, stop_signal, live, keeper, bound)):
             trainer.add_callback(callback)
         diverged = _train(trainer, resume)
     if stop_signal.stopped:
