@@ -43,7 +43,7 @@ def models_of(trainer: UnlearnTrainer) -> list[torch.nn.Module]:
 
 
 def waits_by_step(
-    tiny: Path, folder: Path, method: Any, micro: int, *, epochs: float = 2, **options: Any
+    tiny: Path, folder: Path, method: Any, micro: int, *, epochs: float = 1.75, **options: Any
 ) -> list[list[tuple[str, str]]]:
     """What the host waits for in each step but the first and the last, which also begin and end a training."""
     settings = phase(micro_batch_size=micro, epochs=epochs, optimizer="adamw_torch_fused", max_grad_norm=1.0)
