@@ -118,8 +118,11 @@ class Search(Sweeper):
                 batch = [self.runner.compose(space.overrides(trial.params)) for trial in trials]
                 jobs += batch
                 self.runner.run([job for job in batch if not job.is_cached])
-                for trial, job in zip(trials, batch, strict=True):
-                    done += record_trial(study, trial, [job], space.objectives)
+                pairs = zip(trials, batch, strict=True)
+                ended = sum(record_trial(study, trial, [job], space.objectives) for trial, job in pairs)
+                if not ended:  # asked to stop, or nothing can be started
+                    break
+                done += ended
         finally:
             self.runner.summarise(jobs, 0)
             write_results(study, Path(str(self.composed.hydra.sweep.dir)) / RESULTS)

@@ -227,3 +227,10 @@ def test_every_method_is_tuned_alike_and_reported_on_other_seeds(comparison, tmp
     started.clear()
     comparison.sweep(arguments)  # all is there
     assert not started
+
+
+def test_jobs_that_cannot_start_end_the_comparison(comparison, tmp_path, monkeypatch):
+    """A launcher that does not work leaves them unfinished; to propose others would never end."""
+    monkeypatch.setattr(comparison.runner, "run", lambda jobs: None)
+    comparison.sweep(["method=npo_gd,ga"])
+    assert not list(tmp_path.glob("compare-*/comparison.json"))

@@ -132,8 +132,7 @@ class Compare(Sweeper):
         return distributions([*of_all, *of_method])
 
     def _compare(self, lineup: Lineup) -> None:
-        self._tune(lineup)
-        if self.runner.stopped:
+        if not self._tune(lineup):
             return
         jobs: dict[str, list[Job]] = {}
         for contestant in lineup.contestants:
@@ -150,20 +149,32 @@ class Compare(Sweeper):
         settings = {entry.method: entry.best or {} for entry in lineup.contestants}
         write_contest(folder, jobs, settings, objective=lineup.objective, budget=str(self._budget(lineup)))
 
-    def _tune(self, lineup: Lineup) -> None:
-        """As many trials of every method as it may have."""
+    def _tune(self, lineup: Lineup) -> bool:
+        """As many trials of every method as it may have; whether all have ended."""
         folder = Path(self.settings.storage)
         for contestant in lineup.tuned:
             name = f"{contestant.space.name}-{content_hash(list(self.settings.tuning_seeds))[:4]}"
             search = self.settings.search
             contestant.study = load_study(folder / f"{name}.journal", name, contestant.space.objectives, search)
             contestant.ended = take_up_killed(contestant.study)
-        while not self.runner.stopped and (rounds := list(self._round(lineup))):
-            self.runner.run([job for _, _, jobs in rounds for job in jobs if not job.is_cached])
-            for contestant, trial, jobs in rounds:
-                study = contestant.study
-                assert study is not None
-                contestant.ended += record_trial(study, trial, jobs, contestant.space.objectives)
+        tried: list[Job] = []
+        try:
+            while rounds := list(self._round(lineup)):
+                tried += [job for _, _, jobs in rounds for job in jobs]
+                self.runner.run([job for _, _, jobs in rounds for job in jobs if not job.is_cached])
+                if not self._record(rounds) or self.runner.stopped:  # asked to stop, or nothing can be started
+                    return False
+        finally:
+            self.runner.summarise(tried, 0)
+        return True
+
+    def _record(self, rounds: Sequence[tuple[Contestant, optuna.Trial, list[Job]]]) -> bool:
+        """Tell the studies how trials ended; whether some did."""
+        before = sum(contestant.ended for contestant, _, _ in rounds)
+        for contestant, trial, jobs in rounds:
+            assert contestant.study is not None
+            contestant.ended += record_trial(contestant.study, trial, jobs, contestant.space.objectives)
+        return sum(contestant.ended for contestant, _, _ in rounds) > before
 
     def _round(self, lineup: Lineup) -> Iterator[tuple[Contestant, optuna.Trial, list[Job]]]:
         """The next trials of all methods that have some left."""
