@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lume_run.common.errors import DataError, Problem
 from lume_run.common.lazy import pandas
 from lume_run.common.records import Ask, Kind, Response, Split
-from lume_run.evaluation.metrics.semeval import TEXT_SPLITS
+from lume_run.evaluation.metrics.semeval import TEXT_SPLITS, is_text_row, mean_logp_or_nan, membership_rows
 from lume_run.tasks.semeval_ids import KIND_OF_SUFFIX, SUBTASK_OF_LABEL
 
 LABEL_OF_SUBTASK = {subtask: label for label, subtask in SUBTASK_OF_LABEL.items()}
@@ -62,6 +63,22 @@ def official_row(row: Response) -> dict[str, str | float | None]:
         "model_output": row.output,
         "nll": 0.0,  # never scored, but after a broken row it is the `task` of the second half
     }
+
+
+def write_official_files(responses: Sequence[Response], folder: Path) -> list[Path]:
+    """Our responses as the script's files of one process, and which; those of a split without rows are left out."""
+    tables: dict[Path, list[dict[str, Any]]] = {}
+    for split in TEXT_SPLITS:
+        texts = [row for row in responses if is_text_row(row) and row.split is split]
+        tables[folder / f"{split}_0.csv"] = [official_row(row) for row in texts]
+    for split in (Split.MEMBER, Split.NONMEMBER):
+        losses = [{"id": row.id, "nll": -mean_logp_or_nan(row)} for row in membership_rows(responses, split)]
+        tables[folder / "mia_results" / f"{split}_0.csv"] = losses
+    paths = [path for path, rows in tables.items() if rows]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        pandas.DataFrame(tables[path]).to_csv(path, index=False)
+    return paths
 
 
 def split_frames(folder: Path, split: Split, **options: Any) -> dict[Path, pandas.DataFrame]:

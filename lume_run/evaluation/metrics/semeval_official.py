@@ -27,11 +27,10 @@ from lume_run.evaluation.metrics.semeval import (
     TEXT_SPLITS,
     check_responses,
     is_text_row,
-    mean_logp_or_nan,
     membership_rows,
     mmlu_rows,
 )
-from lume_run.evaluation.metrics.semeval_files import official_row, split_frames
+from lume_run.evaluation.metrics.semeval_files import split_frames, write_official_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +94,7 @@ def strict_scores(responses: Sequence[Response], *, mmlu_accuracy: float | None 
         mmlu_accuracy = accuracy(choices)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for split, group in rows.items():
-            pandas.DataFrame([official_row(row) for row in group]).to_csv(folder / f"{split}_0.csv", index=False)
-        (folder / "mia_results").mkdir()
-        for split, group in documents.items():
-            losses = pandas.DataFrame(
-                {"id": [row.id for row in group], "nll": [-mean_logp_or_nan(row) for row in group]}
-            )
-            losses.to_csv(folder / "mia_results" / f"{split}_0.csv", index=False)
+        write_official_files(responses, folder)
         return strict_from_folder(folder, mmlu_average=mmlu_accuracy, use_mia=use_mia)
 
 

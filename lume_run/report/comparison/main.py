@@ -17,7 +17,9 @@ from lume_run.common.console import PlainConsole
 from lume_run.common.errors import LumeError, RunError
 from lume_run.common.files import explain_full_disk, replace_file
 from lume_run.common.places import place_fault
-from lume_run.report.comparison.export import comparison_json, latex_tables, write_csv, write_strict_json
+from lume_run.report.comparison.export.leaderboards import LEADERBOARDS
+from lume_run.report.comparison.export.submission import write_submission
+from lume_run.report.comparison.export.tables import comparison_json, latex_tables, write_csv, write_strict_json
 from lume_run.report.comparison.page.page import embed_figure, render_page
 from lume_run.report.comparison.plots.charts import MOST_FIGURES, Chart, build_charts
 from lume_run.report.comparison.plots.style import plot_style
@@ -34,11 +36,13 @@ def argument_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="lume-run-report", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
-    parser.add_argument("--out", type=Path, help="where the files go (default: `report` in the first folder)")
+    parser.add_argument("--out", type=Path, help="where the files go (default: `report` or `submission` in the first)")
     parser.add_argument("--sort", default="", help="score to sort by (default: task_aggregate, else balance)")
     parser.add_argument("--columns", default="", help="scores to show on the terminal and in LaTeX, by commas")
-    parser.add_argument("--title", default="", help="of the page (default: the folders' names)")
+    parser.add_argument("--title", default="", help="of the page (default: the folders' names), or of the method")
     parser.add_argument("--prompts", type=int, default=24, help="prompts a side and run in the page, at most")
+    parser.add_argument("--submission", choices=sorted(LEADERBOARDS), help="write what it takes, not a report")
+    parser.add_argument("--submitted-by", default="", help="your name or team, a column of TOFU's leaderboard")
     parser.add_argument("--no-plots", action="store_true", help="leave the plots out, which take the longest")
     return parser
 
@@ -78,14 +82,7 @@ def write_comparison(
 
 def read_sections(folders: Sequence[Path], sort: str, columns: Sequence[str]) -> tuple[Collection, list[Section]]:
     """The runs and their sections; RunError where there are none, or not what is asked for."""
-    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
-        raise RunError(
-            f"There is no folder {', '.join(missing)}\n  -> give folders that hold runs, such as outputs/<sweep>"
-        )
-    collection = collect_runs(folders)
-    if not collection.runs:
-        names = ", ".join(map(str, folders))
-        raise RunError(f"There are no runs in {names}\n  -> a run folder holds config.yaml, as lume-run writes it")
+    collection = read_runs(folders)
     try:
         sections = summarise(collection.runs, sort)
     except ValueError as error:
@@ -94,6 +91,19 @@ def read_sections(folders: Sequence[Path], sort: str, columns: Sequence[str]) ->
     if unknown:
         raise RunError(f"--columns: no run has {', '.join(unknown)}\n  -> runs.csv lists the scores there are")
     return collection, sections
+
+
+def read_runs(folders: Sequence[Path]) -> Collection:
+    """The runs in the folders; RunError where there are none."""
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise RunError(
+            f"There is no folder {', '.join(missing)}\n  -> give folders that hold runs, such as outputs/<sweep>"
+        )
+    collection = collect_runs(folders)
+    if not collection.runs:
+        names = ", ".join(map(str, folders))
+        raise RunError(f"There are no runs in {names}\n  -> a run folder holds config.yaml, as lume-run writes it")
+    return collection
 
 
 def write_charts(charts: Sequence[Chart], out: Path, console: Console) -> list[str]:
@@ -125,25 +135,34 @@ def write_chart(chart: Chart, out: Path) -> str:
     return embed_figure(chart.name, chart.title, chart.caption, svg)
 
 
+def write_asked(known: argparse.Namespace, out: Path, console: Console) -> None:
+    """What the command line asks for: a submission, or the comparison."""
+    if known.submission:
+        board, runs = LEADERBOARDS[known.submission], read_runs(known.folders)
+        write_submission(board, runs, out, console, title=known.title, submitted_by=known.submitted_by)
+        return
+    write_comparison(
+        known.folders,
+        out,
+        console,
+        sort=known.sort,
+        columns=[name for name in known.columns.split(",") if name],
+        title=known.title,
+        prompts=known.prompts,
+        plots=not known.no_plots,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the `lume-run-report` command: 0, or 2 with the reason."""
     known = argument_parser().parse_args(arguments)
     console = PlainConsole(highlight=False, emoji=False)
-    out = known.out or known.folders[0] / "report"
+    out = known.out or known.folders[0] / ("submission" if known.submission else "report")
     try:
         if fault := place_fault(out.absolute()):
             raise RunError(f"--out {out}: {fault}\n  -> --out FOLDER that can be written to")
         with explain_full_disk(out):
-            write_comparison(
-                known.folders,
-                out,
-                console,
-                sort=known.sort,
-                columns=[name for name in known.columns.split(",") if name],
-                title=known.title,
-                prompts=known.prompts,
-                plots=not known.no_plots,
-            )
+            write_asked(known, out, console)
     except (LumeError, OSError) as error:
         PlainConsole(stderr=True, highlight=False, emoji=False).print(
             "[bold red]error:[/]", escape(str(error)), soft_wrap=True

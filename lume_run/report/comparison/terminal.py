@@ -13,7 +13,7 @@ from rich.table import Table
 from lume_run.common.text import first_line
 from lume_run.evaluation.definitions import Wanted
 from lume_run.report.comparison.columns import PEAK, PREFERRED, RECOVERED, SECONDS, STEP, column_direction
-from lume_run.report.comparison.export import format_spread
+from lume_run.report.comparison.export.tables import format_spread
 from lume_run.report.comparison.published import MARK, tables_for
 from lume_run.report.comparison.run_folders import Collection
 from lume_run.report.comparison.summary import Section

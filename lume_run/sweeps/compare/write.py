@@ -17,7 +17,7 @@ from lume_run.common.files import replace_file
 from lume_run.common.records import Score
 from lume_run.report.comparison.columns import FORGOTTEN, KEPT, RECOVERED, SECONDS
 from lume_run.report.comparison.configs import settings_label
-from lume_run.report.comparison.export import write_strict_json
+from lume_run.report.comparison.export.tables import write_strict_json
 from lume_run.report.comparison.main import write_comparison
 from lume_run.report.comparison.plots.charts import Chart
 from lume_run.report.comparison.plots.style import INK, WIDE, new_figure

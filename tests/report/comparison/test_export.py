@@ -16,7 +16,7 @@ import pytest
 from helpers import sweeps
 from rich.console import Console
 
-from lume_run.report.comparison.export import escape_formula, escape_latex, format_mean
+from lume_run.report.comparison.export.tables import escape_formula, escape_latex, format_mean
 from lume_run.report.comparison.main import main, write_comparison
 from lume_run.report.comparison.page.prompts import disclosing_spans, find_marks, prompts_of, read_answers
 from lume_run.report.comparison.run_folders import read_run
