@@ -169,6 +169,10 @@ def compare_main() -> None:
     if set(HELP_FLAGS) & set(sys.argv[1:]):
         print((conf_dir() / "hydra" / "sweeper" / "compare.yaml").read_text(encoding="utf-8"), end="")
         return
+    if given := next((word for word in sys.argv[1:] if word.lstrip("+~").startswith("hydra/sweeper")), ""):
+        what, remedy = "lume-run-compare has a sweeper of its own", f"lume-run -m {given}"
+        print_error(ConfigError([Problem(where=given, what=what, remedy=remedy)]))
+        raise SystemExit(2)
     sys.argv[1:1] = ["-m", "hydra/sweeper=compare"]
     main()
 

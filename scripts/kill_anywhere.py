@@ -1,9 +1,10 @@
 """Kill a small sweep and its report at random moments, start the same commands again, compare with undisturbed ones.
 
-    python scripts/kill_anywhere.py [--kills 50] [--seed 0] [--folder FOLDER]
+    python scripts/kill_anywhere.py [--compare] [--kills 50] [--seed 0] [--folder FOLDER]
 
 Two methods train, unlearn and evaluate, then `lume-run-report` collects them: all stages, one after another. `kill -9`
 hits every process of the command at once, at a moment drawn evenly from the time that the undisturbed commands take.
+With `--compare` a comparison of two methods, tuned and run on two seeds, comes in place of the sweep.
 Whatever was finished must still be there at the next start, and the final scores must be the same to the last digit.
 """
 
@@ -43,9 +44,14 @@ METHODS = "method=npo_gd,kl"
 VOLATILE = ("seconds", "costs", "training", "versions")  # of report.json: times, memory
 
 
+COMPARED = ("hydra.sweeper.n_trials=3", "hydra.sweeper.seeds=[0,1]", "objective=forget.knowledge")
+
+
 def commands(outputs: Path) -> str:
-    """The sweep and its report, as a line of the shell."""
-    sweep = [str(BIN / "lume-run"), "-m", METHODS, f"output_dir={outputs}", *SMALL]
+    """The sweep, or the comparison in a folder of that name, and its report, as a line of the shell."""
+    compares = outputs.parent.name == "compare"
+    words = ["lume-run-compare", *COMPARED] if compares else ["lume-run", "-m"]
+    sweep = [str(BIN / words[0]), *words[1:], METHODS, f"output_dir={outputs}", *SMALL]
     report = [str(BIN / "lume-run-report"), str(outputs), "--no-plots"]
     return f"{shlex.join(sweep)} && {shlex.join(report)}"
 
@@ -63,9 +69,13 @@ def results(outputs: Path) -> dict[str, Any]:
     """All that the reports hold but times and memory, by run."""
     reports = sorted(outputs.glob("*-*/report.json"))
     values = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in reports}
-    return {
+    kept = {
         name: {key: value for key, value in report.items() if key not in VOLATILE} for name, report in values.items()
     }
+    for path in outputs.glob("compare-*/comparison.json"):
+        methods = json.loads(path.read_text(encoding="utf-8"))["methods"]
+        kept[path.parent.name] = {row["method"]: {**row, "means": None} for row in methods}  # these hold times
+    return kept
 
 
 def finished(outputs: Path) -> set[str]:
@@ -88,10 +98,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compare", action="store_true", help="a comparison in place of a sweep")
     parser.add_argument("--folder", type=Path, help="where the runs lie (default: a temporary folder)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kills-") as scratch:
-        folder = given.folder or Path(scratch)
+        folder = (given.folder or Path(scratch)) / ("compare" if given.compare else "sweep")
         folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         if start(folder / "undisturbed").wait():

@@ -7,7 +7,7 @@ in `train.py` and `unlearn.py`, what is asked of it in `evaluate.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -74,11 +74,22 @@ def plan(run: Run) -> Plan:
             models["unlearned"] = requests.models[-1]
     if "evaluate" not in stages:
         return Plan(artifacts=tuple(artifacts), responses={}, harness_scores={})
+    if problems := list(_unasked(run)):
+        raise ConfigError(problems)
     references, artifacts_of_references = reference_models(run, base, alone="model" in models)
     artifacts += [artifact for artifact in artifacts_of_references if artifact.path not in paths_of(artifacts)]
     if run.settings.sequence.apart:
         return _plan_apart(run, artifacts, models | references, requests.models)
     return evaluation_plan(run, artifacts, models | references, requests.models[:-1])
+
+
+def _unasked(run: Run) -> Iterator[Problem]:
+    """Suites that ask about the rows of one task, and this one has none of them."""
+    for name, questions in run.questions_by_suite.items():
+        task = getattr(run.settings.evaluator.suites[name], "of_task", "")
+        if task and not questions and not run.data.private:
+            what = f"{name} asks about the rows of {task}, and task={run.settings.task.name} has none of them"
+            yield Problem(where="evaluator", what=what, remedy=f"{task}, or another evaluator")
 
 
 def _plan_apart(

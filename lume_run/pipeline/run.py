@@ -28,7 +28,7 @@ from lume_run.models.tokenizer import load_tokenizer
 from lume_run.models.weights import ShapedConfig
 from lume_run.tasks.documents import Room
 from lume_run.tasks.requests import ForgetRequest, data_of_request
-from lume_run.training.rows import examples_of, require_prompts
+from lume_run.training.rows import examples_of, require_prompts, require_retain
 
 if TYPE_CHECKING:
     import torch
@@ -208,4 +208,6 @@ class Run:
         """The forget and retain examples in the roles a method reads; `alternates` are answers made up, by id."""
         data, seed, refusals = self.data, self.settings.seed, self.refusals
         require_prompts(self.settings.method.name, needs.rows, data.forget)
+        if not self.settings.sequence.apart:
+            require_retain(self.settings.method.name, needs.rows, data.retain)
         return examples_of(needs.rows, data.forget, data.retain, refusals=refusals, seed=seed, alternates=alternates)

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lume_run.common.console import console
-from lume_run.common.errors import LumeError
+from lume_run.common.errors import LumeError, ProblemsError, RunError
 from lume_run.common.store import DONE_FILE, Artifact, read_done_record
 from lume_run.common.text import first_line
 from lume_run.pipeline.plan import plan
@@ -27,35 +27,47 @@ JOBS_SHOWN = 100  # jobs in the table
 
 
 def show_sweep(jobs: Sequence[Job]) -> None:
-    """Print the plan of a sweep, without touching weights or writing anything."""
+    """Print the plan of a sweep, without touching weights or writing anything.
+
+    Where not one of its jobs could run, the error of the first is raised.
+    """
     table = Table("job", "folder", "due", "cached")
     needed: list[Artifact] = []
+    errors: list[LumeError] = []
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     for job in jobs:
-        artifacts, trouble = job_artifacts(job)
+        artifacts, error = job_artifacts(job)
         needed += artifacts
+        errors += [error] if error else []
         due = [artifact.name for artifact in artifacts if not artifact.is_cached]
         cached = [artifact.name for artifact in artifacts if artifact.is_cached]
         if table.row_count < JOBS_SHOWN:
             label = " ".join(override for override in job.overrides if override not in common)
             folder = job.folder.name if job.folder else "?"
-            left = trouble or ", ".join(due) or "the report"
+            left = (error and _said_first(error)) or ", ".join(due) or "the report"
             there = "all of it" if job.is_cached else ", ".join(cached) or "nothing"
             table.add_row(escape(label), escape(folder), escape(left), escape(there))
     console.print(table)
     if len(jobs) > JOBS_SHOWN:
         console.print(f"  and {len(jobs) - JOBS_SHOWN} jobs more")
     show_shared(jobs, needed)
+    if len(errors) == len(jobs) and isinstance(errors[0], ProblemsError):
+        raise errors[0]
 
 
-def job_artifacts(job: Job) -> tuple[tuple[Artifact, ...], str]:
-    """The artifacts of a job, or the reason why they are not known."""
+def _said_first(error: LumeError) -> str:
+    """What an error says first."""
+    return str(error.problems[0]) if isinstance(error, ProblemsError) else first_line(str(error))
+
+
+def job_artifacts(job: Job) -> tuple[tuple[Artifact, ...], LumeError | None]:
+    """The artifacts of a job, or the error for which they are not known."""
     if job.settings is None:
-        return (), first_line(job.error)
+        return (), RunError(job.error)
     try:
-        return plan(Run(job.settings, job.run_folder)).artifacts, ""
+        return plan(Run(job.settings, job.run_folder)).artifacts, None
     except LumeError as error:
-        return (), first_line(str(error))
+        return (), error
 
 
 def show_shared(jobs: Sequence[Job], needed: Sequence[Artifact]) -> None:

@@ -43,7 +43,8 @@ class Grid(Sweeper):
         if any(job.data.get("dry_run") for job in jobs):
             from lume_run.sweeps.dry_run import show_sweep
 
-            show_sweep(jobs)
+            with print_user_errors():
+                show_sweep(jobs)
             return
         folder = Path(str(self.composed.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)

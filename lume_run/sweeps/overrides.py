@@ -18,8 +18,10 @@ from lume_run.tracking.start import SWEPT_VARIABLE
 NOT_DISTINGUISHING = ("hydra", "output_dir", "logger", "launch")  # keys by which jobs do not differ
 
 
-def parse_overrides(context: HydraContext, params: Mapping[str, Any], arguments: Sequence[str]) -> list[Override]:
-    """The overrides in `hydra.sweeper.params` and on the command line."""
+def parse_overrides(
+    context: HydraContext, params: Mapping[str, Any], arguments: Sequence[str], where: str = "hydra.sweeper.params"
+) -> list[Override]:
+    """The overrides in `hydra.sweeper.params` and on the command line; a ConfigError names `where`."""
     remedy = "write them as {KEY: 'VALUE,VALUE'}"
     if not isinstance(params, Mapping):
         what = f"expected a group of settings, got {params!r}"
@@ -28,7 +30,7 @@ def parse_overrides(context: HydraContext, params: Mapping[str, Any], arguments:
     try:
         return parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments])
     except HydraException as error:  # those of the command line have been checked
-        raise ConfigError([Problem(where="hydra.sweeper.params", what=first_line(str(error)), remedy=remedy)]) from None
+        raise ConfigError([Problem(where=where, what=first_line(str(error)), remedy=remedy)]) from None
 
 
 def name_swept(overrides: Sequence[Override]) -> None:

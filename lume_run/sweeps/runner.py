@@ -122,7 +122,7 @@ class JobRunner:
         overrides = tuple(overrides)
         try:
             cfg = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-        except HydraException as refusal:
+        except (HydraException, ValueError) as refusal:  # ValueError: a group chosen by a number
             return Job(overrides=overrides, folder=None, settings=None, error=str(refusal))
         with print_user_errors():
             folder = hydra_folder(cfg, sweeping=True)

@@ -22,7 +22,7 @@ from rich.markup import escape
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import content_hash
-from lume_run.common.text import first_line
+from lume_run.common.text import first_line, shorten_value
 from lume_run.sweeps.job import print_user_errors
 from lume_run.sweeps.overrides import distinguishing_overrides, name_swept, parse_overrides
 from lume_run.sweeps.runner import Job, JobRunner
@@ -30,8 +30,11 @@ from lume_run.sweeps.settings import SearchSettings, sweeper_settings
 from lume_run.sweeps.study import (
     directions,
     distribution,
+    ends_of,
     example_value,
     load_study,
+    next_count,
+    propose,
     record_trial,
     show_best,
     take_up_killed,
@@ -75,6 +78,7 @@ class Search(Sweeper):
         self.context, self.composed = hydra_context, config
         with print_user_errors():
             require_optuna("hydra/sweeper=optuna")
+            check_stages(config.stages)
             self.settings = sweeper_settings(SearchSettings, self.options)
             self.runner = JobRunner(hydra_context, task_function, config)
 
@@ -93,6 +97,7 @@ class Search(Sweeper):
             objectives=[objective] if isinstance(objective, str) else [str(name) for name in objective],
         )
         check_space(self.settings, space)
+        check_ends(self.runner, space)
         folder, name = Path(self.settings.storage), self.settings.study_name or space.name
         if self.composed.dry_run:
             from lume_run.sweeps.dry_run import show_sweep
@@ -112,9 +117,8 @@ class Search(Sweeper):
         done = take_up_killed(study)
         jobs: list[Job] = []
         try:
-            while done < self.settings.n_trials and not self.runner.stopped:
-                count = min(self.settings.n_jobs, self.settings.n_trials - done)
-                trials = [study.ask(dict(space.distributions)) for _ in range(count)]
+            while not self.runner.stopped and (count := next_count(self.settings, done)):
+                trials = [propose(study, space.distributions, self.settings) for _ in range(count)]
                 batch = [self.runner.compose(space.overrides(trial.params)) for trial in trials]
                 jobs += batch
                 self.runner.run([job for job in batch if not job.is_cached])
@@ -151,6 +155,29 @@ def distributions(overrides: Sequence[Override]) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     return space
+
+
+def check_stages(stages: Sequence[str], needed: Sequence[str] = ()) -> None:
+    """ConfigError where runs end without a score."""
+    lacking = [stage for stage in needed if stage not in stages]
+    if lacking or not {"evaluate", "score"} & set(stages):
+        what = (
+            f"{', '.join(stages)} give no score to go by" if not lacking else f"there is no {' and no '.join(lacking)}"
+        )
+        raise ConfigError([Problem(where="stages", what=what, remedy="stages=[train,unlearn,evaluate]")])
+
+
+def check_ends(runner: JobRunner, space: Space, further: Sequence[str] = ()) -> None:
+    """ConfigError where a job with all first, or all last, values of what is searched would be refused."""
+    for place in (0, -1):
+        values = {key: ends_of(values)[place] for key, values in space.distributions.items()}
+        job = runner.compose([*space.overrides(values), *further])
+        if job.settings is None:
+            tried = " ".join(f"{key}={value}" for key, value in values.items())
+            reason = job.error.partition("\n")[2].strip() or job.error
+            what = f"{shorten_value(tried)} is among what is tried, and refused: {reason}"
+            where = ", ".join(space.distributions)
+            raise ConfigError([Problem(where=where, what=what, remedy="values that are allowed")])
 
 
 def check_space(settings: SearchSettings, space: Space) -> None:

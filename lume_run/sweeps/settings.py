@@ -17,6 +17,7 @@ from lume_run.config.build import Builder
 from lume_run.config.fields import setting
 
 WHERE = "hydra.sweeper"
+MOST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class SearchSettings:
     n_trials: int = setting(20, low=1, help="all together, those of earlier starts included")
     n_jobs: int = setting(1, low=1, help="trials handed to the launcher at once")
     sampler: Literal["tpe", "random", "nsgaii"] = setting("tpe", help="what proposes the next trial")
-    seed: int | None = setting(0, low=0, help="of the sampler")
+    seed: int | None = setting(0, low=0, high=MOST_SEED, help="of the sampler")
     direction: str | list[str] | None = setting(None, help="maximize or minimize, one for each objective; null: known")
     study_name: str | None = setting(None, help="null: named by what is searched")
     storage: str = setting("studies", help="folder of the journal that makes a search go on")
@@ -59,14 +60,15 @@ class CompareSettings:
     disruption_text: str | None = setting(None, help="file of its plain text")
     n_jobs: int = setting(1, low=1, help="trials of each method handed to the launcher at once")
     sampler: Literal["tpe", "random"] = setting("tpe", help="what proposes the next trial")
-    seed: int | None = setting(0, low=0, help="of the sampler")
-    direction: str | None = setting(None, help="maximize or minimize; null: known")
+    seed: int | None = setting(0, low=0, high=MOST_SEED, help="of the sampler")
+    direction: str | None = setting(None, help="maximize or minimize, of a score of which it is not known; null: known")
+    max_jobs: int = setting(10_000, low=1, help="a comparison of more runs is taken for a slip and refused")
     storage: str = setting("studies", help="folder of the journals that make a comparison go on")
 
     def __post_init__(self) -> None:
         for name, seeds in (("tuning_seeds", self.tuning_seeds), ("seeds", self.seeds)):
-            if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-                raise ValueError(f"{name} is {list(seeds)}; give different whole numbers, at least one")
+            if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > MOST_SEED:
+                raise ValueError(f"{name} is {list(seeds)}; give different whole numbers up to 2^32 - 1, at least one")
         if both := sorted(set(self.seeds) & set(self.tuning_seeds)):
             raise ValueError(f"seed {both[0]} is both tuned on and reported; give others in seeds or tuning_seeds")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -16,9 +16,11 @@ from rich.table import Table
 from lume_run.common.console import console
 from lume_run.common.errors import RunError
 from lume_run.common.files import replace_file
+from lume_run.common.seeds import stable_digest
 from lume_run.evaluation.definitions import Wanted
 from lume_run.report.comparison.run_folders import RunRecord
 from lume_run.report.results import direction_of
+from lume_run.sweeps.journal import journal_damage, mend_journal, refuse_journal
 from lume_run.sweeps.runner import Job
 from lume_run.sweeps.settings import SearchSettings
 
@@ -60,6 +62,11 @@ def distribution(override: Override) -> Any:
     return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
 
 
+def ends_of(values: Any) -> tuple[Any, Any]:
+    """The first and the last value of a distribution."""
+    return (values.choices[0], values.choices[-1]) if hasattr(values, "choices") else (values.low, values.high)
+
+
 def example_value(values: Any) -> Any:
     """A value of a distribution; of fractions one between its ends, which may be whole."""
     if hasattr(values, "choices"):
@@ -68,29 +75,51 @@ def example_value(values: Any) -> Any:
 
 
 def load_study(path: Path, name: str, names: Sequence[str], settings: SearchSettings) -> optuna.Study:
-    """The study in a journal file, a new one where there is none. RunError where it is about something else."""
+    """The study in a journal file, a new one where there is none; the caller holds its lock.
+
+    RunError where it is about something else, DataError where the file is none or damaged.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed, parallel = settings.seed, settings.n_jobs > 1
     goals: list[Any] = directions(settings, names)
-    samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
-        "tpe": lambda: optuna.samplers.TPESampler(seed=seed, constant_liar=parallel),
-        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        "nsgaii": lambda: optuna.samplers.NSGAIISampler(seed=seed),
-    }
-    storage = JournalStorage(JournalFileBackend(str(path)))
-    sampler = samplers[settings.sampler]()
-    study = optuna.create_study(
-        storage=storage, study_name=name, directions=goals, sampler=sampler, load_if_exists=True
-    )
+    mend_journal(path)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        study = optuna.create_study(storage=storage, study_name=name, directions=goals, load_if_exists=True)
+    except OSError:
+        raise
+    except Exception as error:  # of a damaged file, whatever the library raises
+        refuse_journal(path, journal_damage(error))
     if [direction.name.lower() for direction in study.directions] != goals:
         raise RunError(f"The search in {path} goes another way than {goals}; hydra.sweeper.study_name=NAME begins one.")
-    if study.trials:  # else a resumed search would sample the same again
-        sampler.reseed_rng()
     return study
+
+
+def next_count(settings: SearchSettings, ended: int) -> int:
+    """How many trials are proposed next: batches end where they do in a search that nothing stopped."""
+    return max(0, min(settings.n_jobs - ended % settings.n_jobs, settings.n_trials - ended))
+
+
+def propose(study: optuna.Study, space: Mapping[str, Any], settings: SearchSettings) -> optuna.Trial:
+    """The next trial: that of a search that was killed is the one it would have been."""
+    from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False)
+    number = sum(ENDING in trial.user_attrs or trial.state == TrialState.RUNNING for trial in trials)
+    seed = None
+    if settings.seed is not None:
+        seed = int.from_bytes(stable_digest(settings.seed, number)[:4], "big")
+    samplers: dict[str, Callable[[], BaseSampler]] = {
+        "tpe": lambda: TPESampler(seed=seed, constant_liar=settings.n_jobs > 1),
+        "random": lambda: RandomSampler(seed=seed),
+        "nsgaii": lambda: NSGAIISampler(seed=seed),
+    }
+    study.sampler = samplers[settings.sampler]()
+    return study.ask(dict(space))
 
 
 def take_up_killed(study: optuna.Study) -> int:

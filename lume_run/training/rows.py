@@ -61,6 +61,13 @@ def require_prompts(name: str, roles: Set[Role], forget: Sequence[Example]) -> N
         raise ConfigError([Problem(where="method", what=what, remedy="a loss on the text itself: method=npo_gd")])
 
 
+def require_retain(name: str, roles: Set[Role], retain: Sequence[Example]) -> None:
+    """ConfigError where a method reads rows to keep, and there are none."""
+    if not retain and any(not role.is_forget for role in roles):
+        what = f"'{name}' reads rows to keep, and there are none: all are forgotten, or about other documents"
+        raise ConfigError([Problem(where="task", what=what, remedy="rows to retain, or a method without: method=npo")])
+
+
 def token_rows(
     examples: Sequence[tuple[Role, Example]],
     tokenizer: PreTrainedTokenizerBase,

@@ -38,7 +38,7 @@ class Case:
     prepare: Prepare | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     shell: str = ""  # lines that start the command, "$@", in surroundings of their own
-    program: Literal["run", "report", "publish", "repeat"] = "run"
+    program: Literal["run", "compare", "report", "publish", "repeat"] = "run"
     code: int = 2
     needs_model: bool = False  # or data of some size: no bound on the time
     accepted: bool = False  # it looks bad but must work: exit code 0

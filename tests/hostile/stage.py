@@ -16,6 +16,8 @@ from typing import IO
 from helpers import warm
 
 from hostile import (
+    benchmarks,
+    comparisons,
     data,
     folders,
     handed_on,
@@ -38,6 +40,7 @@ OUTPUT_BYTES = 200_000  # more is not looked at
 BIN = Path(sys.executable).parent
 PROGRAMS = {
     "run": [str(BIN / "lume-run")],
+    "compare": [str(BIN / "lume-run-compare")],
     "report": [str(BIN / "lume-run-report")],
     "publish": [str(BIN / "lume-run-publish")],
     "repeat": [sys.executable, "-m", "lume_run"],
@@ -49,11 +52,12 @@ KINDS: dict[ModuleType, tuple[str, ...]] = {  # modules of cases, and what of th
     runs: ("run",),
     handed_on: ("model", "run"),
     surroundings: ("run",),
-    **dict.fromkeys((options, texts), ()),
+    **dict.fromkeys((options, texts, benchmarks, comparisons), ()),
     store: ("run",),
 }
 MODULES = {
     "run": "lume_run.cli",
+    "compare": "lume_run.cli",
     "report": "lume_run.report.comparison.main",
     "publish": "lume_run.report.publish",
     "repeat": "lume_run",
@@ -144,6 +148,7 @@ def run_forked(
 ) -> tuple[int | None, float]:
     """(exit code, None where it was killed; seconds of processor time) of a warm process."""
     module, variables = MODULES[case.program], environment(dict(case.environment))
+    arguments = [*("-m", "hydra/sweeper=compare"), *arguments] if case.program == "compare" else arguments
     process = warm.start(*arguments, module=module, cwd=folder, log=log, env=variables)
     try:
         return process.wait(patience), process.seconds

@@ -22,7 +22,7 @@ from lume_run.sweeps.settings import CompareSettings, sweeper_settings
 
 pytest.importorskip("optuna")
 
-from lume_run.sweeps.compare.contestants import read_overrides
+from lume_run.sweeps.compare.contestants import direction_problems, read_overrides, space_problems
 from lume_run.sweeps.compare.standings import mean_interval, paired_interval, standings
 from lume_run.sweeps.compare.sweeper import Compare
 
@@ -78,6 +78,36 @@ def test_settings_are_checked(options, message):
         sweeper_settings(CompareSettings, options)
 
 
+def test_what_is_tuned_of_one_method():
+    given = overrides("method.forget.beta=interval(0,1)", "method.forget.beta=1", "seed=1,2", "method=ga,kl")
+    given += overrides("attack/x=a,b", "method/retain=gd,kl")
+    problems = [problem.what.partition(" is ")[0].partition(" has ")[0] for problem in space_problems("npo", given)]
+    assert problems == ["npo: method.forget.beta", "npo: seed", "npo: method", "npo: attack/x"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "direction", "message"),
+    [
+        (NAME, None, ""),
+        (NAME, "maximize", ""),
+        (NAME, "minimize", "best high"),
+        ("mia.auc", "maximize", "best at 0.5"),
+        ("forget.knowledge", "maximize", "best low"),
+        ("of.nobody", "minimize", ""),
+        ("of.nobody", "up", "no direction"),
+    ],
+)
+def test_a_direction_is_that_of_the_ranks(objective, direction, message):
+    whats = [problem.what for problem in direction_problems(objective, direction)]
+    assert bool(whats) == bool(message) and message in "".join(whats)
+
+
+def test_ranks_by_a_score_of_which_nothing_is_known():
+    scores = {"low": {0: score(0.1)}, "high": {0: score(0.9)}}
+    for direction, best in (("minimize", "low"), ("maximize", "high")):
+        assert standings("of.nobody", scores, direction)[0].method == best
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -85,6 +115,7 @@ def test_settings_are_checked(options, message):
         (["method=npo_gd,ga", "objective=[forget.knowledge,retain.knowledge]"], "methods are ranked by one score"),
         (["method=npo_gd,ga", "hydra.sweeper.spaces=['kl: method.forget_weight=1,2']"], "kl is no method of"),
         (["method=npo_gd,ga", "seed=3"], "hydra.sweeper.seeds"),
+        (["method=npo_gd,ga", "hydra.sweeper.n_trials=9000"], "hydra.sweeper.max_jobs=18006"),
     ],
 )
 def test_the_command_refuses_before_anything_runs(words, message, tmp_path):

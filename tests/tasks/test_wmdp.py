@@ -112,6 +112,25 @@ def test_bad_rows_are_named_without_their_text(tmp_path):
     assert CYBER[0] not in str(caught.value)
 
 
+def test_texts_that_are_forgotten_are_not_retained(tmp_path):
+    folder = folder_of(tmp_path, **{"wikitext.jsonl": [{"text": text} for text in (WIKI[2], f"{BIO[0]} ", WIKI[3])]})
+    data = wmdp(folder, subsets=["bio"]).load(0)
+    assert [row.answer for row in data.retain] == [WIKI[2], WIKI[3]]
+    assert "1 retained texts left out" in data.source
+
+
+def test_what_is_no_text_is_named_without_it(tmp_path):
+    bad = [{"text": text} for text in (f"{BIO[0]}\ud800", f"{BIO[1]}\0", " " * 60, " ")]
+    folder = folder_of(tmp_path, **{"bio_remove_dataset.jsonl": [{"text": BIO[2]}, *bad]})
+    (folder / "cyber_questions.json").unlink()
+    (folder / "cyber_questions.json").mkdir()
+    with pytest.raises(DataError) as caught:
+        wmdp(folder).load(0)
+    places = [problem.where.replace(f"{folder}/", "") for problem in caught.value.problems]
+    assert places == [*(f"bio_remove_dataset.jsonl:{line}" for line in (2, 3, 4)), "cyber_questions.json"]
+    assert "rises" not in str(caught.value)
+
+
 def test_accuracy(tmp_path):
     settings = settings_of("task=bios", "evaluator=wmdp")
     asked = Wmdp().asks(wmdp(folder_of(tmp_path)).load(0), settings.evaluator)

@@ -10,6 +10,7 @@ al., arXiv:2005.14165; the harness), by a hash of the question and a seed here, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -19,6 +20,7 @@ from lume_run.common.errors import DataError, Problem
 from lume_run.common.records import Example, Kind, Split
 from lume_run.common.seeds import stable_digest
 from lume_run.evaluation.datasets.files import read_jsonl_rows
+from lume_run.tasks.row_files import field_problems
 
 HEADING = "Answer these questions:\n\n"
 
@@ -44,8 +46,10 @@ def load_nq_open(
         what = f"{len(questions)} rows, all of them taken by the {shots} worked examples"
         raise DataError([Problem(where=str(path), what=what, remedy="give a longer file or fewer shots")])
     pool = _read_questions(shots_path) if shots_path else questions[:shots]
-    if len(pool) < shots:
-        what = f"{len(pool)} rows, fewer than the {shots} worked examples"
+    asked = {question.question for question in questions} if shots_path else set()
+    shared = Counter(row.question for row in pool if row.question in asked)
+    if (rows := len(pool) - max(shared.values(), default=0)) < shots:
+        what = f"{rows} rows, fewer than the {shots} worked examples"
         raise DataError([Problem(where=str(shots_path), what=what, remedy="give a longer file or fewer shots")])
     return [
         Example(
@@ -69,7 +73,12 @@ def _read_questions(path: Path) -> list[OpenQuestion]:
 
 
 def _draw(pool: Sequence[OpenQuestion], shots: int, question: OpenQuestion, seed: int) -> list[OpenQuestion]:
-    return Random(stable_digest(seed, question.question)).sample(pool, shots)
+    """Rows of the pool, none of them the question itself."""
+    random = Random(stable_digest(seed, question.question))
+    rows = random.sample(pool, shots)
+    if question.question in (row.question for row in rows):
+        rows = random.sample([row for row in pool if row.question != question.question], shots)
+    return rows
 
 
 def _worked(examples: Sequence[OpenQuestion]) -> str:
@@ -90,3 +99,6 @@ def answer_problems(row: dict[str, Any], where: str) -> Iterator[Problem]:
     elif not all(isinstance(answer, str) and answer.strip() for answer in answers):
         what = 'field "answer" holds something that is blank or not text'
         yield Problem(where=where, what=what, remedy="complete the answer or delete it")
+    else:
+        named = {f"answer[{number}]": answer for number, answer in enumerate(answers)}
+        yield from field_problems(named, where, tuple(named))

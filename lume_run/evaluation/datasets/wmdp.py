@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lume_run.common.records import Ask, Kind, Question, Response, Score, Split, TaskData
 from lume_run.config.settings import EvaluatorSettings
@@ -15,6 +16,8 @@ from lume_run.evaluation.suites.lume import mmlu_examples
 @dataclass(frozen=True, kw_only=True)
 class Wmdp:
     """Accuracy by the likeliest of the four letters; chance is 0.25."""
+
+    of_task: ClassVar[str] = "task=wmdp"
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """The task's questions, and MMLU's where `evaluator.mmlu` names a source."""

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hydra.core.override_parser.types import Override
 
 from lume_run.common.errors import ConfigError, Problem
+from lume_run.evaluation.definitions import Wanted
+from lume_run.report.results import direction_of
 from lume_run.sweeps.search import Space
-from lume_run.sweeps.study import best_trials
+from lume_run.sweeps.study import GOALS, best_trials
 
 if TYPE_CHECKING:
     import optuna
 
-SEEDS = "hydra.sweeper.seeds"
+SEEDS, SPACES = "hydra.sweeper.seeds", "hydra.sweeper.spaces"
+SHARED = (  # what all runs of a comparison have in common
+    *("task", "evaluator", "attack", "sequence", "stages", "objective", "responses", "seed"),
+    *("output_dir", "logger", "launch", "dry_run", "hydra"),
+)
 
 
 @dataclass(kw_only=True)
@@ -58,10 +64,19 @@ class Budget:
     contestants: int
     seeds: int
 
+    @property
+    def tuning(self) -> int:
+        """Runs to tune."""
+        return self.methods * self.trials * self.tuning_seeds
+
+    @property
+    def jobs(self) -> int:
+        """All runs."""
+        return self.tuning + self.contestants * self.seeds
+
     def __str__(self) -> str:
-        tuning = self.methods * self.trials * self.tuning_seeds
         return (
-            f"{self.methods} methods x {self.trials} trials x {self.tuning_seeds} seeds = {tuning} runs to tune, "
+            f"{self.methods} methods x {self.trials} trials x {self.tuning_seeds} seeds = {self.tuning} runs to tune, "
             f"{self.contestants} x {self.seeds} seeds = {self.contestants * self.seeds} runs to report"
         )
 
@@ -125,3 +140,46 @@ def _misplaced(overrides: Sequence[Override]) -> Iterator[Problem]:
             yield Problem(where="seed", what="runs are tuned on some seeds and reported on others", remedy=remedy)
         if key.partition(".")[0] == "attack" and override.is_sweep_override():
             yield Problem(where=key, what="attacks are of reported runs, and not tuned", remedy="attack=[NAME,NAME]")
+        elif override.is_sweep_override() and key != "seed" and not _is_tunable(key):
+            what = "is the same for all runs of a comparison, and not tuned"
+            yield Problem(where=key, what=what, remedy="one value: a comparison is of one task and one evaluator")
+
+
+def _is_tunable(key: str) -> bool:
+    """Whether it may differ between the methods of a comparison, and their trials."""
+    return key.partition(".")[0].partition("/")[0] not in SHARED
+
+
+def space_problems(method: str, overrides: Sequence[Override]) -> Iterator[Problem]:
+    """What is given to be tuned of one method and cannot be: a single value, or what all runs have in common."""
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            what = f"{method}: {key} has one value, so nothing of it is tuned"
+            yield Problem(where=SPACES, what=what, remedy=f"{method}: {key}=interval(LOW, HIGH), or values with commas")
+        elif not _is_tunable(key) or key == "method":
+            what = f"{method}: {key} is the same for all runs of a comparison, and not tuned"
+            yield Problem(where=SPACES, what=what, remedy="settings of method, trainer or model")
+
+
+def require_untuned(method: str, spaces: Sequence[str]) -> None:
+    """ConfigError where something is to be tuned of a method without an optimisation of its own."""
+    if spaces:
+        what = f"{method} has no optimisation of its own, so that nothing of it is tuned"
+        raise ConfigError([Problem(where=SPACES, what=what, remedy=f"drop '{method}: {spaces[0]}'")])
+
+
+def direction_problems(objective: str, direction: str | None) -> Iterator[Problem]:
+    """A direction that is none, or another than the known one, by which methods are ranked."""
+    if direction is None:
+        return
+    wanted = direction_of(objective)
+    known = GOALS.get(wanted, "")
+    if direction not in GOALS.values():
+        what, remedy = f"{direction!r} is no direction", "maximize, minimize or null"
+    elif wanted is not Wanted.NONE and direction != known:
+        what = f"{objective} is best {'at ' + wanted if not known else 'low' if known == 'minimize' else 'high'}"
+        remedy = "drop it, or another objective"
+    else:
+        return
+    yield Problem(where="hydra.sweeper.direction", what=what, remedy=remedy)

@@ -11,16 +11,18 @@ one more than the number of methods that are better by more than noise, so that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 from statistics import fmean, variance
 
 import numpy as np
 
 from lume_run.common.records import Score
+from lume_run.evaluation.definitions import Wanted
 from lume_run.evaluation.metrics.bootstrap import Interval
-from lume_run.report.comparison.columns import badness
+from lume_run.report.comparison.columns import badness, column_direction
 
 LEVEL = 0.95
 
@@ -84,14 +86,18 @@ def _less(first: Score, second: Score) -> Score:
     )
 
 
-def standings(name: str, scores: Mapping[str, Mapping[int, Score]]) -> list[Standing]:
-    """The methods by a score, the best first. `scores` by method and seed; those without a value are left out."""
+def standings(name: str, scores: Mapping[str, Mapping[int, Score]], direction: str | None = None) -> list[Standing]:
+    """The methods by a score, the best first. `scores` by method and seed; those without a value are left out.
+
+    `direction` (maximize or minimize) counts for a score of which it is not known.
+    """
+    worse = partial(_badness, name, direction)
     known = {
         method: of_method
         for method, of_seeds in scores.items()
         if (of_method := {seed: score for seed, score in of_seeds.items() if score.value is not None})
     }
-    beats = {pair: is_better(name, known[pair[0]], known[pair[1]]) for pair in permutations(known, 2)}
+    beats = {pair: is_better(worse, known[pair[0]], known[pair[1]]) for pair in permutations(known, 2)}
     rows = []
     for method, of_seeds in known.items():
         values = tuple(float(score.value or 0.0) for _, score in sorted(of_seeds.items()))
@@ -106,13 +112,22 @@ def standings(name: str, scores: Mapping[str, Mapping[int, Score]]) -> list[Stan
                 tied=tuple(other for other in others if not beats[other, method] and not beats[method, other]),
             )
         )
-    return sorted(rows, key=lambda row: (badness(name, row.mean), row.method))
+    return sorted(rows, key=lambda row: (worse(row.mean), row.method))
 
 
-def is_better(name: str, first: Mapping[int, Score], second: Mapping[int, Score]) -> bool:
-    """Whether the first method is better by more than noise; of values that nothing is known of, by any difference."""
+def _badness(name: str, direction: str | None, value: float) -> float:
+    if column_direction(name) is Wanted.NONE and direction is not None:
+        return value if direction == "minimize" else -value
+    return badness(name, value)
+
+
+def is_better(worse: Callable[[float], float], first: Mapping[int, Score], second: Mapping[int, Score]) -> bool:
+    """Whether the first method is better, `worse` being less, by more than noise.
+
+    Of values that nothing is known of, by any difference.
+    """
     means = [fmean(float(score.value or 0.0) for score in scores.values()) for scores in (first, second)]
-    if badness(name, means[0]) >= badness(name, means[1]):
+    if worse(means[0]) >= worse(means[1]):
         return False
     ends = paired_interval(first, second)
     return ends is None or not ends.low <= 0 <= ends.high

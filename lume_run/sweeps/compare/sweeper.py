@@ -7,6 +7,7 @@ kept as in a search: the same command goes on where it was, and says the same on
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+from rich.markup import escape
 
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, Problem, RunError
@@ -22,14 +24,22 @@ from lume_run.common.files import content_hash
 from lume_run.config.settings import Settings
 from lume_run.methods.baselines import InContext, NoOp, Retrain
 from lume_run.methods.objective import Objective
-from lume_run.sweeps.compare.contestants import Budget, Contestant, Lineup, read_overrides
+from lume_run.sweeps.compare.contestants import (
+    Budget,
+    Contestant,
+    Lineup,
+    direction_problems,
+    read_overrides,
+    require_untuned,
+    space_problems,
+)
 from lume_run.sweeps.grid import run_all
 from lume_run.sweeps.job import print_user_errors
 from lume_run.sweeps.overrides import name_swept, parse_overrides
 from lume_run.sweeps.runner import Job, JobRunner
-from lume_run.sweeps.search import Space, check_space, distributions, require_optuna
+from lume_run.sweeps.search import Space, check_ends, check_space, check_stages, distributions, require_optuna
 from lume_run.sweeps.settings import WHERE, CompareSettings, sweeper_settings
-from lume_run.sweeps.study import load_study, record_trial, take_up_killed
+from lume_run.sweeps.study import load_study, next_count, propose, record_trial, take_up_killed
 
 if TYPE_CHECKING:
     import optuna
@@ -50,6 +60,7 @@ class Compare(Sweeper):
         self.context, self.composed = hydra_context, config
         with print_user_errors():
             require_optuna("hydra/sweeper=compare")
+            check_stages(config.stages, ("unlearn", "evaluate"))
             self.settings = sweeper_settings(CompareSettings, self.options)
             self.runner = JobRunner(hydra_context, task_function, config)
 
@@ -65,17 +76,24 @@ class Compare(Sweeper):
                 return
             folder = Path(self.settings.storage)
             folder.mkdir(parents=True, exist_ok=True)
+            names = [self._name(lineup), *(self._study_name(contestant) for contestant in lineup.tuned)]
             try:
-                with FileLock(folder / f"{self._name(lineup)}.lock", timeout=0.5):
+                with ExitStack() as locks:  # another comparison may share a method, and its study
+                    for name in sorted(names):
+                        locks.enter_context(FileLock(folder / f"{name}.lock", timeout=0.5))
                     self._compare(lineup)
             except Timeout:
-                raise RunError(f"Another process makes this comparison in {folder}.") from None
+                what = f"Another process makes this comparison in {folder}, or one of the same methods."
+                raise RunError(f"{what}\n  -> wait for it, or hydra.sweeper.storage=FOLDER") from None
 
     def _name(self, lineup: Lineup) -> str:
         """`compare-HASH`, of what is compared: the name of the folder that the result goes into."""
         seeds = [list(self.settings.tuning_seeds), list(self.settings.seeds)]
         entries = [[entry.space.name, list(entry.further)] for entry in lineup.contestants]
         return f"compare-{content_hash([entries, seeds, self.settings.n_trials])[:8]}"
+
+    def _study_name(self, contestant: Contestant) -> str:
+        return f"{contestant.space.name}-{content_hash(list(self.settings.tuning_seeds))[:4]}"
 
     def _budget(self, lineup: Lineup) -> Budget:
         return Budget(
@@ -93,6 +111,8 @@ class Compare(Sweeper):
             what, remedy = "methods are ranked by one score", "objective=NAME"
             raise ConfigError([Problem(where="objective", what=what, remedy=remedy)])
         given = read_overrides(overrides)
+        if problems := list(direction_problems(objective, self.settings.direction)):
+            raise ConfigError(problems)
         if unknown := {space.partition(": ")[0] for space in self.settings.spaces} - set(given.methods):
             what = f"{min(unknown)} is no method of the comparison, which is of {', '.join(given.methods)}"
             raise ConfigError([Problem(where=f"{WHERE}.spaces", what=what, remedy="drop it")])
@@ -102,11 +122,20 @@ class Compare(Sweeper):
             fixed = [*given.fixed, f"method={method}", *self._bounds(settings)]
             if fixed[-1].startswith(BOUND):
                 settings = self._settings([*fixed, *given.further], method)
-            space = {} if isinstance(settings.method, UNTUNED) else self._space(settings, method, given.common)
+            if isinstance(settings.method, UNTUNED):
+                require_untuned(method, self.settings.spaces_of(method))
+                space: dict[str, Any] = {}
+            else:
+                space = self._space(settings, method, given.common)
             searched = Space(fixed=fixed, distributions=space, objectives=[objective])
             lineup.contestants.append(Contestant(method=method, space=searched, further=given.further))
+        if (jobs := self._budget(lineup).jobs) > self.settings.max_jobs:
+            what = f"{jobs:,} runs ({self._budget(lineup)})"
+            remedy = f"fewer n_trials or seeds or, if you mean it, {WHERE}.max_jobs={jobs}"
+            raise ConfigError([Problem(where=f"{WHERE}.max_jobs", what=what, remedy=remedy)])
         for contestant in lineup.tuned:
             check_space(self.settings.search, contestant.space)
+            check_ends(self.runner, contestant.space, [f"seed={self.settings.tuning_seeds[0]}"])
         return lineup
 
     def _settings(self, overrides: Sequence[str], method: str) -> Settings:
@@ -125,7 +154,9 @@ class Compare(Sweeper):
 
     def _space(self, settings: Settings, method: str, common: Sequence[Override]) -> dict[str, Any]:
         """What is searched of a method: what the command varies, else its rate, and what is for this method alone."""
-        of_method = parse_overrides(self.context, {}, self.settings.spaces_of(method))
+        of_method = parse_overrides(self.context, {}, self.settings.spaces_of(method), where=f"{WHERE}.spaces")
+        if problems := list(space_problems(method, of_method)):
+            raise ConfigError(problems)
         rate, factor = settings.trainer.unlearn.learning_rate, self.settings.rate_factor
         interval = f"{RATE}=tag(log, interval({rate / factor!r}, {rate * factor!r}))"
         of_all = list(common) or parse_overrides(self.context, {}, [interval])
@@ -138,7 +169,9 @@ class Compare(Sweeper):
         for contestant in lineup.contestants:
             best = contestant.best
             if best is None:
-                console.print(f"[yellow]{contestant.method}: no trial ended well, so there is nothing to report[/]")
+                console.print(
+                    f"[yellow]{escape(contestant.method)}: no trial ended well, so there is nothing to report[/]"
+                )
                 continue
             reported = contestant.reported(best, self.settings.seeds)
             jobs[contestant.method] = [self.runner.compose(overrides) for overrides in reported]
@@ -147,13 +180,14 @@ class Compare(Sweeper):
 
         folder = Path(str(self.composed.hydra.sweep.dir)) / self._name(lineup)
         settings = {entry.method: entry.best or {} for entry in lineup.contestants}
-        write_contest(folder, jobs, settings, objective=lineup.objective, budget=str(self._budget(lineup)))
+        budget, direction = str(self._budget(lineup)), self.settings.direction
+        write_contest(folder, jobs, settings, objective=lineup.objective, budget=budget, direction=direction)
 
     def _tune(self, lineup: Lineup) -> bool:
         """As many trials of every method as it may have; whether all have ended."""
         folder = Path(self.settings.storage)
         for contestant in lineup.tuned:
-            name = f"{contestant.space.name}-{content_hash(list(self.settings.tuning_seeds))[:4]}"
+            name = self._study_name(contestant)
             search = self.settings.search
             contestant.study = load_study(folder / f"{name}.journal", name, contestant.space.objectives, search)
             contestant.ended = take_up_killed(contestant.study)
@@ -181,8 +215,8 @@ class Compare(Sweeper):
         for contestant in lineup.tuned:
             study = contestant.study
             assert study is not None
-            for _ in range(min(self.settings.n_jobs, self.settings.n_trials - contestant.ended)):
-                trial = study.ask(dict(contestant.space.distributions))
+            for _ in range(next_count(self.settings.search, contestant.ended)):
+                trial = propose(study, contestant.space.distributions, self.settings.search)
                 runs = contestant.trial(trial.params, self.settings.tuning_seeds)
                 yield contestant, trial, [self.runner.compose(overrides) for overrides in runs]
 

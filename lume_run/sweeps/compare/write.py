@@ -66,15 +66,17 @@ def write_contest(
     settings: Mapping[str, Mapping[str, Any]],
     objective: str,
     budget: str,
+    direction: str | None = None,
 ) -> None:
     """Rank the methods by their reported runs, and write everything into the folder; nothing where no run ended."""
     runs = {method: [run for job in of_method if (run := record_of(job))] for method, of_method in jobs.items()}
     if not any(runs.values()):
         return
+    scores = {method: scores_by_seed(of_method, objective) for method, of_method in runs.items()}
     contest = Contest(
         objective=objective,
         budget=budget,
-        rows=standings(objective, {method: scores_by_seed(of_method, objective) for method, of_method in runs.items()}),
+        rows=standings(objective, scores, direction),
         beside=means_beside(runs),
         settings=settings,
     )

@@ -8,7 +8,7 @@ questions are about retain2. Questions, continuations and whole texts for member
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from lume_run.common.errors import ConfigError, DataError, Problem
 from lume_run.common.records import Kind, Split, TaskData
+from lume_run.common.seeds import stable_digest
 from lume_run.common.text_files import file_fault, read_utf8
 from lume_run.config.fields import setting
 from lume_run.tasks.corpora.muse_files import (
@@ -32,7 +33,7 @@ from lume_run.tasks.corpora.muse_files import (
 )
 from lume_run.tasks.documents import Cutter, Examples, Room, choose_by_side, describe_selection
 from lume_run.tasks.question_files import folder_problems
-from lume_run.tasks.row_files import refuse
+from lume_run.tasks.row_files import VISIBLE, refuse
 
 RELEASES = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 ENDINGS = (".txt", ".json")
@@ -82,9 +83,12 @@ class MuseRawTask:
         room, reader = room or Room(), ArrayReader()
         tokens = min(self.tokens, room.tokens) if room.tokens else self.tokens
         parts = probes(reader, self._corpus, self.corpus, self.shots)
+        homes: dict[bytes, str] = {}
         for name, split in (("forget", Split.FORGET), ("retain", Split.RETAIN), ("learned", Split.RETAIN)):
             if sources := getattr(self.texts, name):
-                parts[f"{name} text"] = self._chunks(reader, sources, split, name, tokens, room.cut)
+                texts = {source: self._text(reader, source) for source in sources}
+                reader.problems += running_text_problems(name, texts, homes) if not reader.problems else []
+                parts[f"{name} text"] = self._chunks(texts, split, name, tokens, room.cut)
         if reader.problems:
             refuse(reader.problems)
         kept = choose_by_side(parts, self.num_documents, seed, self._corpus.origin)
@@ -140,13 +144,11 @@ class MuseRawTask:
         files = (self._corpus.folder / f"{source}{ending}" for ending in ENDINGS)
         return next((file for file in files if not file_fault(file)), None)
 
-    def _chunks(
-        self, reader: ArrayReader, sources: Sequence[str], split: Split, side: str, tokens: int, cut: Cutter
-    ) -> Examples:
-        """The chunks of texts, each text cut on its own, numbered within it."""
+    def _chunks(self, texts: Mapping[str, str], split: Split, side: str, tokens: int, cut: Cutter) -> Examples:
+        """The chunks of texts by their source, each text cut on its own, numbered within it."""
         chunks: list[Any] = []
-        for source in sources:
-            pairs = [("", chunk) for chunk in cut(self._text(reader, source), tokens)]
+        for source, text in texts.items():
+            pairs = [("", chunk) for chunk in cut(text, tokens)]
             chunks += corpus_examples(pairs, f"{self.corpus}-{side}", split, stem_of(source), Kind.CHUNK)
         return tuple(chunks)
 
@@ -162,6 +164,19 @@ class MuseRawTask:
         part, _, name = source.partition("/")
         array_of = (lambda: (str(file), load_array(file))) if file else lambda: self._corpus.array(part, name)
         return BETWEEN.join(item["text"] for _, item in reader.read(array_of, TEXT))
+
+
+def running_text_problems(side: str, texts: Mapping[str, str], homes: dict[bytes, str]) -> Iterator[Problem]:
+    """Texts of a side, by source, that are blank or stand in `homes` already; those that do not are added there."""
+    for source, text in texts.items():
+        where = f"task.texts.{side}"
+        home = homes.setdefault(stable_digest(text.strip()), f"{source} ({where})")
+        if not VISIBLE.search(text):
+            name = source if is_file(source) else f"{source}.txt"
+            yield Problem(where=where, what=f"{name} has no text", remedy=REFETCH)
+        elif home != f"{source} ({where})":
+            what = f"the text of {source} is that of {home}"
+            yield Problem(where=where, what=what, remedy="one side for each text")
 
 
 def stem_of(source: str) -> str:

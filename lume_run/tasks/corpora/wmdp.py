@@ -7,17 +7,18 @@ hazardous: it is trained on and shown nowhere. Multiple-choice questions are ask
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Split, TaskData
+from lume_run.common.seeds import stable_digest
 from lume_run.config.fields import setting
 from lume_run.tasks.corpora.wmdp_questions import question_examples
 from lume_run.tasks.documents import Cutter, Examples, Room, describe_selection
 from lume_run.tasks.question_files import folder_problems
-from lume_run.tasks.row_files import ask_hub, jsonl_rows, parquet_rows, refuse
+from lume_run.tasks.row_files import ask_hub, field_problems, jsonl_rows, parquet_rows, refuse
 
 Hazard = Literal["bio", "cyber"]
 CorpusRows = Iterator[tuple[str, object]]
@@ -83,21 +84,23 @@ class WmdpTask:
         """The examples of the experiment; DataError with every problem, RunError where the hub gives none."""
         if problems := self.check():
             raise ConfigError(problems)
-        room, wrong = room or Room(), list[Problem]()
+        most = min((count for count in (self.first, self.num_documents) if count), default=None)
+        reader = TextReader(room=room or Room(), most=most, min_characters=self.min_characters)
         parts: dict[str, Examples] = {}
         for subset in self.subsets:
             rows = self._rows(FORGET_FILES[subset], WMDP_BIO if subset == "bio" else WMDP_CORPORA)
-            tokens = self.tokens or FORGET_TOKENS[subset]
-            parts[f"forget {subset}"] = self._examples(rows, Split.FORGET, subset, tokens, room, wrong)
+            parts[f"forget {subset}"] = reader.examples(
+                rows, Split.FORGET, subset, self.tokens or FORGET_TOKENS[subset]
+            )
         for name in self._retain_names:
             rows = self._rows(RETAIN_FILES[name], WMDP_CORPORA)
-            tokens = self.tokens or RETAIN_TOKENS
-            parts[f"retain {name}"] = self._examples(rows, Split.RETAIN, name, tokens, room, wrong)
+            parts[f"retain {name}"] = reader.examples(rows, Split.RETAIN, name, self.tokens or RETAIN_TOKENS)
         asked, problems = question_examples(self.data_dir, self.subsets, self.num_documents)
-        if wrong := wrong + problems:
+        if wrong := reader.problems + problems:
             refuse(wrong)
         origin = f"folder {self.data_dir}" if self.data_dir else f"hub {WMDP_CORPORA}"
         selection = describe_selection(parts, parts)
+        selection += f"; {reader.left} retained texts left out, which are forgotten" if reader.left else ""
         return TaskData(
             forget=tuple(row for part, rows in parts.items() if part.startswith("forget") for row in rows),
             retain=tuple(row for part, rows in parts.items() if part.startswith("retain") for row in rows),
@@ -122,28 +125,60 @@ class WmdpTask:
         elif file := self._file(names):
             yield from parquet_rows(file, ("text",)) if file.suffix == ".parquet" else jsonl_rows(file)
 
-    def _examples(
-        self, rows: CorpusRows, split: Split, corpus: str, tokens: int, room: Room, wrong: list[Problem]
-    ) -> Examples:
+
+@dataclass(slots=True, kw_only=True)
+class TextReader:
+    """Reads corpus after corpus, the forget ones first, and gathers the problems of all, which show no text.
+
+    `left`: retained texts that are forgotten too and therefore left out.
+    """
+
+    room: Room
+    most: int | None
+    min_characters: int
+    problems: list[Problem] = field(default_factory=list)
+    forgotten: set[bytes] = field(default_factory=set)
+    left: int = 0
+
+    def examples(self, rows: CorpusRows, split: Split, corpus: str, tokens: int) -> Examples:
         """The first texts of a corpus that are long enough, each cut to its beginning."""
-        tokens = min(tokens, room.tokens) if room.tokens else tokens
-        most = min((count for count in (self.first, self.num_documents) if count), default=None)
+        tokens = min(tokens, self.room.tokens) if self.room.tokens else tokens
         examples: list[Example] = []
+        before = len(self.problems)
         for where, row in rows:
-            text = row if isinstance(row, str) else row.get("text") if isinstance(row, dict) else None
-            if isinstance(row, Problem):
-                wrong.append(row)
-            elif not isinstance(text, str):
-                remedy = 'one {"text": ...} a line, as released'
-                wrong.append(Problem(where=where, what="is neither a text nor an object with one", remedy=remedy))
-            elif len(text) > self.min_characters:
-                examples.append(chunk_example(beginning(text, tokens, room.cut), split, corpus, len(examples) + 1))
-            if most is not None and len(examples) == most:
+            text = self._text(where, row)
+            if len(text) > self.min_characters and self._is_of(split, text):
+                examples.append(chunk_example(beginning(text, tokens, self.room.cut), split, corpus, len(examples) + 1))
+            if self.most is not None and len(examples) == self.most:
                 break
-        if not examples and not wrong:
+        if not examples and len(self.problems) == before:
             what = f"the {split} corpus {corpus} has no text of more than {self.min_characters} characters"
-            wrong.append(Problem(where="task.data_dir", what=what, remedy="task.min_characters, or another file"))
+            remedy = "task.min_characters, or another file"
+            self.problems.append(Problem(where="task.data_dir", what=what, remedy=remedy))
         return tuple(examples)
+
+    def _text(self, where: str, row: object) -> str:
+        """The text of a row; "" where it is bad, or too short to be used."""
+        text = row if isinstance(row, str) else row.get("text") if isinstance(row, dict) else None
+        if isinstance(row, Problem):
+            self.problems.append(row)
+        elif not isinstance(text, str):
+            remedy = 'one {"text": ...} a line, as released'
+            self.problems.append(Problem(where=where, what="is neither a text nor an object with one", remedy=remedy))
+        elif len(text) > self.min_characters:
+            wrong = list(field_problems({"text": text}, where, ("text",)))
+            self.problems += wrong
+            return "" if wrong else text
+        return ""
+
+    def _is_of(self, split: Split, text: str) -> bool:
+        """Whether a text is on this side alone."""
+        digest = stable_digest(text.strip())
+        if split is Split.FORGET:
+            self.forgotten.add(digest)
+            return True
+        self.left += digest in self.forgotten
+        return digest not in self.forgotten
 
 
 def corpus_rows(name: str, hub_id: str) -> CorpusRows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,8 +26,10 @@ def question_examples(data_dir: str | None, subsets: Sequence[str], most: int | 
     for subset in subsets if data_dir is not None else ():
         folder = Path(str(data_dir)).expanduser()
         files = (folder / f"{name}{ending}" for name in QUESTION_FILES[subset] for ending in QUESTION_ENDINGS)
-        file = next((file for file in files if file.is_file()), None)
+        file = next(filter(os.path.lexists, files), None)  # what is no file there is named as it is read
         rows = list(question_rows(file))[:most] if file else []
+        if file and not rows:
+            problems.append(Problem(where=str(file), what="holds no questions", remedy="fetch it again, or remove it"))
         for number, (where, row) in enumerate(rows, 1):
             wrong = list(_row_problems(row, where))
             problems += wrong
@@ -49,10 +52,11 @@ def _row_problems(row: object, where: str) -> Iterator[Problem]:
     if wrong or not isinstance(row, dict):
         return
     choices, answer = row.get("choices"), row.get("answer")
-    texts = [text for text in choices if isinstance(text, str)] if isinstance(choices, list) else []
-    if not isinstance(choices, list) or not len(choices) == len(texts) == len(WMDP_LETTERS):
+    named = {f"choices[{number}]": text for number, text in enumerate(choices)} if isinstance(choices, list) else {}
+    if len(named) != len(WMDP_LETTERS):
         yield Problem(where=where, what='field "choices" is no list of four texts', remedy="as cais/wmdp has it")
-    elif not isinstance(answer, int) or isinstance(answer, bool) or answer not in range(len(WMDP_LETTERS)):
+    yield from field_problems(named, where, tuple(named))
+    if not isinstance(answer, int) or isinstance(answer, bool) or answer not in range(len(WMDP_LETTERS)):
         yield Problem(where=where, what='field "answer" is no number from 0 to 3', remedy="as cais/wmdp has it")
 
 

@@ -8,7 +8,7 @@ them for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
@@ -60,6 +60,7 @@ class ContinualTofuTask(TofuTask):
             forget = by_author(reader.rows(self.split, (*PAIR, REQUEST)))
             numbers = dict.fromkeys(row.texts[REQUEST] for row in forget)
             parts = [[row for row in forget if row.texts[REQUEST] == number] for number in numbers]
+            reader.problems += _divided_authors(forget)
             return _in_requests(parts, by_author(reader.rows(KEPT_SET[self.split])))
         authors = _all_authors(reader)
         if len(authors) != ALL_AUTHORS:
@@ -75,8 +76,21 @@ class ContinualTofuTask(TofuTask):
         """Whether rows say of which request they are."""
         if self.split not in source.names:
             return False
-        _, row = next(iter(source.read(self.split)), ("", None))
-        return isinstance(row, dict) and REQUEST in row
+        rows = [row for _, row in source.read(self.split)]
+        return not rows or any(isinstance(row, dict) and REQUEST in row for row in rows)
+
+
+def _divided_authors(rows: Iterable[QuestionRow]) -> Iterator[Problem]:
+    """Authors of whom two requests have rows: what is forgotten with the first is not there for the second."""
+    homes: dict[str, tuple[str, str]] = {}
+    divided: dict[str, Problem] = {}
+    for row in rows:
+        number, place = homes.setdefault(row.document, (row.texts[REQUEST], row.where))
+        if number != row.texts[REQUEST] and row.document not in divided:
+            what = f'{REQUEST} is "{row.texts[REQUEST][:9]}", and "{number[:9]}" in the author\'s first row at {place}'
+            remedy = f"one request for the {QUESTIONS_PER_AUTHOR} rows of an author"
+            divided[row.document] = Problem(where=row.where, what=what, remedy=remedy)
+    yield from divided.values()
 
 
 def _in_requests(parts: Sequence[Sequence[QuestionRow]], retain: Iterable[QuestionRow]) -> Authors:

@@ -83,7 +83,6 @@ def _files_by_title(folder: Path, pattern: str) -> dict[str, list[Path]]:
         for place in places
         for ending in ("json", "jsonl")
         for path in sorted(place.glob(f"*.{ending}"))
-        if path.is_file()
     }
     titles: dict[str, list[Path]] = {}
     for path in paths.values():

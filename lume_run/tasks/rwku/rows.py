@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from lume_run.common.errors import Problem
 from lume_run.common.records import Example, Kind, Split
+from lume_run.common.text import shorten_value
 from lume_run.tasks.documents import Examples
 from lume_run.tasks.row_files import field_problems
 from lume_run.tasks.rwku.files import LEVELS, NEIGHBORS, SetReader, TargetRow
@@ -53,7 +55,18 @@ def slug_of(text: str) -> str:
 
 def level_examples(reader: SetReader, names: Sequence[str], split: Split) -> Examples:
     """The questions of some levels; of level 3 the subtask names the kind of attack too."""
-    return tuple(_level_example(row, name, split) for name in names for row in reader.rows(name, LEVEL_TEXTS))
+    return tuple(
+        _level_example(row, name, split)
+        for name in names
+        for row in reader.rows(name, LEVEL_TEXTS, partial(_level_problems, name))
+    )
+
+
+def _level_problems(set_name: str, row: dict[str, Any], where: str) -> Iterator[Problem]:
+    """A row of another level, which is asked otherwise."""
+    if row["level"] != set_name[-1]:
+        what = f'field "level" is "{row["level"][:9]}" in the set {set_name}'
+        yield Problem(where=where, what=what, remedy="put the row into the file of its level")
 
 
 def _level_example(row: TargetRow, set_name: str, split: Split) -> Example:
@@ -139,8 +152,9 @@ def _mmlu_problems(row: dict[str, Any], where: str) -> Iterator[Problem]:
 def _choice_problems(row: dict[str, Any], where: str) -> Iterator[Problem]:
     """Whether a row has four options and the number of the right one."""
     yield from _text_list_problems(row.get("choices"), f"{where}, choices", count=len(MMLU_LETTERS))
-    if row.get("answer") not in range(len(MMLU_LETTERS)) or isinstance(row.get("answer"), bool):
-        what = f'field "answer" is {row.get("answer")!r}'
+    answer = row.get("answer")
+    if type(answer) is not int or answer not in range(len(MMLU_LETTERS)):
+        what = f'field "answer" is {shorten_value(repr(answer))}'
         yield Problem(where=where, what=what, remedy="the number of the right choice, 0 to 3")
 
 

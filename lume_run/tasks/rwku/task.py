@@ -113,6 +113,9 @@ class RwkuTask:
             if unknown := [name for name, slug in chosen.items() if slug not in known]:
                 raise ConfigError(_unknown_targets(unknown, list(known.values())))
             rows = [row for row in rows if slug_of(row.target) in chosen.values()]
+        if self.num_documents is not None and len(rows) < self.num_documents:
+            what = f"{self.num_documents} targets were asked for and there are {len(rows)}"
+            raise ConfigError([Problem(where="task.num_documents", what=what, remedy=f"at most {len(rows)}, or null")])
         return rows[: self.num_documents]
 
     def _trained_rows(self, reader: SetReader, targets: list[TargetRow]) -> Examples:
@@ -141,13 +144,19 @@ class RwkuTask:
 
 
 def _read_targets(source: RowSource) -> list[TargetRow]:
-    """The rows of intro, a target each; DataError for bad ones, or none."""
+    """The rows of intro, a target each; DataError for bad ones, names that ids cannot tell apart, or none."""
     rows, problems = [], []
+    places: dict[str, str] = {"": ""}
     for where, row in source.read("intro"):
         wrong = [row] if isinstance(row, Problem) else list(field_problems(row, where, (TARGET_NAME, "intro")))
-        problems += wrong
         if isinstance(row, dict) and not wrong:
-            rows.append(TargetRow(where, row[TARGET_NAME], 0, row))
+            target = row[TARGET_NAME]
+            if (place := places.setdefault(slug_of(target), where)) != where:
+                what = f"the target {target!r} " + (f"already stands at {place}" if place else "has no letter or digit")
+                wrong = [Problem(where=where, what=what, remedy="one row and one name for each target")]
+            else:
+                rows.append(TargetRow(where, target, 0, row))
+        problems += wrong
     if not rows and not problems:
         problems = [Problem(where=f"{source.origin}, intro", what="the set has no rows", remedy="fetch it again")]
     if problems:

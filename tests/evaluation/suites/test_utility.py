@@ -226,6 +226,16 @@ def test_nq_open_draws_worked_examples_from_another_file(tmp_path):
 
 
 @needs_data
+def test_nq_open_never_shows_the_answer_to_what_it_asks(tmp_path):
+    rows = [{"question": f"who is {number}", "answer": [f"name {number}"]} for number in range(4)]
+    path = write_lines(tmp_path, *rows)
+    for seed in range(5):
+        for example in load_nq_open(path, shots=3, shots_path=path, seed=seed):
+            assert example.answer not in example.prompt
+    with pytest.raises(DataError, match="3 rows, fewer than the 4 worked examples"):
+        load_nq_open(path, shots=4, shots_path=path)
+
+
 def test_nq_open_as_released():
     suite = NqOpen(path=str(NQ), limit=20)
     questions = suite.asks(NOTHING, EvaluatorSettings())

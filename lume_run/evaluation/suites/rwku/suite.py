@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 from lume_run.common.records import Ask, Example, Kind, Question, Response, Score, Split, TaskData
 from lume_run.config.fields import setting
@@ -45,6 +46,7 @@ class Rwku:
     compat: bool = setting(False, help="as the released code has it, slips included")
     k: float = setting(0.2, low=0, open_low=True, high=1, help="share of least likely tokens in min-k and min-k++")
     utility: bool = setting(True, help="ask what a model should go on to be able to do: about 450 prompts a target")
+    of_task: ClassVar[str] = "task=rwku"
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """What the benchmark asks of the rows of `task=rwku`."""
