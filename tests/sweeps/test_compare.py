@@ -177,6 +177,8 @@ def test_methods_that_cannot_be_told_apart_share_a_rank():
         ("bad", 3, ()),
     ]
     assert rows[0].values == (0.9, 0.91, 0.9)
+    (wide,) = standings(NAME, {"wide": {0: score(0.5), 1: score(1.0)}})
+    assert wide.interval == Interval(0, 1)  # a score between 0 and 1
 
 
 # ------------------------------------------------------------------------------------------------- tuning and reporting

@@ -20,6 +20,7 @@ from statistics import fmean, variance
 import numpy as np
 
 from lume_run.common.records import Score
+from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import Wanted
 from lume_run.evaluation.metrics.bootstrap import Interval
 from lume_run.report.comparison.columns import badness, column_direction
@@ -66,6 +67,15 @@ def mean_interval(scores: Sequence[Score]) -> Interval | None:
     return Interval(fmean(values) - reach, fmean(values) + reach)
 
 
+def within_bounds(name: str, ends: Interval | None) -> Interval | None:
+    """An interval without what a score cannot be."""
+    definition = definition_of(name)
+    if ends is None or definition is None:
+        return ends
+    low = ends.low if definition.low is None else max(definition.low, ends.low)
+    return Interval(low, ends.high if definition.high is None else min(definition.high, ends.high))
+
+
 def paired_interval(first: Mapping[int, Score], second: Mapping[int, Score]) -> Interval | None:
     """The interval of the first method's mean less the other's, over the seeds that both have; None without one."""
     seeds = sorted(set(first) & set(second))
@@ -107,7 +117,7 @@ def standings(name: str, scores: Mapping[str, Mapping[int, Score]], direction: s
                 method=method,
                 values=values,
                 mean=fmean(values),
-                interval=mean_interval(list(of_seeds.values())),
+                interval=within_bounds(name, mean_interval(list(of_seeds.values()))),
                 rank=1 + sum(beats[other, method] for other in others),
                 tied=tuple(other for other in others if not beats[other, method] and not beats[method, other]),
             )
