@@ -47,7 +47,7 @@ class Contestant:
 
     def reported(self, values: Mapping[str, Any], seeds: Sequence[int]) -> list[list[str]]:
         """The overrides of the runs that are reported."""
-        return [[*self.space.overrides(values), *self.further, f"seed={seed}"] for seed in seeds]
+        return [[*overrides, *self.further] for overrides in self.trial(values, seeds)]
 
     def trial(self, values: Mapping[str, Any], seeds: Sequence[int]) -> list[list[str]]:
         """The overrides of the runs of a trial."""

@@ -48,7 +48,7 @@ def mean_interval(scores: Sequence[Score]) -> Interval | None:
 
     Scores are those of one seed each and have values; the interval stays within those that all resamples have.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit  # late: slow to import
 
     values = [value for score in scores if (value := score.value) is not None]
     seeds = variance(values) / len(values) if len(values) > 1 else 0.0
@@ -63,7 +63,7 @@ def mean_interval(scores: Sequence[Score]) -> Interval | None:
         return Interval(fmean(values), fmean(values))
     shares = [(seeds, len(values) - 1), (documents, n - 1)]
     freedom = total**2 / sum(part**2 / degrees for part, degrees in shares if part)
-    reach = float(t.ppf((1 + LEVEL) / 2, freedom)) * total**0.5
+    reach = float(stdtrit(freedom, (1 + LEVEL) / 2)) * total**0.5
     return Interval(fmean(values) - reach, fmean(values) + reach)
 
 

@@ -22,7 +22,7 @@ from lume_run.report.comparison.main import write_comparison
 from lume_run.report.comparison.plots.charts import Chart
 from lume_run.report.comparison.plots.style import INK, WIDE, new_figure
 from lume_run.report.comparison.run_folders import RunRecord
-from lume_run.report.comparison.summary import RunGroup, build_section
+from lume_run.report.comparison.summary import build_section, spread_by_name
 from lume_run.report.comparison.terminal import column_title
 from lume_run.report.saved_scores import read_resampled
 from lume_run.report.tables import format_score
@@ -108,15 +108,9 @@ def scores_by_seed(runs: Sequence[RunRecord], name: str) -> dict[int, Score]:
 
 def means_beside(runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, float]]:
     """Means over seeds of all other columns, by method."""
-    section = build_section([run for of_method in runs.values() for run in of_method], "", "")
-    groups: dict[str, RunGroup] = {}
-    for group in section.groups:
-        groups |= dict.fromkeys((run.key for run in group.runs), group)
-    return {
-        method: {name: spread.mean for name, spread in groups[of_method[0].key].values.items()}
-        for method, of_method in runs.items()
-        if of_method
-    }
+    values = build_section([run for of_method in runs.values() for run in of_method], "", "").values
+    spreads = {method: spread_by_name([values[run.key] for run in of_method]) for method, of_method in runs.items()}
+    return {method: {name: spread.mean for name, spread in of.items()} for method, of in spreads.items() if of}
 
 
 def contest_json(contest: Contest) -> dict[str, Any]:
