@@ -29,7 +29,7 @@ from lume_run.models.files.faults import (
 from lume_run.models.files.values import integer_fault, stored_names, stored_weights, table_names, value_fault
 from lume_run.models.hub import ADAPTER_CONFIG, adapter_base
 from lume_run.models.load import config_of, generation_config_of, limit_problems
-from lume_run.models.precision import supports_attention
+from lume_run.models.precision import checkpointing_problem, supports_attention, supports_checkpointing
 from lume_run.models.tokenizer import load_tokenizer, tokens_beyond
 from lume_run.models.weights import meta_model
 
@@ -57,7 +57,7 @@ def model_folder_problems(settings: ModelSettings, retrained: str | None = None)
             for what, remedy in faults:
                 yield Problem(where=setting, what=what, remedy=remedy)
             if not faults:
-                yield from attention_faults(path, settings)
+                yield from family_faults(path, settings)
                 yield from limit_problems(config_of(path, settings), settings)
     if settings.revision is not None and (settings.path is None or Path(settings.path).exists()):
         what = f"a revision is one of a hub id, and model.path is {'null' if settings.path is None else 'a folder'}"
@@ -67,9 +67,11 @@ def model_folder_problems(settings: ModelSettings, retrained: str | None = None)
             yield Problem(where="model.tokenizer", what=what, remedy=remedy)
 
 
-def attention_faults(path: str, settings: ModelSettings) -> Iterator[Problem]:
-    """An attention implementation that the model's family has not."""
+def family_faults(path: str, settings: ModelSettings) -> Iterator[Problem]:
+    """An attention implementation that the model's family has not, and layers that it cannot compute anew."""
     config = config_of(path, settings)
+    if settings.gradient_checkpointing is True and not supports_checkpointing(config):
+        yield checkpointing_problem(f"models of type {config.model_type}")
     if not supports_attention(config, settings.attention):
         what = f"models of type {config.model_type} have no {settings.attention} attention"
         yield Problem(where="model.attention", what=what, remedy="model.attention=auto, or eager")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lume_run.common.devices import dtype_of, keep_freed_memory
+from lume_run.common.errors import Problem
 from lume_run.common.lazy import nn, torch
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.layers import unwrap
@@ -37,10 +38,27 @@ def attention_of(settings: ModelSettings, config: Any, device: torch.device) -> 
 
 def supports_attention(config: Any, name: str) -> bool:
     """Whether the model class of this transformers config has an attention implementation; yes where unknown."""
+    return bool(getattr(_class_of(config), ATTENTION_FLAGS[name], True)) if name in ATTENTION_FLAGS else True
+
+
+def supports_checkpointing(config: Any) -> bool:
+    """Whether the model class of this transformers config can compute its layers anew; yes where unknown."""
+    return bool(getattr(_class_of(config), "supports_gradient_checkpointing", True))
+
+
+def checkpointing_problem(models: str) -> Problem:
+    """What to say where the library cannot compute a family's layers anew in the backward pass."""
+    what = f"layers of {models} cannot be computed anew in the backward pass"
+    remedy = "false, and a smaller trainer.unlearn.micro_batch_tokens where memory is short"
+    return Problem(where="model.gradient_checkpointing", what=what, remedy=remedy)
+
+
+def _class_of(config: Any) -> type | None:
+    """The library's causal LM for this transformers config."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    return bool(getattr(kind, ATTENTION_FLAGS[name], True)) if name in ATTENTION_FLAGS else True
+    kind: type | None = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return kind
 
 
 def quantization_config(bits: str, compute: torch.dtype) -> Any:

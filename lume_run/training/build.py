@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from lume_run.common.devices import dtype_of, seed_everything
-from lume_run.common.errors import ConfigError, Problem, RunError
+from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.settings import OptimizationSettings, TrainerSettings
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.objective import Objective, StopWhen, keeps_frozen
@@ -22,6 +22,7 @@ from lume_run.models.adapters import with_adapters
 from lume_run.models.hub import loaded_revision
 from lume_run.models.layers import unwrap
 from lume_run.models.load import load_model
+from lume_run.models.precision import checkpointing_problem
 from lume_run.models.rows.batch import Batch, collate
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.weights import choose_weights
@@ -192,9 +193,7 @@ def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
 def require_checkpointing(model: Any) -> None:
     """ConfigError where the library cannot compute a family's layers anew in the backward pass."""
     if not model.supports_gradient_checkpointing:
-        what = f"layers of {type(model).__name__} cannot be computed anew in the backward pass"
-        remedy = "false, and a smaller trainer.unlearn.micro_batch_tokens where memory is short"
-        raise ConfigError([Problem(where="model.gradient_checkpointing", what=what, remedy=remedy)])
+        raise ConfigError([checkpointing_problem(type(model).__name__)])
 
 
 def callbacks_of(job: TrainingJob, schedule: Schedule) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    CTRLConfig,
+    CTRLLMHeadModel,
     Gemma3nTextConfig,
     GemmaConfig,
     GPT2Config,
@@ -344,3 +347,15 @@ def test_a_link_that_leads_nowhere(tmp_path):
     (tmp_path / "m").symlink_to(tmp_path / "m")
     problems = model_folder_problems(ModelSettings(name="m", path=str(tmp_path / "m")))
     assert [problem.where for problem in problems] == ["model.path"]
+
+
+def test_layers_that_cannot_be_computed_anew_are_refused_before_anything_loads(tiny, tmp_path):
+    """CTRL is such a family; `auto` leaves its layers as they are."""
+    config = CTRLConfig(vocab_size=len(AutoTokenizer.from_pretrained(tiny)), n_embd=32, dff=64, n_layer=2, n_head=4)
+    CTRLLMHeadModel(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path)
+    settings = settings_of(tmp_path)
+    assert not list(model_folder_problems(settings))
+    (problem,) = model_folder_problems(replace(settings, gradient_checkpointing=True))
+    assert problem.where == "model.gradient_checkpointing"
+    assert problem.what == "layers of models of type ctrl cannot be computed anew in the backward pass"
