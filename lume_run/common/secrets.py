@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
@@ -21,18 +21,20 @@ SHORTEST = 8  # characters of a value that is taken for a secret; shorter ones w
 HIDDEN = "(hidden)"
 
 
-def _secret_variables() -> Iterator[tuple[str, str]]:
+def secret_variables() -> list[tuple[str, str]]:
     """(name, value) of environment variables that are named like a secret and long enough to be one."""
-    for name, value in os.environ.items():
-        if len(value) >= SHORTEST and SECRET_VARIABLE.search(name):
-            yield name, value
+    variables = os.environ.items()
+    return [(name, value) for name, value in variables if len(value) >= SHORTEST and SECRET_VARIABLE.search(name)]
 
 
-def secret_in(text: str) -> str:
-    """What makes a text one that should not be written down; empty where nothing does."""
+def secret_in(text: str, variables: Sequence[tuple[str, str]] | None = None) -> str:
+    """What makes a text one that should not be written down; empty where nothing does.
+
+    `variables`: what `secret_variables` returned, of who looks at many texts.
+    """
     if USER_INFO.search(text):
         return "holds a URL with a password in it"
-    for name, secret in _secret_variables():
+    for name, secret in secret_variables() if variables is None else variables:
         if secret in text:
             return f"holds the value of the environment variable {name}"
     return ""
@@ -40,17 +42,21 @@ def secret_in(text: str) -> str:
 
 def without_secrets(value: Any) -> Any:
     """JSON-able data, or the text of a YAML, JSON or markdown file, with all secrets hidden."""
+    return _hide_secrets(value, [secret for _, secret in secret_variables()])
+
+
+def _hide_secrets(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, Mapping):
         return {
-            without_secrets(key): HIDDEN
+            _hide_secrets(key, secrets): HIDDEN
             if item is not None and SECRET_SETTING.search(str(key))
-            else without_secrets(item)
+            else _hide_secrets(item, secrets)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [without_secrets(item) for item in value]
+        return [_hide_secrets(item, secrets) for item in value]
     if not isinstance(value, str):
         return value
-    for _, secret in _secret_variables():
+    for secret in secrets:
         value = value.replace(secret, HIDDEN)
     return USER_INFO.sub(rf"\1{HIDDEN}@", YAML_LINE.sub(rf"\1{HIDDEN}", value))

@@ -12,6 +12,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal
 
 from lume_run.common.errors import Problem
@@ -29,6 +30,12 @@ SCALARS = {  # kind of value -> what is expected, how it is written
     float: ("a number", "write it as 0.001 or 1e-3"),
     str: ("text", "write text; what looks like something else needs quotes inside quotes: 'KEY=\"1\"'"),
 }
+
+
+@cache
+def _type_hints(cls: type[Any]) -> dict[str, Any]:
+    """The types of a dataclass's fields; annotations are text, and compiled for each look."""
+    return typing.get_type_hints(cls)
 
 
 class Builder:
@@ -55,7 +62,7 @@ class Builder:
                 path, f"expected a group of settings, got {node!r}", f"keys: {', '.join(_settable_fields(cls))}"
             )
             return {}
-        fields, hints = _settable_fields(cls), typing.get_type_hints(cls)
+        fields, hints = _settable_fields(cls), _type_hints(cls)  # type: ignore[arg-type]  # a class is hashable
         values: dict[str, Any] = {}
         for key in node:
             if key not in fields and key != TARGET:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lume_run.attacks.checks import attack_problems
 from lume_run.common.errors import ConfigError, Problem
-from lume_run.common.secrets import secret_in
+from lume_run.common.secrets import secret_in, secret_variables
 from lume_run.common.text import shorten_value
 from lume_run.config.build import Builder
 from lume_run.config.model_settings import lora_problems
@@ -75,13 +75,15 @@ def require_settings(cfg: Composed) -> tuple[Settings, dict[str, Any]]:
     return settings, data
 
 
-def _secret_problems(data: Mapping[str, Any], path: str = "") -> Iterator[Problem]:
-    """Settings that hold a secret: they are written into files that people hand on."""
+def _secret_problems(
+    data: Mapping[str, Any], variables: Sequence[tuple[str, str]], path: str = ""
+) -> Iterator[Problem]:
+    """Settings that hold a secret, such as these variables' values: they are written into files that people hand on."""
     for key, value in data.items():
         where = f"{path}.{key}" if path else str(key)
         if isinstance(value, Mapping):
-            yield from _secret_problems(value, where)
-        elif what := secret_in(json.dumps(value, ensure_ascii=False, default=str)):
+            yield from _secret_problems(value, variables, where)
+        elif what := secret_in(json.dumps(value, ensure_ascii=False, default=str), variables):
             remedy = "settings are written into the run's folder: leave it in the environment"
             yield Problem(where=where, what=what, remedy=remedy)
 
@@ -110,7 +112,7 @@ def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
         *launch_problems(data),
         *_name_problems(data),
         *_searched_score_problems(data),
-        *_secret_problems(data),
+        *_secret_problems(data, secret_variables()),
     ]
 
 
