@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +52,7 @@ def _token_logps_function() -> Any:
             logits, targets, total = ctx.saved_tensors
             (of_logps,) = gradients
             result = torch.empty_like(logits)
-            size = rows_at_once(logits)
-            for begin in range(0, len(logits), size):
-                part = slice(begin, begin + size)
+            for part in row_slices(logits):
                 weight = of_logps[part, None]
                 wide = result[part] if result.dtype == total.dtype else None  # else in a copy that is wider
                 softmax = torch.sub(to_float32(logits[part]), total[part, None], out=wide).exp_()
@@ -82,3 +81,10 @@ def rows_at_once(logits: Tensor) -> int:
     """How many rows of logits (..., V) are widened at once."""
     numbers = min(CHUNK_NUMBERS, CACHED_NUMBERS) if logits.device.type == "cpu" else CHUNK_NUMBERS
     return max(1, numbers // logits.shape[-1])
+
+
+def row_slices(logits: Tensor) -> Iterator[slice]:
+    """The rows of logits (N, V), as many at a time as are widened at once."""
+    size = rows_at_once(logits)
+    for begin in range(0, len(logits), size):
+        yield slice(begin, begin + size)

@@ -22,6 +22,7 @@ from lume_run.common.logits import KEPT_NUMBERS, PART_NUMBERS, to_float32
 from lume_run.methods.needs import TokenLoss
 from lume_run.models.layers import unwrap
 from lume_run.models.rows.batch import Batch
+from lume_run.models.rows.label_part import LabelPart
 from lume_run.models.rows.packed import PACKED_TYPES
 
 
@@ -97,16 +98,23 @@ class Reading:
     order: Tensor | None = None
     reference: ReferenceLogits | None = None
 
-    def parts(self, size: int) -> Iterator[tuple[slice, Sequence[tuple[int, TokenLoss]], slice | None]]:
-        """(labels, losses of them, their labels in the reference or None) for `size` labels at a time at most."""
+    def parts(self, size: int) -> Iterator[LabelPart]:
+        """The labels, `size` at a time at most."""
         before = 0  # labels in the reference
         for segment in self.segments:
             reads = any(loss.reads_reference for _, loss in segment.losses)
             for begin in range(segment.begin, segment.end, size):
                 end = min(begin + size, segment.end)
                 place = before - segment.begin
-                yield slice(begin, end), segment.losses, slice(place + begin, place + end) if reads else None
+                theirs = slice(place + begin, place + end) if reads and self.reference is not None else None
+                labels = slice(begin, end)
+                yield LabelPart(labels=labels, targets=self.targets[labels], losses=segment.losses, in_reference=theirs)
             before += segment.end - segment.begin if reads else 0
+
+    def reference_logits(self, part: LabelPart) -> Tensor | None:
+        """The reference's logits (L, V) of a part whose losses read them."""
+        theirs = part.in_reference
+        return None if theirs is None or self.reference is None else self.reference.part(theirs.start, theirs.stop)
 
 
 def read_labels(model: nn.Module, batch: Batch, inputs: dict[str, Any], reading: Reading) -> Tensor:
@@ -176,13 +184,9 @@ class _Read(torch.autograd.Function):
         totals = numbers.new_zeros(len(states))
         kept: list[tuple[Tensor, Tensor | None]] = []
         with torch.autocast(kind, enabled=False):
-            for labels, losses, theirs in reading.parts(size):
-                logits, reference = head.logits(states[labels]), _reference(reading, theirs)
-                totals[labels] = to_float32(logits).logsumexp(-1)
-                targets = reading.targets[labels]
-                numbers[labels, 0] = to_float32(logits.gather(-1, targets[:, None])[:, 0]) - totals[labels]
-                for column, loss in losses:
-                    numbers[labels, column] = loss.at_tokens(logits, targets, reference).to(numbers.dtype)
+            for part in reading.parts(size):
+                logits, reference = head.logits(states[part.labels]), reading.reference_logits(part)
+                part.read(logits, reference, numbers=numbers[part.labels], totals=totals[part.labels])
                 kept += [(logits, reference)] if keeps else []
         ctx.head, ctx.reading, ctx.size, ctx.kept = head, reading, size, kept
         ctx.save_for_backward(states, weight, totals)
@@ -197,12 +201,13 @@ class _Read(torch.autograd.Function):
         of_states = torch.empty_like(states)
         of_weight = torch.zeros_like(weight) if for_weight else None
         of_bias = torch.zeros_like(ctx.head.bias) if for_bias else None
-        for number, (labels, losses, theirs) in enumerate(ctx.reading.parts(ctx.size)):
-            logits, reference = ctx.kept[number] if ctx.kept else (head.logits(states[labels]), None)
-            reference = reference if ctx.kept else _reference(ctx.reading, theirs)
-            targets = ctx.reading.targets[labels]
-            gradient = _logit_gradient(logits, targets, reference, totals[labels], of_numbers[labels], losses)
-            gradient = head.chain(gradient, logits).to(states.dtype)
+        for number, part in enumerate(ctx.reading.parts(ctx.size)):
+            labels = part.labels
+            if ctx.kept:
+                logits, reference = ctx.kept[number]
+            else:
+                logits, reference = head.logits(states[labels]), ctx.reading.reference_logits(part)
+            gradient = part.to_gradient(logits, reference, totals[labels], of_numbers[labels], head.chain)
             of_states[labels] = gradient @ head.weight
             if of_weight is not None:
                 _add_product(of_weight, gradient, states[labels])
@@ -210,32 +215,6 @@ class _Read(torch.autograd.Function):
                 of_bias += gradient.sum(0)
         ctx.kept = []
         return of_states, of_weight, of_bias, None, None
-
-
-def _reference(reading: Reading, labels: slice | None) -> Tensor | None:
-    return None if labels is None or reading.reference is None else reading.reference.part(labels.start, labels.stop)
-
-
-def _logit_gradient(
-    logits: Tensor,
-    targets: Tensor,
-    reference: Tensor | None,
-    totals: Tensor,
-    of_numbers: Tensor,
-    losses: Sequence[tuple[int, TokenLoss]],
-) -> Tensor:
-    """The gradient (L, V) of these labels' numbers: of log p(target) = z_target - log sum exp z, of losses."""
-    of_logp = of_numbers[:, :1]
-    gradient = torch.sub(to_float32(logits), totals[:, None]).exp_()
-    gradient.mul_(-of_logp).scatter_add_(1, targets[:, None], of_logp)
-    for column, loss in losses:
-        if loss.differentiable:
-            with torch.enable_grad():
-                leaf = logits.detach().requires_grad_()
-                values = loss.at_tokens(leaf, targets, reference)
-                (further,) = torch.autograd.grad(values, leaf, of_numbers[:, column].to(values.dtype))
-            gradient += further
-    return gradient
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
