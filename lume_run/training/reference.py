@@ -33,7 +33,7 @@ from lume_run.models.forward import Outputs, at_labels, forward, label_logps
 from lume_run.models.layers import unwrap
 from lume_run.models.load import context_limit, load_model
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate, length_batches
-from lume_run.models.rows.head import plain_head
+from lume_run.models.rows.head import is_lent, plain_head
 from lume_run.models.rows.roles import plan_roles, reading_of
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tokenizer import load_tokenizer
@@ -106,8 +106,8 @@ def live_reference(model: nn.Module, frozen: nn.Module | None) -> Reference:
         training = source.training
         source.eval()
         hidden_only = replace(needs, logits=bool(needs.reference_logits))
-        reads = needs.reference_logits and reads_in_parts(needs, batch)
-        in_parts = bool(reads) and plain_head(source) is not None
+        plain = plain_head(source) if needs.reference_logits and reads_in_parts(needs, batch) else None
+        in_parts = plain is not None and not is_lent(plain[1])  # else read later, when its weight is gone
         with off:
             frozen_outputs = forward(source, batch, hidden_only if needs.reference_hidden else None, states=in_parts)
         source.train(training)

@@ -4,8 +4,8 @@ A loss reads a few numbers of each predicted distribution: the log-probability o
 They are computed from hidden states and the head's weight in parts, so that there are never logits of all labels, and
 the backward pass computes the logits of a part anew (unless they are few: then it is faster to keep them).
 
-This happens inside the head's own forward, so that whatever wraps it sees an ordinary module; `Head` says which heads
-are understood. Under ZeRO-3 logits are whole. Shapes: L labels, H hidden size, V vocabulary, K numbers.
+This happens inside the head's own forward, so that whatever wraps it sees an ordinary module, as ZeRO-3 does, which
+gathers the weight around it; `Head` says which heads are understood. Shapes: L labels, H hidden size, V vocabulary, K numbers.
 """
 
 from __future__ import annotations
@@ -55,11 +55,16 @@ def plain_head(model: nn.Module) -> tuple[nn.Module, Head] | None:
     inner = unwrap(model)
     module = inner.get_output_embeddings()
     plain = type(module) is nn.Linear and inner.config.model_type in PACKED_TYPES
-    if not plain or hasattr(module, "_hf_hook") or hasattr(module.weight, "ds_id"):  # or its weight is elsewhere
+    if not plain or hasattr(module, "_hf_hook"):  # or its weight is elsewhere
         return None
     config = inner.config.get_text_config()
     scale, cap = getattr(config, "logits_scaling", None), getattr(config, "final_logit_softcapping", None)
     return module, Head(weight=module.weight, bias=module.bias, scale=float(scale or 1.0), cap=cap)
+
+
+def is_lent(head: Head) -> bool:
+    """Whether the weight is there while the head's module runs, and only then, as under ZeRO-3."""
+    return hasattr(head.weight, "ds_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
