@@ -5,7 +5,8 @@ They are computed from hidden states and the head's weight in parts, so that the
 the backward pass computes the logits of a part anew (unless they are few: then it is faster to keep them).
 
 This happens inside the head's own forward, so that whatever wraps it sees an ordinary module, as ZeRO-3 does, which
-gathers the weight around it; `Head` says which heads are understood. Shapes: L labels, H hidden size, V vocabulary, K numbers.
+gathers the weight around it; `Head` says which heads are understood.
+Shapes: L labels, H hidden size, V vocabulary, K numbers.
 """
 
 from __future__ import annotations
