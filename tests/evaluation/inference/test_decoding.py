@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import pytest
 import torch
@@ -28,6 +30,7 @@ def row_of(number: int, length: int) -> TokenRow:
 
 
 ROWS = [row_of(number, length) for number, length in enumerate(LENGTHS)]
+SAMPLES = [f"row {number}" for number in range(len(ROWS))]
 
 
 def loaded_from(folder, tiny) -> LoadedModel:
@@ -59,30 +62,55 @@ def together(loaded: LoadedModel, samples: list[str] | None, drafts=()) -> dict[
     return {number: part[number] for part in parts for number in part}
 
 
+@dataclass(frozen=True)
+class Known:
+    """A model whose texts end at different times, and what each prompt gives alone: what tests compare with."""
+
+    loaded: LoadedModel
+    greedy: dict[int, list[int]]
+
+    @cached_property
+    def sampled(self) -> dict[int, list[int]]:
+        return alone(self.loaded, SAMPLES)
+
+
+def known_from(folder, tiny) -> Known:
+    loaded = ended_differently(loaded_from(folder, tiny))
+    return Known(loaded, alone(loaded, None))
+
+
+@pytest.fixture(scope="module")
+def known(tiny) -> Known:
+    return known_from(tiny, tiny)
+
+
+@pytest.fixture(scope="module")
+def family(tiny, tmp_path_factory) -> Callable[[str], Known]:
+    """The model of a family, built once for all tests that decode with it: they leave it as it is."""
+    return cache(lambda name: known_from(build_family(name, tiny, tmp_path_factory.mktemp("family")), tiny))
+
+
 @pytest.fixture
 def few_columns(monkeypatch):
     monkeypatch.setattr(decoding, "SPARE_COLUMNS", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family(name, tiny, tmp_path, few_columns):
-    loaded = loaded_from(build_family(name, tiny, tmp_path / "model"), tiny)
+def test_every_family(name, family, few_columns):
+    loaded, expected = family(name).loaded, family(name).greedy
     assert is_decoded_here(loaded.model) == (name not in KEEP_STATES)
-    ended_differently(loaded)
-    expected = alone(loaded, None)
     assert len({len(tokens) for tokens in expected.values()}) > 4  # they end at different times
     assert together(loaded, None) == expected
 
 
 @pytest.mark.parametrize("spare", [0, 1, 7, 128])
 @pytest.mark.parametrize("places", [1, 2, 5, 100])
-def test_any_number_of_places_and_columns(places, spare, tiny, monkeypatch):
+def test_any_number_of_places_and_columns(places, spare, known, monkeypatch):
     monkeypatch.setattr(decoding, "SPARE_COLUMNS", spare)
     monkeypatch.setattr(generation, "BATCH_ROWS", places)
-    loaded = ended_differently(loaded_from(tiny, tiny))
-    samples = [f"row {number}" for number in range(len(ROWS))]
-    assert together(loaded, None) == alone(loaded, None)
-    assert together(loaded, samples) == alone(loaded, samples)
+    assert together(known.loaded, None) == known.greedy
+    assert together(known.loaded, SAMPLES) == known.sampled
 
 
 def drafted(expected: dict[int, list[int]], right: float) -> list[Draft]:
@@ -95,21 +123,20 @@ def drafted(expected: dict[int, list[int]], right: float) -> list[Draft]:
     return drafts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("right", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_drafts_change_no_text(name, right, tiny, tmp_path, few_columns):
-    loaded = ended_differently(loaded_from(build_family(name, tiny, tmp_path / "model"), tiny))
-    expected = alone(loaded, None)
+def test_drafts_change_no_text(name, right, family, few_columns):
+    loaded, expected = family(name).loaded, family(name).greedy
     assert together(loaded, None, drafted(expected, right)) == expected
 
 
 @pytest.mark.parametrize("places", [1, 2, 5, 100])
-def test_drafts_spare_steps(places, tiny, monkeypatch):
+def test_drafts_spare_steps(places, known, monkeypatch):
     """A right one is a text in one pass; a wrong one costs none; all logits at once are not needed."""
     monkeypatch.setattr(generation, "BATCH_ROWS", places)
     monkeypatch.setattr(decoding, "LOGITS_AT_ONCE", 50_000)
-    loaded = ended_differently(loaded_from(tiny, tiny))
-    expected = alone(loaded, None)
+    loaded, expected = known.loaded, known.greedy
     right, wrong = (drafted(expected, share) for share in (1.0, 0.0))
     passes = {}
     for name, drafts in (("none", ()), ("right", right), ("wrong", wrong)):
@@ -140,8 +167,8 @@ def test_rows_that_wait_take_free_places(tiny):
     assert passes < 60 + 12
 
 
-def test_where_memory_is_short_fewer_are_decoded_at_once(tiny, monkeypatch, capsys):
-    loaded, seen = ended_differently(loaded_from(tiny, tiny)), []
+def test_where_memory_is_short_fewer_are_decoded_at_once(known, monkeypatch, capsys):
+    loaded, seen = known.loaded, []
 
     class Small(decoding.Decoder):
         def _forward(self, ids, cache, **inputs):
@@ -150,9 +177,8 @@ def test_where_memory_is_short_fewer_are_decoded_at_once(tiny, monkeypatch, caps
                 raise torch.cuda.OutOfMemoryError
             return super()._forward(ids, cache, **inputs)
 
-    expected = alone(loaded, None)
     monkeypatch.setattr(decoding, "Decoder", Small)
-    assert together(loaded, None) == expected
+    assert together(loaded, None) == known.greedy
     assert max(seen[1:9]) == PLACES and "1 are decoded at a time" in " ".join(capsys.readouterr().err.split())
 
 
@@ -196,8 +222,7 @@ def test_a_family_without_a_cache_is_left_to_transformers(tiny):
 def test_transformers_own_loop_runs_in_halves_where_memory_is_short(tiny, monkeypatch):
     loaded = loaded_from(tiny, tiny)
     loaded.network.generation_config.repetition_penalty = 1.7
-    samples = [f"row {number}" for number in range(len(ROWS))]
-    expected, real = alone(loaded, samples), generation.generate_batch
+    expected, real = alone(loaded, SAMPLES), generation.generate_batch
 
     def small(loaded, rows, **options):
         if len(rows) > 1:
@@ -205,7 +230,7 @@ def test_transformers_own_loop_runs_in_halves_where_memory_is_short(tiny, monkey
         return real(loaded, rows, **options)
 
     monkeypatch.setattr(generation, "generate_batch", small)
-    assert together(loaded, samples) == expected
+    assert together(loaded, SAMPLES) == expected
 
 
 @pytest.mark.parametrize("name", ["Llama, tied", "Mistral, sliding window", "GPT-2"])
