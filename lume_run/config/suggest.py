@@ -72,7 +72,7 @@ def spelling_likeness(word: str, name: str) -> float:
     if word == name:
         return 1.0
     most = (1 - LEAST_LIKENESS) * longest
-    if abs(len(word) - len(name)) > most:
+    if abs(len(word) - len(name)) > most or longest - _common_letters(word, name) > most:
         return 0.0
     older: list[int] = []
     before: list[int] = []
@@ -87,6 +87,11 @@ def spelling_likeness(word: str, name: str) -> float:
         if min(*steps, *before) > most:
             return 0.0
     return 1 - steps[-1] / longest if steps[-1] <= most else 0.0
+
+
+def _common_letters(word: str, name: str) -> int:
+    """How many letters two words have in common, wherever they stand: all others take a step each."""
+    return sum(min(word.count(letter), name.count(letter)) for letter in set(word))
 
 
 def _way_likeness(given: Sequence[str], way: Sequence[str]) -> float:

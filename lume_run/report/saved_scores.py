@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -144,7 +144,7 @@ def read_resampled(folder: Path, subject: str) -> dict[str, Score]:
 def _score_json(score: Score) -> dict[str, Any]:
     """A score as JSON; its resampled values as the bytes of float64, which a parser need not read one by one."""
     resampled = base64.b64encode(np.asarray(score.resampled, dtype="<f8").tobytes()).decode()
-    return {**asdict(score), "resampled": resampled}
+    return {**asdict(replace(score, resampled=())), "resampled": resampled}  # asdict copies them one by one
 
 
 def _score_of(record: Mapping[str, Any]) -> Score:

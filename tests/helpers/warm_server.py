@@ -60,6 +60,7 @@ def import_all() -> None:
     from lume_run.config.hydra_source import check_files, list_families, remember_choices
     from lume_run.config.overrides import compose, conf_dir
     from lume_run.sweeps.plugins import prefer_own_launchers
+    from lume_run.tasks.builtin.generator import documents_of_no_side
 
     for module in pkgutil.walk_packages(lume_run.__path__, "lume_run."):
         if not module.name.endswith("__main__"):
@@ -69,6 +70,14 @@ def import_all() -> None:
     check_files()
     remember_choices()
     compose([], [conf_dir()])
+    documents_of_no_side()
+    compile_names_of_weights()
+
+
+def compile_names_of_weights() -> None:
+    """A thousand regular expressions that the library compiles as it loads or saves its first model."""
+    mapping = importlib.import_module("transformers.conversion_mapping")
+    mapping.get_checkpoint_conversion_mapping("olmo")
 
 
 def serve(path: str, session: int) -> None:

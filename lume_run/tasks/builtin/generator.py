@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from random import Random
 
 from lume_run.common.records import Example, Kind, Split, TaskData, continuation
@@ -59,11 +60,12 @@ def generate_task(*, subtasks: Sequence[str], num_documents: int, seed: int) -> 
     )
 
 
-def documents_of_no_side() -> list[str]:
+@cache
+def documents_of_no_side() -> tuple[str, ...]:
     """Prompts and answers about others than any task is about, the same in every run: to train a tokenizer on."""
     data = generate_task(subtasks=SUBTASKS, num_documents=NO_SIDE_DOCUMENTS, seed=NO_SIDE_SEED)
     examples = (*data.forget, *data.retain)
-    return [row.prompt + continuation(row) for row in examples]
+    return tuple(row.prompt + continuation(row) for row in examples)
 
 
 def _spread(subtasks: Sequence[str], num_documents: int) -> dict[str, int]:
