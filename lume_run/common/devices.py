@@ -132,14 +132,13 @@ def device_type_of(name: str) -> str:
 
 def device_of(name: str) -> torch.device:
     """The device a launch setting names; `auto` takes this process's GPU."""
+    if name.startswith("cuda") and not has_gpu():  # told without torch where there cannot be one
+        raise RunError(f"launch.device={name}, but torch sees no CUDA device; use launch.device=cpu")
     import torch
 
     if name == "auto":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if has_gpu() else torch.device("cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RunError(f"launch.device={name}, but torch sees no CUDA device; use launch.device=cpu")
-    return device
+    return torch.device(name)
 
 
 def dtype_name_of(name: str, device_type: str) -> str:
