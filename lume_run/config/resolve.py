@@ -164,11 +164,16 @@ def _resolve_source(data: dict[str, Any]) -> None:
 def run_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the config that decides what a run computes.
 
-    Without attacks, requests, requests apart and sharpness that of versions that had none.
+    Without attacks, requests, requests apart, mixed weights, parts and sharpness that of versions that had none.
     """
     unused = {"attack": not value_at(data, "attack.attacks"), "sequence": not value_at(data, "sequence.requests")}
     left_out = {*NOT_IDENTITY, *(group for group, is_unused in unused.items() if is_unused)}
     identity = {key: without_modules(value) for key, value in data.items() if key not in left_out}
+    if identity.get("mix") is None:
+        identity.pop("mix", None)
+    evaluator = identity.get("evaluator")
+    if isinstance(evaluator, dict) and evaluator.get("documents") == "all":
+        evaluator.pop("documents")
     sequence = identity.get("sequence")
     if isinstance(sequence, dict) and not sequence.get("apart"):
         sequence.pop("apart", None)

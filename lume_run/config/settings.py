@@ -49,9 +49,7 @@ class OptimizationSettings:
         "cycled",
         help="unlearn: retain examples in turn, or for each forget example always the one that closer-look draws",
     )
-    chunk_size: int | None = setting(
-        None, low=1, help="unlearn: all epochs over so many forget examples, then the next"
-    )
+    chunk_size: int | None = setting(None, low=1, help="unlearn: all epochs over so many forget rows, then the next")
     alternate: bool = setting(False, help="unlearn: forget and retain examples in steps of their own, in turn")
     sharpness: float | None = setting(
         None,
@@ -113,8 +111,9 @@ class EvaluatorSettings:
         help="replicas: the whole model in every process; spread: its layers over all GPUs here, then host memory, "
         "then disk; auto: replicas where weights and cache fit one device",
     )
-    resamples: int = setting(
-        1000, low=0, high=10**6, help="bootstrap resamples behind every 95 % interval; 0: no intervals"
+    resamples: int = setting(1000, low=0, high=10**6, help="bootstrap resamples behind every 95 % interval; 0: none")
+    documents: Literal["all", "tuning", "reported"] = setting(
+        "all", help="which documents are asked about: all, or one of two parts by a hash of their names"
     )
     mmlu: MmluSettings = setting(factory=MmluSettings, help="MMLU, see Mmlu")
     suites: dict[str, Any] = setting(factory=dict, help="the suites it is made of, by name; none: LUME's")
@@ -235,6 +234,7 @@ class Settings:
     task: Any = setting(help="task group")
     model: ModelSettings = setting(help="model group")
     method: Any = setting(help="method group")
+    mix: float | None = setting(None, low=0, high=1, help="share of the way to the unlearned weights; null: all of it")
     sequence: SequenceSettings = setting(factory=SequenceSettings, help="sequence group")
     attack: AttackSettings = setting(factory=AttackSettings, help="attack group")
     evaluator: EvaluatorSettings = setting(help="evaluator group")

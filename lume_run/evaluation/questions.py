@@ -8,10 +8,14 @@ from functools import cache, partial
 
 from lume_run.common.errors import RunError
 from lume_run.common.files import fingerprint
-from lume_run.common.records import JUDGED, Ask, Question, TaskData
+from lume_run.common.records import JUDGED, Ask, Example, Question, Response, Split, TaskData
+from lume_run.common.seeds import stable_digest
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.suites.base import Answers, Compared, Harnessed, Judged, Judgement, Suite
 from lume_run.evaluation.suites.lume import Lume
+
+DOCUMENT_PARTS = ("tuning", "reported")  # of documents: those that settings are tuned on, and the others
+SIDES_IN_PARTS = (Split.FORGET, Split.RETAIN, Split.NEIGHBORS, Split.MEMBER, Split.NONMEMBER)
 
 
 def suites_of(evaluator: EvaluatorSettings) -> dict[str, Suite]:
@@ -26,7 +30,24 @@ def questions_of(data: TaskData, evaluator: EvaluatorSettings, *, trained_here: 
     """
     if data.leftover_nonmembers and not trained_here:
         data = replace(data, nonmembers=())
-    return {name: suite.asks(data, evaluator) for name, suite in suites_of(evaluator).items()}
+    asked = {name: suite.asks(data, evaluator) for name, suite in suites_of(evaluator).items()}
+    if evaluator.documents == "all":
+        return asked
+    return {
+        name: [question for question in questions if is_of_part(question.example, evaluator.documents)]
+        for name, questions in asked.items()
+    }
+
+
+def is_of_part(row: Example | Response, part: str) -> bool:
+    """Whether a row is asked about where only one part of the documents is; rows about the world always are.
+
+    A document is in the part that a hash of its name says, whatever other documents there are and on whatever side.
+    """
+    return (
+        row.split not in SIDES_IN_PARTS
+        or part == DOCUMENT_PARTS[stable_digest("part", row.document)[0] % len(DOCUMENT_PARTS)]
+    )
 
 
 def deduplicate_questions(asked: Mapping[str, Sequence[Question]]) -> list[Question]:

@@ -20,7 +20,7 @@ from lume_run.common.store import Artifact
 from lume_run.config.settings import EvaluatorSettings, Settings
 from lume_run.evaluation.metrics.semeval import repeat_problems
 from lume_run.evaluation.metrics.semeval_official import strict_scores
-from lume_run.evaluation.questions import harnesses, missing_judgements, suites_of
+from lume_run.evaluation.questions import harnesses, is_of_part, missing_judgements, suites_of
 from lume_run.evaluation.saved_responses import read_cost, read_responses
 from lume_run.evaluation.suites.base import Answers, Judged, Judgement
 
@@ -100,7 +100,10 @@ class _Unavailable(Exception):
 def retrained_responses(settings: Settings, responses: Mapping[str, Sequence[Response]]) -> Sequence[Response] | None:
     """The answers of a model that never saw the forget set: this run's, or those of a file."""
     given = settings.evaluator.retrained_responses
-    return read_responses(Path(given)) if given else responses.get("retrained")
+    if not given:
+        return responses.get("retrained")
+    rows, part = read_responses(Path(given)), settings.evaluator.documents
+    return rows if part == "all" else [row for row in rows if is_of_part(row, part)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,22 @@ def subtract_task_vector(settings: ModelSettings, target: str, reinforced: str, 
     save_model(model, load_tokenizer(target, settings), out)
 
 
+@torch.no_grad()
+def interpolate_weights(settings: ModelSettings, target: str, unlearned: str, share: float, out: Path) -> None:
+    """Write target + share x (unlearned - target), weight by weight in float32.
+
+    Both are whole models: adapters were merged when the unlearned one was saved. RunError where their shapes differ.
+    """
+    model = load_model(target, settings, torch.device("cpu"), dtype=torch.float32)
+    after = load_model(unlearned, settings, torch.device("cpu"), dtype=torch.float32)
+    theirs = dict(after.named_parameters())
+    for name, weight in model.named_parameters():
+        if name not in theirs or theirs[name].shape != weight.shape:
+            raise RunError(f"{name} of {unlearned} does not fit that of {target}\n  - drop mix: they are other models")
+        weight.lerp_(theirs[name], share)
+    save_model(model, load_tokenizer(target, settings), out)
+
+
 def merge_adapters(
     settings: ModelSettings,
     target: str,

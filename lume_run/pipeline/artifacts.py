@@ -90,10 +90,11 @@ def unlearned_artifact(
     with_adapter = run.settings.model.lora.save  # changes no weight, and so is none of the inputs
     noted = content_hash({**inputs, "adapter": with_adapter})
     between = run.request is not None and (run.request.apart or not run.request.is_last)
+    place = "unlearned" if run.settings.mix is None else "unmixed"  # what is evaluated stands in `unlearned`
     return Artifact(
         stage="unlearn",
         name=f"request {run.request.number}" if between and run.request else "unlearned",
-        path=run.folder / (f"requests/{run.request.number}" if between and run.request else "unlearned"),
+        path=run.folder / (f"requests/{run.request.number}" if between and run.request else place),
         inputs=inputs,
         build=build,
         note=note,

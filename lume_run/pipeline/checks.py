@@ -29,6 +29,7 @@ from lume_run.pipeline.method_checks import (
     pairing_problems,
     target_problems,
 )
+from lume_run.pipeline.unlearn.mix_checks import mix_problems
 from lume_run.tasks.requests import sequence_problems
 from lume_run.tracking.start import logger_problems
 
@@ -112,6 +113,7 @@ def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
         *launch_problems(data),
         *_name_problems(data),
         *_searched_score_problems(data),
+        *mix_problems(data),
         *_secret_problems(data, secret_variables()),
     ]
 

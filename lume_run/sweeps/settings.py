@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from lume_run.common.errors import ConfigError, Problem
 from lume_run.config.build import Builder
 from lume_run.config.fields import setting
+from lume_run.evaluation.definitions import Wanted
+from lume_run.report.results import direction_of
 
 WHERE = "hydra.sweeper"
 MOST_SEED = 2**32 - 1
@@ -52,12 +54,21 @@ class CompareSettings:
     n_trials: int = setting(8, low=1, help="of each method, those of earlier starts included")
     tuning_seeds: tuple[int, ...] = setting((100,), help="a trial runs on each of them; its value is the mean")
     seeds: tuple[int, ...] = setting((0, 1, 2), help="of the runs that are reported, none of those of tuning")
+    tuning_documents: Literal["auto", "apart", "same"] = setting(
+        "auto", help="apart: trials are scored on documents that are not reported; auto: where there are enough"
+    )
     rate_factor: float = setting(
         10.0, low=1, open_low=True, high=1e6, help="learning rates are tried from the method's over this to times this"
     )
     spaces: tuple[str, ...] = setting((), help="tuned of one method besides, each METHOD: SETTING=interval(...)")
     disruption: float | None = setting(None, low=0, open_low=True, help="method.stop_when.disruption of all losses")
     disruption_text: str | None = setting(None, help="file of its plain text")
+    utility: str | None = setting(None, help="score that all have equal when they are ranked, by mixing weights")
+    utility_level: Literal["highest"] | float = setting(
+        0.95, low=0, open_low=True, high=1, help="of the target's utility; highest: that of the method that keeps most"
+    )
+    utility_steps: int = setting(5, low=1, high=20, help="halvings of the way on which this point is looked for")
+    ranked: str | None = setting(None, help="score that ranks go by; null: the objective, by which all are tuned")
     n_jobs: int = setting(1, low=1, help="trials of each method handed to the launcher at once")
     sampler: Literal["tpe", "random"] = setting("tpe", help="what proposes the next trial")
     seed: int | None = setting(0, low=0, high=MOST_SEED, help="of the sampler")
@@ -74,12 +85,21 @@ class CompareSettings:
 
         if (self.disruption is None) != (self.disruption_text is None):
             raise ValueError("disruption and disruption_text=FILE go together")
+        if self.utility is not None and direction_of(self.utility) is not Wanted.HIGHER:
+            raise ValueError(f"utility is {self.utility!r}; a score of which more is better, such as retain.knowledge")
         if wrong := [space for space in self.spaces if not all(space.partition(": ")[::2])]:
             raise ValueError(f"spaces has {wrong[0]!r}; write 'METHOD: SETTING=interval(LOW, HIGH)'")
 
     def spaces_of(self, method: str) -> list[str]:
         """What is tuned of a method besides, as overrides."""
         return [override for name, _, override in (space.partition(": ") for space in self.spaces) if name == method]
+
+    @property
+    def protocol(self) -> list[Any]:
+        """What besides methods, trials and seeds makes another comparison; nothing of versions that had none of it."""
+        equal = [self.utility, self.utility_level, self.utility_steps] if self.utility else []
+        kept = [self.tuning_documents] if self.tuning_documents == "same" else []
+        return [*equal, *([self.ranked] if self.ranked else []), *kept]
 
     @property
     def search(self) -> SearchSettings:

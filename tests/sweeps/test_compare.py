@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import log10
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,17 +15,21 @@ from helpers.sweeps import config, hash_of, scores, write_run
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lume_run.common.errors import ConfigError
-from lume_run.common.records import Score
+from lume_run.common.records import Score, Split
 from lume_run.evaluation.metrics.bootstrap import Interval
+from lume_run.evaluation.questions import DOCUMENT_PARTS, is_of_part
 from lume_run.methods.baselines import NoOp
 from lume_run.sweeps.runner import Job
 from lume_run.sweeps.settings import CompareSettings, sweeper_settings
 
 pytest.importorskip("optuna")
 
-from lume_run.sweeps.compare.contestants import direction_problems, read_overrides, space_problems
+from lume_run.sweeps.compare import parts
+from lume_run.sweeps.compare.contestants import Contestant, direction_problems, read_overrides, space_problems
 from lume_run.sweeps.compare.standings import mean_interval, paired_interval, standings
 from lume_run.sweeps.compare.sweeper import Compare
+from lume_run.sweeps.compare.utility import levels_of, mixes_at_level
+from lume_run.sweeps.search import Space
 
 NAME = "task_aggregate"
 
@@ -70,6 +75,9 @@ def test_what_has_no_place_in_a_comparison(texts, where):
         ({"seeds": [3], "tuning_seeds": [3]}, "seed 3 is both"),
         ({"rate_factor": 1}, "rate_factor: 1.0 is out of range"),
         ({"spaces": ["npo"]}, "spaces has 'npo'"),
+        ({"utility": "forget.knowledge"}, "utility is 'forget.knowledge'"),
+        ({"utility_level": 1.5}, "utility_level: 1.5 is out of range"),
+        ({"tuning_documents": "half"}, "tuning_documents: unknown value"),
         ({"trials": 3}, "hydra.sweeper.trials: unknown key"),
     ],
 )
@@ -115,6 +123,8 @@ def test_ranks_by_a_score_of_which_nothing_is_known():
         (["method=npo_gd,ga", "objective=[forget.knowledge,retain.knowledge]"], "methods are ranked by one score"),
         (["method=npo_gd,ga", "hydra.sweeper.spaces=['kl: method.forget_weight=1,2']"], "kl is no method of"),
         (["method=npo_gd,ga", "seed=3"], "hydra.sweeper.seeds"),
+        (["method=npo_gd,icu", "hydra.sweeper.utility=retain.knowledge"], "icu changes no weight"),
+        (["method=npo_gd,ga", "hydra.sweeper.tuning_documents=apart"], "every seed has documents of its own"),
         (["method=npo_gd,ga", "hydra.sweeper.n_trials=9000"], "hydra.sweeper.max_jobs=18006"),
     ],
 )
@@ -230,7 +240,13 @@ def comparison(tmp_path, monkeypatch):
     node = SimpleNamespace(sweep=SimpleNamespace(dir=str(tmp_path)))
     composed: Any = SimpleNamespace(objective=NAME, dry_run=False, hydra=node)
     compare = Compare()
-    compare.settings = CompareSettings(n_trials=4, tuning_seeds=(7, 8), seeds=(0, 1), storage=str(tmp_path / "studies"))
+    compare.settings = CompareSettings(
+        n_trials=4,
+        tuning_seeds=(7, 8),
+        seeds=(0, 1),
+        storage=str(tmp_path / "studies"),
+        tuning_documents="same",  # settings here are made up, and know no task
+    )
     compare.composed, compare.runner = composed, Runs(tmp_path)
     compare.context = SimpleNamespace(config_loader=None)
     return compare
@@ -267,3 +283,92 @@ def test_jobs_that_cannot_start_end_the_comparison(comparison, tmp_path, monkeyp
     monkeypatch.setattr(comparison.runner, "run", lambda jobs: None)
     comparison.sweep(["method=npo_gd,ga"])
     assert not list(tmp_path.glob("compare-*/comparison.json"))
+
+
+# ------------------------------------------------------------------------------------------------------- equal utility
+
+
+def test_how_far_each_may_go():
+    """Utility falls along a line: from 1 to 0.5 it is at 0.9 after a fifth of the way, 1/8 by three halvings."""
+    ends = {("gd", 0): 0.5, ("npo", 0): 0.95, ("lost", 0): 0.1}
+    asked = []
+
+    def measure(mixes):
+        asked.append(dict(mixes))
+        return {case: 1 - mix * (1 - ends[case]) for case, mix in mixes.items() if case[0] != "lost"}
+
+    levels = levels_of(0.9, dict.fromkeys(ends, 1.0), ends)
+    assert levels == dict.fromkeys(ends, 0.9)
+    assert mixes_at_level(levels, ends, 3, measure) == {("gd", 0): 0.125, ("npo", 0): 1.0}
+    assert [case for mixes in asked[1:] for case in mixes] == [("gd", 0)] * 2  # what failed is not asked again
+
+
+def test_the_level_of_the_method_that_keeps_most():
+    kept = {("a", 0): 0.5, ("b", 0): 0.7, ("a", 1): 0.9}
+    assert levels_of("highest", {}, kept) == {("a", 0): 0.7, ("b", 0): 0.7, ("a", 1): 0.9}
+
+
+def test_a_comparison_at_equal_utility(comparison, tmp_path, monkeypatch):
+    """Runs are mixed until the utility is reached; attacks are made of what is reported alone."""
+    plain = comparison.runner.compose
+
+    def compose(given):
+        job = plain(given)
+        mix = float(dict(text.split("=", 1) for text in given).get("mix", 1.0))
+        job.data["mix"] = mix
+        return replace(job, folder=job.run_folder.with_name(f"{job.run_folder.name}-{mix}"))
+
+    def run(jobs):
+        for job in jobs:
+            comparison.runner.started.append(job)
+            kept = 1.0 if job.data["method"]["name"] == "none" else 1 - 0.5 * job.data["mix"]
+            write_run(tmp_path, job.data, scores(0.1, kept), name=job.run_folder.name)
+
+    monkeypatch.setattr(comparison.runner, "compose", compose)
+    monkeypatch.setattr(comparison.runner, "run", run)
+    utility = "retain.knowledge"
+    comparison.settings = replace(comparison.settings, utility=utility, utility_level=0.8, utility_steps=4)
+    comparison.sweep(["method=npo_gd,none", "attack=prune"])
+    (folder,) = tmp_path.glob("compare-*")
+    written = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert any(words.startswith("equal utility") for words in written["protocol"])
+    attacked = [job for job in comparison.runner.started if job.data["attack"]["name"] == "prune"]
+    mixes = {job.data["method"]["name"]: job.data["mix"] for job in attacked}
+    assert len(attacked) == 4 and mixes["none"] == 1.0 and mixes["npo_gd"] < 0.5
+
+
+# --------------------------------------------------------------------------------------------------- tuning documents
+
+
+def task_of(*names: str):
+    """Settings whose task has these documents, the same on both sides."""
+    return [SimpleNamespace(document=name, split=Split.FORGET) for name in names]
+
+
+def test_parts_of_documents(monkeypatch):
+    names = [f"person {number}" for number in range(40)]
+    data = SimpleNamespace(forget=task_of(*names), retain=[])
+    monkeypatch.setattr(parts, "_data_of", lambda settings: settings)
+    chosen = parts.choose_parts("auto", data, data)
+    assert chosen.apart and chosen.words.startswith("tuned on and reported: ")
+    few = SimpleNamespace(forget=task_of(*names[:6]), retain=[])
+    assert not parts.choose_parts("auto", few, few).apart
+    assert parts.choose_parts("apart", few, few).apart
+    single = SimpleNamespace(forget=task_of("one"), retain=[])
+    with pytest.raises(ConfigError, match="a part would be empty"):
+        parts.choose_parts("apart", single, single)
+    other = SimpleNamespace(forget=task_of("somebody"), retain=[])
+    assert "documents of its own" in parts.choose_parts("auto", data, other).words
+    assert not parts.choose_parts("same", data, data).apart
+
+
+def test_trials_and_reports_ask_about_other_documents():
+    rows = task_of(*(f"person {number}" for number in range(40)))
+    halves = [{row.document for row in rows if is_of_part(row, part)} for part in DOCUMENT_PARTS]
+    assert not halves[0] & halves[1] and len(halves[0] | halves[1]) == 40
+    world = SimpleNamespace(document="person 1", split=Split.WORLD_FACTS)
+    assert all(is_of_part(world, part) for part in DOCUMENT_PARTS)
+    searched = Space(fixed=["method=ga"], distributions={}, objectives=[NAME])
+    contestant = Contestant(method="ga", space=searched, apart=True)
+    assert contestant.trial({}, [7]) == [["method=ga", "evaluator.documents=tuning", "seed=7"]]
+    assert contestant.reported({}, [0]) == [["method=ga", "evaluator.documents=reported", "seed=0"]]

@@ -8,6 +8,7 @@ from lume_run.common.store import Artifact
 from lume_run.methods.baselines import InContext
 from lume_run.pipeline.artifacts import EvaluatedModel
 from lume_run.pipeline.run import Run
+from lume_run.pipeline.unlearn.mix import mixed_artifact, mixed_model
 from lume_run.pipeline.unlearn.recipes import unlearning_artifacts
 from lume_run.tasks.requests import forget_requests
 
@@ -25,6 +26,9 @@ def request_chain(run: Run, target: EvaluatedModel, base: Artifact | None) -> Ch
     sequence = run.settings.sequence
     if sequence.requests is None:
         artifacts, model = unlearning_artifacts(run, target, base)
+        if (share := run.settings.mix) is not None:
+            artifacts.append(mixed_artifact(run, target, model, share))
+            model = mixed_model(artifacts[-1])
         return Chain(artifacts, [model])
     if sequence.apart:
         return _models_apart(run, target, base)

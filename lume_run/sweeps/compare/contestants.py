@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import optuna
 
 SEEDS, SPACES = "hydra.sweeper.seeds", "hydra.sweeper.spaces"
+DOCUMENTS = "evaluator.documents"
 SHARED = (  # what all runs of a comparison have in common
     *("task", "evaluator", "attack", "sequence", "stages", "objective", "responses", "seed"),
     *("output_dir", "logger", "launch", "dry_run", "hydra"),
@@ -28,12 +29,14 @@ SHARED = (  # what all runs of a comparison have in common
 class Contestant:
     """A method that takes part: what is searched for it, and its study once there is one.
 
-    `further` are overrides of reported runs alone, as attacks are.
+    `further` are overrides of reported runs alone, as attacks are. `apart`: trials are scored on documents that are not
+    reported.
     """
 
     method: str
     space: Space
     further: Sequence[str] = ()
+    apart: bool = False
     study: optuna.Study | None = None
     ended: int = 0
 
@@ -46,12 +49,16 @@ class Contestant:
         return best[0].params if best else None
 
     def reported(self, values: Mapping[str, Any], seeds: Sequence[int]) -> list[list[str]]:
-        """The overrides of the runs that are reported."""
-        return [[*overrides, *self.further] for overrides in self.trial(values, seeds)]
+        """The overrides of the runs that are reported, without what is reported of them alone (`further`)."""
+        return self._runs(values, seeds, "reported")
 
     def trial(self, values: Mapping[str, Any], seeds: Sequence[int]) -> list[list[str]]:
         """The overrides of the runs of a trial."""
-        return [[*self.space.overrides(values), f"seed={seed}"] for seed in seeds]
+        return self._runs(values, seeds, "tuning")
+
+    def _runs(self, values: Mapping[str, Any], seeds: Sequence[int], part: str) -> list[list[str]]:
+        of_part = [f"{DOCUMENTS}={part}"] if self.apart else []
+        return [[*self.space.overrides(values), *of_part, f"seed={seed}"] for seed in seeds]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +70,7 @@ class Budget:
     tuning_seeds: int
     contestants: int
     seeds: int
+    halvings: int = 0  # runs of each case that equal utility takes
 
     @property
     def tuning(self) -> int:
@@ -72,20 +80,23 @@ class Budget:
     @property
     def jobs(self) -> int:
         """All runs."""
-        return self.tuning + self.contestants * self.seeds
+        return self.tuning + self.contestants * self.seeds + self.methods * self.seeds * self.halvings
 
     def __str__(self) -> str:
+        equal = f"; at most {self.methods * self.seeds * self.halvings} more to make utility equal"
         return (
             f"{self.methods} methods x {self.trials} trials x {self.tuning_seeds} seeds = {self.tuning} runs to tune, "
             f"{self.contestants} x {self.seeds} seeds = {self.contestants * self.seeds} runs to report"
+            f"{equal if self.halvings else ''}"
         )
 
 
 @dataclass(kw_only=True)
 class Lineup:
-    """The contestants of one command, and the score that decides."""
+    """The contestants of one command, and the score that decides, or at least what all are tuned by."""
 
     objective: str
+    parts: str = ""  # which documents trials are scored on, in words
     contestants: list[Contestant] = field(default_factory=list)
 
     @property

@@ -6,10 +6,10 @@ kept as in a search: the same command goes on where it was, and says the same on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import Override
@@ -33,16 +33,15 @@ from lume_run.sweeps.compare.contestants import (
     require_untuned,
     space_problems,
 )
+from lume_run.sweeps.compare.parts import choose_parts
+from lume_run.sweeps.compare.tuning import Tuning
+from lume_run.sweeps.compare.utility import mix_label, mixes_of, reported_runs, utility_words
 from lume_run.sweeps.grid import run_all
 from lume_run.sweeps.job import print_user_errors
 from lume_run.sweeps.overrides import name_swept, parse_overrides
-from lume_run.sweeps.runner import Job, JobRunner
+from lume_run.sweeps.runner import JobRunner
 from lume_run.sweeps.search import Space, check_ends, check_space, check_stages, distributions, require_optuna
 from lume_run.sweeps.settings import WHERE, CompareSettings, sweeper_settings
-from lume_run.sweeps.study import load_study, next_count, propose, record_trial, take_up_killed
-
-if TYPE_CHECKING:
-    import optuna
 
 RATE = "trainer.unlearn.learning_rate"
 BOUND = "method.stop_when.disruption"
@@ -71,6 +70,8 @@ class Compare(Sweeper):
             name_swept(overrides)
             lineup = self._lineup(overrides)
             console.print(f"[bold]comparison[/] {self._budget(lineup)}", soft_wrap=True)
+            for words in (lineup.parts, *utility_words(self.settings)):
+                console.print(f"  {escape(words)}", soft_wrap=True)
             if self.composed.dry_run:
                 self._show(lineup)
                 return
@@ -90,10 +91,11 @@ class Compare(Sweeper):
         """`compare-HASH`, of what is compared: the name of the folder that the result goes into."""
         seeds = [list(self.settings.tuning_seeds), list(self.settings.seeds)]
         entries = [[entry.space.name, list(entry.further)] for entry in lineup.contestants]
-        return f"compare-{content_hash([entries, seeds, self.settings.n_trials])[:8]}"
+        return f"compare-{content_hash([entries, seeds, self.settings.n_trials, *self.settings.protocol])[:8]}"
 
     def _study_name(self, contestant: Contestant) -> str:
-        return f"{contestant.space.name}-{content_hash(list(self.settings.tuning_seeds))[:4]}"
+        tuned_on = [*self.settings.tuning_seeds, *(["apart"] if contestant.apart else [])]
+        return f"{contestant.space.name}-{content_hash(tuned_on)[:4]}"
 
     def _budget(self, lineup: Lineup) -> Budget:
         return Budget(
@@ -102,6 +104,7 @@ class Compare(Sweeper):
             tuning_seeds=len(self.settings.tuning_seeds),
             contestants=len(lineup.contestants),
             seeds=len(self.settings.seeds),
+            halvings=self.settings.utility_steps if self.settings.utility else 0,
         )
 
     def _lineup(self, overrides: Sequence[Override]) -> Lineup:
@@ -122,6 +125,9 @@ class Compare(Sweeper):
             fixed = [*given.fixed, f"method={method}", *self._bounds(settings)]
             if fixed[-1].startswith(BOUND):
                 settings = self._settings([*fixed, *given.further], method)
+            if isinstance(settings.method, InContext) and self.settings.utility is not None:
+                what = f"{method} changes no weight, so that utility cannot be made equal by mixing weights"
+                raise ConfigError([Problem(where=f"{WHERE}.utility", what=what, remedy=f"drop {method}, or utility")])
             if isinstance(settings.method, UNTUNED):
                 require_untuned(method, self.settings.spaces_of(method))
                 space: dict[str, Any] = {}
@@ -136,11 +142,25 @@ class Compare(Sweeper):
         for contestant in lineup.tuned:
             check_space(self.settings.search, contestant.space)
             check_ends(self.runner, contestant.space, [f"seed={self.settings.tuning_seeds[0]}"])
+        self._keep_apart(lineup)
         return lineup
 
-    def _settings(self, overrides: Sequence[str], method: str) -> Settings:
+    def _keep_apart(self, lineup: Lineup) -> None:
+        """Have trials scored on documents that are not reported, where there are enough of them."""
+        if not lineup.tuned:
+            return
+        seeds = (self.settings.tuning_seeds[0], self.settings.seeds[0])
+        tuning, reported = (
+            self._settings([*lineup.tuned[0].space.fixed], lineup.tuned[0].method, seed) for seed in seeds
+        )
+        parts = choose_parts(self.settings.tuning_documents, tuning, reported)
+        lineup.parts = parts.words
+        for contestant in lineup.contestants:
+            contestant.apart = parts.apart
+
+    def _settings(self, overrides: Sequence[str], method: str, seed: int | None = None) -> Settings:
         """The settings of a run that is reported; ConfigError for what it would be refused for."""
-        job = self.runner.compose([*overrides, f"seed={self.settings.seeds[0]}"])
+        job = self.runner.compose([*overrides, f"seed={self.settings.seeds[0] if seed is None else seed}"])
         if job.settings is None:
             reason = job.error.partition("\n")[2].strip() or job.error
             raise ConfigError([Problem(where=f"method={method}", what=reason, remedy="mend it, or drop the method")])
@@ -163,62 +183,42 @@ class Compare(Sweeper):
         return distributions([*of_all, *of_method])
 
     def _compare(self, lineup: Lineup) -> None:
-        if not self._tune(lineup):
+        if not Tuning(runner=self.runner, settings=self.settings, study_name=self._study_name).tune(lineup):
             return
-        jobs: dict[str, list[Job]] = {}
+        best: dict[str, Mapping[str, Any]] = {}
         for contestant in lineup.contestants:
-            best = contestant.best
-            if best is None:
-                console.print(
-                    f"[yellow]{escape(contestant.method)}: no trial ended well, so there is nothing to report[/]"
-                )
+            if contestant.best is not None:
+                best[contestant.method] = contestant.best
                 continue
-            reported = contestant.reported(best, self.settings.seeds)
-            jobs[contestant.method] = [self.runner.compose(overrides) for overrides in reported]
+            console.print(f"[yellow]{escape(contestant.method)}: no trial ended well, so there is nothing to report[/]")
+        reporting = [contestant for contestant in lineup.contestants if contestant.method in best]
+        mixes = mixes_of(self.runner, self.settings, reporting, best)
+        if self.runner.stopped:
+            return
+        seeds = self.settings.seeds
+        jobs = {
+            entry.method: [
+                self.runner.compose(words) for words in reported_runs(entry, best[entry.method], seeds, mixes)
+            ]
+            for entry in reporting
+        }
         run_all(self.runner, [job for of_method in jobs.values() for job in of_method], None)
         from lume_run.sweeps.compare.write import write_contest
 
-        folder = Path(str(self.composed.hydra.sweep.dir)) / self._name(lineup)
-        settings = {entry.method: entry.best or {} for entry in lineup.contestants}
-        budget, direction = str(self._budget(lineup)), self.settings.direction
-        write_contest(folder, jobs, settings, objective=lineup.objective, budget=budget, direction=direction)
-
-    def _tune(self, lineup: Lineup) -> bool:
-        """As many trials of every method as it may have; whether all have ended."""
-        folder = Path(self.settings.storage)
-        for contestant in lineup.tuned:
-            name = self._study_name(contestant)
-            search = self.settings.search
-            contestant.study = load_study(folder / f"{name}.journal", name, contestant.space.objectives, search)
-            contestant.ended = take_up_killed(contestant.study)
-        tried: list[Job] = []
-        try:
-            while rounds := list(self._round(lineup)):
-                tried += [job for _, _, jobs in rounds for job in jobs]
-                self.runner.run([job for _, _, jobs in rounds for job in jobs if not job.is_cached])
-                if not self._record(rounds) or self.runner.stopped:  # asked to stop, or nothing can be started
-                    return False
-        finally:
-            self.runner.summarise(tried, 0)
-        return True
-
-    def _record(self, rounds: Sequence[tuple[Contestant, optuna.Trial, list[Job]]]) -> bool:
-        """Tell the studies how trials ended; whether some did."""
-        before = sum(contestant.ended for contestant, _, _ in rounds)
-        for contestant, trial, jobs in rounds:
-            assert contestant.study is not None
-            contestant.ended += record_trial(contestant.study, trial, jobs, contestant.space.objectives)
-        return sum(contestant.ended for contestant, _, _ in rounds) > before
-
-    def _round(self, lineup: Lineup) -> Iterator[tuple[Contestant, optuna.Trial, list[Job]]]:
-        """The next trials of all methods that have some left."""
-        for contestant in lineup.tuned:
-            study = contestant.study
-            assert study is not None
-            for _ in range(next_count(self.settings.search, contestant.ended)):
-                trial = propose(study, contestant.space.distributions, self.settings.search)
-                runs = contestant.trial(trial.params, self.settings.tuning_seeds)
-                yield contestant, trial, [self.runner.compose(overrides) for overrides in runs]
+        settings = {
+            method: {**values, **({"mix": label} if (label := mix_label(mixes, method)) else {})}
+            for method, values in best.items()
+        }
+        write_contest(
+            Path(str(self.composed.hydra.sweep.dir)) / self._name(lineup),
+            jobs,
+            settings,
+            objective=self.settings.ranked or lineup.objective,
+            budget=str(self._budget(lineup)),
+            protocol=[lineup.parts, *utility_words(self.settings)],
+            beside=[name for name in (self.settings.utility, lineup.objective) if name],
+            direction=self.settings.direction if self.settings.ranked is None else None,
+        )
 
     def _show(self, lineup: Lineup) -> None:
         """The lineup of a dry run: a trial of each method, and all that is reported with its values."""
@@ -230,5 +230,6 @@ class Compare(Sweeper):
             values = {key: example_value(values) for key, values in contestant.space.distributions.items()}
             if values:
                 runs += contestant.trial(values, self.settings.tuning_seeds)
-            runs += contestant.reported(values, self.settings.seeds)
+            reported = contestant.reported(values, self.settings.seeds)
+            runs += [[*overrides, *contestant.further] for overrides in reported]
         show_sweep([self.runner.compose(overrides) for overrides in runs])

@@ -53,11 +53,14 @@ class Contest:
     rows: Sequence[Standing]
     beside: Mapping[str, Mapping[str, float]]
     settings: Mapping[str, Mapping[str, Any]]
+    protocol: Sequence[str] = ()
+    first: Sequence[str] = ()
 
     @property
     def columns(self) -> list[str]:
-        """The other columns that some method has."""
-        return [name for name in BESIDE if name != self.objective and any(name in of for of in self.beside.values())]
+        """The other columns that some method has, `first` those of this comparison."""
+        names = dict.fromkeys((*self.first, *BESIDE))
+        return [name for name in names if name != self.objective and any(name in of for of in self.beside.values())]
 
 
 def write_contest(
@@ -67,6 +70,8 @@ def write_contest(
     objective: str,
     budget: str,
     direction: str | None = None,
+    protocol: Sequence[str] = (),
+    beside: Sequence[str] = (),
 ) -> None:
     """Rank the methods by their reported runs, and write everything into the folder; nothing where no run ended."""
     runs = {method: [run for job in of_method if (run := record_of(job))] for method, of_method in jobs.items()}
@@ -79,6 +84,8 @@ def write_contest(
         rows=standings(objective, scores, direction),
         beside=means_beside(runs),
         settings=settings,
+        protocol=[words for words in protocol if words],
+        first=beside,
     )
     folder.mkdir(parents=True, exist_ok=True)
     chart = Chart(name="ranks", title=f"Ranks by {objective}", caption=RANKS_CAPTION, draw=partial(draw_ranks, contest))
@@ -118,6 +125,7 @@ def contest_json(contest: Contest) -> dict[str, Any]:
     return {
         "objective": contest.objective,
         "budget": contest.budget,
+        "protocol": list(contest.protocol),
         "methods": [
             asdict(row) | {"settings": dict(contest.settings.get(row.method, {})), "means": contest.beside[row.method]}
             for row in contest.rows
@@ -159,6 +167,7 @@ def contest_markdown(contest: Contest) -> str:
         f"# Comparison by {contest.objective}",
         "",
         f"{contest.budget}.",
+        *(f"\n{words[:1].upper()}{words[1:]}." for words in contest.protocol),
         "",
         "| " + " | ".join(heads) + " |",
         "| ---: | --- |" + " ---: |" * (len(heads) - 3) + " --- |",
