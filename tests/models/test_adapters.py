@@ -131,6 +131,7 @@ def test_loading_refuses_what_nobody_checked(adapter):
         load_model(str(folder), ModelSettings(name="m", path=str(folder), dtype="float32"), CPU)
 
 
+@pytest.mark.slow  # a whole run
 def test_it_is_unlearned_further(adapter, tmp_path):
     """The unlearned model is a whole one; the adapter's folder can go."""
     folder, base = adapter

@@ -143,6 +143,7 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch):
     assert problem.remedy == "pip install 'lume-run[lm-eval]'"
 
 
+@pytest.mark.slow  # the harness takes seconds to import
 @needs_harness
 def test_unknown_names_are_found_before_a_model_is_loaded(tasks):
     suite = LmEval(tasks=["lume_run_choices", "lume_run_choice", "arc_easy", "!"], include_path=str(tasks))
@@ -157,6 +158,7 @@ def test_unknown_names_are_found_before_a_model_is_loaded(tasks):
     assert absent.where == "evaluator.suites.lm_eval.include_path"
 
 
+@pytest.mark.slow  # the harness takes seconds to import
 @needs_harness
 @needs_model
 def test_a_task_and_its_group_on_a_real_model(tasks, model_and_tokenizer, capfd):
@@ -190,6 +192,7 @@ def likeliest_choice(row, model, tokenizer) -> int:
     return max(range(len(totals)), key=totals.__getitem__)
 
 
+@pytest.mark.slow  # the harness takes seconds to import
 @needs_harness
 @needs_model
 def test_limit_and_shots(tasks, model_and_tokenizer):
@@ -198,6 +201,7 @@ def test_limit_and_shots(tasks, model_and_tokenizer):
     assert (score.name, score.n) == ("lm_eval.lume_run_choices.acc", 2)
 
 
+@pytest.mark.slow  # the harness takes seconds to import
 @needs_harness
 @needs_model
 def test_a_failing_harness_says_what_it_was_doing(tasks, model_and_tokenizer):
