@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
+from threading import Thread
 
 # Before torch comes in: on busy cores its threads otherwise spin at every barrier, 30 times slower on tiny tensors.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -19,9 +21,10 @@ os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31))
 
 import pytest
+from _pytest.assertion import rewrite
 from helpers import warm
 from helpers.lookups import remember_lookups
-from helpers.shared import FOLDER_VARIABLE, GOLDEN, SHARED, tokenizer_at
+from helpers.shared import FOLDER_VARIABLE, GOLDEN, SHARED, TESTS, tokenizer_at
 
 from lume_run.config.hydra_source import check_files, remember_choices
 from lume_run.config.model_settings import ShapeSettings
@@ -74,6 +77,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def rewrite_tests(config: pytest.Config) -> None:
+    """Have the assertions of all tests rewritten once: after an edit, or a clone, each test process would do it."""
+    for path in sorted(TESTS.rglob("test_*.py")):
+        compiled = rewrite.get_cache_dir(path) / (path.stem + rewrite.PYC_TAIL)
+        if not sys.dont_write_bytecode and rewrite._read_pyc(path, compiled) is None:
+            rewrite.try_makedirs(compiled.parent)
+            source_hash, code = rewrite._rewrite_test(path, config)
+            rewrite._write_pyc(config.stash[rewrite.assertstate_key], code, source_hash, compiled)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """The first process of a session says where the warm processes of all are, and what they share.
 
@@ -84,6 +97,10 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="lume-tests-")
         os.environ[warm.SESSION_VARIABLE] = str(os.getpid())
         if getattr(config.option, "numprocesses", None):
+            rewriting = Thread(target=rewrite_tests, args=(config,))
+            rewriting.start()  # while the server imports
+            warm.server()
+            rewriting.join()
             config.option.tx = [f"popen//python={warm.worker()}"] * len(config.option.tx)
 
 
