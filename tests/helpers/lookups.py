@@ -6,15 +6,28 @@ which each is parsed from all that its package says of itself, and on the templa
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import Distribution
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 
 def remember_lookups() -> None:
-    """Have packages' metadata and Jinja's templates read once a process, with the same results."""
+    """Have packages' metadata, Jinja's templates and signatures read once a process, with the same results."""
     remember_metadata()
     remember_templates()
+    remember_signatures()
+
+
+def remember_signatures() -> None:
+    """A function with a gradient of its own has its arguments' names looked up at each call: under ZeRO-3 thousands."""
+    from torch.autograd import function
+
+    if isinstance(function.inspect, ModuleType):
+        signature: Any = lru_cache(maxsize=1000)(inspect.signature)
+        function.inspect = SimpleNamespace(signature=signature)  # type: ignore[attr-defined]
 
 
 def remember_metadata() -> None:

@@ -1,8 +1,8 @@
 """One process, DDP, ZeRO-2 and ZeRO-3 on two gloo ranks: the same training, the same answers, less memory held.
 
 Ranks are started as runs start them, by torchrun; where nothing is killed they are warm. Tolerances are relative and
-for float32 on CPUs: what is left between two modes is the order in which numbers are added; over three steps the
-largest difference seen was 2e-6.
+for float32 on CPUs: what is left between two modes is the order in which numbers are added; when it was
+three steps, the largest difference seen was 2e-6.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def trained(llama, tmp_path_factory) -> Callable[[str], Path]:
         (prepared / name).mkdir()
         (prepared / name / "method.pickle").write_bytes(pickle.dumps(method))
         pad_id = int(tokenizer_at(llama).pad_token_id)
-        cache_of(llama, rows_for(method, llama), method, pad_id, prepared / name / "reference")
+        cache_of(llama, rows_for(method, llama, forget=ranks.FORGET), method, pad_id, prepared / name / "reference")
     seen: dict[str, Exception | AssertionError | None] = {}
 
     def of(mode: str) -> Path:
@@ -120,7 +120,7 @@ def test_two_ranks_train_as_one_process_does(mode, case, trained):
     assert weights.keys() == same.keys()
     apart = math.sqrt(sum(float(((weights[name] - value).double() ** 2).sum()) for name, value in same.items()))
     moved = read(alone / "moved.json")
-    assert moved > 0.1  # three steps of at most 0.1
+    assert moved > 0.1  # two steps of at most 0.15
     assert apart < CLOSE * moved
 
 
