@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,42 @@ def llama(tiny, tmp_path_factory) -> Path:
     return build_llama(tiny, tmp_path_factory.mktemp("llama"))
 
 
+@dataclass(frozen=True)
+class Whole:
+    """The three steps of a method in whole batches, and how many tokens all forwards had: other ways are like these."""
+
+    setup: Setup
+    seen: Snapshots
+    tokens: int
+
+
+@pytest.fixture(scope="module")
+def whole(llama, tmp_path_factory) -> Callable[[str, LoraSettings | None], Whole]:
+    """By method and adapters, run once for all tests that compare with it."""
+
+    @cache
+    def of(name: str, lora: LoraSettings | None) -> Whole:
+        with counted_tokens() as sizes:
+            setup, seen = run(llama, tmp_path_factory.mktemp("whole"), name, lora, 16)
+        return Whole(setup, seen, sum(sizes))
+
+    return of
+
+
+@contextmanager
+def counted_tokens() -> Iterator[list[int]]:
+    """How many tokens each forward has."""
+    sizes: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "lume_run.models.forward.packed_inputs",
+            lambda batch, packing, keep, original=packed_inputs: (
+                sizes.append(len(packing.tokens)) or original(batch, packing, keep=keep)
+            ),
+        )
+        yield sizes
+
+
 def run(
     path: Path, folder: Path, name: str, lora: LoraSettings | None, micro: int, **model: Any
 ) -> tuple[Setup, Snapshots]:
@@ -71,9 +110,9 @@ def distance(weights: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> floa
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("name", [*OBJECTIVES, *MEMBERS])
-def test_every_method(name, lora, llama, tmp_path):
+def test_every_method(name, lora, llama, whole, tmp_path):
     """Three runs of the same steps: whole, in micro-batches of 2 rows, and with activations computed again."""
-    whole, seen = run(llama, tmp_path / "whole", name, lora, 16)
+    whole, seen = whole(name, lora).setup, whole(name, lora).seen
     small, small_seen = run(llama, tmp_path / "small", name, lora, 2)
     again, again_seen = run(llama, tmp_path / "again", name, lora, 16, gradient_checkpointing=True)
     assert whole.schedule.accumulation == again.schedule.accumulation == 1
@@ -121,21 +160,13 @@ def expected_to_move(setup: Setup, method: Objective, lora: LoraSettings | None)
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("name", [name for name in OBJECTIVES if compose_method(name).needs.shares_prompts])
-def test_a_prompt_with_several_answers_is_run_once(name, lora, llama, tmp_path, monkeypatch):
+def test_a_prompt_with_several_answers_is_run_once(name, lora, llama, whole, tmp_path, monkeypatch):
     """The same steps with every row apart; a refusal shares its prompt with the answer that it refuses."""
-    sizes: list[int] = []
-    monkeypatch.setattr(
-        "lume_run.models.forward.packed_inputs",
-        lambda batch, packing, keep, original=packed_inputs: (
-            sizes.append(len(packing.tokens)) or original(batch, packing, keep=keep)
-        ),
-    )
-    shared, seen = run(llama, tmp_path / "shared", name, lora, 16)
-    tokens_shared = sum(sizes)
-    sizes.clear()
+    shared, seen = whole(name, lora).setup, whole(name, lora).seen
     monkeypatch.setattr(Needs, "shares_prompts", False)
-    apart, seen_apart = run(llama, tmp_path / "apart", name, lora, 16)
-    assert 0 < tokens_shared < 0.9 * sum(sizes)
+    with counted_tokens() as sizes:
+        apart, seen_apart = run(llama, tmp_path / "apart", name, lora, 16)
+    assert 0 < whole(name, lora).tokens < 0.9 * sum(sizes)
     for step, tolerance in enumerate((CLOSE, 10 * CLOSE, 10 * CLOSE)):
         assert distance(seen.gradients[step], seen_apart.gradients[step]) < tolerance
         for part, value in apart.history[step].items():
