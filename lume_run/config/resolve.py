@@ -161,10 +161,14 @@ def _resolve_source(data: dict[str, Any]) -> None:
         task["source"] = "folder" if task.get("data_dir") else "hub" if released else "builtin"
 
 
+LATER_SETTINGS = ("sharpness", "warmup_steps", "max_tokens")  # of a phase: null is what versions without them did
+
+
 def run_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the config that decides what a run computes.
 
-    Without attacks, requests, requests apart, mixed weights, parts and sharpness that of versions that had none.
+    Without attacks, requests, requests apart, mixed weights, parts and later settings of a phase that of versions that
+    had none.
     """
     unused = {"attack": not value_at(data, "attack.attacks"), "sequence": not value_at(data, "sequence.requests")}
     left_out = {*NOT_IDENTITY, *(group for group, is_unused in unused.items() if is_unused)}
@@ -177,10 +181,15 @@ def run_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     sequence = identity.get("sequence")
     if isinstance(sequence, dict) and not sequence.get("apart"):
         sequence.pop("apart", None)
-    unlearn = value_at(identity, "trainer.unlearn")
-    if isinstance(unlearn, dict) and unlearn.get("sharpness") is None:
-        unlearn.pop("sharpness", None)
+    for name in ("train", "unlearn"):
+        if isinstance(phase := value_at(identity, f"trainer.{name}"), dict):
+            identity["trainer"][name] = without_unset(phase)
     return identity
+
+
+def without_unset(phase: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a training phase for hashing: those that came later, where they are null, left out."""
+    return {name: value for name, value in phase.items() if value is not None or name not in LATER_SETTINGS}
 
 
 def without_modules(node: Any) -> Any:

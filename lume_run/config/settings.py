@@ -27,9 +27,7 @@ class OptimizationSettings:
     micro_batch_tokens: Literal["auto"] | int = setting(
         "auto", low=1, help="tokens in one forward on one device; auto: what its memory holds by the estimate"
     )
-    micro_batch_size: int | None = setting(
-        None, low=1, help="rows in one forward on one device, at most; null: as many as micro_batch_tokens allows"
-    )
+    micro_batch_size: int | None = setting(None, low=1, help="rows in one forward on one device, at most; null: any")
     optimizer: Literal[
         "adamw_torch_fused",
         "adamw_torch",
@@ -43,6 +41,8 @@ class OptimizationSettings:
     beta2: float = setting(0.999, low=0, high=0.999999, help="AdamW second-moment decay")
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = setting("linear", help="learning rate")
     warmup: float = setting(low=0, high=1, help="share of the steps that warm up")
+    warmup_steps: int | None = setting(None, low=0, help="steps that warm up, instead of a share; null: the share")
+    max_tokens: int | None = setting(None, low=8, help="longer rows are cut [tokens]; null: the model's longest row")
     max_grad_norm: float = setting(1.0, low=0, help="gradient clipping; 0 for none")
     retain_ratio: int = setting(1, low=1, help="unlearn: retain examples for each forget example")
     retain_partners: Literal["cycled", "by_index"] = setting(

@@ -10,6 +10,7 @@ from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.lazy import nn, torch
 from lume_run.config.model_settings import LoraSettings
 from lume_run.models.files.faults import explain_loading, unavailable_model_error, weight_fault
+from lume_run.models.files.kept import remember_weights
 from lume_run.models.files.values import stored_names, stored_weights, value_fault
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         adapted: Any = PeftModel.from_pretrained(model, folder)
         if fault := adapter_fault(adapted, "default", folder):
             raise unavailable_model_error(str(folder), ValueError(fault), PART)
+        remember_weights(adapted)
         merged: PreTrainedModel = adapted.merge_and_unload()
         if fault := value_fault(merged.named_parameters()):
             raise unavailable_model_error(str(folder), ValueError(fault), PART)

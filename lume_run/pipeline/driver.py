@@ -53,13 +53,13 @@ from lume_run.tracking.tracker import Tracker, track_run
 class RunResults:
     """What the stages made: responses and harness scores by model, seconds by stage, and where the data came from.
 
-    `attacked` are the responses of models under attack, `between` those after each of the `requests` but the last.
+    `attacked` are responses of models under attack, `between` (with harness scores) after each of `requests` but one.
     `read` are the digests of what all was read from, by name.
     """
 
     responses: Mapping[str, Sequence[Response]]
     attacked: Sequence[tuple[Attacked, Sequence[Response]]] = ()
-    between: Sequence[Sequence[Response]] = ()
+    between: Sequence[tuple[Sequence[Response], Sequence[Score]]] = ()
     requests: Sequence[ForgetRequest] = ()
     harness_scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def results_of(run: Run, steps: Plan, seconds: Mapping[str, float]) -> RunResult
     return RunResults(
         responses=responses,
         attacked=[(of, responses_in(artifact)) for of, artifact in steps.attacked],
-        between=[responses_in(artifact) for artifact in steps.between],
+        between=[(responses_in(artifact), read_harness_scores(measured)) for artifact, measured in steps.between],
         requests=forget_requests(run.data, count) if count is not None and "unlearned" in responses else (),
         harness_scores={name: read_harness_scores(measured) for name, measured in steps.harness_scores.items()},
         seconds=seconds,
@@ -142,10 +142,10 @@ def digests_of(steps: Plan) -> dict[str, str]:
     """What the files of answers and of harness scores hold, by what they are and of which model."""
     responses = {f"responses {name}": artifact for name, artifact in steps.responses.items()}
     responses |= {f"responses {of.name}": artifact for of, artifact in steps.attacked}
-    responses |= {f"responses {artifact.name}": artifact for artifact in steps.between}
+    responses |= {f"responses {artifact.name}": artifact for artifact, _ in steps.between}
     digests = {name: digest_of(artifact.path / "responses.jsonl") for name, artifact in responses.items()}
-    for name, artifacts in steps.harness_scores.items():
-        digests |= {f"{name} {of.name}": digest_of(of.path / "scores.jsonl") for of in artifacts}
+    for artifacts in (*steps.harness_scores.values(), *(measured for _, measured in steps.between)):
+        digests |= {f"measured {of.name}": digest_of(of.path / "scores.jsonl") for of in artifacts}
     return digests
 
 
@@ -209,7 +209,8 @@ def score_all(settings: Settings, folder: Path, results: RunResults) -> RunScore
         attacks = replace(attacks, texts=tuple(returned_texts(attacks, results.responses, results.attacked)))
     others = retrained_responses(settings, results.responses), results.responses.get("target")
     between = [
-        score_model(settings, f"after {done} requests", rows, *others) for done, rows in enumerate(results.between, 1)
+        replace(score_model(settings, f"after {done} requests", rows, *others), measured=measured)
+        for done, (rows, measured) in enumerate(results.between, 1)
     ]
     chain = [models.get("target"), *between, models.get("unlearned")]
     return RunScores(

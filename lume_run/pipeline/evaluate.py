@@ -17,7 +17,7 @@ from lume_run.common.records import TEXTS, Ask, Question
 from lume_run.common.store import Artifact
 from lume_run.evaluation.questions import harnesses
 from lume_run.evaluation.suites.base import Harnessed
-from lume_run.models.load import config_of, context_limit, load_model
+from lume_run.models.load import borrow_model, config_of, context_limit
 from lume_run.models.rows.text_format import turn_ends
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact
@@ -68,7 +68,7 @@ def answer_questions(
 def evaluated_network(run: Run, path: str) -> nn.Module:
     """The model at a path, placed as this run evaluates models."""
     rooms, quantised = run.placement.rooms, run.evaluates_quantised
-    model: nn.Module = load_model(path, run.settings.model, run.device, rooms=rooms, quantised=quantised).eval()
+    model: nn.Module = borrow_model(path, run.settings.model, run.device, rooms=rooms, quantised=quantised).eval()
     return model
 
 

@@ -17,6 +17,7 @@ from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.store import Artifact
 from lume_run.evaluation.questions import needs_retrained
 from lume_run.methods.jensun import TokenLogProb
+from lume_run.models.files.kept import ModelKeeper
 from lume_run.models.hub import model_identity
 from lume_run.models.layers import stream_fault
 from lume_run.models.weights import meta_model, pattern_problems
@@ -35,24 +36,36 @@ AFTER_REQUEST = "after-request-"  # and its number: a model between requests
 class Plan:
     """What a run consists of, in order; the responses and the harness scores of each evaluated model by its name.
 
-    `attacked` are the responses of each model under an attack, `between` those after each request but the last.
+    `attacked` are the responses of each model under an attack, `between` those after each request but the last with its
+    harness scores.
     """
 
     artifacts: tuple[Artifact, ...]
     responses: dict[str, Artifact]
     harness_scores: dict[str, list[Artifact]]
     attacked: tuple[tuple[Attacked, Artifact], ...] = ()
-    between: tuple[Artifact, ...] = ()
+    between: tuple[tuple[Artifact, list[Artifact]], ...] = ()
 
 
 def plan(run: Run) -> Plan:
     """Every artifact of this run in order.
 
+    Where requests are apart and one process makes everything, the target stays in memory from the first to the last.
     Raises ConfigError where the method needs weights or layers that the model lacks, RunError for stages that cannot
     follow each other.
     """
     if problems := model_problems(run):
         raise ConfigError(problems)
+    steps = _whole_plan(run)
+    if not run.settings.sequence.apart or run.world.needs_torchrun:
+        return steps
+    trained = (str(artifact.path) for artifact in steps.artifacts if artifact.name == "target")
+    keeper = ModelKeeper(next(trained, str(run.settings.model.path)))
+    kept = tuple(replace(artifact, build=keeper.around(artifact.build)) for artifact in steps.artifacts)
+    return replace(steps, artifacts=kept)
+
+
+def _whole_plan(run: Run) -> Plan:
     stages = run.settings.stages
     base = base_artifact(run)
     artifacts: list[Artifact] = [base] if base else []
@@ -111,16 +124,17 @@ def evaluation_plan(
     responses = {name: responses_artifact(run, name, model, target) for name, model in models.items()}
     harness_scores = {name: harness_artifacts(run, name, model) for name, model in models.items()}
     attacked = tuple((of, responses_artifact(run, of.name, model, target)) for of, model in attempts.models)
-    answered = tuple(
-        responses_artifact(run, f"{AFTER_REQUEST}{number}", model, target) for number, model in enumerate(between, 1)
-    )
     evaluation = (*responses.values(), *chain.from_iterable(harness_scores.values()))
+    names = [f"{AFTER_REQUEST}{number}" for number in range(1, len(between) + 1)]
+    answered = [responses_artifact(run, name, model, target) for name, model in zip(names, between, strict=True)]
+    measured = [harness_artifacts(run, name, model) for name, model in zip(names, between, strict=True)]
+    attacks = (*attempts.artifacts, *evaluation, *(artifact for _, artifact in attacked))
     return Plan(
-        artifacts=(*artifacts, *attempts.artifacts, *evaluation, *(artifact for _, artifact in attacked), *answered),
+        artifacts=(*artifacts, *attacks, *answered, *chain.from_iterable(measured)),
         responses=responses,
         harness_scores=harness_scores,
         attacked=attacked,
-        between=answered,
+        between=tuple(zip(answered, measured, strict=True)),
     )
 
 

@@ -12,6 +12,7 @@ from lume_run.common.jsonl import to_json
 from lume_run.common.records import Example
 from lume_run.common.store import Artifact
 from lume_run.config.model_settings import ModelSettings
+from lume_run.config.resolve import without_unset
 from lume_run.config.settings import OptimizationSettings
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.needs import Needs, Role
@@ -97,9 +98,7 @@ def with_budget(run: Run, stage: str, job: TrainingJob) -> TrainingJob:
 
 def phase_identity(phase: OptimizationSettings, needs: Needs) -> dict[str, Any]:
     """What of a phase changes the weights that come of it: for most losses not how steps are cut into forwards."""
-    identity = asdict(phase)
-    if phase.sharpness is None:  # as of versions that had none
-        identity.pop("sharpness")
+    identity = without_unset(asdict(phase))
     if not needs.depends_on_micro_batches:
         for name in ("micro_batch_tokens", "micro_batch_size"):
             identity.pop(name)

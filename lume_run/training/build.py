@@ -21,7 +21,7 @@ from lume_run.methods.objective import Objective, StopWhen, keeps_frozen
 from lume_run.models.adapters import with_adapters
 from lume_run.models.hub import loaded_revision
 from lume_run.models.layers import unwrap
-from lume_run.models.load import load_model
+from lume_run.models.load import borrow_model, copy_model
 from lume_run.models.precision import checkpointing_problem
 from lume_run.models.rows.batch import Batch, collate
 from lume_run.models.rows.tokenise import TokenRow
@@ -136,7 +136,7 @@ def _optimizer_arguments(phase: OptimizationSettings, steps: int) -> dict[str, A
     return {
         "learning_rate": phase.learning_rate,
         "lr_scheduler_type": phase.schedule,
-        "warmup_steps": math.ceil(phase.warmup * steps),
+        "warmup_steps": math.ceil(phase.warmup * steps) if phase.warmup_steps is None else phase.warmup_steps,
         "weight_decay": phase.weight_decay,
         "adam_beta2": phase.beta2,
         "max_grad_norm": phase.max_grad_norm,
@@ -171,7 +171,11 @@ def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
     settings, seed, start = job.model, job.seed, job.start
     compute, needs = dtype_of(settings.dtype, job.device), job.method.needs
     kept = compute if job.adapters or job.world.stage else torch.float32  # DeepSpeed has float32 copies of its own
-    loaded = load_model(start, settings, job.device, dtype=kept, quantised=job.adapters)
+    loaded = (
+        borrow_model(start, settings, job.device, dtype=kept, quantised=True)
+        if job.adapters
+        else copy_model(start, settings, job.device, dtype=kept)
+    )
     if settings.gradient_checkpointing is True:
         require_checkpointing(loaded)
         loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -185,7 +189,7 @@ def load_for_training(job: TrainingJob) -> tuple[nn.Module, nn.Module | None]:
         )
     frozen = None
     if keeps_frozen(job.method, needs) and (job.reference is not None or not job.adapters):
-        frozen = load_model(job.reference or start, settings, job.device, dtype=compute).requires_grad_(False).eval()
+        frozen = borrow_model(job.reference or start, settings, job.device, dtype=compute).requires_grad_(False).eval()
         frozen = shard_frozen(frozen, job.world, bf16=compute is torch.bfloat16)
     return model, frozen
 

@@ -211,7 +211,8 @@ def all_finite(model: nn.Module) -> bool:
 
 
 def training_rows(job: TrainingJob, tokenizer: Any, limit: int) -> list[TokenRow]:
-    """The rows to train on; says how many had to be shortened."""
+    """The rows to train on, of at most `limit` tokens or what the phase allows; says how many had to be shortened."""
+    limit = min(limit, job.phase.max_tokens or limit)
     learn = isinstance(job.method, FineTune)
     needs = job.method.needs
     rows = token_rows(job.examples, tokenizer, needs=needs, max_tokens=limit, learn_documents=learn)

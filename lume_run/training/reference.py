@@ -31,7 +31,7 @@ from lume_run.methods.base import require
 from lume_run.methods.needs import Needs, Role
 from lume_run.models.forward import Outputs, at_labels, forward, label_logps
 from lume_run.models.layers import unwrap
-from lume_run.models.load import context_limit, load_model
+from lume_run.models.load import borrow_model, context_limit
 from lume_run.models.rows.batch import NO_TOTALS, Batch, collate, length_batches
 from lume_run.models.rows.head import is_lent, plain_head
 from lume_run.models.rows.roles import plan_roles, reading_of
@@ -181,10 +181,12 @@ def build_reference(
     settings: ModelSettings,
     device: torch.device,
     batch_tokens: int,
+    max_tokens: int | None = None,
 ) -> None:
-    """Score these rows with the frozen target once."""
+    """Score these rows with the frozen target once; longer ones are cut to `max_tokens`."""
     tokenizer = load_tokenizer(target, settings)
-    model = load_model(target, settings, device)
-    rows = token_rows(examples, tokenizer, needs=needs, max_tokens=context_limit(model.config, settings))
+    model = borrow_model(target, settings, device)
+    limit = context_limit(model.config, settings)
+    rows = token_rows(examples, tokenizer, needs=needs, max_tokens=min(limit, max_tokens or limit))
     pad_id = int(tokenizer.pad_token_id)
     ReferenceCache.compute(model, rows, pad_id=pad_id, batch_tokens=batch_tokens, folder=folder)

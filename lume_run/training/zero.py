@@ -107,7 +107,8 @@ def save_trained_model(
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     in_parts = trainer.is_deepspeed_enabled and trainer.accelerator.deepspeed_plugin.zero_stage == 3
-    if in_parts or is_quantised(model) or (trains_on and hasattr(model, "merge_and_unload")):
+    in_few_bits = is_quantised(model) and not keep_adapters  # adapters alone are in float32
+    if in_parts or in_few_bits or (trains_on and hasattr(model, "merge_and_unload")):
         weights: dict[str, Tensor] = (
             trainer.accelerator.get_state_dict(trainer.model_wrapped) if in_parts else model.state_dict()
         )

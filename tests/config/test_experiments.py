@@ -101,6 +101,7 @@ def test_every_experiment_can_be_tried_on_the_tiny_model(name):
     phase, others = data["trainer"]["unlearn"], default["trainer"]["unlearn"]
     for key, value in zip(PHASE_FIELDS, PUBLISHED_PHASES[longest], strict=True):
         assert phase[key] == (others[key] if value is None else value), key
+    assert (phase["warmup_steps"], phase["max_tokens"]) == ((20, 512) if is_rwku else (None, None))
     raw_loop = "snuffleupagus" in name or "atyaephyra" in name  # without the library's schedule and clipping
     raw_loop = raw_loop or name.startswith("wmdp")
     constant = raw_loop or name.startswith("muse")

@@ -38,7 +38,7 @@ from lume_run.models.adapters import with_adapters
 from lume_run.models.load import save_model
 from lume_run.models.rows.batch import collate
 from lume_run.models.rows.tokenise import TokenRow
-from lume_run.training.build import require_checkpointing
+from lume_run.training.build import _optimizer_arguments, require_checkpointing
 from lume_run.training.callbacks import StayWithin, StopAtBound, StopWhenMemorised
 from lume_run.training.checkpoints import COMPLETE, last_checkpoint
 from lume_run.training.reference import distance_from, live_reference
@@ -672,3 +672,9 @@ def test_the_gradient_norm_is_summed_in_float64(tiny, tmp_path):
     setup.trainer._clip_grad_norm(layer)
     assert norm.item() == pytest.approx(exact, rel=1e-7)
     assert layer.weight.grad.double().norm().item() == pytest.approx(0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(None, 5), (0, 0), (20, 20)])
+def test_warm_up_is_a_share_or_so_many_steps(steps, expected):
+    """Of ten steps; RWKU's twenty are more than a target has, and its rate never reaches the peak."""
+    assert _optimizer_arguments(phase(warmup=0.5, warmup_steps=steps), 10)["warmup_steps"] == expected

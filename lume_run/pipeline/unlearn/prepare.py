@@ -17,6 +17,7 @@ from lume_run.common.store import Artifact
 from lume_run.methods.altpo import AltPO, alternate_of, altpo_in
 from lume_run.methods.base import Method
 from lume_run.methods.needs import Role
+from lume_run.methods.objective import Objective
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
 from lume_run.pipeline.evaluate import answer_questions, gather_answers
 from lume_run.pipeline.run import Run
@@ -48,11 +49,11 @@ class Prepared(NamedTuple):
         return {} if self.alternates is None else {"alternates": self.alternates.key}
 
 
-def prepare(run: Run, method: Method, target: EvaluatedModel) -> Prepared:
-    """What a loss takes from the target."""
+def prepare(run: Run, method: Method, target: EvaluatedModel, shared: Artifact | None = None) -> Prepared:
+    """What a loss takes from the target; `shared` holds log-probs of its rows already."""
     part = altpo_in(method)
     prepared = Prepared(target, None if part is None else alternates_artifact(run, part, target))
-    return prepared._replace(reference=reference_artifact(run, method, target, prepared))
+    return prepared._replace(reference=shared or reference_artifact(run, method, target, prepared))
 
 
 def examples_for(run: Run, method: Method, prepared: Prepared) -> list[tuple[Role, Example]]:
@@ -62,10 +63,34 @@ def examples_for(run: Run, method: Method, prepared: Prepared) -> list[tuple[Rol
     return run.examples(method.needs, made_up)
 
 
-def reference_artifact(run: Run, method: Method, target: EvaluatedModel, prepared: Prepared) -> Artifact | None:
-    """The frozen target's log-probs of the rows that the method compares with; None where it needs none."""
+def shared_reference(run: Run, parts: Sequence[Run], target: EvaluatedModel) -> Artifact | None:
+    """The log-probs that a loss compares with, of the rows of all `parts` of a run in one pass.
+
+    None where it needs none, or where each part has rows of its own making.
+    """
+    method = run.settings.method
+    if not isinstance(method, Objective) or altpo_in(method) is not None:
+        return None
+    examples = [pair for part in parts for pair in part.examples(method.needs)]
+    if len({(role, example.id) for role, example in examples}) < len(examples):  # a row that two requests read
+        return None
+    return reference_artifact(run, method, target, Prepared(target), examples)
+
+
+def reference_artifact(
+    run: Run,
+    method: Method,
+    target: EvaluatedModel,
+    prepared: Prepared,
+    examples: Sequence[tuple[Role, Example]] | None = None,
+) -> Artifact | None:
+    """The frozen target's log-probs of the rows that the method compares with; None where it needs none.
+
+    `examples`: others than those of the run.
+    """
     needs = method.needs
-    examples = [(role, example) for role, example in run.examples(needs) if role in needs.reference_logps]
+    given, compared, max_tokens = examples, needs.reference_logps, run.settings.trainer.unlearn.max_tokens
+    examples = [pair for pair in given or run.examples(needs) if pair[0] in compared]
     if not examples:
         return None
     inputs = {
@@ -74,25 +99,20 @@ def reference_artifact(run: Run, method: Method, target: EvaluatedModel, prepare
         "whole_rows": sorted(needs.whole_rows),
         "numerics": run.numerics,
         **prepared.identity,
+        **({} if max_tokens is None else {"max_tokens": max_tokens}),
     }
-    batch_tokens = run.settings.evaluator.batch_tokens
 
     def build(folder: Path) -> None:
         from lume_run.training.reference import build_reference
 
-        how: Any = {"settings": run.settings.model, "device": run.device, "batch_tokens": batch_tokens}
-        rows = [pair for pair in examples_for(run, method, prepared) if pair[0] in needs.reference_logps]
-        build_reference(target.path, rows, needs, folder, **how)
+        how: Any = {"settings": run.settings.model, "device": run.device, "max_tokens": max_tokens}
+        rows = examples if given else [pair for pair in examples_for(run, method, prepared) if pair[0] in compared]
+        build_reference(target.path, rows, needs, folder, batch_tokens=run.settings.evaluator.batch_tokens, **how)
 
-    return store_artifact(
-        run,
-        "unlearn",
-        "reference",
-        inputs,
-        build,
-        note=f"log-probs of {len(examples)} rows{' and alternates' if prepared.alternates else ''} under the frozen "
-        "target, computed once",
+    note = (
+        f"log-probs of {len(examples)} rows{' and alternates' if prepared.alternates else ''} under the frozen target"
     )
+    return store_artifact(run, "unlearn", "reference", inputs, build, note=f"{note}, computed once")
 
 
 def alternates_artifact(run: Run, part: AltPO, target: EvaluatedModel) -> Artifact:

@@ -39,11 +39,16 @@ from lume_run.training.job import TrainingJob
 
 
 def unlearning_artifacts(
-    run: Run, target: EvaluatedModel, base: Artifact | None, reference: EvaluatedModel | None = None
+    run: Run,
+    target: EvaluatedModel,
+    base: Artifact | None,
+    reference: EvaluatedModel | None = None,
+    shared: Artifact | None = None,
 ) -> tuple[list[Artifact], EvaluatedModel]:
     """The artifacts of the run's method in order, and the unlearned model.
 
-    `reference` is the frozen model of losses that have one, where that is not the target.
+    `reference` is the frozen model of losses that have one, where that is not the target; `shared` are its log-probs,
+    where other requests have them too.
     """
     method, reference = run.settings.method, reference or target
     match method:
@@ -59,7 +64,7 @@ def unlearning_artifacts(
         case MergeAdapters():
             artifacts = merged_adapter_artifacts(run, method, target, reference)
         case _:
-            artifacts = loss_artifacts(run, method, target, reference)
+            artifacts = loss_artifacts(run, method, target, reference, shared)
     return artifacts, EvaluatedModel(path=str(artifacts[-1].path / "model"), key=artifacts[-1].key)
 
 
@@ -126,9 +131,11 @@ def _note(run: Run, method: Method, phase: OptimizationSettings) -> str:
     return f"{steps} steps of {phase.batch_size} forget{retain} examples{sharp}; reference: {reference}"
 
 
-def loss_artifacts(run: Run, method: Method, target: EvaluatedModel, reference: EvaluatedModel) -> list[Artifact]:
+def loss_artifacts(
+    run: Run, method: Method, target: EvaluatedModel, reference: EvaluatedModel, shared: Artifact | None = None
+) -> list[Artifact]:
     """A loss, minimised from the target on."""
-    phase, prepared = run.settings.trainer.unlearn, prepare(run, method, reference)
+    phase, prepared = run.settings.trainer.unlearn, prepare(run, method, reference, shared)
     alone = run.request is not None and run.request.apart and run.settings.model.lora.enabled  # an adapter is the model
 
     def build(folder: Path) -> None:

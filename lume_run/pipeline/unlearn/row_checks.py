@@ -9,6 +9,7 @@ from lume_run.common.errors import Problem
 from lume_run.methods.baselines import MergeAdapters, Retrain, TaskVector
 from lume_run.methods.needs import Role
 from lume_run.methods.objective import Objective
+from lume_run.pipeline.run import Run
 from lume_run.tasks.custom.task import CustomTask
 from lume_run.tasks.rwku.task import RwkuTask
 
@@ -33,6 +34,23 @@ def _retain_problems(method: Any, losses: Sequence[Objective]) -> Iterator[Probl
         what = f"'{method.name}' reads rows to keep, and there are none"
         remedy = "task.retain=FILE_OR_FOLDER; or method/retain=none; or a method without one, such as method=npo"
         yield Problem(where="task.retain", what=what, remedy=remedy)
+
+
+def unretained_problems(method: Any, parts: Sequence[Run]) -> Iterator[Problem]:
+    """Requests apart without rows to keep about their documents, of a method that reads some."""
+    members = [member.method for member in method.members] if isinstance(method, MergeAdapters) else [method]
+    reads = isinstance(method, Retrain) or any(
+        not role.is_forget for loss in members if isinstance(loss, Objective) for role in loss.needs.rows
+    )
+    without = [part.request for part in parts if part.request is not None and not part.data.retain]
+    if reads and without:
+        first = f"request {without[0].number} ({', '.join(sorted(without[0].documents)[:3])})"
+        what = f"'{method.name}' reads rows to keep, and of {len(parts)} requests {len(without)} have none about their "
+        what += f"documents, first {first}"
+        remedy = (
+            "method/retain=none, or a method without one, such as method=npo; or sequence=in_turn or growing, which "
+        )
+        yield Problem(where="sequence.apart", what=what, remedy=remedy + "keep the whole retain set")
 
 
 def _form_problems(task: RwkuTask, method: Any, losses: Sequence[Objective]) -> Iterator[Problem]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from lume_run.common.errors import ConfigError
 from lume_run.common.store import Artifact
 from lume_run.methods.baselines import InContext
 from lume_run.pipeline.artifacts import EvaluatedModel
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.unlearn.mix import mixed_artifact, mixed_model
+from lume_run.pipeline.unlearn.prepare import shared_reference
 from lume_run.pipeline.unlearn.recipes import unlearning_artifacts
+from lume_run.pipeline.unlearn.row_checks import unretained_problems
 from lume_run.tasks.requests import forget_requests
 
 
@@ -45,10 +48,22 @@ def request_chain(run: Run, target: EvaluatedModel, base: Artifact | None) -> Ch
 
 
 def _models_apart(run: Run, target: EvaluatedModel, base: Artifact | None) -> Chain:
-    """A model for each request, from the target, that is asked about the documents of the request alone."""
-    chain = Chain()
-    for request in forget_requests(run.data, run.settings.sequence.requests or "auto", apart=True):
-        artifacts, model = unlearning_artifacts(run.of_request(request), target, base)
-        chain.artifacts.extend(artifacts)
-        chain.models.append(replace(model, about=request.documents))
+    """A model for each request, from the target, that is asked about the documents of the request alone.
+
+    What a loss compares with is computed once for the rows of all. ConfigError for requests without rows to keep, where
+    the method reads some.
+    """
+    parts = [
+        run.of_request(request)
+        for request in forget_requests(run.data, run.settings.sequence.requests or "auto", apart=True)
+    ]
+    if problems := list(unretained_problems(run.settings.method, parts)):
+        raise ConfigError(problems)
+    shared = shared_reference(run, parts, target)
+    chain = Chain([shared] if shared else [])
+    for part in parts:
+        artifacts, model = unlearning_artifacts(part, target, base, shared=shared)
+        chain.artifacts.extend(artifact for artifact in artifacts if artifact is not shared)
+        assert part.request is not None
+        chain.models.append(replace(model, about=part.request.documents))
     return chain

@@ -73,7 +73,7 @@ def score_requests(requests: Sequence[ForgetRequest], models: Sequence[ScoredMod
 
 def _scores_of(model: ScoredModel, requests: Sequence[ForgetRequest]) -> Iterator[tuple[int, Score]]:
     """Scores of one model: those of forgetting for the documents of each request, the others once."""
-    for score in model.scores:
+    for score in (*model.scores, *model.measured):
         definition = definition_of(score.name)
         if definition is not None and definition.group in USE_GROUPS:
             yield WHAT_IS_KEPT, score

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.shared import SHARED
+from helpers.configs import settings_of
+from helpers.shared import SHARED, shape
 
 from lume_run.common.errors import RunError
 from lume_run.common.records import Score, TaskData
@@ -21,6 +22,7 @@ from lume_run.evaluation.suites.base import Answers, Harnessed
 from lume_run.evaluation.suites.utility.lm_eval import LmEval, scores_of
 from lume_run.models.load import load_model
 from lume_run.models.tokenizer import load_tokenizer
+from lume_run.pipeline.driver import run_pipeline
 
 MODEL = SHARED / "models" / "stories260K"
 needs_harness = pytest.mark.skipif(
@@ -209,3 +211,23 @@ def test_a_failing_harness_says_what_it_was_doing(tasks, model_and_tokenizer):
     assert suite.check() == []  # the name is known; its data are looked for only when it is run
     with pytest.raises(RunError, match=r"could not measure lume_run_absent: FileNotFoundError"):
         suite.measure(*model_and_tokenizer)
+
+
+@needs_harness
+@pytest.mark.slow
+def test_a_task_is_measured_after_each_request(tasks, tmp_path):
+    """Of three requests: the target, two models between, the last; its mean over requests is in the report."""
+    settings = settings_of(
+        *shape(32, 2, 48), "task.num_documents=3", "trainer.train.epochs=1", "trainer.unlearn.epochs=1", "method=ga",
+        "sequence=in_turn", "sequence.requests=3", "evaluator=[memorisation,lm_eval]", "launch.device=cpu",
+        "logger=none", "evaluator.suites.lm_eval.tasks=[lume_run_choices]",
+        f"evaluator.suites.lm_eval.include_path={tasks}",
+        "evaluator.resamples=10", f"output_dir={tmp_path / 'out'}",
+    )  # fmt: skip
+    run_pipeline(settings, tmp_path / "out/run", identity={}, command=["test"])
+    report = json.loads((tmp_path / "out/run/report.json").read_text(encoding="utf-8"))
+    name = "lm_eval.lume_run_choices.acc"
+    values = {row["after"]: row["value"] for row in report["sequence"]["rows"] if row["score"] == name}
+    assert sorted(values) == [0, 1, 2, 3]
+    area = report["scores"][f"unlearned.sequence.{name}.area"]
+    assert area == pytest.approx((values[1] + values[2] + values[3]) / 3)
