@@ -136,10 +136,11 @@ class Ask(StrEnum):
     PATCH = "patch"  # log-probability of the answer in the model before unlearning, with this model's states in it
     COSINE = "cosine"  # a sentence embedder's judgement of a greedy continuation
     ENTAILMENT = "entailment"  # an entailment model's judgement of a greedy continuation
+    VERDICT = "verdict"  # a language model's judgement of a greedy continuation: yes or no
 
 
 PLAIN_VARIANTS = ("", "muse")  # of texts that are asked for in the task's own words, at whatever length
-JUDGED = (Ask.COSINE, Ask.ENTAILMENT)  # asked of a judge about a text, not of the model
+JUDGED = (Ask.COSINE, Ask.ENTAILMENT, Ask.VERDICT)  # asked of a judge about a text, not of the model
 TEXTS = (Ask.GENERATE, Ask.SAMPLE)  # answered by a text
 GIVEN_ANSWERS = (Ask.LOGPROB, Ask.GRADIENT, Ask.LENS, Ask.PATCH)  # asked with the answer behind the prompt
 
@@ -179,7 +180,7 @@ class Response:
     - PATCH: of the `tokens` tokens of the fact in the model before unlearning `logp_sum` [nats], and by layer in
       `layer_logps` [nats] the mean log-probability with this model's states of that layer in place of its own.
     - GRADIENT: `gradient`, the mean 2-norm of a weight's gradient.
-    - COSINE, ENTAILMENT: `cosine` or `label` by the judge with the fingerprint `judge`, or the `reason` for none;
+    - COSINE, ENTAILMENT, VERDICT: `cosine` or `label` by the judge with the fingerprint `judge`, else the `reason`;
       `output` is the text judged.
 
     A model whose numbers are not finite leaves them out, so that what a broken model answers can be written down too.
@@ -209,7 +210,7 @@ class Response:
     token_ids: tuple[int, ...] = ()  # GENERATE, SAMPLE
     gradient: float | None = None  # GRADIENT
     cosine: float | None = None  # COSINE
-    label: str | None = None  # ENTAILMENT
+    label: str | None = None  # ENTAILMENT, VERDICT
     reason: str | None = None  # COSINE, ENTAILMENT, as the next
     judge: str = ""
     golden: str = ""  # the example's, as the next four

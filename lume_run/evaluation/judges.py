@@ -9,7 +9,6 @@ Shapes: B rows, T tokens, H hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from lume_run.evaluation.judge_files import (
     max_text_tokens,
     read_judge_files,
 )
-from lume_run.evaluation.suites.base import Judgement
+from lume_run.evaluation.suites.base import Judgement, judgement_response
 from lume_run.models.hub import only_local
 
 BATCH_TOKENS = 8192  # padded tokens in one batch; longer texts are cut
@@ -56,12 +55,6 @@ def judge(judgements: Sequence[Judgement], device: torch.device, *, batch_tokens
         for number, verdict in zip(numbers, verdicts, strict=True):
             responses[number] = judgement_response(judgements[number], name, **verdict)
     return [responses[number] for number in range(len(judgements))]
-
-
-def judgement_response(judgement: Judgement, name: str, **verdict: Any) -> Response:
-    """What the judge of this fingerprint has to say, as a response: `cosine`, `label`, or the `reason` for none."""
-    ask, variant = judgement.ask, judgement.variant
-    return replace(judgement.response, ask=ask, variant=variant, judge=name, tokens=None, token_ids=(), **verdict)
 
 
 def judge_trouble(ask: Ask, model: str) -> str:

@@ -95,4 +95,8 @@ def missing_judgements(answers: Answers) -> list[Judgement]:
         if isinstance(suite, Judged)
         for judgement in suite.judgements(answers)
     }
-    return [judgement for key, judgement in wanted.items() if (*key, name_of(judgement.model)) not in known]
+    names = {
+        judgement.model: judgement.model if judgement.ask is Ask.VERDICT else name_of(judgement.model)
+        for judgement in wanted.values()
+    }
+    return [judgement for key, judgement in wanted.items() if (*key, names[judgement.model]) not in known]

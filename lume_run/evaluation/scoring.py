@@ -22,7 +22,8 @@ from lume_run.evaluation.metrics.semeval import repeat_problems
 from lume_run.evaluation.metrics.semeval_official import strict_scores
 from lume_run.evaluation.questions import harnesses, is_of_part, missing_judgements, suites_of
 from lume_run.evaluation.saved_responses import read_cost, read_responses
-from lume_run.evaluation.suites.base import Answers, Judged, Judgement
+from lume_run.evaluation.suites.base import Answers, Judged, Judgement, judgement_response
+from lume_run.evaluation.suites.llm_judge.ask import judge_troubles, verdict_responses
 
 GATE_SHARE = 0.75  # of the target's MMLU accuracy, as on the SemEval-2025 leaderboard
 GATE_TOLERANCE = 1e-12  # 0.75 * 0.4 is a bit more than 0.3 in floating point, and 30 of 100 is still 75 % of 40
@@ -32,17 +33,14 @@ JUDGEMENTS_FORMAT = 2  # raise it when a change of `judges.py` or `judge_files.p
 
 def unavailable_judges(settings: Settings) -> list[str]:
     """Why judges that the evaluator names are unavailable; known before anything is trained."""
-    named = {
-        (ask, model)
-        for suite in suites_of(settings.evaluator).values()
-        if isinstance(suite, Judged)
-        for ask, model in suite.judges()
-    }
-    if not named:
-        return []
-    from lume_run.evaluation.judges import judge_trouble  # brings torch with it
+    suites = suites_of(settings.evaluator).values()
+    named = {judge for suite in suites if isinstance(suite, Judged) for judge in suite.judges()}
+    reasons = judge_troubles(suites)
+    if here := sorted((ask, model) for ask, model in named if ask is not Ask.VERDICT):
+        from lume_run.evaluation.judges import judge_trouble  # brings torch with it
 
-    return [reason for ask, model in sorted(named) if (reason := judge_trouble(ask, model))]
+        reasons += [reason for ask, model in here if (reason := judge_trouble(ask, model))]
+    return reasons
 
 
 def add_judgements(answers: Answers, settings: Settings, name: str) -> list[Response]:
@@ -55,7 +53,10 @@ def add_judgements(answers: Answers, settings: Settings, name: str) -> list[Resp
         by_judge.setdefault((judgement.ask, judgement.model), []).append(judgement)
     judged: list[Response] = []
     for (ask, model), judgements in by_judge.items():
-        judged += _load_or_judge(settings, name, ask, model, judgements)
+        if ask is Ask.VERDICT:
+            judged += verdict_responses(settings, suites_of(settings.evaluator).values(), model, judgements)
+        else:
+            judged += _load_or_judge(settings, name, ask, model, judgements)
     return [*kept, *judged]
 
 
@@ -63,7 +64,7 @@ def _load_or_judge(
     settings: Settings, name: str, ask: Ask, model: str, judgements: Sequence[Judgement]
 ) -> Sequence[Response]:
     """The verdicts of one judge: those in the store where the same was judged before."""
-    from lume_run.evaluation.judges import judge, judge_trouble, judgement_response
+    from lume_run.evaluation.judges import judge, judge_trouble
 
     device = device_of(settings.launch.device)
     if judge_trouble(ask, model):

@@ -41,7 +41,7 @@ TEXTS = (Ask.GENERATE, Ask.SAMPLE)
 INSIDE, LAYERS = (Ask.LENS, Ask.PATCH), 2
 SUITES = (
     *("lume", "memorisation", "closer_look", "tofu", "muse", "mia", "pii", "perplexity", "nq_open", "halueval"),
-    *("logit_lens", "uds", "open_unlearning"),
+    *("logit_lens", "uds", "open_unlearning", "llm_judge"),
 )
 
 
@@ -136,6 +136,7 @@ def with_judgements(rows: Rows, evaluator: EvaluatorSettings) -> Rows:
         bare = replace(judgement.response, ask=judgement.ask, variant=judgement.variant, tokens=None, token_ids=())
         said = 1.0 if judgement.first == judgement.second else chance(judgement.first, judgement.second)
         label = ("entailment", "neutral")[said < 0.5]
+        label = ("yes", "no")[said < 0.5] if judgement.ask is Ask.VERDICT else label
         verdict = {"cosine": 2 * said - 1} if judgement.ask is Ask.COSINE else {"label": label}
         judgements.append(replace(bare, **verdict))
     return [*rows, *judgements]
@@ -207,8 +208,9 @@ def overrides_of(folder: Path) -> list[str]:
         "perplexity.words": 3,
     }
     return [
-        *("evaluator=[full,logit_lens,uds]", "evaluator.resamples=40", f"evaluator.mmlu.data_dir={folder}"),
+        *("evaluator=[full,logit_lens,uds,llm_judge]", "evaluator.resamples=40", f"evaluator.mmlu.data_dir={folder}"),
         *(f"evaluator.suites.{name}={value}" for name, value in given.items()),
+        *("evaluator.suites.llm_judge.url=http://localhost:1/v1", "evaluator.suites.llm_judge.model=grader"),
     ]
 
 
@@ -528,7 +530,7 @@ def test_one_document_a_side_has_no_interval(exam):
     assert missing_names(scores) == {"pii.forget.greedy.control", "pii.retain.greedy.control"}
     assert "at least two documents" in scores["pii.forget.greedy.control"].reason
     wide = {name for name, score in scores.items() if score.low is not None}
-    assert wide == set(scores_like(scores, r"mmlu\..*|nq_open\..*|halueval\..*|perplexity"))
+    assert wide == set(scores_like(scores, r"mmlu\..*|nq_open\..*|halueval\..*|perplexity|llm_judge\.agreement\..*"))
     assert scores["forget.bios.knowledge"].n == 5  # questions about one person
 
 
@@ -573,7 +575,7 @@ def test_scores_that_read_one_kind_of_answer(ask, exam, sound):
     reads = {
         Ask.GENERATE: rf"{FROM_TEXTS}|(closer_look\.)?\w*aggregate|closer_look\.\w+\.cosine"
         r"|closer_look\.(model_utility|model_utility_retain|forget_efficacy)|tofu\.model_utility"
-        r"|open_unlearning\.(utility|overall)",
+        r"|open_unlearning\.(utility|overall)|llm_judge\..*",
         Ask.LOGPROB: FROM_LOGPROBS,
         Ask.CHOICE: r"mmlu\.accuracy|halueval\.\w+\.choice_accuracy|aggregate",
         Ask.SAMPLE: r"pii\.forget\.sampled1?\..*",
@@ -611,6 +613,11 @@ def test_missing_judgements(ask, most, exam, sound):
     """One that lacks makes the mean missing, whatever it would have been; nothing else changes."""
     rows = with_judgements(list(exam.sound), exam.evaluator)
     touched = {f"closer_look.forget.{ask}", "closer_look.forget_efficacy"}
+    agreement = {"llm_judge.agreement.entailment"}
+    if ask is Ask.VERDICT:
+        touched = {"llm_judge.forget.accuracy", "llm_judge.agreement.exact", *agreement}
+    elif ask is Ask.ENTAILMENT:
+        touched |= agreement
     changes: dict[str, Callable[[Response], Response | None]] = {
         "were not judged; run stages=[evaluate] again": lambda row: None,
         GONE: lambda row: replace(row, cosine=None, label=None, reason=GONE),

@@ -25,7 +25,15 @@ NAMES = [
     *(f"mia.{attack}.{what}" for attack in ATTACKS for what in ("auc", "tpr")),
     *(f"pii.{side}.greedy.ssn.{what}" for side in ("forget", "retain") for what in ("exact", "partial")),
     *(f"pii.{side}.hint25.{what}" for side in ("forget", "retain") for what in ("exact", "partial", "people")),
-    *("pii.forget.greedy.control", "perplexity", "nq_open.exact_match", "task_aggregate", "aggregate"),
+    *(
+        "llm_judge.forget.accuracy",
+        "llm_judge.agreement.exact",
+        "pii.forget.greedy.control",
+        "perplexity",
+        "nq_open.exact_match",
+        "task_aggregate",
+        "aggregate",
+    ),
     *(
         f"halueval.{part}.{what}"
         for part in ("qa", "dialogue", "summarization", "general")

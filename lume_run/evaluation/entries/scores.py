@@ -8,6 +8,7 @@ from __future__ import annotations
 from lume_run.evaluation.definitions import Definition, ScoreGroup, Wanted
 from lume_run.evaluation.entries.attacks import UNDER_ATTACK
 from lume_run.evaluation.entries.inside import INSIDE
+from lume_run.evaluation.entries.llm_judge import OF_LLM_JUDGE
 from lume_run.evaluation.entries.open_unlearning import OF_OPEN_UNLEARNING
 from lume_run.evaluation.entries.requests import OVER_REQUESTS
 from lume_run.evaluation.entries.rwku import OF_RWKU
@@ -223,14 +224,7 @@ USE = (
     ),
     _entry("nq_open.exact_match", "EM", "share of closed-book questions answered right", USEFUL, NQ_OPEN),
     _entry("halueval.<part>.accuracy", "Acc", "share of answers rightly judged true or made up", USEFUL, HALUEVAL),
-    _entry(
-        "halueval.<part>.choice_accuracy",
-        "Acc",
-        "`accuracy` by the likelier of Yes and No",
-        USEFUL,
-        HALUEVAL,
-        1,
-    ),
+    _entry("halueval.<part>.choice_accuracy", "Acc", "`accuracy` by the likelier of Yes and No", USEFUL, HALUEVAL, 1),
     _entry("halueval.<part>.answered", "", "share of texts that say Yes or No", USEFUL, HALUEVAL, 2),
     _entry(
         "lm_eval.<task>.<surprise>",
@@ -245,6 +239,6 @@ USE = (
 )
 SUITES = (
     *(*LUME, *MEMORISATION, *MEMBERSHIP, *CLOSER, *OF_TOFU, *OF_OPEN_UNLEARNING, *OF_MUSE, *OF_WMDP, *OF_RWKU),
-    *(*OF_PII, *OF_SAMPLES, *INSIDE, *USE),
+    *(*OF_PII, *OF_SAMPLES, *INSIDE, *OF_LLM_JUDGE, *USE),
 )
 CATALOGUE = (*SUITES, *UNDER_ATTACK, *OVER_REQUESTS)

@@ -8,7 +8,7 @@ never saw the forget set, `Harnessed` ones run a library of their own on the loa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -101,7 +101,8 @@ class Suite(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """Two texts for a judge: `ask` is COSINE or ENTAILMENT (does `first` entail `second`?), `model` an id or folder.
+    """Two texts for a judge: `ask` is COSINE, ENTAILMENT (does `first` entail `second`?), where `model` is an id or
+    folder, or VERDICT (does `first` give what `second` says?), where it is the judge's fingerprint.
 
     The answer becomes a response like `response`, with this ask and `variant`.
     """
@@ -112,6 +113,12 @@ class Judgement:
     first: str
     second: str
     variant: str = ""
+
+
+def judgement_response(judgement: Judgement, name: str, **verdict: Any) -> Response:
+    """What the judge of this fingerprint has to say, as a response: `cosine`, `label`, or the `reason` for none."""
+    ask, variant = judgement.ask, judgement.variant
+    return replace(judgement.response, ask=ask, variant=variant, judge=name, tokens=None, token_ids=(), **verdict)
 
 
 @runtime_checkable
