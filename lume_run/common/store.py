@@ -192,10 +192,15 @@ def link_artifact(artifact: Path, place: Path) -> None:
     for name in (*files_written(artifact), DONE_FILE):
         target = place / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(artifact / name, target)
-        except OSError:
-            shutil.copy2(artifact / name, target)
+        link_or_copy(artifact / name, target)
+
+
+def link_or_copy(file: str | Path, target: str | Path) -> None:
+    """Have a file in another place too, by a hard link, or copied to another file system."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copy2(file, target)
 
 
 def files_written(folder: Path) -> dict[str, dict[str, Any]]:

@@ -181,6 +181,8 @@ def run_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     sequence = identity.get("sequence")
     if isinstance(sequence, dict) and not sequence.get("apart"):
         sequence.pop("apart", None)
+    if isinstance(bounds := value_at(identity, "method.stop_when"), dict) and bounds.get("knowledge") is None:
+        bounds.pop("knowledge", None)
     for name in ("train", "unlearn"):
         if isinstance(phase := value_at(identity, f"trainer.{name}"), dict):
             identity["trainer"][name] = without_unset(phase)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from lume_run.common.lazy import torch
 from lume_run.config.fields import setting
@@ -94,6 +94,9 @@ class StopWhen:
     )
     disruption_text: str | None = setting(None, help="file of that text")
     disruption_every: int = setting(5, low=1, help="steps from one look at it to the next")
+    knowledge: Literal["forget", "retain"] | None = setting(
+        None, help="MUSE: take the first epoch that knows no more of this side than a retrained model"
+    )
 
     def __post_init__(self) -> None:
         """Raises ValueError for a bound without its text, and for a text without a bound."""

@@ -15,6 +15,7 @@ from lume_run.config.targets import class_name
 from lume_run.methods.baselines import Context, with_context
 from lume_run.pipeline.run import Run
 
+LATER = ("knowledge",)  # settings of methods that came later: null is what versions without them did
 ARTIFACT_FORMAT = 2  # raise it when a change makes stored artifacts wrong
 
 
@@ -47,7 +48,10 @@ def data_for_hash(node: Any) -> Any:
     Classes of lume_run go by their own names, so that one may move to another module and artifacts stay valid.
     """
     if is_dataclass(node) and not isinstance(node, type):
-        fields = {name: data_for_hash(getattr(node, name)) for name in node.__dataclass_fields__}
+        values = {name: getattr(node, name) for name in node.__dataclass_fields__}
+        fields = {
+            name: data_for_hash(value) for name, value in values.items() if value is not None or name not in LATER
+        }
         return {"class": class_name(f"{type(node).__module__}.{type(node).__qualname__}"), **fields}
     return node
 

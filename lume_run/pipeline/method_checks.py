@@ -112,6 +112,9 @@ def _objective_problems(method: Objective, at: str) -> Iterator[Problem]:
     if text := method.stop_when.disruption_text:
         read = partial(read_utf8, remedy="give a text file", limit=PLAIN_TEXT_BYTES)
         yield from _file_problems(f"{at}.stop_when.disruption_text", Path(text), read)
+    if method.stop_when.knowledge and at != "method":
+        what = "adapters to merge are trained to their last step"
+        yield Problem(where=f"{at}.stop_when.knowledge", what=what, remedy="null")
     if method.idk_file:
         yield from _refusal_problems(method, at, read=bool(needs.rows & {Role.FORGET_IDK, Role.RETAIN_IDK}))
 

@@ -76,9 +76,10 @@ def reference_note(method: Method, *, adapters: bool, first: bool = False) -> st
     return " and ".join([*cached, *([live] if keeps_frozen(method, needs) else [])]) or "none"
 
 
-def _unlearning_job(
+def unlearning_job(
     run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings, prepared: Prepared
 ) -> TrainingJob:
+    """The optimisation of a loss from the target on."""
     from lume_run.training.reference import ReferenceCache
 
     model = run.settings.model
@@ -96,9 +97,10 @@ def _unlearning_job(
     )
 
 
-def _unlearning_inputs(
+def unlearning_inputs(
     run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings, prepared: Prepared
 ) -> dict[str, Any]:
+    """What decides the weights that come of it, for hashing."""
     model = run.settings.model
     return {
         "target": target.key,
@@ -139,11 +141,11 @@ def loss_artifacts(
     alone = run.request is not None and run.request.apart and run.settings.model.lora.enabled  # an adapter is the model
 
     def build(folder: Path) -> None:
-        job = _unlearning_job(run, method, target, phase, prepared)
+        job = unlearning_job(run, method, target, phase, prepared)
         job = replace(job, keep_adapters=alone, saves_adapter=run.settings.model.lora.save and not alone)
         run_training(run, "unlearn", job, folder, folder / "model")
 
-    inputs = _unlearning_inputs(run, method, target, phase, prepared) | ({"saved": "adapter"} if alone else {})
+    inputs = unlearning_inputs(run, method, target, phase, prepared) | ({"saved": "adapter"} if alone else {})
     unlearned = unlearned_artifact(run, inputs, build, _note(run, method, phase), share=True)
     return [*prepared.artifacts, unlearned]
 
@@ -211,9 +213,9 @@ def _adapter(run: Run, member: Member, number: int, target: EvaluatedModel, prep
     method = member.method
 
     def build(folder: Path) -> None:
-        training = _unlearning_job(run, method, target, phase, prepared)
+        training = unlearning_job(run, method, target, phase, prepared)
         run_training(run, "unlearn", replace(training, keep_adapters=True), folder, folder / "adapter")
 
-    inputs = {"seed": run.settings.seed, **_unlearning_inputs(run, method, target, phase, prepared)}
+    inputs = {"seed": run.settings.seed, **unlearning_inputs(run, method, target, phase, prepared)}
     note = f"{method.name}: {_note(run, method, phase)}"
     return store_artifact(run, "unlearn", "adapter", inputs, build, name=f"adapter {number}", note=note, share=True)

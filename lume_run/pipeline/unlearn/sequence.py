@@ -11,8 +11,8 @@ from lume_run.pipeline.artifacts import EvaluatedModel
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.unlearn.mix import mixed_artifact, mixed_model
 from lume_run.pipeline.unlearn.prepare import shared_reference
-from lume_run.pipeline.unlearn.recipes import unlearning_artifacts
 from lume_run.pipeline.unlearn.row_checks import unretained_problems
+from lume_run.pipeline.unlearn.stopping import request_artifacts
 from lume_run.tasks.requests import forget_requests
 
 
@@ -28,7 +28,7 @@ def request_chain(run: Run, target: EvaluatedModel, base: Artifact | None) -> Ch
     """Unlearn the requests of a run: one after another, or without a sequence all at once."""
     sequence = run.settings.sequence
     if sequence.requests is None:
-        artifacts, model = unlearning_artifacts(run, target, base)
+        artifacts, model = request_artifacts(run, target, base)
         if (share := run.settings.mix) is not None:
             artifacts.append(mixed_artifact(run, target, model, share))
             model = mixed_model(artifacts[-1])
@@ -40,7 +40,7 @@ def request_chain(run: Run, target: EvaluatedModel, base: Artifact | None) -> Ch
     for request in forget_requests(run.data, sequence.requests, growing=growing):
         start = target if growing or not chain.models else chain.models[-1]
         reference = target if sequence.reference == "first" else start
-        artifacts, model = unlearning_artifacts(run.of_request(request), start, base, reference)
+        artifacts, model = request_artifacts(run.of_request(request), start, base, reference)
         before = {artifact.path for artifact in chain.artifacts}
         chain.artifacts.extend(artifact for artifact in artifacts if artifact.path not in before)
         chain.models.append(model)
@@ -62,7 +62,7 @@ def _models_apart(run: Run, target: EvaluatedModel, base: Artifact | None) -> Ch
     shared = shared_reference(run, parts, target)
     chain = Chain([shared] if shared else [])
     for part in parts:
-        artifacts, model = unlearning_artifacts(part, target, base, shared=shared)
+        artifacts, model = request_artifacts(part, target, base, shared=shared)
         chain.artifacts.extend(artifact for artifact in artifacts if artifact is not shared)
         assert part.request is not None
         chain.models.append(replace(model, about=part.request.documents))
