@@ -19,6 +19,7 @@ def test_every_script_loads(path, monkeypatch):
     """What it takes from the package is there."""
     file = ROOT / path
     monkeypatch.syspath_prepend(str(file.parent))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))  # of packages there
     spec = importlib.util.spec_from_file_location(f"script_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)

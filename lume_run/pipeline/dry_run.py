@@ -31,6 +31,7 @@ from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, es
 from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, format_bytes
 from lume_run.pipeline.plan import Plan, model_problems, plan
 from lume_run.pipeline.run import Run
+from lume_run.pipeline.unlearn.cost import cost_line, run_cost
 from lume_run.pipeline.unlearn.work import work_of
 
 if TYPE_CHECKING:
@@ -143,11 +144,16 @@ def group_requests(artifacts: Sequence[Artifact]) -> dict[str, list[Artifact]]:
 
 
 def _show_work(run: Run, steps: Plan) -> None:
-    """What as many experiments as requests cost in all."""
+    """What is due costs in all."""
     estimator = estimator_of(run)
-    if run.settings.sequence.apart and estimator is not None:
-        work = work_of(run, steps.artifacts, estimator.sizes.parameters)
-        console.print(f"  what is due takes about: {work}", soft_wrap=True)
+    if estimator is None:
+        return
+    if run.settings.sequence.apart:
+        line = str(work_of(run, steps.artifacts, estimator.sizes.parameters))
+    else:
+        work = run_cost(run, [artifact for artifact in steps.artifacts if not artifact.is_cached])
+        line = cost_line(work) if work is not None else ""
+    console.print(f"  what is due takes about: {line}", soft_wrap=True)
 
 
 def _show_memory(run: Run, world: World) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from lume_run.common.store import DONE_FILE, Artifact, read_done_record
 from lume_run.common.text import first_line
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
+from lume_run.pipeline.unlearn.cost import cost_line, run_cost, total_work
+from lume_run.pipeline.unlearn.work import Work
 
 if TYPE_CHECKING:
     from lume_run.sweeps.runner import Job
@@ -32,12 +35,12 @@ def show_sweep(jobs: Sequence[Job]) -> None:
     Where not one of its jobs could run, the error of the first is raised.
     """
     table = Table("job", "folder", "due", "cached")
-    needed: list[Artifact] = []
+    planned: list[tuple[Job, tuple[Artifact, ...]]] = []
     errors: list[LumeError] = []
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     for job in jobs:
         artifacts, error = job_artifacts(job)
-        needed += artifacts
+        planned.append((job, artifacts))
         errors += [error] if error else []
         due = [artifact.name for artifact in artifacts if not artifact.is_cached]
         cached = [artifact.name for artifact in artifacts if artifact.is_cached]
@@ -50,9 +53,25 @@ def show_sweep(jobs: Sequence[Job]) -> None:
     console.print(table)
     if len(jobs) > JOBS_SHOWN:
         console.print(f"  and {len(jobs) - JOBS_SHOWN} jobs more")
-    show_shared(jobs, needed)
+    show_shared(jobs, [artifact for _, artifacts in planned for artifact in artifacts])
+    show_cost(planned)
     if len(errors) == len(jobs) and isinstance(errors[0], ProblemsError):
         raise errors[0]
+
+
+def show_cost(planned: Sequence[tuple[Job, Sequence[Artifact]]]) -> None:
+    """A line on what is due, what jobs share once; nothing where no model's size is known."""
+    seen: set[Path] = set()
+    parts: list[Work] = []
+    for job, artifacts in planned:
+        if job.settings is None or not artifacts:
+            continue
+        due = [artifact for artifact in artifacts if artifact.path not in seen and not artifact.is_cached]
+        seen |= {artifact.path for artifact in due}
+        work = run_cost(Run(job.settings, job.run_folder), due)
+        parts += [] if work is None else [work]
+    if parts:
+        console.print(f"  what is due takes about: {cost_line(total_work(parts))}", soft_wrap=True)
 
 
 def _said_first(error: LumeError) -> str:

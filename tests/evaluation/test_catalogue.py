@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 from helpers.shared import ROOT
 
-from lume_run.evaluation.catalogue import BEGIN, END, catalogue_table, definition_of, main, with_table
+from lume_run.evaluation.catalogue import (
+    BEGIN,
+    END,
+    STUDY_FILE,
+    catalogue_table,
+    definition_of,
+    main,
+    read_findings,
+    with_table,
+)
 from lume_run.evaluation.definitions import PLACEHOLDERS, ScoreGroup, Wanted
 from lume_run.evaluation.entries.scores import CATALOGUE
 
@@ -113,7 +123,9 @@ def test_bounds_and_detail_are_sound():
 
 def test_the_docs_hold_the_table():
     page = DOCS.read_text(encoding="utf-8")
-    assert with_table(page) == page, "run python -m lume_run.evaluation.catalogue docs/metrics.md"
+    assert with_table(page, read_findings(DOCS.parent)) == page, (
+        "run python -m lume_run.evaluation.catalogue docs/metrics.md"
+    )
 
 
 def test_the_table_is_written_between_its_marks(tmp_path, capsys):
@@ -135,3 +147,18 @@ def test_a_row_of_the_table():
     )
     assert len({row.count("|") for row in rows}) == 1
     assert "| from -100 | 0 | privacy |" in next(row for row in rows if "muse.privacy_leakage" in row)
+
+
+def test_the_table_says_what_the_study_found(tmp_path):
+    """One score with its interval; of several of one entry the range; R and Q where they have a number."""
+
+    def row(area: float, relearning: float | None = None) -> dict:
+        known = relearning and {"value": relearning, "low": None, "high": None, "n": 1}
+        return {"faithfulness": {"value": area, "low": 0.5, "high": 1.0}, "relearning": known, "quantisation": None}
+
+    findings = {"forget.probability": row(0.875, 0.25), "mia.loss.auc": row(0.9), "mia.zlib.auc": row(0.75)}
+    (tmp_path / STUDY_FILE).write_text(json.dumps({"findings": findings}), encoding="utf-8")
+    lines = {line.split("|")[1].strip(): line for line in catalogue_table(read_findings(tmp_path)).split("\n")}
+    assert lines["`<side>.probability`"].endswith("| 0.88 [0.50, 1.00], R 0.25 |")
+    assert lines["`mia.<attack>.auc`"].endswith("| 0.75 to 0.90 |")
+    assert lines["`perplexity`"].endswith("|  |")
