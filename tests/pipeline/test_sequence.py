@@ -106,6 +106,14 @@ def test_the_reference_is_the_model_before_or_the_first(tmp_path):
     assert of_first["request 1"] == of_previous["request 1"]  # there they are the same
 
 
+def test_a_method_without_a_reference_makes_the_same_models_with_either(tmp_path):
+    common = ("sequence=in_turn", "sequence.requests=2", "method=me_gd")
+    previous, first = (
+        inputs_of(run_of(tmp_path, *common, f"sequence.reference={name}")) for name in ("previous", "first")
+    )
+    assert previous == first
+
+
 def test_growing_requests_start_from_the_target(tmp_path):
     run = run_of(tmp_path, "sequence=growing", "sequence.requests=3", "method=gd")
     inputs = inputs_of(run)

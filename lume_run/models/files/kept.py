@@ -106,7 +106,8 @@ class ModelKeeper:
             KEEPER.reset(token)
             for kept in self._models.values():
                 kept.take_back()
-            gc.collect()  # trainers refer to themselves, and to models that are done with
+            if any(kept.model.device.type != "cpu" for kept in self._models.values()):
+                gc.collect()  # trainers refer to themselves, and to memory of the device
 
     def around(self, build: Callable[[Path], None]) -> Callable[[Path], None]:
         """What builds an artifact, with this model lent to it."""

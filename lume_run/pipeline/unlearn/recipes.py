@@ -101,7 +101,8 @@ def unlearning_inputs(
     run: Run, method: Method, target: EvaluatedModel, phase: OptimizationSettings, prepared: Prepared
 ) -> dict[str, Any]:
     """What decides the weights that come of it, for hashing."""
-    model = run.settings.model
+    model, needs = run.settings.model, method.needs
+    compares = bool(needs.reference_logps) or keeps_frozen(method, needs)
     return {
         "target": target.key,
         "rows": rows_hash(run.examples(method.needs)),
@@ -113,7 +114,7 @@ def unlearning_inputs(
         "numerics": run.numerics,
         **prepared.identity,
         **_text_identity(method),
-        **({"reference": prepared.model.key} if prepared.model.key != target.key else {}),
+        **({"reference": prepared.model.key} if compares and prepared.model.key != target.key else {}),
     }
 
 
