@@ -134,3 +134,19 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path):
     for file, other in zip(*files, strict=True):
         weights, others = load_file(file), load_file(other)
         assert len(files[0]) == 3 and all((weights[name] == others[name]).all() for name in weights)
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_adapters_over_a_quantised_target(bits, tmp_path):
+    """It is trained on in fewer bits and answers in its own: two readings, whatever the number of requests."""
+    pytest.importorskip("bitsandbytes")
+    small = run_at(tmp_path / "first", "method=npo", *files_of(tmp_path, "abc"), "stages=[train,unlearn]")
+    run_pipeline(small.settings, small.folder, identity={}, command=["test"])
+    (target,) = [artifact.path for artifact in plan(small).artifacts if artifact.name == "target"]
+    given = ("model=hf", f"model.path={target}", "model.is_target=true", f"model.quantize={bits}", *LORA)
+    options = [option for option in SMALL if not option.startswith("model.shape")]
+    settings = settings_of(*options, *files_of(tmp_path, "abc"), "method=npo", *given, f"output_dir={tmp_path / 'out'}")
+    run = Run(settings, tmp_path / "out/run")
+    run_pipeline(run.settings, run.folder, identity={}, command=["test"])
+    assert len(adapters_of(run.folder)) == 3 == len(set(adapters_of(run.folder).values()))
+    assert answers(run, "unlearned") != answers(run, "target")

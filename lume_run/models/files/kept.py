@@ -49,7 +49,9 @@ class KeptModel:
         if any(getattr(layer, "gradient_checkpointing", False) for layer in self.model.modules()):
             self.model.gradient_checkpointing_disable()
             self.model.disable_input_require_grads()
-        self.model.requires_grad_(True).zero_grad()
+        for parameter in self.model.parameters():
+            parameter.grad = None
+            parameter.requires_grad_(parameter.is_floating_point())  # not those of 4 or 8 bits
         self.model.eval()
         self.model.name_or_path = self.name
         self.lent = self.wanted = False
