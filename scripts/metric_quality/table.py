@@ -82,6 +82,10 @@ def estimate_cell(estimate: Estimate | None) -> str:
     return f"{estimate.value:.3f}{ends}"
 
 
+def _with_count(estimate: Estimate | None) -> str:
+    return "n/a" if estimate is None else f"{estimate_cell(estimate)} n={estimate.n}"
+
+
 def _cell(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
@@ -93,7 +97,8 @@ def markdown_table(findings: Mapping[str, Finding]) -> list[str]:
         published = ", ".join("-" if value is None else f"{value:.3f}" for value in PUBLISHED.get(name, ()))
         cells = [
             f"`{name}`",
-            *map(estimate_cell, (row.faithfulness, row.relearning, row.quantisation)),
+            estimate_cell(row.faithfulness),
+            *(_with_count(estimate) for estimate in (row.relearning, row.quantisation)),
             *map(_cell, (row.robustness, row.quality)),
             published,
         ]
