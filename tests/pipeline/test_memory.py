@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM
 
+from lume_run.common import logits
 from lume_run.common.devices import GIB, is_out_of_memory
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.overrides import compose, conf_dir
@@ -105,6 +106,7 @@ def parts_of_a_gpu():
     with pytest.MonkeyPatch.context() as patch:
         for sizes in (KEPT_NUMBERS, PART_NUMBERS):
             patch.setitem(sizes, "cpu", sizes["cuda"])
+        patch.setattr(logits, "CACHED_NUMBERS", logits.CHUNK_NUMBERS)
         yield
 
 

@@ -54,7 +54,8 @@ def memory_estimate(
     frozen = live and (not adapters_train or settings.sequence.keeps_first)
     copied = 0 if adapters_train or zero or compute == 4 else sizes.parameters - sizes.tables
     states = state_bytes(settings, sizes, compute=compute, world=world, stage=stage)
-    of_head = 0 if adapters_train or not needs.logits else sizes.vocabulary * sizes.hidden * base  # its new gradient
+    adds = zero or tokens < step_rows(phase, needs, world) * lengths.tokens  # gradients of forwards, one to another
+    of_head = sizes.vocabulary * sizes.hidden * base if adds and needs.logits and not adapters_train else 0
     parts = {
         "weights": states["weights"],
         "autocast copies": copied * compute,
@@ -66,9 +67,7 @@ def memory_estimate(
         "frozen reference": states["frozen reference"],
         "communication": communication_bytes(world, sizes, compute, frozen=frozen),
     }
-    if (
-        settings.model.gradient_checkpointing is True
-    ):  # a layer is computed anew when the logits and the copies are gone
+    if settings.model.gradient_checkpointing is True:  # a layer is computed anew when logits and copies are gone
         kept = sizes.layers * tokens * sizes.hidden * base
         layer, later = parts["activations"] - kept, LATER_LOGITS * (parts["logits"] - of_head)
         parts["activations"] -= min(layer, later)
@@ -103,10 +102,10 @@ def logit_bytes(needs: Needs, numbers: int, compute: int, *, in_parts: bool) -> 
     reference = REFERENCE_LOGIT_BYTES if needs.reference_logits else 0
     if in_parts and not needs.distributions and not needs.every_position:
         part, keeps = min(numbers, PART_NUMBERS["cuda"]), numbers <= KEPT_NUMBERS["cuda"]
-        gradient = 4 + (compute if compute < 4 else 0)  # in float32, and rounded
-        copies = LOGIT_BYTES if needs.token_losses else gradient
         kept = compute * (2 if reference else 1) * (numbers if keeps else part)
-        return float(kept + (copies + reference) * part)
+        gradient = 4 + (4 if compute < 4 else 0)  # of a few rows, in float32, beside what is widened for it
+        copies = LOGIT_BYTES if needs.token_losses else gradient
+        return float(kept + (copies + reference) * min(numbers, CHUNK_NUMBERS))
     if needs.distributions or needs.token_losses:
         return float((LOGIT_BYTES + reference) * numbers)
     widened = WIDENED_BYTES * min(numbers, CHUNK_NUMBERS) if compute < 4 else 0
