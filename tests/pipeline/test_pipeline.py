@@ -163,7 +163,8 @@ def test_training_alone_says_where_the_target_is(uninterrupted):
 
 def test_runs_share_targets_in_the_store(uninterrupted):
     done = lume_run(*SMALL, "method=gd", "dry_run=true", f"output_dir={uninterrupted}")
-    states = [line for line in done.stderr.splitlines() if "cached" in line or "due" in line]
+    rows = [line for line in done.stderr.splitlines() if "│" in line]
+    states = [line for line in rows if "cached" in line or "due" in line]
     assert [("cached" in line) for line in states] == [True, True, False, True, False]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -54,14 +53,13 @@ class LabelPart:
     ) -> Tensor:
         """Of log p(label) = z_label - log sum exp z, and of the losses."""
         of_logp = of_numbers[:, :1]
-        parts = []
-        if not self.losses or logits.device.type != "cpu" or of_logp.any():  # else the losses alone count
-            softmax = torch.sub(to_float32(logits), totals[:, None]).exp_()
-            parts.append(softmax.mul_(-of_logp).scatter_add_(1, targets[:, None], of_logp))
+        gradient = torch.sub(to_float32(logits), totals[:, None]).exp_()
+        gradient.mul_(-of_logp).scatter_add_(1, targets[:, None], of_logp)
         for column, loss in self.losses:
             if loss.differentiable:
                 with torch.enable_grad():
                     leaf = logits.detach().requires_grad_()
                     values = loss.at_tokens(leaf, targets, reference)
-                    parts += torch.autograd.grad(values, leaf, of_numbers[:, column].to(values.dtype))
-        return reduce(torch.add, parts) if parts else torch.zeros_like(logits)
+                    (further,) = torch.autograd.grad(values, leaf, of_numbers[:, column].to(values.dtype))
+                gradient += further
+        return gradient
