@@ -54,7 +54,10 @@ def read_responses(path: Path) -> list[Response]:
             problems.append(line)
             continue
         try:
-            text = json.dumps(complete_fields(parse_json(line)), ensure_ascii=False, allow_nan=False)
+            row = parse_json(line)
+            if not isinstance(row, dict):
+                raise ValueError("the line holds no JSON object")
+            text = json.dumps(complete_fields(row), ensure_ascii=False, allow_nan=False)
             text.encode()  # half of a surrogate pair could be read, but not written down again
             response = from_json(Response, text)
             check_types(response)
