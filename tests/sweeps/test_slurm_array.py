@@ -18,7 +18,7 @@ SCRIPT = ROOT / "scripts" / "slurm_array.sbatch"
 SEEDS = 4
 JOBS = (
     *SMALL,
-    "trainer.unlearn.epochs=60",
+    "trainer.unlearn.epochs=120",  # long enough to be struck while it trains
     "trainer.checkpoint_every=4",
     "hydra/launcher=slurm",
     "hydra.launcher.cpus_per_task=1",
