@@ -144,16 +144,15 @@ def group_requests(artifacts: Sequence[Artifact]) -> dict[str, list[Artifact]]:
 
 
 def _show_work(run: Run, steps: Plan) -> None:
-    """What is due costs in all."""
-    estimator = estimator_of(run)
-    if estimator is None:
-        return
-    if run.settings.sequence.apart:
-        line = str(work_of(run, steps.artifacts, estimator.sizes.parameters))
-    else:
+    """What all that is due takes; nothing where the size of the model is not known."""
+    line = ""
+    if not run.settings.sequence.apart:
         work = run_cost(run, [artifact for artifact in steps.artifacts if not artifact.is_cached])
         line = cost_line(work) if work is not None else ""
-    console.print(f"  what is due takes about: {line}", soft_wrap=True)
+    elif (estimator := estimator_of(run)) is not None:
+        line = str(work_of(run, steps.artifacts, estimator.sizes.parameters))
+    if line:
+        console.print(f"  what is due takes about: {line}", soft_wrap=True)
 
 
 def _show_memory(run: Run, world: World) -> None:
