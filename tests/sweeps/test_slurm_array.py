@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,17 @@ def active(output_dir: Path) -> dict[str, str]:
     return {key: entry["number"] for key, entry in entries.items()}
 
 
-def training(output_dir: Path) -> list[Path]:
-    """Run folders that have a checkpoint of unlearning under way."""
-    return [path.parents[3] for path in output_dir.glob("*/unlearned.partial/checkpoints/checkpoint-*/COMPLETE")]
+def sighted(output_dir: Path, *, besides: Sequence[Path]) -> Path:
+    """The first run folder, besides these, in which unlearning is seen to have a checkpoint: to be struck at once."""
+    seen: list[Path] = []
+
+    def look() -> bool:
+        checkpoints = output_dir.glob("*/unlearned.partial/checkpoints/checkpoint-*/COMPLETE")
+        seen.extend(folder for folder in (path.parents[3] for path in checkpoints) if folder not in besides)
+        return bool(seen)
+
+    until_true(look, 300, lambda: active(output_dir))
+    return seen[0]
 
 
 def number_of(output_dir: Path, folder: Path) -> str:
@@ -66,10 +75,10 @@ def swept(cluster, tmp_path_factory):  # noqa: F811
     output_dir, log = tmp_path_factory.mktemp("array"), tmp_path_factory.mktemp("printed") / "log"
     driver = sweep(cluster, output_dir, log)
     try:
-        until_true(lambda: len(set(training(output_dir))) >= 2, 300, lambda: active(output_dir))
-        preempted, cancelled = sorted(set(training(output_dir)))[:2]
-        cluster.call("scancel", "--signal=USR2", number_of(output_dir, preempted))
+        cancelled = sighted(output_dir, besides=())
         cluster.call("scancel", number_of(output_dir, cancelled))
+        preempted = sighted(output_dir, besides=(cancelled,))
+        cluster.call("scancel", "--signal=USR2", number_of(output_dir, preempted))
         first = driver.wait(400), log.read_text(encoding="utf-8")
     finally:
         driver.kill()
