@@ -17,11 +17,22 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 VALUE_SHAPES = {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount", "equal"}
 READS = {"_local_scalar_dense", "is_nonzero"}
 BACK = {Tensor.tolist, Tensor.numpy, Tensor.cpu}
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors among nested tuples, lists and dictionaries; torch's own walk takes ten times as long."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)
 
 
 class PretendDevice(TorchFunctionMode):
@@ -37,17 +48,13 @@ class PretendDevice(TorchFunctionMode):
 
     def place(self, value: Any) -> None:
         """These tensors are on the device."""
-        for tensor in tree_leaves(value):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                self._storages[storage._cdata] = storage
+        for tensor in tensors_in(value):
+            storage = tensor.untyped_storage()
+            self._storages[storage._cdata] = storage
 
     def holds(self, value: Any) -> bool:
         """Whether a tensor among these is on the device."""
-        return any(
-            isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata in self._storages
-            for tensor in tree_leaves(value)
-        )
+        return any(tensor.untyped_storage()._cdata in self._storages for tensor in tensors_in(value))
 
     def _on_host(self, tensor: Tensor) -> Tensor:
         """A copy that is not on the device."""

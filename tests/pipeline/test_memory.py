@@ -13,12 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.pretend_device import tensors_in
 from helpers.shared import ROOT
 from helpers.training import LORA, compose_method, phase, rows_for, set_up, tokenizer_at
 from rich.console import Console
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM
 
 from lume_run.common import logits
@@ -67,9 +67,8 @@ class Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
+        for tensor in tensors_in(result):
+            self._count(tensor.untyped_storage())
         return result
 
     def _count(self, storage) -> None:

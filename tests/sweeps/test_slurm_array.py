@@ -19,8 +19,8 @@ SCRIPT = ROOT / "scripts" / "slurm_array.sbatch"
 SEEDS = 4
 JOBS = (
     *SMALL,
-    "trainer.unlearn.epochs=120",  # long enough to be struck while it trains
-    "trainer.checkpoint_every=4",
+    "trainer.unlearn.epochs=80",  # 240 steps: long enough to be struck while it trains
+    "trainer.checkpoint_every=20",
     "hydra/launcher=slurm",
     "hydra.launcher.cpus_per_task=1",
     "hydra.launcher.timeout_min=20",
