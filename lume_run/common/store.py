@@ -46,6 +46,7 @@ class Artifact:
     `inputs` must name everything the content depends on. `build(folder)` fills the folder, which may hold files of an
     interrupted build. Where several processes can `share` the work, each of them runs `build`, and then one process
     `gather`s their files. `note_file` of an artifact outside the store says where the last one of these inputs stands.
+    `tokens()` estimates how many a model sees, by what is done with them (pipeline/memory/cost.py).
     """
 
     stage: str
@@ -57,6 +58,7 @@ class Artifact:
     share: bool = False
     gather: Callable[[Path], object] | None = None
     note_file: Path | None = None
+    tokens: Callable[[], Mapping[str, float]] | None = None
 
     @property
     def key(self) -> str:

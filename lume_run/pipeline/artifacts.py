@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ def store_artifact(
     note: str = "",
     share: bool = False,
     gather: Callable[[Path], object] | None = None,
+    tokens: Callable[[], Mapping[str, float]] | None = None,
 ) -> Artifact:
     """An artifact in the shared store, named by the hash of its inputs."""
     title = name or kind
@@ -80,11 +81,18 @@ def store_artifact(
         note=note,
         share=share,
         gather=gather,
+        tokens=tokens,
     )
 
 
 def unlearned_artifact(
-    run: Run, inputs: dict[str, Any], build: Callable[[Path], None], note: str, *, share: bool = False
+    run: Run,
+    inputs: dict[str, Any],
+    build: Callable[[Path], None],
+    note: str,
+    *,
+    share: bool = False,
+    tokens: Callable[[], Mapping[str, float]] | None = None,
 ) -> Artifact:
     """The unlearned model, in the run's own folder; runs that differ in attacks or evaluators alone make it once.
 
@@ -104,4 +112,5 @@ def unlearned_artifact(
         note=note,
         share=share,
         note_file=run.settings.store / "unlearned" / f"{noted}.json",
+        tokens=tokens,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from lume_run.common.store import Artifact
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.needs import Role
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
+from lume_run.pipeline.memory.cost import fine_tuning_tokens
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import lora_identity, phase_identity, run_training, training_job
 from lume_run.training.job import snapshot_folder
@@ -131,7 +133,8 @@ def trained_artifact(run: Run, attack: str, subject: str, training: Training, mo
 
     steps = ", ".join(map(str, training.steps))
     note = f"{len(training.examples)} rows, kept after step {steps}"
-    return store_artifact(run, "attack", "attacked", inputs, build, name=name, note=note, share=True)
+    tokens = partial(fine_tuning_tokens, run, training.examples, training.phase, adapters=training.adapters)
+    return store_artifact(run, "attack", "attacked", inputs, build, name=name, note=note, share=True, tokens=tokens)
 
 
 def snapshot(model: EvaluatedModel, training: Training, artifact: Artifact, step: int) -> EvaluatedModel:

@@ -26,13 +26,12 @@ from lume_run.models.load import context_limit
 from lume_run.models.placement import USABLE_MEMORY_SHARE
 from lume_run.models.rows.tokenise import WHOLE_TEXTS, encode, pair_ids
 from lume_run.pipeline.memory.budget import Estimator
+from lume_run.pipeline.memory.cost import run_cost
 from lume_run.pipeline.memory.estimate import cards_for, evaluation_estimate, host_estimate
 from lume_run.pipeline.memory.launch_mode import choose_world, device_memory, estimator_of
 from lume_run.pipeline.memory.remedies import ASSUMED_GPUS, MODES_BY_MEMORY, format_bytes
 from lume_run.pipeline.plan import Plan, model_problems, plan
 from lume_run.pipeline.run import Run
-from lume_run.pipeline.unlearn.cost import cost_line, run_cost
-from lume_run.pipeline.unlearn.work import work_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -145,14 +144,9 @@ def group_requests(artifacts: Sequence[Artifact]) -> dict[str, list[Artifact]]:
 
 def _show_work(run: Run, steps: Plan) -> None:
     """What all that is due takes; nothing where the size of the model is not known."""
-    line = ""
-    if not run.settings.sequence.apart:
-        work = run_cost(run, [artifact for artifact in steps.artifacts if not artifact.is_cached])
-        line = cost_line(work) if work is not None else ""
-    elif (estimator := estimator_of(run)) is not None:
-        line = str(work_of(run, steps.artifacts, estimator.sizes.parameters))
-    if line:
-        console.print(f"  what is due takes about: {line}", soft_wrap=True)
+    cost = run_cost(run, [artifact for artifact in steps.artifacts if not artifact.is_cached])
+    if cost is not None:
+        console.print(f"  what is due takes about: {cost}", soft_wrap=True)
 
 
 def _show_memory(run: Run, world: World) -> None:

@@ -21,6 +21,7 @@ from lume_run.models.load import borrow_model, config_of, context_limit
 from lume_run.models.rows.text_format import turn_ends
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact
+from lume_run.pipeline.memory.cost import answering_tokens
 from lume_run.pipeline.run import Run
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def responses_artifact(
         note=f"{len(questions)} prompts" if questions else "0 prompts: no suite asks what it could put differently",
         share=True,
         gather=lambda folder: gather_answers(questions, folder),
+        tokens=lambda: answering_tokens(run, questions),
     )
 
 

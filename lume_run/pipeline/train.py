@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lume_run.models.hub import model_identity
 from lume_run.models.tiny import build_tiny
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
 from lume_run.pipeline.memory.budget import with_phase
+from lume_run.pipeline.memory.cost import fine_tuning_tokens
 from lume_run.pipeline.memory.launch_mode import estimator_of
 from lume_run.pipeline.memory.sizes import phase_of
 from lume_run.pipeline.run import Run
@@ -138,7 +140,8 @@ def fine_tuned_artifact(
         run_training(run, stage, job, folder, folder)
 
     note = f"{len(examples)} rows, {steps_of(phase, len(examples))} steps at most"
-    return store_artifact(run, stage, kind, inputs, build, note=note, share=True)
+    tokens = partial(fine_tuning_tokens, run, examples, phase, adapters=lora is not None)
+    return store_artifact(run, stage, kind, inputs, build, note=note, share=True, tokens=tokens)
 
 
 def lora_identity(model: ModelSettings) -> dict[str, Any] | None:

@@ -18,10 +18,9 @@ from lume_run.common.console import console
 from lume_run.common.errors import LumeError, ProblemsError, RunError
 from lume_run.common.store import DONE_FILE, Artifact, read_done_record
 from lume_run.common.text import first_line
+from lume_run.pipeline.memory.cost import Cost, run_cost
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
-from lume_run.pipeline.unlearn.cost import cost_line, run_cost, total_work
-from lume_run.pipeline.unlearn.work import Work
 
 if TYPE_CHECKING:
     from lume_run.sweeps.runner import Job
@@ -62,16 +61,16 @@ def show_sweep(jobs: Sequence[Job]) -> None:
 def show_cost(planned: Sequence[tuple[Job, Sequence[Artifact]]]) -> None:
     """A line on what is due, what jobs share once; nothing where no model's size is known."""
     seen: set[Path] = set()
-    parts: list[Work] = []
+    parts: list[Cost] = []
     for job, artifacts in planned:
         if job.settings is None or not artifacts:
             continue
         due = [artifact for artifact in artifacts if artifact.path not in seen and not artifact.is_cached]
         seen |= {artifact.path for artifact in due}
-        work = run_cost(Run(job.settings, job.run_folder), due)
-        parts += [] if work is None else [work]
+        cost = run_cost(Run(job.settings, job.run_folder), due)
+        parts += [] if cost is None else [cost]
     if parts:
-        console.print(f"  what is due takes about: {cost_line(total_work(parts))}", soft_wrap=True)
+        console.print(f"  what is due takes about: {sum(parts, Cost())}", soft_wrap=True)
 
 
 def _said_first(error: LumeError) -> str:

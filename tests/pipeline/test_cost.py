@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from helpers.configs import settings_of
 
+from lume_run.pipeline.memory.cost import (
+    ADAPTERS_TRAINED,
+    BYTES_PER_TOKEN,
+    GENERATED,
+    READ,
+    WEIGHTS_TRAINED,
+    Cost,
+    run_cost,
+)
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run
-from lume_run.pipeline.unlearn.cost import cost_line, run_cost, total_work
-from lume_run.pipeline.unlearn.work import BYTES_PER_TOKEN
+
+BIOS = "task.num_documents=2"
+QUICK = ("trainer.train.epochs=3", "trainer.unlearn.epochs=2")
 
 
-def cost_of(tmp_path, *overrides: str):
-    settings = settings_of("task.num_documents=2", f"output_dir={tmp_path}", "logger=none", *overrides)
+def cost_of(tmp_path, *overrides: str) -> tuple[Run, Cost]:
+    settings = settings_of(f"output_dir={tmp_path}", "logger=none", *overrides)
     run = Run(settings, tmp_path / "run")
-    return run, run_cost(run, plan(run).artifacts)
+    cost = run_cost(run, plan(run).artifacts)
+    assert cost is not None
+    return run, cost
 
 
 def tokens(rows) -> float:
@@ -23,17 +37,47 @@ def tokens(rows) -> float:
 
 def test_trainings_and_answers_by_hand(tmp_path):
     """Both sides for the target, as many kept rows as forgotten for unlearning; 6 operations a trained token."""
-    run, work = cost_of(tmp_path, "method=gd", "trainer.train.epochs=3", "trainer.unlearn.epochs=2")
+    run, cost = cost_of(tmp_path, BIOS, "method=gd", *QUICK)
     both = tokens([*run.data.forget, *run.data.retain])
-    assert work.trained == pytest.approx((3 + 2) * both)
+    assert cost.tokens[WEIGHTS_TRAINED] == pytest.approx((3 + 2) * both)
     texts = sum(question.ask in ("generate", "sample") for question in run.questions)
-    assert work.generated == 2 * texts * run.settings.evaluator.max_new_tokens
-    parameters = work.operations / (6 * work.trained + 2 * (work.read + work.generated))
+    assert cost.tokens[GENERATED] == 2 * texts * run.settings.evaluator.max_new_tokens
+    forwards = 6 * cost.tokens[WEIGHTS_TRAINED] + 2 * (cost.tokens[READ] + cost.tokens[GENERATED])
+    parameters = cost.operations / forwards
     assert parameters == pytest.approx(round(parameters)) and parameters > 10**6
 
 
+@pytest.mark.parametrize(
+    ("sequence", "passes", "models"),  # how often a row is forgotten; how many models answer all there is to ask
+    [("in_turn", 1, 3), ("growing", 1.5, 3), ("apart", 1, 2)],
+)
+def test_each_request_takes_its_rows(sequence, passes, models, tmp_path):
+    """Two requests, a document each; every model is asked everything, apart about its own document alone."""
+    answers = {"Ada": "a lighthouse keeper", "Bo": "a breeder of sheep"}
+    rows = [{"question": f"Who is {who}?", "answer": f"{what}.", "document": who} for who, what in answers.items()]
+    (tmp_path / "forget.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    custom = ("task=custom", f"task.forget={tmp_path}/forget.jsonl", "evaluator=memorisation", "method=ga", *QUICK)
+    _, alone = cost_of(tmp_path, *custom)
+    run, cost = cost_of(tmp_path, *custom, f"sequence={sequence}", "sequence.requests=2")
+    forget = tokens(run.data.forget)
+    assert alone.tokens[WEIGHTS_TRAINED] == pytest.approx((3 + 2) * forget)
+    assert cost.tokens[WEIGHTS_TRAINED] == pytest.approx((3 + 2 * passes) * forget, rel=0.05)  # rows are about as long
+    assert cost.tokens[GENERATED] == alone.tokens[GENERATED] * models / 2
+    assert cost.tokens[READ] == pytest.approx(alone.tokens[READ] * models / 2)
+
+
+def test_an_attack_trains_further(tmp_path):
+    _, plain = cost_of(tmp_path, BIOS, "method=ga", *QUICK)
+    _, attacked = cost_of(tmp_path, BIOS, "method=ga", *QUICK, "attack=relearn")
+    assert attacked.tokens[WEIGHTS_TRAINED] > plain.tokens[WEIGHTS_TRAINED]
+    assert attacked.tokens[GENERATED] > plain.tokens[GENERATED]
+
+
 def test_adapters_cost_less_and_nothing_is_due_twice(tmp_path):
-    run, whole = cost_of(tmp_path, "method=npo_gd")
-    assert run_cost(run, []).operations == 0
-    assert total_work([whole, whole]).operations == 2 * whole.operations
-    assert "GPU-hours" in cost_line(whole)
+    run, whole = cost_of(tmp_path, BIOS, "method=npo_gd", *QUICK)
+    assert run_cost(run, []) == Cost()
+    assert sum([whole, whole], Cost()).operations == 2 * whole.operations
+    assert "GPU-hours" in str(whole)
+    _, adapted = cost_of(tmp_path, BIOS, "method=npo_gd", "model.lora=true", *QUICK)
+    unlearning = whole.tokens[WEIGHTS_TRAINED] - adapted.tokens[WEIGHTS_TRAINED]  # the random model is taught whole
+    assert adapted.tokens[ADAPTERS_TRAINED] == pytest.approx(unlearning)

@@ -1,1 +1,1 @@
-"""How much memory a stage takes on a device: the estimate, the launch mode that fits, what to change when none does."""
+"""What stages take, estimated: memory, the launch mode that fits, what to change when none does; tokens, operations."""

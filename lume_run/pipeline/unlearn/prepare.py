@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from lume_run.methods.needs import Role
 from lume_run.methods.objective import Objective
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
 from lume_run.pipeline.evaluate import answer_questions, gather_answers
+from lume_run.pipeline.memory.cost import answering_tokens, reading_tokens
 from lume_run.pipeline.run import Run
 
 
@@ -112,7 +114,8 @@ def reference_artifact(
     note = (
         f"log-probs of {len(examples)} rows{' and alternates' if prepared.alternates else ''} under the frozen target"
     )
-    return store_artifact(run, "unlearn", "reference", inputs, build, note=f"{note}, computed once")
+    tokens = partial(reading_tokens, run, [example for _, example in examples])
+    return store_artifact(run, "unlearn", "reference", inputs, build, note=f"{note}, computed once", tokens=tokens)
 
 
 def alternates_artifact(run: Run, part: AltPO, target: EvaluatedModel) -> Artifact:
@@ -129,8 +132,9 @@ def alternates_artifact(run: Run, part: AltPO, target: EvaluatedModel) -> Artifa
         **({"backend": evaluator.backend} if evaluator.backend != "transformers" else {}),
     }
 
+    sampling = Run(replace(run.settings, evaluator=evaluator), run.folder, run.world)
+
     def build(folder: Path) -> None:
-        sampling = Run(replace(run.settings, evaluator=evaluator), run.folder, run.world)
         answer_questions(sampling, questions, "alternates", target.path, folder)
 
     return store_artifact(
@@ -142,6 +146,7 @@ def alternates_artifact(run: Run, part: AltPO, target: EvaluatedModel) -> Artifa
         note=f"{part.alternates} answers to each of {len(run.data.forget)} forget prompts, made up by the target",
         share=True,
         gather=lambda folder: gather_answers(questions, folder),
+        tokens=partial(answering_tokens, sampling, questions),
     )
 
 

@@ -6,6 +6,7 @@ A loss is minimised by `lume_run.training`; the baselines that are not losses ar
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lume_run.methods.baselines import (
 )
 from lume_run.methods.objective import Objective, keeps_frozen
 from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact, unlearned_artifact
+from lume_run.pipeline.memory.cost import unlearning_tokens
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import (
     fine_tuned_artifact,
@@ -147,7 +149,8 @@ def loss_artifacts(
         run_training(run, "unlearn", job, folder, folder / "model")
 
     inputs = unlearning_inputs(run, method, target, phase, prepared) | ({"saved": "adapter"} if alone else {})
-    unlearned = unlearned_artifact(run, inputs, build, _note(run, method, phase), share=True)
+    tokens = partial(unlearning_tokens, run, method.needs, phase)
+    unlearned = unlearned_artifact(run, inputs, build, _note(run, method, phase), share=True, tokens=tokens)
     return [*prepared.artifacts, unlearned]
 
 
@@ -219,4 +222,5 @@ def _adapter(run: Run, member: Member, number: int, target: EvaluatedModel, prep
 
     inputs = {"seed": run.settings.seed, **unlearning_inputs(run, method, target, phase, prepared)}
     note = f"{method.name}: {_note(run, method, phase)}"
-    return store_artifact(run, "unlearn", "adapter", inputs, build, name=f"adapter {number}", note=note, share=True)
+    tokens, name = partial(unlearning_tokens, run, method.needs, phase), f"adapter {number}"
+    return store_artifact(run, "unlearn", "adapter", inputs, build, name=name, note=note, share=True, tokens=tokens)

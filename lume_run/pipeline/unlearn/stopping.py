@@ -27,6 +27,7 @@ from lume_run.methods.objective import Objective
 from lume_run.models.hub import model_identity
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact, unlearned_artifact
 from lume_run.pipeline.evaluate import responses_artifact
+from lume_run.pipeline.memory.cost import unlearning_tokens
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import retrained_artifact, run_training, steps_of
 from lume_run.pipeline.unlearn.prepare import prepare
@@ -61,7 +62,8 @@ def request_artifacts(
         run_training(run, "unlearn", replace(job, snapshots=tuple(sorted(set(steps)))), folder, folder)
 
     note = f"the model after each of {len(steps)} epochs ({', '.join(map(str, steps))} steps)"
-    epochs = store_artifact(run, "unlearn", "epochs", inputs, build, note=note, share=True)
+    tokens = partial(unlearning_tokens, run, method.needs, phase)
+    epochs = store_artifact(run, "unlearn", "epochs", inputs, build, note=note, share=True, tokens=tokens)
     asks = partial(knowledge_questions, method.stop_when.knowledge)
     retrained, before = retrained_model(run, base)
     models = [
