@@ -11,8 +11,10 @@ from lume_run.attacks.base import Rewriting, is_scored
 from lume_run.common.files import content_hash
 from lume_run.common.records import Question
 from lume_run.common.store import Artifact
+from lume_run.config.model_settings import ModelSettings
 from lume_run.config.targets import class_name
 from lume_run.methods.baselines import Context, with_context
+from lume_run.models.hub import model_identity
 from lume_run.pipeline.run import Run
 
 LATER = ("knowledge",)  # settings of methods that came later: null is what versions without them did
@@ -33,6 +35,16 @@ class EvaluatedModel:
     held_out: frozenset[str] = frozenset()
     rewrite: Rewriting | None = None
     about: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, artifact: Artifact, part: str = "") -> EvaluatedModel:
+        """The model that an artifact is, or a folder within it."""
+        return cls(path=str(artifact.path / part), key=artifact.key)
+
+    @classmethod
+    def at(cls, path: str, settings: ModelSettings) -> EvaluatedModel:
+        """The model of a folder or hub id."""
+        return cls(path=path, key=model_identity(path, settings))
 
     def questions_in_context(self, questions: Sequence[Question]) -> Sequence[Question]:
         """The questions that this model is asked, with its context before them."""

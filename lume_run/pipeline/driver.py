@@ -70,27 +70,27 @@ class RunResults:
 def run_pipeline(settings: Settings, folder: Path, *, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
     """Run everything that is due in `folder` and return the report; what is done already is kept."""
     with explain_full_disk(folder), signal_handlers():
-        return _run_pipeline(settings, folder, identity, command)
+        folder.mkdir(parents=True, exist_ok=True)
+        read = read_results(settings) if settings.stages == ["score"] else None
+        record = run_manifest(list(command), content_hash(identity), settings.seed, earlier_hardware(folder))
+        record = without_secrets(record)
+        write_json(folder / "manifest.json", record)
+        with track_run(settings, folder, identity, record) as tracker:
+            results = read or _make_artifacts(settings, folder, record, tracker)
+            report = score_and_report(settings, folder, record, results)
+            tracker.finish(report, results.responses)
+        return report
 
 
-def _run_pipeline(settings: Settings, folder: Path, identity: Mapping[str, Any], command: Sequence[str]) -> Report:
-    folder.mkdir(parents=True, exist_ok=True)
-    hardware_used = earlier_hardware(folder)
-    record = without_secrets(run_manifest(list(command), content_hash(identity), settings.seed, hardware_used))
-    write_json(folder / "manifest.json", record)
-    with track_run(settings, folder, identity, record) as tracker:
-        results = _make_artifacts(settings, folder, record, tracker)
-        report = score_and_report(settings, folder, record, results)
-        tracker.finish(report, results.responses)
-    return report
+def read_results(settings: Settings) -> RunResults:
+    """The responses that a run without a model scores."""
+    path = Path(str(settings.responses))
+    read = {"responses": digest_of(path) if path.is_file() else fingerprint(str(path))}
+    return RunResults(responses={"model": read_responses(path)}, read=read)
 
 
 def _make_artifacts(settings: Settings, folder: Path, record: dict[str, Any], tracker: Tracker) -> RunResults:
     """Make what is due, and write into `record` how that went."""
-    if settings.stages == ["score"]:
-        path = Path(str(settings.responses))
-        read = {"responses": digest_of(path) if path.is_file() else fingerprint(str(path))}
-        return RunResults(responses={"model": read_responses(path)}, read=read)
     run = Run(settings, folder)
     run = replace(run, world=choose_world(run))
     steps = plan(run)

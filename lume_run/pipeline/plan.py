@@ -18,14 +18,13 @@ from lume_run.common.store import Artifact
 from lume_run.evaluation.questions import needs_retrained
 from lume_run.methods.jensun import TokenLogProb
 from lume_run.models.files.kept import ModelKeeper
-from lume_run.models.hub import model_identity
 from lume_run.models.layers import stream_fault
 from lume_run.models.weights import meta_model, pattern_problems
 from lume_run.pipeline.artifacts import EvaluatedModel
 from lume_run.pipeline.attack import attempts_of
 from lume_run.pipeline.evaluate import harness_artifacts, responses_artifact
 from lume_run.pipeline.run import Run
-from lume_run.pipeline.train import base_artifact, retrained_artifact, train_artifact
+from lume_run.pipeline.train import base_artifact, retrained_model, train_artifact
 from lume_run.pipeline.unlearn.apart import answers_apart
 from lume_run.pipeline.unlearn.sequence import Chain, request_chain
 
@@ -77,9 +76,7 @@ def _whole_plan(run: Run) -> Plan:
     else:
         trained = None if run.settings.model.is_target else target_artifact(run, base)
         artifacts += [trained] if trained else []
-        models["target"] = (
-            EvaluatedModel(path=str(trained.path), key=trained.key) if trained else start_model(run, base)
-        )
+        models["target"] = EvaluatedModel.of(trained) if trained else start_model(run, base)
     if "unlearn" in stages:
         requests = request_chain(run, models["target"], base)
         artifacts += requests.artifacts
@@ -151,31 +148,28 @@ def reference_models(
     `alone`: a model is evaluated alone, of which nothing says how it was trained.
     """
     settings, model = run.settings, run.settings.model
-    if (reference := settings.evaluator.retrained_model) is not None:
-        return {"retrained": EvaluatedModel(path=reference, key=model_identity(reference, model))}, []
-    if can_retrain(run) and not alone:
-        retrained = retrained_artifact(run, base)
-        return {"retrained": EvaluatedModel(path=str(retrained.path), key=retrained.key)}, [retrained]
+    if settings.evaluator.retrained_model is not None or (can_retrain(run) and not alone):
+        retrained, artifacts = retrained_model(run, base)
+        return {"retrained": retrained}, artifacts
     path = model.base if alone or model.is_target else model.path
     if not settings.attack.attacks or settings.attack.control == "none" or (base is None and path is None):
         return {}, []
     if base is None:
-        return {"base": EvaluatedModel(path=str(path), key=model_identity(str(path), model))}, []
-    return {"base": EvaluatedModel(path=str(base.path), key=base.key)}, []
+        return {"base": EvaluatedModel.at(str(path), model)}, []
+    return {"base": EvaluatedModel.of(base)}, []
 
 
 def models_before(run: Run) -> dict[str, EvaluatedModel]:
     """The model before unlearning, where a model is evaluated alone and `attack.target` names it."""
     path, model = run.settings.attack.target, run.settings.model
-    return {"target": EvaluatedModel(path=path, key=model_identity(path, model))} if path is not None else {}
+    return {"target": EvaluatedModel.at(path, model)} if path is not None else {}
 
 
 def start_model(run: Run, base: Artifact | None) -> EvaluatedModel:
     """The model that a run starts from: the one that it builds, or the one that `model.path` names."""
     if base is not None:
-        return EvaluatedModel(path=str(base.path), key=base.key)
-    path = str(run.settings.model.path)
-    return EvaluatedModel(path=path, key=model_identity(path, run.settings.model))
+        return EvaluatedModel.of(base)
+    return EvaluatedModel.at(str(run.settings.model.path), run.settings.model)
 
 
 def target_artifact(run: Run, base: Artifact | None) -> Artifact:

@@ -17,7 +17,6 @@ from lume_run.config.resolve import without_unset
 from lume_run.config.settings import OptimizationSettings
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.needs import Needs, Role
-from lume_run.models.hub import model_identity
 from lume_run.models.tiny import build_tiny
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
 from lume_run.pipeline.memory.budget import with_phase
@@ -54,10 +53,19 @@ def train_artifact(run: Run, start: EvaluatedModel) -> Artifact:
 def retrained_artifact(run: Run, base: Artifact | None) -> Artifact:
     """The reference that never saw the forget set: the base model fine-tuned on retain rows alone."""
     model = run.settings.model
-    path = str(base.path) if base else str(model.base if model.is_target else model.path)
-    start = EvaluatedModel(path=path, key=base.key if base else model_identity(path, model))
+    path = str(model.base if model.is_target else model.path)
+    start = EvaluatedModel.of(base) if base else EvaluatedModel.at(path, model)
     rows = (*run.data.retain, *run.data.learned)
     return fine_tuned_artifact(run, "retrained", rows, start, run.settings.trainer.train)
+
+
+def retrained_model(run: Run, base: Artifact | None) -> tuple[EvaluatedModel, list[Artifact]]:
+    """The model that never saw the forget set, given or retrained, and what is to be made for it."""
+    path = run.settings.evaluator.retrained_model
+    if path is not None:
+        return EvaluatedModel.at(path, run.settings.model), []
+    artifact = retrained_artifact(run, base)
+    return EvaluatedModel.of(artifact), [artifact]
 
 
 def training_job(run: Run, **fields: Any) -> TrainingJob:

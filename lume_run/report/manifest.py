@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -10,6 +11,10 @@ import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+from lume_run.common.devices import may_have_gpu
 
 PACKAGES = (
     "torch",
@@ -47,20 +52,27 @@ def package_versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores, threads and GPUs."""
-    import torch
+    """Processor, threads and GPUs: by torch, unless to import it for this alone would take seconds to find no GPU."""
+    threads, gpus = default_threads(), []
+    if may_have_gpu():
+        import torch
 
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "gpus": gpus,
-    }
+        threads = torch.get_num_threads()
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"machine": platform.machine(), "system": platform.platform(), "threads": threads, "gpus": gpus}
+
+
+def default_threads() -> int:
+    """The threads that torch computes with: OMP_NUM_THREADS, else one a core."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if wanted.isdigit() and int(wanted):
+        return int(wanted)
+    cores = psutil.cpu_count(logical=False) or 1
+    return min(cores, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else cores
 
 
 def earlier_hardware(folder: Path) -> dict[str, Any] | None:
-    """The hardware that a finished run in `folder` ran on, None where there is none; to ask anew imports torch."""
+    """The hardware that a finished run in `folder` ran on, None where there is none."""
     if not (folder / "report.json").exists():
         return None
     try:

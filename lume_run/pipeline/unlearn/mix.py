@@ -49,4 +49,4 @@ def mixed_artifact(run: Run, target: EvaluatedModel, unlearned: EvaluatedModel, 
 
 def mixed_model(artifact: Artifact) -> EvaluatedModel:
     """The model that is evaluated in place of the unlearned one."""
-    return EvaluatedModel(path=str(artifact.path / "model"), key=artifact.key)
+    return EvaluatedModel.of(artifact, "model")

@@ -60,14 +60,14 @@ def unlearning_artifacts(
             return [], replace(target, context=context_of(method, run.data, run.refusals, run.settings.seed))
         case Retrain():
             retrained = retrained_artifact(run, base)
-            return [retrained], EvaluatedModel(path=str(retrained.path), key=retrained.key)
+            return [retrained], EvaluatedModel.of(retrained)
         case TaskVector():
             artifacts = task_vector_artifacts(run, method, target)
         case MergeAdapters():
             artifacts = merged_adapter_artifacts(run, method, target, reference)
         case _:
             artifacts = loss_artifacts(run, method, target, reference, shared)
-    return artifacts, EvaluatedModel(path=str(artifacts[-1].path / "model"), key=artifacts[-1].key)
+    return artifacts, EvaluatedModel.of(artifacts[-1], "model")
 
 
 def reference_note(method: Method, *, adapters: bool, first: bool = False) -> str:

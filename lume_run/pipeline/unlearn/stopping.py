@@ -24,12 +24,11 @@ from lume_run.common.store import Artifact, link_or_copy
 from lume_run.evaluation.metrics.muse import knowledge_memorisation
 from lume_run.evaluation.suites.muse import MUSE_VARIANT
 from lume_run.methods.objective import Objective
-from lume_run.models.hub import model_identity
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact, unlearned_artifact
 from lume_run.pipeline.evaluate import responses_artifact
 from lume_run.pipeline.memory.cost import unlearning_tokens
 from lume_run.pipeline.run import Run
-from lume_run.pipeline.train import retrained_artifact, run_training, steps_of
+from lume_run.pipeline.train import retrained_model, run_training, steps_of
 from lume_run.pipeline.unlearn.prepare import prepare
 from lume_run.pipeline.unlearn.recipes import unlearning_artifacts, unlearning_inputs, unlearning_job
 from lume_run.training.job import snapshot_folder
@@ -74,7 +73,7 @@ def request_artifacts(
     of_retrained = responses_artifact(run, "retrained", replace(retrained, rewrite=asks), title="{} knowledge")
     chosen = chosen_artifact(run, epochs, steps, answers, of_retrained)
     artifacts = [*prepared.artifacts, epochs, *before, of_retrained, *answers, chosen]
-    return artifacts, EvaluatedModel(path=str(chosen.path / "model"), key=chosen.key)
+    return artifacts, EvaluatedModel.of(chosen, "model")
 
 
 def rule_problems(run: Run) -> list[Problem]:
@@ -112,15 +111,6 @@ def epoch_steps(run: Run) -> list[int]:
     retain = any(not role.is_forget for role in run.settings.method.needs.rows)
     epochs = range(1, ceil(phase.epochs) + 1)
     return [steps_of(replace(phase, epochs=min(n, phase.epochs)), rows, retain=retain) for n in epochs]
-
-
-def retrained_model(run: Run, base: Artifact | None) -> tuple[EvaluatedModel, list[Artifact]]:
-    """The model to compare with, and what is made for it."""
-    path, model = run.settings.evaluator.retrained_model, run.settings.model
-    if path is not None:
-        return EvaluatedModel(path=path, key=model_identity(path, model)), []
-    artifact = retrained_artifact(run, base)
-    return EvaluatedModel(path=str(artifact.path), key=artifact.key), [artifact]
 
 
 def chosen_artifact(
