@@ -136,11 +136,12 @@ class Ask(StrEnum):
     PATCH = "patch"  # log-probability of the answer in the model before unlearning, with this model's states in it
     COSINE = "cosine"  # a sentence embedder's judgement of a greedy continuation
     ENTAILMENT = "entailment"  # an entailment model's judgement of a greedy continuation
+    FLUENCY = "fluency"  # a classifier's judgement of a greedy continuation: is it language, or gibberish?
     VERDICT = "verdict"  # a language model's judgement of a greedy continuation: yes or no
 
 
 PLAIN_VARIANTS = ("", "muse")  # of texts that are asked for in the task's own words, at whatever length
-JUDGED = (Ask.COSINE, Ask.ENTAILMENT, Ask.VERDICT)  # asked of a judge about a text, not of the model
+JUDGED = (Ask.COSINE, Ask.ENTAILMENT, Ask.FLUENCY, Ask.VERDICT)  # asked of a judge about a text, not of the model
 TEXTS = (Ask.GENERATE, Ask.SAMPLE)  # answered by a text
 GIVEN_ANSWERS = (Ask.LOGPROB, Ask.GRADIENT, Ask.LENS, Ask.PATCH)  # asked with the answer behind the prompt
 
@@ -180,8 +181,8 @@ class Response:
     - PATCH: of the `tokens` tokens of the fact in the model before unlearning `logp_sum` [nats], and by layer in
       `layer_logps` [nats] the mean log-probability with this model's states of that layer in place of its own.
     - GRADIENT: `gradient`, the mean 2-norm of a weight's gradient.
-    - COSINE, ENTAILMENT, VERDICT: `cosine` or `label` by the judge with the fingerprint `judge`, else the `reason`;
-      `output` is the text judged.
+    - COSINE, ENTAILMENT, FLUENCY, VERDICT: `cosine`, `label` or `clean` (probability of no gibberish) by the judge
+      with the fingerprint `judge`, else the `reason`; `output` is the text judged.
 
     A model whose numbers are not finite leaves them out, so that what a broken model answers can be written down too.
     The order of the fields is that of the stored files.
@@ -211,7 +212,7 @@ class Response:
     gradient: float | None = None  # GRADIENT
     cosine: float | None = None  # COSINE
     label: str | None = None  # ENTAILMENT, VERDICT
-    reason: str | None = None  # COSINE, ENTAILMENT, as the next
+    reason: str | None = None  # COSINE, ENTAILMENT, FLUENCY, as the next
     judge: str = ""
     golden: str = ""  # the example's, as the next four
     sentence: str = ""
@@ -220,16 +221,16 @@ class Response:
     further_facts: tuple[tuple[str, str], ...] = ()
     layer_logps: tuple[float, ...] = ()  # LENS, PATCH
     layer_ranks: tuple[float, ...] = ()  # LENS
+    clean: float | None = None  # FLUENCY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """One number of a report under its stable name; `value` is None exactly when `reason` says why.
 
-    `n` rows are behind it. `low` and `high` bound its 95 % bootstrap interval over so many `documents` (on the side
-    that has the fewest; 0: not known), None where there are too few of them. `resampled` holds the values of the
-    bootstrap samples, in an order that is the same for every model asked the same questions, so that two models can be
-    compared pair by pair.
+    `n` rows are behind it. `low` and `high` bound its 95 % bootstrap interval over so many `documents` (of the smaller
+    side; 0: not known), None where there are too few. `resampled` holds the values of the bootstrap samples, in an
+    order that is the same for all models asked the same questions, so that two can be compared pair by pair.
     """
 
     name: str
@@ -246,5 +247,4 @@ def continuation(example: Example, text: str | None = None) -> str:
     """The answer, or another text, as it follows the example's prompt in plain text: behind what separates them."""
     text = example.answer if text is None else text
     plain = example.separator is None or example.chat is not None  # a separator is of rows without a chat
-    separator = joining_space(example.prompt, text) if plain else str(example.separator)
-    return separator + text
+    return (joining_space(example.prompt, text) if plain else str(example.separator)) + text

@@ -1,6 +1,7 @@
 """The files of a judge: what they say before any weights are read, and the network they hold.
 
-A judge is a folder or hub id of a sentence embedder or of an entailment classifier. `Unsuitable` says why one is not.
+A judge is a folder or hub id of a sentence embedder or of a classifier, of entailment or of gibberish. `Unsuitable`
+says why one is not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from lume_run.evaluation.metrics.closer_look import ENTAILMENT_LABEL
 from lume_run.models.files.faults import weight_fault
 from lume_run.models.files.values import stored_weights, table_names, value_fault
 from lume_run.models.hub import only_local
+
+CLEAN_LABEL = "clean"  # of a classifier of gibberish
+NEEDED_LABELS = {Ask.ENTAILMENT: ENTAILMENT_LABEL, Ask.FLUENCY: CLEAN_LABEL}
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 POOLING = {"cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens", "mean": "pooling_mode_mean_tokens"}
@@ -58,14 +62,14 @@ def read_judge_files(ask: Ask, model: str) -> JudgeFiles:
     options = {"local_files_only": only_local(model), "trust_remote_code": False, "subfolder": subfolder}
     config = AutoConfig.from_pretrained(model, **options)
     labels = tuple(str(config.id2label[number]).lower() for number in sorted(config.id2label))
-    if ask is Ask.ENTAILMENT and ENTAILMENT_LABEL not in labels:
-        raise Unsuitable(f"does not label entailment: its labels are {', '.join(labels)}")
+    if (needed := NEEDED_LABELS.get(ask)) and needed not in labels:
+        raise Unsuitable(f"does not label {needed}: its labels are {', '.join(labels)}")
     if ask is Ask.COSINE and config.is_encoder_decoder:
         raise Unsuitable("is an encoder-decoder, which is not supported")
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="right", **options)
     if tokenizer.pad_token_id is None:
         raise Unsuitable("has a tokenizer without a pad token")
-    if ask is Ask.ENTAILMENT:
+    if ask is not Ask.COSINE:
         return JudgeFiles(config=config, tokenizer=tokenizer, labels=labels)
     embedder = _read_json(model, f"{subfolder}/sentence_bert_config.json") or {}
     longest = embedder.get("max_seq_length")

@@ -1,4 +1,5 @@
-"""Models that judge texts: how alike two are (sentence embedder), and whether one entails the other (classifier).
+"""Models that judge texts: how alike two are (sentence embedder), whether one entails the other, and whether one is
+language or gibberish (classifiers).
 
 A sentence embedder is a transformer whose token states are pooled as its own files say: Reimers and Gurevych,
 arXiv:1908.10084. Where a judge is unavailable, its responses hold the reason, and the evaluation continues without it.
@@ -19,6 +20,7 @@ from lume_run.common.console import Progress
 from lume_run.common.files import fingerprint
 from lume_run.common.records import Ask, Response
 from lume_run.evaluation.judge_files import (
+    CLEAN_LABEL,
     JudgeFiles,
     Unsuitable,
     has_weights,
@@ -30,24 +32,32 @@ from lume_run.evaluation.suites.base import Judgement, judgement_response
 from lume_run.models.hub import only_local
 
 BATCH_TOKENS = 8192  # padded tokens in one batch; longer texts are cut
-WHAT = {Ask.COSINE: "sentence embedder", Ask.ENTAILMENT: "entailment model"}
+WHAT = {
+    Ask.COSINE: "sentence embedder",
+    Ask.ENTAILMENT: "entailment model",
+    Ask.FLUENCY: "classifier of gibberish",
+}
 SETTING = {
     Ask.COSINE: "evaluator.suites.closer_look.embedder",
     Ask.ENTAILMENT: "evaluator.suites.leak.entailment=FOLDER or evaluator.suites.closer_look.entailment",
+    Ask.FLUENCY: "evaluator.suites.open_unlearning.classifier",
 }
 
 Texts = tuple[str, ...]  # one text, or two that are read together
 
 
 def judge(judgements: Sequence[Judgement], device: torch.device, *, batch_tokens: int = BATCH_TOKENS) -> list[Response]:
-    """One response for each judgement, in their order: `cosine` (-1 to 1) or `label`, else the `reason` for none."""
+    """One response for each judgement, in their order: `cosine` (-1 to 1), `label` or `clean` (0 to 1), else
+    the `reason` for none.
+    """
     by_judge: dict[tuple[Ask, str], list[int]] = {}
     for number, judgement in enumerate(judgements):
         by_judge.setdefault((judgement.ask, judgement.model), []).append(number)
     responses: dict[int, Response] = {}
     for (ask, model), numbers in by_judge.items():
         pairs = [(judgements[number].first, judgements[number].second) for number in numbers]
-        name, judge_pairs = fingerprint(model, deep=True), {Ask.COSINE: _cosines, Ask.ENTAILMENT: _labels}[ask]
+        judge_pairs = {Ask.COSINE: _cosines, Ask.ENTAILMENT: _labels, Ask.FLUENCY: _clean_shares}[ask]
+        name = fingerprint(model, deep=True)
         try:
             verdicts = judge_pairs(model, pairs, device, batch_tokens)
         except Exception as error:  # the loaders' errors share no base, and without a judge there is a reason
@@ -117,6 +127,25 @@ def _labels(
     )
     label = dict(zip(distinct, (files.labels[number] for number in logits.argmax(-1).tolist()), strict=True))
     return [{"label": label[pair]} for pair in pairs]
+
+
+def _clean_shares(
+    model: str, pairs: Sequence[tuple[str, str]], device: torch.device, batch_tokens: int
+) -> list[dict[str, Any]]:
+    """Of the first text of each pair."""
+    files = read_judge_files(Ask.FLUENCY, model)
+    network = load_network(Ask.FLUENCY, model, files, device)
+    texts = sorted({text for text, _ in pairs})
+    shares = _outputs(
+        files,
+        network,
+        [(text,) for text in texts],
+        lambda batch: network(**batch).logits.float().softmax(-1),
+        "texts read for gibberish",
+        batch_tokens,
+    )
+    clean = dict(zip(texts, shares[:, files.labels.index(CLEAN_LABEL)].tolist(), strict=True))
+    return [{"clean": clean[text]} for text, _ in pairs]
 
 
 @torch.inference_mode()

@@ -23,6 +23,7 @@ RANGES = {  # of the numbers in responses
     "variances": (0, inf),
     "gradient": (0, inf),
     "cosine": (-1, 1),
+    "clean": (0, 1),
     "layer_ranks": (0, 1),
 }
 ROUNDING = 0.01  # by which a number may miss its range

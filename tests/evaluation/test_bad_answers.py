@@ -129,15 +129,16 @@ def reply(question: Question, name: str) -> Response:
     return with_logps(row, logps, closed=closed)
 
 
-def with_judgements(rows: Rows, evaluator: EvaluatorSettings) -> Rows:
+def with_judgements(rows: Rows, exam: Exam) -> Rows:
     """The rows and what a made-up judge says of them: equal texts are alike, others by chance."""
     judgements = []
-    for judgement in missing_judgements(Answers(responses=rows, evaluator=evaluator)):
+    for judgement in missing_judgements(Answers(responses=rows, evaluator=exam.evaluator, target=exam.sound)):
         bare = replace(judgement.response, ask=judgement.ask, variant=judgement.variant, tokens=None, token_ids=())
         said = 1.0 if judgement.first == judgement.second else chance(judgement.first, judgement.second)
         label = ("entailment", "neutral")[said < 0.5]
         label = ("yes", "no")[said < 0.5] if judgement.ask is Ask.VERDICT else label
-        verdict = {"cosine": 2 * said - 1} if judgement.ask is Ask.COSINE else {"label": label}
+        numbers = {Ask.COSINE: {"cosine": 2 * said - 1}, Ask.FLUENCY: {"clean": said}}
+        verdict = numbers.get(judgement.ask, {"label": label})
         judgements.append(replace(bare, **verdict))
     return [*rows, *judgements]
 
@@ -152,7 +153,7 @@ class Exam:
 
     def scores(self, rows: Rows, *, judge: bool = True, **given) -> dict[str, Score]:
         """The scores by name, each of them either a number or a reason."""
-        answers = with_judgements(rows, self.evaluator) if judge else rows
+        answers = with_judgements(rows, self) if judge else rows
         given = {"retrained": self.retrained, "target": self.sound} | given
         scores, _ = score_answers(Answers(responses=answers, evaluator=self.evaluator, **given))
         for score in scores:
@@ -206,6 +207,7 @@ def overrides_of(folder: Path) -> list[str]:
         "halueval.general_path": write_lines(folder / "general.jsonl", *general),
         "perplexity.path": write_lines(folder / "text.txt", "a few words", "and some more", "and an end"),
         "perplexity.words": 3,
+        "open_unlearning.classifier": "someone/detects",
     }
     return [
         *("evaluator=[full,logit_lens,uds,llm_judge]", "evaluator.resamples=40", f"evaluator.mmlu.data_dir={folder}"),
@@ -362,7 +364,7 @@ def suites_in(scores: dict[str, Score]) -> set[str]:
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_defect_does_not_keep_the_official_script_from_a_report(name, exam):
     evaluator = replace(exam.evaluator, strict=True, resamples=0)
-    rows = with_judgements(DEFECTS[name](list(exam.sound)), evaluator)
+    rows = with_judgements(DEFECTS[name](list(exam.sound)), exam)
     _, official = score_answers(Answers(responses=rows, evaluator=evaluator, retrained=exam.retrained))
     assert official is not None
     assert official.keys() == {"reason"} or "harmonic-mean-task-aggregate" in official
@@ -611,17 +613,19 @@ def change_judgements(rows: Rows, change: Callable[[Response], Response | None],
 @pytest.mark.parametrize("most", [1, 10**6], ids=["one", "all"])
 def test_missing_judgements(ask, most, exam, sound):
     """One that lacks makes the mean missing, whatever it would have been; nothing else changes."""
-    rows = with_judgements(list(exam.sound), exam.evaluator)
+    rows = with_judgements(list(exam.sound), exam)
     touched = {f"closer_look.forget.{ask}", "closer_look.forget_efficacy"}
     agreement = {"llm_judge.agreement.entailment"}
     if ask is Ask.VERDICT:
         touched = {"llm_judge.forget.accuracy", "llm_judge.agreement.exact", *agreement}
     elif ask is Ask.ENTAILMENT:
         touched |= agreement
+    elif ask is Ask.FLUENCY:
+        touched = {"open_unlearning.utility", "open_unlearning.overall"}
     changes: dict[str, Callable[[Response], Response | None]] = {
         "were not judged; run stages=[evaluate] again": lambda row: None,
-        GONE: lambda row: replace(row, cosine=None, label=None, reason=GONE),
-        "have no finite numbers": lambda row: replace(row, cosine=None, label=None),
+        GONE: lambda row: replace(row, cosine=None, label=None, clean=None, reason=GONE),
+        "have no finite numbers": lambda row: replace(row, cosine=None, label=None, clean=None),
     }
     for reason, change in changes.items():
         scores = exam.scores(change_judgements(rows, change, ask, most), judge=False)
@@ -663,7 +667,7 @@ def test_a_drawn_or_hinted_answer_that_is_lost_makes_no_score_better(exam, sound
 
 
 def test_the_order_of_answers_does_not_matter(exam, sound):
-    rows, retrained = with_judgements(list(exam.sound), exam.evaluator), list(exam.retrained)
+    rows, retrained = with_judgements(list(exam.sound), exam), list(exam.retrained)
     for seed in range(3):
         Random(seed).shuffle(rows)
         Random(seed).shuffle(retrained)

@@ -285,6 +285,24 @@ def test_labels_are_in_lower_case(tmp_path):
     assert row.label in ("entailment", "neutral")
 
 
+def test_a_classifier_of_gibberish_gives_the_share_of_clean(tmp_path):
+    """Its softmax by hand, whichever text comes with it and in whatever order."""
+    (tmp_path / "other").mkdir()
+    folder, other = classifier(tmp_path, "CLEAN", "noise", "word salad"), tmp_path / "other"
+    network = BertForSequenceClassification.from_pretrained(folder).eval()
+    texts = ["the cat sat", "a dog", "the cat sat on a dog", ""]
+    with torch.no_grad():
+        alone = [network(**tokenizer()(text, return_tensors="pt")).logits.softmax(-1)[0, 0].item() for text in texts]
+    asked = [judgement(Ask.FLUENCY, folder, text, "anything") for text in texts]
+    rows = judge([*asked, asked[1]], CPU)
+    assert [row.clean for row in rows] == pytest.approx([*alone, alone[1]], abs=1e-6)
+    assert len({round(value, 4) for value in alone}) == 4
+    assert {(row.ask, row.label, row.reason) for row in rows} == {(Ask.FLUENCY, None, None)}
+    assert judge_trouble(Ask.FLUENCY, str(folder)) == ""
+    why = reason(Ask.FLUENCY, classifier(other, "entailment", "neutral"))
+    assert "does not label clean: its labels are entailment, neutral" in why
+
+
 def reason(ask: Ask, model: object, *, early: bool = True) -> str:
     """Why there is no judge, as reported before training (`early`) and by each response."""
     first, second = judge([judgement(ask, model, "the cat", "a dog"), judgement(ask, model, "dog", "")], CPU)
@@ -297,6 +315,7 @@ def reason(ask: Ask, model: object, *, early: bool = True) -> str:
     ("ask", "remedy"),
     [
         (Ask.COSINE, "closer_look.embedder=FOLDER"),
+        (Ask.FLUENCY, "open_unlearning.classifier=FOLDER"),
         (Ask.ENTAILMENT, "leak.entailment=FOLDER or evaluator.suites.closer_look.entailment=FOLDER"),
     ],
 )

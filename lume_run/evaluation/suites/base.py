@@ -101,8 +101,8 @@ class Suite(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """Two texts for a judge: `ask` is COSINE, ENTAILMENT (does `first` entail `second`?), where `model` is an id or
-    folder, or VERDICT (does `first` give what `second` says?), where it is the judge's fingerprint.
+    """Texts for a judge: `ask` is COSINE, ENTAILMENT (does `first` entail `second`?) or FLUENCY (of `first`), where
+    `model` is an id or folder, or VERDICT (does `first` give what `second` says?), where it is the judge's fingerprint.
 
     The answer becomes a response like `response`, with this ask and `variant`.
     """
@@ -116,7 +116,7 @@ class Judgement:
 
 
 def judgement_response(judgement: Judgement, name: str, **verdict: Any) -> Response:
-    """What the judge of this fingerprint has to say, as a response: `cosine`, `label`, or the `reason` for none."""
+    """What the judge of this fingerprint has to say, as a response: `cosine`, `label`, `clean`, or the `reason`."""
     ask, variant = judgement.ask, judgement.variant
     return replace(judgement.response, ask=ask, variant=variant, judge=name, tokens=None, token_ids=(), **verdict)
 

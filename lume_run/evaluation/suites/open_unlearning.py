@@ -7,8 +7,8 @@ what still works.
 - utility: the harmonic mean of model utility and fluency, both as shares of the model's before unlearning, at most 1
 
 Model utility is TOFU's harmonic mean of probability, ROUGE-L recall and truth ratio, over the sets beside forget that
-the task has. Fluency is the n-gram entropy of the answers to forget questions (as RWKU measures it): the paper has a
-classifier of gibberish in its place.
+the task has. Fluency is that of the answers to forget questions: the mean probability of `clean` by a classifier of
+gibberish, as in the paper, where one is named, else their n-gram entropy, as RWKU measures it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from lume_run.evaluation.question_sets import (
     PARAPHRASE_VARIANT,
     EvaluatedSet,
     aggregate_measure,
+    evaluated_set,
     evaluated_sets,
     set_questions,
 )
-from lume_run.evaluation.suites.base import Answers, RowValue, mean_over
+from lume_run.evaluation.suites.base import Answers, Judgement, RowValue, mean_over
 from lume_run.evaluation.suites.memorisation import METRICS, row_probability
 from lume_run.evaluation.suites.mia import (
     loss_attack_score,
@@ -42,6 +43,8 @@ from lume_run.evaluation.suites.mia import (
 )
 
 PREFIX = "open_unlearning"
+FORGET_TEXTS = "forget texts"
+OF_MODEL, OF_TARGET = "", "before"  # variants of what is judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +53,33 @@ class OpenUnlearning:
 
     k: float = setting(0.4, low=0, open_low=True, high=1, help="share of least likely tokens in min-k and min-k++")
     compares: bool = setting(True, help="privacy against a model retrained without the forget set, made where absent")
+    classifier: str | None = setting(None, help="classifier of gibberish (id or folder) for fluency; null: n-grams")
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
         """What TOFU's suite asks, and log-probs with moments of member and non-member documents."""
         documents = (*data.members, *data.nonmembers)
         return set_questions(data) + [Question(example=row, ask=Ask.LOGPROB, moments=True) for row in documents]
 
+    def judges(self) -> list[tuple[Ask, str]]:
+        """The classifier, where there is one."""
+        return [(Ask.FLUENCY, self.classifier)] if self.classifier else []
+
+    def judgements(self, answers: Answers) -> list[Judgement]:
+        """The answers to forget questions, and those of the model before unlearning."""
+        rows = {OF_MODEL: answers.responses, OF_TARGET: answers.target or ()} if self.classifier else {}
+        return [
+            Judgement(
+                ask=Ask.FLUENCY, model=str(self.classifier), response=row, first=row.output, second="", variant=variant
+            )
+            for variant, responses in rows.items()
+            for row in evaluated_set(responses, Split.FORGET).texts
+            if row.output is not None
+        ]
+
     def scores(self, answers: Answers) -> list[Score]:
         """`open_unlearning.<memorisation|privacy|utility|overall>`."""
         sets = evaluated_sets(answers.responses)
-        parts = [_memorisation(sets[Split.FORGET]), self._privacy(answers), _utility(sets, answers)]
+        parts = [_memorisation(sets[Split.FORGET]), self._privacy(answers), self._utility(sets, answers)]
         overall = aggregate_measure(f"{PREFIX}.overall", sum(part.n for part in parts), parts, harmonic_mean)
         return [part.score(answers.bootstrap) for part in (*parts, overall)]
 
@@ -78,6 +98,22 @@ class OpenUnlearning:
             return combine([auc_of(*membership_columns(of_model, attack)) for attack, of_model in pairs], _closeness)
 
         return NamedMeasure(name=f"{PREFIX}.privacy", n=sum(map(len, rows)), make=make)
+
+    def _utility(self, sets: dict[Split, EvaluatedSet], answers: Answers) -> NamedMeasure:
+        def make() -> Measure:
+            if answers.target is None:
+                raise ValueError("there are no answers of the model before unlearning; a run that unlearns has them")
+            before = evaluated_sets(answers.target)
+            judged = {(row.id, row.variant): row for row in answers.responses if row.ask is Ask.FLUENCY}
+            parts: list[Measure] = []
+            for variant, of_model in {OF_MODEL: sets, OF_TARGET: before}.items():
+                texts = of_model[Split.FORGET].texts
+                fluency = _clean_share(texts, judged, variant) if self.classifier else _mean_entropy(texts)
+                parts += [_model_utility(of_model), fluency]
+            return combine(parts, _relative)
+
+        n = sum(len(evaluated.texts) for evaluated in sets.values())
+        return NamedMeasure(name=f"{PREFIX}.utility", n=n, make=make)
 
 
 def _closeness(areas: Sequence[float]) -> float:
@@ -105,18 +141,6 @@ def _truth_share(right: float, wrong: Sequence[float]) -> float:
     return tofu.truth_probability([right], wrong)
 
 
-def _utility(sets: dict[Split, EvaluatedSet], answers: Answers) -> NamedMeasure:
-    def make() -> Measure:
-        if answers.target is None:
-            raise ValueError("there are no answers of the model before unlearning; a run that unlearns has them")
-        before = evaluated_sets(answers.target)
-        models = [part for of_model in (sets, before) for part in (_model_utility(of_model), _fluency(of_model))]
-        return combine(models, _relative)
-
-    n = sum(len(evaluated.texts) for evaluated in sets.values())
-    return NamedMeasure(name=f"{PREFIX}.utility", n=n, make=make)
-
-
 def _relative(values: Sequence[float]) -> float:
     """The harmonic mean of utility and fluency as shares of those before unlearning."""
     utility, fluency, utility_before, fluency_before = values
@@ -138,9 +162,23 @@ def _truth(right: float, wrong: Sequence[float]) -> float:
     return tofu.true_better([tofu.truth_ratio([right], wrong)])
 
 
-def _fluency(sets: dict[Split, EvaluatedSet]) -> Measure:
-    return mean_over(sets[Split.FORGET].texts, _entropy_of, "forget texts")
+def _clean_share(texts: Sequence[Response], judged: dict[tuple[str, str], Response], variant: str) -> Measure:
+    """The mean probability that texts are no gibberish."""
+    verdicts = [judged.get((row.id, variant)) for row in texts if row.output is not None]
+    if reason := next((verdict.reason for verdict in verdicts if verdict and verdict.reason), None):
+        raise ValueError(reason)
+    if None in verdicts:
+        raise ValueError(f"some {FORGET_TEXTS} were not judged; run stages=[evaluate] again with this evaluator")
+
+    def value(row: Response) -> float | None:
+        verdict = judged.get((row.id, variant))
+        return verdict.clean if verdict else None
+
+    return mean_over(texts, value, FORGET_TEXTS)
 
 
-def _entropy_of(row: Response) -> float | None:
-    return None if row.output is None else ngram_entropy(row.output)
+def _mean_entropy(texts: Sequence[Response]) -> Measure:
+    def value(row: Response) -> float | None:
+        return None if row.output is None else ngram_entropy(row.output)
+
+    return mean_over(texts, value, FORGET_TEXTS)

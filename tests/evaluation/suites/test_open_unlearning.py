@@ -51,9 +51,13 @@ RETAIN = question("r1", Split.RETAIN, (True,) * 4, 0.0)
 TARGET = [*question("f1", Split.FORGET, (True,) * 4, 0.0), *RETAIN, *documents(-1.0, -1.0)]
 
 
+def answered(rows, retrained=None, target=TARGET) -> Answers:
+    return Answers(responses=rows, evaluator=SETTINGS, retrained=retrained, target=target)
+
+
 def scores(rows, retrained=None, target=TARGET):
-    answers = Answers(responses=rows, evaluator=SETTINGS, retrained=retrained, target=target)
-    return {score.name.removeprefix("open_unlearning."): score for score in OpenUnlearning().scores(answers)}
+    of_suite = OpenUnlearning().scores(answered(rows, retrained, target))
+    return {score.name.removeprefix("open_unlearning."): score for score in of_suite}
 
 
 def test_memorisation_by_hand():
@@ -82,6 +86,28 @@ def test_utility_is_a_share_of_the_target():
     silent = [replace(response, output="one") if response.ask is Ask.GENERATE else response for response in FORGET]
     assert scores([*silent, *RETAIN])["utility"].value == 0  # a word has no pairs of words
     assert "before unlearning" in scores([*FORGET, *RETAIN], target=None)["utility"].reason
+
+
+def fluency_row(of: Response, clean: float | None, variant: str = "", **fields) -> Response:
+    return replace(of, ask=Ask.FLUENCY, variant=variant, clean=clean, judge="judge", tokens=None, **fields)
+
+
+def test_fluency_by_a_classifier():
+    """A quarter of the target's fluency is left: 0.2 of 0.8, of the forget text alone."""
+    suite, rows = OpenUnlearning(classifier="folder"), [*FORGET, *RETAIN]
+    wanted = suite.judgements(answered(rows))
+    assert [(judgement.first, judgement.variant, judgement.ask) for judgement in wanted] == [
+        ("one two three four five", "", Ask.FLUENCY),
+        ("one two three four five", "before", Ask.FLUENCY),
+    ]
+    assert suite.judges() == [(Ask.FLUENCY, "folder")] and OpenUnlearning().judges() == []
+    judged = [fluency_row(FORGET[0], 0.2), fluency_row(FORGET[0], 0.8, "before")]
+    (utility,) = (score for score in suite.scores(answered([*rows, *judged])) if score.name.endswith("utility"))
+    assert utility.value == pytest.approx(harmonic_mean([1, 0.25]))
+    gone = [judged[0], fluency_row(FORGET[0], None, "before", reason="it is gone")]
+    for given, reason in ((rows, "were not judged"), ([*rows, *gone], "it is gone")):
+        (utility,) = (score for score in suite.scores(answered(given)) if score.name.endswith("utility"))
+        assert utility.value is None and reason in utility.reason
 
 
 def test_overall_is_the_harmonic_mean_of_the_three():
