@@ -46,7 +46,7 @@ FATAL: dict[str, tuple[str, list[str], str]] = {  # lines of the shell, settings
         ["debug=default", "logger=none"],
         "output_dir",
     ),
-    "too little memory for the libraries": ("ulimit -v 900000; " + RUN, ["debug=default", "logger=none"], "memory"),
+    "too little memory for the libraries": ("ulimit -v 500000; " + RUN, ["debug=default", "logger=none"], "memory"),
     "no docstrings": ("export PYTHONOPTIMIZE=2; " + RUN, ["--dry-run"], "docstrings"),
     "files of at most 100 kB": (
         "ulimit -f 100; " + RUN,
