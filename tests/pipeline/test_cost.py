@@ -78,6 +78,8 @@ def test_adapters_cost_less_and_nothing_is_due_twice(tmp_path):
     assert run_cost(run, []) == Cost()
     assert sum([whole, whole], Cost()).operations == 2 * whole.operations
     assert "GPU-hours" in str(whole)
+    shown = str(Cost(tokens={READ: 52.3, GENERATED: 3812.0, WEIGHTS_TRAINED: 1.2345e6, ADAPTERS_TRAINED: 0.0}))
+    assert shown.startswith("tokens: 1.23 M trained on, 52.3 read, 3.81 k generated at most; 0 operations")
     _, adapted = cost_of(tmp_path, BIOS, "method=npo_gd", "model.lora=true", *QUICK)
     unlearning = whole.tokens[WEIGHTS_TRAINED] - adapted.tokens[WEIGHTS_TRAINED]  # the random model is taught whole
     assert adapted.tokens[ADAPTERS_TRAINED] == pytest.approx(unlearning)

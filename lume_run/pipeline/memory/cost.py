@@ -24,6 +24,7 @@ WEIGHTS_TRAINED, ADAPTERS_TRAINED = "trained on", "trained on with adapters"
 READ, GENERATED = "read", "generated at most"
 # Operations a parameter and token: 2 of the pass forward, 4 of the one backward, of which adapters save half.
 OPERATIONS = {WEIGHTS_TRAINED: 6, ADAPTERS_TRAINED: 4, READ: 2, GENERATED: 2}
+UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 SPEED = 1e14  # [operations a second]: an H100 at a tenth of its peak in bfloat16
 SAMPLED_ROWS = 100  # that are tokenised to know how long a token is
 BYTES_PER_TOKEN = 4.0  # where there is no tokenizer to ask
@@ -41,12 +42,18 @@ class Cost:
         return Cost(tokens=tokens, operations=self.operations + other.operations)
 
     def __str__(self) -> str:
-        counts = [f"{self.tokens[name] / 1e6:,.2f} M {name}" for name in OPERATIONS if self.tokens.get(name)]
+        counts = [f"{short_count(self.tokens[name])} {name}" for name in OPERATIONS if self.tokens.get(name)]
         hours = self.operations / SPEED / 3600
         return (
             f"tokens: {', '.join(counts) or 'none'}; {self.operations:.2g} operations, "
             f"{hours:.2g} GPU-hours at {SPEED:.0e} a second"
         )
+
+
+def short_count(count: float) -> str:
+    """A number to three digits, in thousands (k), millions (M) or thousands of millions (G)."""
+    size, unit = next((pair for pair in UNITS if count >= pair[0]), (1.0, ""))
+    return f"{count / size:.3g} {unit}".strip()
 
 
 def run_cost(run: Run, due: Iterable[Artifact]) -> Cost | None:
