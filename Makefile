@@ -30,7 +30,7 @@ test: install  ## linters, types and all tests
 suite: install
 	$(PYTEST)
 
-quick: install  ## the tests of a moment each: no commands, ranks, SLURM, browser, no round through all methods
+quick: install  ## the tests of a moment each: no commands, ranks, SLURM, browser, no round through all methods or scores
 	$(PYTEST) -m "not slow"
 
 hostile: install  ## 1,696 bad inputs for the real command, counted by what became of them (half an hour)

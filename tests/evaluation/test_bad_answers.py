@@ -33,6 +33,8 @@ from lume_run.evaluation.suites.base import Answers
 from lume_run.pipeline.checks import require_settings
 from lume_run.tasks.lume import LumeTask
 
+pytestmark = pytest.mark.slow
+
 Rows = list[Response]
 Defect = Callable[[Rows], Rows]
 DOCUMENTS = 4

@@ -15,7 +15,7 @@ from helpers.shared import GOLDEN
 
 from lume_run.pipeline.driver import run_pipeline
 
-pytestmark = GOLDEN_MARKS
+pytestmark = [*GOLDEN_MARKS, pytest.mark.slow]
 SETS = {"forget": "forget10", "retain": "retain90"}
 ASKED = {"forget": "Forget", "retain": "Retain", "real_authors": "Real Authors", "world_facts": "Real World"}
 CLOSER_LOOK = {"rouge": "ROUGE", "probability": "Probability", "truth_ratio": "Truth Ratio"}

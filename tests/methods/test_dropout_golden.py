@@ -19,7 +19,7 @@ from lume_run.training.reference import ReferenceCache
 DTYPE = "float64"
 DROPOUT = 0.5
 
-pytestmark = GOLDEN_MARKS
+pytestmark = [*GOLDEN_MARKS, pytest.mark.slow]
 
 
 def dropping_reference(case: Case, attention: str) -> nn.Module:

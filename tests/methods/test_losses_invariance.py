@@ -40,6 +40,8 @@ from lume_run.training.reference import ReferenceCache, live_reference, row_logp
 from lume_run.training.schedule import IDLE_ROLE, MicroBatch, Schedule, build_schedule, totals_of
 from lume_run.training.signals import read_signals
 
+pytestmark = pytest.mark.slow
+
 EXACT = 1e-9
 EXAMPLES = 8  # on each side; a power of 2, because the share of rows that the dual weight is logged with is float32
 VOCABULARY = 110  # the released UNDIAL needs 100

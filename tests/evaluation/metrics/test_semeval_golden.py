@@ -33,7 +33,7 @@ SCORES = {Kind.COMPLETION: ("regurgitation", rouge_l_recall), Kind.QUESTION: ("k
 SCENARIOS = golden_keys("semeval/results.json", "scenarios")
 PIPELINE = "pipeline"
 
-pytestmark = GOLDEN_MARKS
+pytestmark = [*GOLDEN_MARKS, pytest.mark.slow]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
