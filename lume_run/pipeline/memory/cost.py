@@ -74,7 +74,7 @@ def run_cost(run: Run, due: Iterable[Artifact]) -> Cost | None:
 def fine_tuning_tokens(
     run: Run, rows: Sequence[Example], phase: OptimizationSettings, *, adapters: bool
 ) -> dict[str, float]:
-    """Tokens of a phase whose epoch has these rows; [] has none."""
+    """Tokens of a phase whose epoch has these rows."""
     return {ADAPTERS_TRAINED if adapters else WEIGHTS_TRAINED: phase.epochs * _token_count(run, rows)}
 
 
