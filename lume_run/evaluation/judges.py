@@ -119,33 +119,29 @@ def pool(states: Tensor, mask: Tensor, mode: str) -> Tensor:
 def _labels(
     model: str, pairs: Sequence[tuple[str, str]], device: torch.device, batch_tokens: int
 ) -> list[dict[str, Any]]:
-    files = read_judge_files(Ask.ENTAILMENT, model)
-    network = load_network(Ask.ENTAILMENT, model, files, device)
-    distinct = sorted(set(pairs))
-    logits = _outputs(
-        files, network, distinct, lambda batch: network(**batch).logits, "entailments judged", batch_tokens
-    )
-    label = dict(zip(distinct, (files.labels[number] for number in logits.argmax(-1).tolist()), strict=True))
-    return [{"label": label[pair]} for pair in pairs]
+    files, logits = _logits(Ask.ENTAILMENT, model, pairs, device, "entailments judged", batch_tokens)
+    return [{"label": files.labels[int(logits[pair].argmax())]} for pair in pairs]
 
 
 def _clean_shares(
     model: str, pairs: Sequence[tuple[str, str]], device: torch.device, batch_tokens: int
 ) -> list[dict[str, Any]]:
     """Of the first text of each pair."""
-    files = read_judge_files(Ask.FLUENCY, model)
-    network = load_network(Ask.FLUENCY, model, files, device)
-    texts = sorted({text for text, _ in pairs})
-    shares = _outputs(
-        files,
-        network,
-        [(text,) for text in texts],
-        lambda batch: network(**batch).logits.float().softmax(-1),
-        "texts read for gibberish",
-        batch_tokens,
-    )
-    clean = dict(zip(texts, shares[:, files.labels.index(CLEAN_LABEL)].tolist(), strict=True))
-    return [{"clean": clean[text]} for text, _ in pairs]
+    texts = [(text,) for text, _ in pairs]
+    files, logits = _logits(Ask.FLUENCY, model, texts, device, "texts read for gibberish", batch_tokens)
+    clean = files.labels.index(CLEAN_LABEL)
+    return [{"clean": float(logits[text].softmax(-1)[clean])} for text in texts]
+
+
+def _logits(
+    ask: Ask, model: str, texts: Sequence[Texts], device: torch.device, title: str, batch_tokens: int
+) -> tuple[JudgeFiles, dict[Texts, Tensor]]:
+    """What a classifier gives each text or pair, (labels,)."""
+    files = read_judge_files(ask, model)
+    network = load_network(ask, model, files, device)
+    distinct = sorted(set(texts))
+    logits = _outputs(files, network, distinct, lambda batch: network(**batch).logits, title, batch_tokens)
+    return files, dict(zip(distinct, logits, strict=True))
 
 
 @torch.inference_mode()

@@ -7,13 +7,13 @@ never saw the forget set, `Harnessed` ones run a library of their own on the loa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from lume_run.common.errors import DataError, Problem
-from lume_run.common.records import Ask, Kind, Question, Response, Score, Split, TaskData
+from lume_run.common.records import JUDGED, Ask, Kind, Question, Response, Score, Split, TaskData
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, mean_of
 
@@ -119,6 +119,27 @@ def judgement_response(judgement: Judgement, name: str, **verdict: Any) -> Respo
     """What the judge of this fingerprint has to say, as a response: `cosine`, `label`, `clean`, or the `reason`."""
     ask, variant = judgement.ask, judgement.variant
     return replace(judgement.response, ask=ask, variant=variant, judge=name, tokens=None, token_ids=(), **verdict)
+
+
+Judgements = Mapping[tuple[Ask, str, str], Response]  # responses of judges by (ask, id, variant)
+
+
+def judgements_in(responses: Sequence[Response]) -> Judgements:
+    """The responses of judges among others."""
+    return {(row.ask, row.id, row.variant): row for row in responses if row.ask in JUDGED}
+
+
+def judgements_by_id(
+    rows: Sequence[Response], judgements: Judgements, ask: Ask, variant: Callable[[Response], str]
+) -> dict[str, Response]:
+    """The judgement of each row, by id; ValueError where some have none, or the judge was unavailable."""
+    by_id = {row.id: judgements[key] for row in rows if (key := (ask, row.id, variant(row))) in judgements}
+    if reason := next((row.reason for row in by_id.values() if row.reason), None):
+        raise ValueError(reason)
+    if len(by_id) < len(rows):
+        what = f"{len(rows) - len(by_id)} of {len(rows)} texts were not judged"
+        raise ValueError(f"{what}; run stages=[evaluate] again with this evaluator")
+    return by_id
 
 
 @runtime_checkable

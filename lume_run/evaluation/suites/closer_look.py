@@ -8,10 +8,10 @@ unavailable, there is none. The paper's cap of 300 rows a set is not reproduced:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lume_run.common.records import JUDGED, Ask, Question, Response, Score, Split, TaskData
+from lume_run.common.records import Ask, Question, Response, Score, Split, TaskData
 from lume_run.config.fields import setting
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics import closer_look
@@ -30,12 +30,18 @@ from lume_run.evaluation.question_sets import (
     sets_to_report,
     text_recall,
 )
-from lume_run.evaluation.suites.base import Answers, Judgement, mean_over
+from lume_run.evaluation.suites.base import (
+    Answers,
+    Judgement,
+    Judgements,
+    judgements_by_id,
+    judgements_in,
+    mean_over,
+)
 
 MEANS = ("rouge", "probability", "truth_ratio", "token_entropy", "cosine", "entailment")  # the order of SetMeans
 EFFICACY = tuple(name for name in MEANS if name != "token_entropy")
 
-Judgements = dict[tuple[Ask, str, str], Response]  # responses of the judges by (ask, id, variant)
 Terms = dict[str, NamedMeasure]  # of one set, by their names in MEANS
 
 
@@ -101,7 +107,7 @@ class CloserLook:
 
     def terms(self, responses: Sequence[Response]) -> dict[Split, Terms]:
         """The six means of forget, retain and what other sets there are."""
-        judgements = {(row.ask, row.id, row.variant): row for row in responses if row.ask in JUDGED}
+        judgements = judgements_in(responses)
         sets = sets_to_report(evaluated_sets(responses))
         return {split: self._terms(evaluated, judgements) for split, evaluated in sets.items()}
 
@@ -132,7 +138,7 @@ class CloserLook:
     def _entailment(self, evaluated: EvaluatedSet, judgements: Judgements) -> Measure:
         """The share of entailed texts; without words in common none is, and the classifier is not run."""
         candidates = [row for row in evaluated.texts if _can_entail(row)]
-        by_id = _judgements_by_id(candidates, judgements, Ask.ENTAILMENT, self._direction)
+        by_id = judgements_by_id(candidates, judgements, Ask.ENTAILMENT, self._direction)
 
         def value(row: Response) -> float | None:
             if row.output is None:
@@ -196,23 +202,10 @@ def _can_entail(row: Response) -> bool:
 
 
 def _cosine(evaluated: EvaluatedSet, judgements: Judgements) -> Measure:
-    by_id = _judgements_by_id(evaluated.texts, judgements, Ask.COSINE, lambda row: "")
+    by_id = judgements_by_id(evaluated.texts, judgements, Ask.COSINE, lambda row: "")
 
     def value(row: Response) -> float | None:
         cosine = by_id[row.id].cosine
         return None if cosine is None else closer_look.cosine_score(cosine)
 
     return mean_over(evaluated.texts, value, f"{evaluated.split} texts")
-
-
-def _judgements_by_id(
-    rows: Sequence[Response], judgements: Judgements, ask: Ask, variant: Callable[[Response], str]
-) -> dict[str, Response]:
-    """The judgement of each row, by id; ValueError where some have none, or the judge was unavailable."""
-    by_id = {row.id: judgements[key] for row in rows if (key := (ask, row.id, variant(row))) in judgements}
-    if reason := next((row.reason for row in by_id.values() if row.reason), None):
-        raise ValueError(reason)
-    if len(by_id) < len(rows):
-        what = f"{len(rows) - len(by_id)} of {len(rows)} texts were not judged"
-        raise ValueError(f"{what}; run stages=[evaluate] again with this evaluator")
-    return by_id

@@ -32,7 +32,15 @@ from lume_run.evaluation.question_sets import (
     evaluated_sets,
     set_questions,
 )
-from lume_run.evaluation.suites.base import Answers, Judgement, RowValue, mean_over
+from lume_run.evaluation.suites.base import (
+    Answers,
+    Judgement,
+    Judgements,
+    RowValue,
+    judgements_by_id,
+    judgements_in,
+    mean_over,
+)
 from lume_run.evaluation.suites.memorisation import METRICS, row_probability
 from lume_run.evaluation.suites.mia import (
     loss_attack_score,
@@ -104,11 +112,11 @@ class OpenUnlearning:
             if answers.target is None:
                 raise ValueError("there are no answers of the model before unlearning; a run that unlearns has them")
             before = evaluated_sets(answers.target)
-            judged = {(row.id, row.variant): row for row in answers.responses if row.ask is Ask.FLUENCY}
+            judgements = judgements_in(answers.responses)
             parts: list[Measure] = []
             for variant, of_model in {OF_MODEL: sets, OF_TARGET: before}.items():
                 texts = of_model[Split.FORGET].texts
-                fluency = _clean_share(texts, judged, variant) if self.classifier else _mean_entropy(texts)
+                fluency = _clean_share(texts, judgements, variant) if self.classifier else _mean_entropy(texts)
                 parts += [_model_utility(of_model), fluency]
             return combine(parts, _relative)
 
@@ -162,19 +170,11 @@ def _truth(right: float, wrong: Sequence[float]) -> float:
     return tofu.true_better([tofu.truth_ratio([right], wrong)])
 
 
-def _clean_share(texts: Sequence[Response], judged: dict[tuple[str, str], Response], variant: str) -> Measure:
+def _clean_share(texts: Sequence[Response], judgements: Judgements, variant: str) -> Measure:
     """The mean probability that texts are no gibberish."""
-    verdicts = [judged.get((row.id, variant)) for row in texts if row.output is not None]
-    if reason := next((verdict.reason for verdict in verdicts if verdict and verdict.reason), None):
-        raise ValueError(reason)
-    if None in verdicts:
-        raise ValueError(f"some {FORGET_TEXTS} were not judged; run stages=[evaluate] again with this evaluator")
-
-    def value(row: Response) -> float | None:
-        verdict = judged.get((row.id, variant))
-        return verdict.clean if verdict else None
-
-    return mean_over(texts, value, FORGET_TEXTS)
+    written = [row for row in texts if row.output is not None]
+    by_id = judgements_by_id(written, judgements, Ask.FLUENCY, lambda row: variant)
+    return mean_over(texts, lambda row: by_id[row.id].clean if row.id in by_id else None, FORGET_TEXTS)
 
 
 def _mean_entropy(texts: Sequence[Response]) -> Measure:
