@@ -224,15 +224,11 @@ def words(line: str) -> list[str]:
 def cases() -> Iterator[Case]:
     """Each as a plan."""
     for name, (changes, culprit) in RWKU_ROWS.items():
-        yield Case(
-            name=f"RWKU: {name}", arguments=plan("rwku"), names=[culprit], prepare=rwku(changes), needs_model=True
-        )
+        yield Case(name=f"RWKU: {name}", arguments=plan("rwku"), names=[culprit], prepare=rwku(changes))
     for name, (prepare, culprit) in RWKU_PLACES.items():
         train = ["task.train=passage"] if "passage" in culprit else []
         prepare = both(rwku({}), prepare)
-        yield Case(
-            name=f"RWKU: {name}", arguments=plan("rwku", *train), names=[culprit], prepare=prepare, needs_model=True
-        )
+        yield Case(name=f"RWKU: {name}", arguments=plan("rwku", *train), names=[culprit], prepare=prepare)
     for line, culprit in RWKU_SETTINGS.items():
         arguments = plan("rwku", *words(line))
         yield Case(name=f"RWKU: {line}", arguments=arguments, names=[culprit], prepare=rwku({}), needs_model=True)
