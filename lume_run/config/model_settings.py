@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal
+from typing import Any, Literal
 
 from lume_run.common.errors import Problem
 from lume_run.config.fields import setting
+from lume_run.config.resolve import value_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +124,14 @@ def lora_problems(model: ModelSettings | None) -> list[Problem]:
     ]
     what, remedy = "has no effect while adapters are off", "add model.lora.enabled=true"
     return [Problem(where=f"model.lora.{name}", what=what, remedy=remedy) for name in unread]
+
+
+def shape_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Dimensions that no model has: what attention heads share evenly, in pairs that rotate."""
+    width, heads = (value_at(data, f"model.shape.{name}") for name in ("hidden_size", "heads"))
+    derived = value_at(data, "model.shape.head_dim") is None
+    if derived and isinstance(width, int) and isinstance(heads, int) and heads > 0 and width % (2 * heads):
+        what = f"{heads} heads cannot share a hidden_size of {width} in even parts"
+        yield Problem(where="model.shape.heads", what=what, remedy=f"a hidden_size that {2 * heads} divides")
+    if value_at(data, "model.trainable") == []:
+        yield Problem(where="model.trainable", what="no weight would be trained", remedy="null trains all of them")

@@ -38,6 +38,7 @@ JUDGES = {  # setting: what the model there is asked
     "evaluator.suites.closer_look.embedder": Ask.COSINE,
     "evaluator.suites.closer_look.entailment": Ask.ENTAILMENT,
     "evaluator.suites.leak.entailment": Ask.ENTAILMENT,
+    "evaluator.suites.open_unlearning.classifier": Ask.FLUENCY,
 }
 HUB_IDS = ("task.hub_id", "evaluator.mmlu.hub_id")  # of data, never a path
 MAYBE_PATHS = (

@@ -1,7 +1,8 @@
 """What is wrong with the folder of a causal LM, told from its small files before any weights are read.
 
 What a checkpoint must hold is the library's to know: it is asked to load the model on the meta device, which reads
-names and shapes alone, and reports what is missing, unexpected or of another shape.
+names and shapes alone, and reports what is missing, unexpected or of another shape. It takes seconds to import, so
+what must be mended anyway (`briefly`) is told from the files alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lume_run.common.errors import Problem, RunError
-from lume_run.common.text_files import file_fault
 from lume_run.config.model_settings import ModelSettings
 from lume_run.models.adapters import adapter_folder_fault
 from lume_run.models.files.faults import (
@@ -26,8 +26,9 @@ from lume_run.models.files.faults import (
     weight_fault,
     weights_are,
 )
+from lume_run.models.files.plain import COPY_AGAIN, plain_faults
 from lume_run.models.files.values import integer_fault, stored_names, stored_weights, table_names, value_fault
-from lume_run.models.hub import ADAPTER_CONFIG, adapter_base
+from lume_run.models.hub import adapter_base
 from lume_run.models.load import config_of, generation_config_of, limit_problems
 from lume_run.models.precision import checkpointing_problem, supports_attention, supports_checkpointing
 from lume_run.models.tokenizer import load_tokenizer, tokens_beyond
@@ -36,13 +37,14 @@ from lume_run.models.weights import meta_model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FILE_TYPES = (".json", ".safetensors", ".model", ".txt", ".bin", ".jinja")
-LFS_POINTER = b"version https://git-lfs"
-COPY_AGAIN = "copy or download the folder again; config.json and the weights must be of one model"
 
+def model_folder_problems(
+    settings: ModelSettings, retrained: str | None = None, *, briefly: bool = False
+) -> Iterator[Problem]:
+    """What is wrong with the folders that the settings name; hub ids are seen when they load.
 
-def model_folder_problems(settings: ModelSettings, retrained: str | None = None) -> Iterator[Problem]:
-    """What is wrong with the folders that the settings name; hub ids are seen when they load."""
+    `briefly`: only what needs no library of models.
+    """
     named = {"model.path": settings.path, "model.base": settings.base, "evaluator.retrained_model": retrained}
     for setting, path in named.items():
         if path is None or not os.path.lexists(path):
@@ -53,16 +55,18 @@ def model_folder_problems(settings: ModelSettings, retrained: str | None = None)
         if not Path(path).is_dir():
             yield Problem(where=setting, what=f"{path} is a file", remedy="the folder of a model, or a hub id")
         else:
-            faults = _folder_faults(path, settings.tokenizer, settings.trust_remote_code)
+            faults = tuple(plain_faults(Path(path)))
+            if not faults and not briefly:
+                faults = _folder_faults(path, settings.tokenizer, settings.trust_remote_code)
             for what, remedy in faults:
                 yield Problem(where=setting, what=what, remedy=remedy)
-            if not faults:
+            if not faults and not briefly:
                 yield from family_faults(path, settings)
                 yield from limit_problems(config_of(path, settings), settings)
     if settings.revision is not None and (settings.path is None or Path(settings.path).exists()):
         what = f"a revision is one of a hub id, and model.path is {'null' if settings.path is None else 'a folder'}"
         yield Problem(where="model.revision", what=what, remedy="model.revision=null")
-    if settings.tokenizer is not None and Path(settings.tokenizer).exists():
+    if settings.tokenizer is not None and Path(settings.tokenizer).exists() and not briefly:
         for what, remedy in _tokenizer_faults(settings.tokenizer, settings.trust_remote_code):
             yield Problem(where="model.tokenizer", what=what, remedy=remedy)
 
@@ -98,12 +102,7 @@ def _folder_faults(path: str, tokenizer: str | None, trust_remote_code: bool) ->
     """(what is wrong, what to do) of a folder; looked at once a process."""
     settings = ModelSettings(name="", path=path, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
     try:
-        checks = (
-            _pointer_faults,
-            _mixture_faults,
-            *((_adapter_faults,) if adapter_base(path) else (_config_faults, _weight_faults)),
-        )
-        for faults in checks:
+        for faults in (_adapter_faults,) if adapter_base(path) else (_config_faults, _weight_faults):
             if seen := tuple(faults(Path(path), settings)):
                 return seen
     except RunError as error:
@@ -115,6 +114,9 @@ def _adapter_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str
     """What is wrong with the model below an adapter, or with the adapter on it."""
     base = str(adapter_base(str(folder)))
     if Path(base).exists():
+        if faults := tuple(plain_faults(Path(base))):
+            yield from faults
+            return
         yield from _folder_faults(base, settings.tokenizer, settings.trust_remote_code)
     elif base.startswith(("/", ".")):
         yield f"{folder}: the model below the adapter, {base}, does not exist", "its base_model_name_or_path is another"
@@ -125,24 +127,6 @@ def _adapter_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str
         yield f"{folder}: {fault}", "the adapter that belongs to that model"
     elif what := tokens_beyond(load_tokenizer(str(folder), settings), int(rows)):
         yield f"{folder}: {what}", "the tokenizer of the model below: model.tokenizer=FOLDER_OR_ID"
-
-
-def _mixture_faults(folder: Path, _: ModelSettings) -> Iterator[tuple[str, str]]:
-    """A whole model with an adapter beside it: transformers would load the adapter over the model that it names."""
-    if (folder / ADAPTER_CONFIG).is_file() and (folder / "config.json").exists():
-        remedy = (
-            f"move {ADAPTER_CONFIG} and its weights into a folder of their own, or remove them where they are merged"
-        )
-        yield f"{folder} holds both a whole model and an adapter ({ADAPTER_CONFIG})", remedy
-
-
-def _pointer_faults(folder: Path, _: ModelSettings) -> Iterator[tuple[str, str]]:
-    """Files that stand for others, and what is no file: to read a pipe would wait for ever."""
-    for file in sorted(folder.glob("*")):
-        if file.suffix in FILE_TYPES and (fault := file_fault(file)):
-            yield f"{file} {fault}", "copy or download the folder again"
-        elif file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(LFS_POINTER):
-            yield f"{file} is a pointer of Git LFS, not the file itself", "git lfs pull in that folder"
 
 
 def _config_faults(folder: Path, settings: ModelSettings) -> Iterator[tuple[str, str]]:

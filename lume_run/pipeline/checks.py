@@ -14,7 +14,7 @@ from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.secrets import secret_in, secret_variables
 from lume_run.common.text import shorten_value
 from lume_run.config.build import Builder
-from lume_run.config.model_settings import lora_problems
+from lume_run.config.model_settings import lora_problems, shape_problems
 from lume_run.config.resolve import FILES, HUB_IDS, JUDGES, MAYBE_PATHS, Composed, resolve, value_at
 from lume_run.config.settings import Checkable, Settings
 from lume_run.config.suggest import suggest_nearest
@@ -60,11 +60,11 @@ def check_config(cfg: Composed) -> CheckedConfig:
         *builder.problems,
         *combination_problems(data),
         *path_problems(data),
-        *_judge_problems(data),
         *group_problems(groups, data.get("stages")),
     ]
     known = {problem.where for problem in unresolved}
     problems = unresolved + [problem for problem in problems if problem.where not in known]
+    problems += _network_problems(groups, data, briefly=bool(problems))
     return CheckedConfig(None if problems else settings, problems, data)
 
 
@@ -109,7 +109,7 @@ def combination_problems(data: Mapping[str, Any]) -> list[Problem]:
         *_stage_problems(data),
         *_model_problems(data),
         *target_problems(data),
-        *_shape_problems(data),
+        *shape_problems(data),
         *launch_problems(data),
         *_name_problems(data),
         *_searched_score_problems(data),
@@ -167,17 +167,6 @@ def _model_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(where="model.base", what=what, remedy="model.base=FOLDER_OR_ID")
 
 
-def _shape_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Dimensions that no model has: what attention heads share evenly, in pairs that rotate."""
-    width, heads = (value_at(data, f"model.shape.{name}") for name in ("hidden_size", "heads"))
-    derived = value_at(data, "model.shape.head_dim") is None
-    if derived and isinstance(width, int) and isinstance(heads, int) and heads > 0 and width % (2 * heads):
-        what = f"{heads} heads cannot share a hidden_size of {width} in even parts"
-        yield Problem(where="model.shape.heads", what=what, remedy=f"a hidden_size that {2 * heads} divides")
-    if value_at(data, "model.trainable") == []:
-        yield Problem(where="model.trainable", what="no weight would be trained", remedy="null trains all of them")
-
-
 def _searched_score_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     """Scores that a search is about and that no suite of ours has; those of other packages are not known here."""
     names = data.get("objective")
@@ -200,11 +189,6 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
         yield from task.check()
     yield from method_problems(groups["method"])
     yield from lora_problems(groups["model"])
-    if groups["model"] is not None and runs_model and STOP_FILE_VARIABLE not in os.environ:  # no rank: the driver has
-        from lume_run.models.folder import model_folder_problems
-
-        retrained = groups["evaluator"].retrained_model if groups["evaluator"] is not None else None
-        yield from model_folder_problems(groups["model"], retrained)
     if runs_model:
         yield from pairing_problems(groups, stages)
     if groups["sequence"] is not None:
@@ -225,6 +209,26 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
         yield from quantization_problems(groups, stages)
 
 
+def _network_problems(groups: Mapping[str, Any], data: Mapping[str, Any], *, briefly: bool) -> Iterator[Problem]:
+    """What is wrong with the folders of models and judges, of which a hub id is seen when it loads.
+
+    `briefly` where a mistake waits to be told: the library of models, which tells the rest, takes seconds to import.
+    """
+    runs_model = data.get("stages") != ["score"] and STOP_FILE_VARIABLE not in os.environ  # of a rank the driver has
+    if groups["model"] is not None and runs_model:
+        from lume_run.models.folder import model_folder_problems
+
+        retrained = groups["evaluator"].retrained_model if groups["evaluator"] is not None else None
+        yield from model_folder_problems(groups["model"], retrained, briefly=briefly)
+    for setting, ask in () if briefly else JUDGES.items():
+        path = value_at(data, setting)
+        if isinstance(path, str) and Path(path).is_dir():
+            from lume_run.evaluation.judges import judge_trouble
+
+            if trouble := judge_trouble(ask, path):
+                yield Problem(where=setting, what=trouble, remedy="the folder of such a model, or a hub id")
+
+
 def _suite_problems(evaluator: Any, *, runs_model: bool) -> Iterator[Problem]:
     """Suites in the wrong place or without their files, and MMLU's folder."""
     for name, suite in evaluator.suites.items():
@@ -235,14 +239,3 @@ def _suite_problems(evaluator: Any, *, runs_model: bool) -> Iterator[Problem]:
         from lume_run.evaluation.datasets.mmlu import check_folder
 
         yield from check_folder(Path(evaluator.mmlu.data_dir))
-
-
-def _judge_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Folders that are named as judges and are none; a hub id may be unavailable, and the evaluation says so."""
-    for setting, ask in JUDGES.items():
-        path = value_at(data, setting)
-        if isinstance(path, str) and Path(path).is_dir():
-            from lume_run.evaluation.judges import judge_trouble
-
-            if trouble := judge_trouble(ask, path):
-                yield Problem(where=setting, what=trouble, remedy="the folder of such a model, or a hub id")

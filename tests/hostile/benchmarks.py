@@ -231,22 +231,22 @@ def cases() -> Iterator[Case]:
         yield Case(name=f"RWKU: {name}", arguments=plan("rwku", *train), names=[culprit], prepare=prepare)
     for line, culprit in RWKU_SETTINGS.items():
         arguments = plan("rwku", *words(line))
-        yield Case(name=f"RWKU: {line}", arguments=arguments, names=[culprit], prepare=rwku({}), needs_model=True)
+        yield Case(name=f"RWKU: {line}", arguments=arguments, names=[culprit], prepare=rwku({}))
     of_wmdp = plan("wmdp", "task.subsets=[cyber]")
     for name, (entries, culprit) in IN_CORPUS.items():
         prepare = both(SOUND_WMDP, rows("d/cyber-forget-corpus.jsonl", *entries))
-        yield Case(name=f"WMDP: {name}", arguments=of_wmdp, names=[culprit], prepare=prepare, needs_model=True)
+        yield Case(name=f"WMDP: {name}", arguments=of_wmdp, names=[culprit], prepare=prepare)
     for name, (question, culprit) in IN_QUESTIONS.items():
         prepare = both(SOUND_WMDP, rows("d/wmdp-cyber.json", {**ASKED, **question}))
-        yield Case(name=f"WMDP: asked: {name}", arguments=of_wmdp, names=[culprit], prepare=prepare, needs_model=True)
+        yield Case(name=f"WMDP: asked: {name}", arguments=of_wmdp, names=[culprit], prepare=prepare)
     for name, (prepare, culprit) in WMDP_PLACES.items():
         prepare = both(SOUND_WMDP, prepare)
-        yield Case(name=f"WMDP: {name}", arguments=of_wmdp, names=[culprit], prepare=prepare, needs_model=True)
+        yield Case(name=f"WMDP: {name}", arguments=of_wmdp, names=[culprit], prepare=prepare)
     for line, culprit in WMDP_SETTINGS.items():
         subsets = [] if "subsets" in line else ["task.subsets=[cyber]"]
         arguments = plan("wmdp", *subsets, *words(line))
-        yield Case(name=f"WMDP: {line}", arguments=arguments, names=[culprit], prepare=SOUND_WMDP, needs_model=True)
+        yield Case(name=f"WMDP: {line}", arguments=arguments, names=[culprit], prepare=SOUND_WMDP)
     for name, (settings, prepare, culprit) in MUSE.items():
         shots = [] if "shots" in name else ["task.shots=0"]
         arguments = plan("muse_raw", "evaluator=muse", *shots, *settings)
-        yield Case(name=f"MUSE: {name}", arguments=arguments, names=[culprit], prepare=prepare, needs_model=True)
+        yield Case(name=f"MUSE: {name}", arguments=arguments, names=[culprit], prepare=prepare)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -155,9 +157,9 @@ DAMAGE = {
     "absent quantisation": (configured(quantization_config={"quant_method": "aqlm"}), "not installed"),
     "config cut": (truncated("config.json", 0.5), "config.json"),
     "config empty": (written("config.json", ""), "config.json"),
-    "config a list": (written("config.json", "[]"), "model_type"),
+    "config a list": (written("config.json", "[]"), "config.json cannot be read"),
     "config in Latin-1": (written("config.json", b'{"a": "\xe9"}'), "config.json"),
-    "no config": (removed("config.json"), "model_type"),
+    "no config": (removed("config.json"), "holds no config.json"),
     "generation config cut": (written("generation_config.json", '{"eos'), "generation_config.json"),
     "generation config a list": (written("generation_config.json", "[]"), "list"),
     "a weight lost": (weights_changed(lambda weights: weights.pop("model.layers.0.mlp.up_proj.weight")), "up_proj"),
@@ -359,3 +361,31 @@ def test_layers_that_cannot_be_computed_anew_are_refused_before_anything_loads(t
     (problem,) = model_folder_problems(replace(settings, gradient_checkpointing=True))
     assert problem.where == "model.gradient_checkpointing"
     assert problem.what == "layers of models of type ctrl cannot be computed anew in the backward pass"
+
+
+BESIDE_A_MISTAKE = """
+import sys
+from lume_run.config.overrides import compose, conf_dir
+from lume_run.pipeline.checks import check_config
+settings = ["task=rwku", f"task.data_dir={sys.argv[1]}", f"model.path={sys.argv[2]}", "method=npo"]
+print(sorted(problem.where for problem in check_config(compose(settings, [conf_dir()])).problems))
+print("transformers" in sys.modules)
+"""
+
+
+def beside_a_mistake(model: Path, rows: Path) -> list[str]:
+    """Where the problems of a plan are, and whether the library of models was imported."""
+    (rows / "intro.json").write_text("[3]", encoding="utf-8")
+    command = [sys.executable, "-c", BESIDE_A_MISTAKE, str(rows), str(model)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def test_a_mistake_beside_a_sound_folder_is_told_without_the_library_of_models(folder, tmp_path):
+    where, imported = beside_a_mistake(folder, tmp_path)
+    assert "task.data_dir" in where and "model.path" not in where and imported == "False"
+
+
+def test_a_mistake_and_a_folder_that_holds_no_model_are_told_together(folder, tmp_path):
+    (folder / "config.json").unlink()
+    where, imported = beside_a_mistake(folder, tmp_path)
+    assert "task.data_dir" in where and "model.path" in where and imported == "False"
