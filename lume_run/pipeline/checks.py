@@ -31,6 +31,7 @@ from lume_run.pipeline.method_checks import (
 )
 from lume_run.pipeline.unlearn.mix_checks import mix_problems
 from lume_run.tasks.requests import sequence_problems
+from lume_run.tasks.row_checks import early_row_problems
 from lume_run.tracking.start import logger_problems
 
 GROUPS = ("task", "model", "method", "sequence", "attack", "evaluator", "trainer", "launch", "logger")
@@ -64,6 +65,8 @@ def check_config(cfg: Composed) -> CheckedConfig:
     ]
     known = {problem.where for problem in unresolved}
     problems = unresolved + [problem for problem in problems if problem.where not in known]
+    if settings is not None and not problems and settings.model.path and settings.stages != ["score"]:
+        problems += early_row_problems(settings.task, data)
     problems += _network_problems(groups, data, briefly=bool(problems))
     return CheckedConfig(None if problems else settings, problems, data)
 
