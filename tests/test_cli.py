@@ -406,6 +406,7 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
         (("method=rmu", "model.lora=true"), "reference: the model with its adapters off"),
         (("method=ties", "model.lora=true"), "2 adapters merged by ties"),
         (("method=task_vector", "method.alpha=0.7"), "target - 0.7 x (reinforced - target)"),
+        (("method=whp", "method.alpha=0.7"), "prompts, beside the reinforced model at alpha 0.7"),
         (("method=retrain",), "72 rows, 540 steps at most"),
         (("task.num_documents=4", "trainer.unlearn.epochs=2", "trainer.unlearn.batch_size=6"), "8 steps of 6 forget"),
         (("method=kl",), "frozen reference │ 0.01"),

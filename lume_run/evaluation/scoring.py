@@ -169,7 +169,7 @@ def unmeasured_scores(evaluator: EvaluatorSettings) -> list[Score]:
     """What stands for the scores of harnesses where there is no model that they could have measured."""
     reason = (
         "these scores are taken from a model itself: there are none with stages=[score], and none of a model that "
-        "answers in a context (method=icu)"
+        "answers in a context or beside another (method=icu, method=whp)"
     )
     return [Score(name=name, value=None, n=0, reason=reason) for name in harnesses(evaluator)]
 

@@ -42,6 +42,19 @@ class TaskVector:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WhosHarryPotter:
+    """The target, whose logits are lowered as it answers where the reinforced model has higher ones (WHP).
+
+    The reinforced model is the target fine-tuned further on the forget set; no weight of the target changes (Eldan and
+    Russinovich, arXiv:2310.02238, equation 1, as MUSE compares it, arXiv:2407.06460).
+    """
+
+    name: str
+    alpha: float = setting(5.0, low=0, help="how far logits fall for each unit that the reinforced model's are above")
+    needs: ClassVar[Needs] = Needs()
+
+
+@dataclass(frozen=True, kw_only=True)
 class InContext:
     """The target behind a prompt that shows how to answer (after Pawelczyk et al., arXiv:2310.07579).
 
@@ -88,7 +101,8 @@ class MergeAdapters:
 
 
 DOCUMENT_SLOT = "{document}"
-BASELINES = (NoOp, Retrain, TaskVector, InContext, MergeAdapters)
+BASELINES = (NoOp, Retrain, TaskVector, WhosHarryPotter, InContext, MergeAdapters)
+AS_IT_ANSWERS = (WhosHarryPotter, InContext)  # these change what a model answers and none of its weights
 
 
 def sample_examples(examples: Sequence[Example], count: int, seed: int) -> list[Example]:

@@ -22,8 +22,19 @@ ARTIFACT_FORMAT = 2  # raise it when a change makes stored artifacts wrong
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reinforced:
+    """The model beside another whose logits it lowers, by so much: its folder, and what identifies it."""
+
+    path: str
+    key: str
+    alpha: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
     """A model that is trained further or evaluated: its folder or id, what identifies it, the context it answers in.
+
+    Or the `reinforced` model that is run beside it.
 
     Under an attack it is asked about the forget documents `held_out` alone (empty: all), and what `rewrite` makes of
     the questions. Of requests apart it is asked what is `about` the documents of its own (empty: everything).
@@ -32,6 +43,7 @@ class EvaluatedModel:
     path: str
     key: str
     context: Context | None = None
+    reinforced: Reinforced | None = None
     held_out: frozenset[str] = frozenset()
     rewrite: Rewriting | None = None
     about: frozenset[str] = frozenset()

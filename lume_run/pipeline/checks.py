@@ -30,8 +30,8 @@ from lume_run.pipeline.method_checks import (
     target_problems,
 )
 from lume_run.pipeline.unlearn.mix_checks import mix_problems
+from lume_run.tasks.early_checks import early_row_problems
 from lume_run.tasks.requests import sequence_problems
-from lume_run.tasks.row_checks import early_row_problems
 from lume_run.tracking.start import logger_problems
 
 GROUPS = ("task", "model", "method", "sequence", "attack", "evaluator", "trainer", "launch", "logger")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lume_run.common.console import console
+from lume_run.common.errors import RunError
 from lume_run.common.files import content_hash
 from lume_run.common.jsonl import to_json, write_jsonl
 from lume_run.common.records import TEXTS, Ask, Question
@@ -20,7 +21,7 @@ from lume_run.evaluation.suites.base import Harnessed
 from lume_run.models.load import borrow_model, config_of, context_limit
 from lume_run.models.rows.text_format import turn_ends
 from lume_run.models.tokenizer import load_tokenizer
-from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact
+from lume_run.pipeline.artifacts import EvaluatedModel, Reinforced, data_for_hash, store_artifact
 from lume_run.pipeline.memory.cost import answering_tokens
 from lume_run.pipeline.run import Run
 
@@ -30,19 +31,20 @@ if TYPE_CHECKING:
     from lume_run.evaluation.inference.loaded_model import LoadedModel
     from lume_run.evaluation.inference.vllm import Engine
 
+NOTHING_ASKED = "0 prompts: no suite asks what it could put differently"
 RECORDS = 4  # version of the response records: raise it when responses hold more than they did
 
 
 def answer_questions(
-    run: Run, questions: Sequence[Question], name: str, path: str, folder: Path, *, into: str | None = None
+    run: Run, questions: Sequence[Question], name: str, asked: EvaluatedModel, folder: Path, *, into: str | None = None
 ) -> None:
-    """Have the model at `path`, called `name` in the report, answer this process's share of the questions.
+    """Have a model, called `name` in the report, answer this process's share of the questions.
 
     `into` is where the model from before unlearning lies, which is held beside it where its states are put into that.
     """
     from lume_run.evaluation.inference.respond import respond_share
 
-    placement = run.placement
+    placement, path = run.placement, asked.path
     if placement.share is None:  # another process answers for this node
         return
     if placement.rooms is not None or run.device_type != "cpu":
@@ -55,6 +57,8 @@ def answer_questions(
         questions = [question for question in questions if question.ask not in TEXTS]
     if questions:
         model = evaluated_network(run, path)
+        if asked.reinforced is not None:
+            model = join_models(run, model, asked.reinforced)
         loaded = loaded_model(run, path, model, context_limit(model.config, run.settings.model), questions)
         patched = [question for question in questions if question.ask is Ask.PATCH]
         others = [question for question in questions if question.ask is not Ask.PATCH]
@@ -71,6 +75,21 @@ def evaluated_network(run: Run, path: str) -> nn.Module:
     rooms, quantised = run.placement.rooms, run.evaluates_quantised
     model: nn.Module = borrow_model(path, run.settings.model, run.device, rooms=rooms, quantised=quantised).eval()
     return model
+
+
+def join_models(run: Run, target: nn.Module, reinforced: Reinforced) -> nn.Module:
+    """The target beside a reinforced model; RunError where one cache cannot serve both."""
+    from lume_run.evaluation.inference.joined import JoinedModel
+    from lume_run.evaluation.inference.loaded_model import is_decoded_here
+
+    joined = JoinedModel(target, evaluated_network(run, reinforced.path), reinforced.alpha).eval()
+    if not is_decoded_here(joined):
+        raise RunError(
+            "method=whp runs two models token by token, and transformers' own loop generates the texts of this one, "
+            "for its state or its generation config; take another method, or remove penalties from its "
+            "generation_config.json."
+        )
+    return joined
 
 
 def generate_with_engine(
@@ -140,9 +159,8 @@ def responses_artifact(
     """
     evaluator, questions = run.settings.evaluator, model.questions_in_context(run.questions)
     questions = [question for question in questions if question.ask is not Ask.PATCH or into is not None]
-    patches = any(question.ask is Ask.PATCH for question in questions)
-    samples = any(question.ask is Ask.SAMPLE for question in questions)
-    sampling = {"temperature": evaluator.temperature, "seed": run.settings.seed} if samples else None
+    asks = {question.ask for question in questions}
+    sampling = {"temperature": evaluator.temperature, "seed": run.settings.seed} if Ask.SAMPLE in asks else None
     asked = [
         [question.ask, question.variant, question.limit, to_json(question.example), *(["moments"] * question.moments)]
         for question in questions
@@ -156,7 +174,8 @@ def responses_artifact(
         "numerics": run.numerics,
         **({"backend": evaluator.backend} if evaluator.backend != "transformers" else {}),
         **bits_of(run),
-        **({"into": into.key} if patches and into is not None else {}),
+        **({"reinforced": [model.reinforced.key, model.reinforced.alpha]} if model.reinforced else {}),
+        **({"into": into.key} if Ask.PATCH in asks and into is not None else {}),
         **({"max_total_tokens": evaluator.max_total_tokens} if evaluator.max_total_tokens else {}),
     }
     return store_artifact(
@@ -164,18 +183,25 @@ def responses_artifact(
         "evaluate",
         "responses",
         inputs,
-        lambda folder: answer_questions(run, questions, name, model.path, folder, into=into.path if into else None),
+        lambda folder: answer_questions(run, questions, name, model, folder, into=into.path if into else None),
         name=title.format(name),
-        note=f"{len(questions)} prompts" if questions else "0 prompts: no suite asks what it could put differently",
+        note=_prompts_note(questions, model),
         share=True,
         gather=lambda folder: gather_answers(questions, folder),
-        tokens=lambda: answering_tokens(run, questions),
+        tokens=lambda: answering_tokens(run, questions, networks=1 if model.reinforced is None else 2),
+    )
+
+
+def _prompts_note(questions: Sequence[Question], model: EvaluatedModel) -> str:
+    beside = f", beside the reinforced model at alpha {model.reinforced.alpha:g}" if model.reinforced else ""
+    return (
+        f"{len(questions)} prompts{beside}" if questions else "0 prompts: no suite asks what it could put differently"
     )
 
 
 def harness_artifacts(run: Run, name: str, model: EvaluatedModel) -> list[Artifact]:
-    """The scores that harnesses take from one model; none of a model that answers in a context they do not know."""
-    if model.context:
+    """The scores that harnesses take from one model; none of what they do not know: a context, a model beside."""
+    if model.context or model.reinforced:
         return []
     artifacts = []
     for title, suite in harnesses(run.settings.evaluator).items():

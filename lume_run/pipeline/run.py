@@ -14,6 +14,7 @@ from lume_run.common.records import Ask, Example, Question, TaskData
 from lume_run.config.settings import Settings
 from lume_run.evaluation.questions import deduplicate_questions, questions_of
 from lume_run.launch.world import World
+from lume_run.methods.baselines import WhosHarryPotter
 from lume_run.methods.needs import Needs, Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS, read_refusals
@@ -140,6 +141,8 @@ class Run:
             raise ConfigError([Problem(where="evaluator.placement", what=f"{self.placement}", remedy=NO_GRADIENT)])
         if any(question.ask is Ask.PATCH for question in questions):
             self._require_patchable()
+        if isinstance(self.settings.method, WhosHarryPotter):
+            self._require_room_for_two("method=whp")
         if self.evaluates_quantised and asks_gradients:
             what = "quantised weights have no gradient, and a suite asks for its size"
             raise ConfigError(
@@ -147,12 +150,16 @@ class Run:
             )
         return questions
 
+    def _require_room_for_two(self, who: str) -> None:
+        """ConfigError where the layers of one model are spread, and two are held at once."""
+        if self.placement.rooms is not None:
+            what = f"{self.placement}, and {who} holds two models at once"
+            remedy = f"evaluator.placement=replicas, or do without {who}"
+            raise ConfigError([Problem(where="evaluator.placement", what=what, remedy=remedy)])
+
     def _require_patchable(self) -> None:
         """ConfigError where states of one model cannot be put into another."""
-        if self.placement.rooms is not None:
-            what = f"{self.placement}, and evaluator=uds holds two models at once"
-            remedy = "evaluator.placement=replicas, or an evaluator without uds"
-            raise ConfigError([Problem(where="evaluator.placement", what=what, remedy=remedy)])
+        self._require_room_for_two("evaluator=uds")
         if (config := self.model_config.config) is not None and (fault := stream_fault(config)):
             what = f"evaluator=uds puts the state of a token into another model, and {fault}"
             raise ConfigError([Problem(where="evaluator", what=what, remedy="an evaluator without uds")])

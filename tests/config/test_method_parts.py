@@ -85,10 +85,14 @@ def test_a_class_of_another_kind(write_yaml, path, target, where, lacking):
                 "leaves no adapter that could be saved alone",
                 "a method that is a loss",
             )
-            for name in ("ties", "task_vector", "retrain", "icu", "none")
+            for name in ("ties", "task_vector", "retrain", "whp", "icu", "none")
         ),
         (("method=none", "model.trainable=['*.mlp.*']"), "model.trainable", "'none' cannot choose weights", "a loss"),
         (("method=icu", "model.trainable=['*.mlp.*']"), "model.trainable", "'icu' cannot choose weights", "a loss"),
+        (("method=whp", "model.trainable=['*']"), "model.trainable", "'whp' cannot choose weights", "a loss"),
+        (("method=whp", "evaluator.placement=spread"), "evaluator.placement", "not spread over", "replicas"),
+        (("method=whp", "evaluator=logit_lens"), "evaluator.suites.logit_lens", "answer as one", "another evaluator"),
+        (("method=whp", "attack=quantise"), "attack.attacks.quantise", "no weights of an unlearned one", "prefill"),
         (("method=retrain", "model.trainable=['*']"), "model.trainable", "'retrain' cannot choose weights", "a loss"),
         (("method=task_vector", "model.trainable=['*']"), "model.trainable", "'task_vector' cannot choose", "a loss"),
         (
@@ -126,7 +130,7 @@ def test_a_class_of_another_kind(write_yaml, path, target, where, lacking):
         (("+trainer.train.sharpness=0.1",), "trainer.train.sharpness", "one side", "trainer.unlearn.sharpness="),
         *(
             ((f"method={name}", "trainer.unlearn.sharpness=0.1"), "trainer.unlearn.sharpness", "no forget loss", "null")
-            for name in ("none", "retrain", "task_vector", "icu")
+            for name in ("none", "retrain", "task_vector", "whp", "icu")
         ),
         *(
             (
@@ -145,6 +149,11 @@ def test_impossible_methods(overrides, where, what, remedy):
     assert problems.keys() == {where}
     assert what in problems[where].what
     assert remedy in problems[where].remedy
+
+
+def test_an_engine_runs_one_model():
+    reasons = [problem.what for problem in check_config(cfg_of("method=whp", "evaluator.backend=vllm")).problems]
+    assert "'whp' runs two models, and vllm one" in reasons
 
 
 @pytest.mark.parametrize(

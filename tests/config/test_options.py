@@ -135,7 +135,7 @@ def test_every_pair_of_parts(forget, retain):
     assert (RETAIN in settings.method.needs.rows) == (retain != "none")
 
 
-@pytest.mark.parametrize("method", ["ties", "task_vector", "icu", "none", "retrain"])
+@pytest.mark.parametrize("method", ["ties", "task_vector", "whp", "icu", "none", "retrain"])
 def test_baselines_ask_for_nothing_while_training(method):
     assert settings_of(f"method={method}", "model.lora=true").method.name == method
 

@@ -152,6 +152,21 @@ def test_a_context_names_the_document_of_each_prompt():
     assert context.before(replace(example, chat=Chat())).prompt == "Nobody knows Ann Lee.\nWho?"
 
 
+def test_a_reinforced_model_changes_what_the_target_answers_and_not_the_target(run):
+    done = run("method=whp", "method.alpha=50")
+    before, after = done.responses("target"), done.responses("unlearned")
+    assert {response.ask for response in before} == {Ask.GENERATE, Ask.LOGPROB}
+    changed = [asked.ask for asked, again in zip(before, after, strict=True) if asked != again]
+    assert changed.count(Ask.LOGPROB) == sum(response.ask is Ask.LOGPROB for response in before)
+    assert Ask.GENERATE in changed
+    assert not (done.folder / "unlearned").exists()
+    assert {"target", "reinforced"} <= set(done.read("manifest.json")["artifacts"])
+    same = run("method=whp", "method.alpha=0")  # the same reinforced model, which lowers nothing
+    for asked, again in zip(same.responses("target"), same.responses("unlearned"), strict=True):
+        assert again.output == asked.output
+        assert again.logps == pytest.approx(asked.logps, abs=1e-4)
+
+
 def test_in_context_unlearning_asks_behind_a_context(run):
     done = run("method=icu")
     data, method = Run(done.settings, done.folder).data, done.settings.method
@@ -462,7 +477,7 @@ def test_adapters_and_chosen_weights_exclude_each_other(method, run):
         run(f"method={method}", LORA, "model.trainable=['*.mlp.*']")
 
 
-@pytest.mark.parametrize("method", ["none", "icu", "retrain", "task_vector"])
+@pytest.mark.parametrize("method", ["none", "icu", "retrain", "task_vector", "whp"])
 def test_what_trains_nothing_of_the_kind_refuses_chosen_weights(method, run):
     with pytest.raises(ConfigError, match=rf"model\.trainable: '{method}' cannot choose weights"):
         run(f"method={method}", "model.trainable=['*.mlp.*']")

@@ -16,6 +16,7 @@ from lume_run.config.resolve import run_identity
     ("overrides", "where"),
     [
         (("method=icu",), ["mix"]),
+        (("method=whp",), ["mix"]),
         (("method=none",), ["mix"]),
         (("sequence=in_turn",), ["mix"]),
         (("stages=[train,evaluate]",), ["mix"]),

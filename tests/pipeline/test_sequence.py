@@ -130,6 +130,7 @@ def test_growing_requests_start_from_the_target(tmp_path):
         ("method=kl", "sequence.reference=first", "model.lora=true"),
         ("method=rmu", "model.lora=true"),
         ("method=icu",),
+        ("method=whp",),
         ("method=retrain",),
         ("method=task_vector",),
         ("method=ties", "model.lora=true"),

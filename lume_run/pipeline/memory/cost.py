@@ -97,13 +97,16 @@ def reading_tokens(run: Run, rows: Sequence[Example]) -> dict[str, float]:
     return {READ: _token_count(run, rows)}
 
 
-def answering_tokens(run: Run, questions: Sequence[Question]) -> dict[str, float]:
-    """Prompts and scored answers are read, texts are generated to their limit; what prompts share counts each time."""
+def answering_tokens(run: Run, questions: Sequence[Question], *, networks: int = 1) -> dict[str, float]:
+    """Prompts and scored answers are read, texts are generated to their limit, by each of so many networks.
+
+    What prompts share counts each time.
+    """
     limit = run.settings.evaluator.max_new_tokens
     generated = sum(min(question.limit or limit, limit) for question in questions if question.ask in TEXTS)
     prompts = [question.example.prompt for question in questions]
     read = sum(map(_question_bytes, questions)) / bytes_per_token(run.tokenizer, prompts)
-    return {READ: read, GENERATED: float(generated)}
+    return {READ: networks * read, GENERATED: float(networks * generated)}
 
 
 def bytes_per_token(tokenizer: PreTrainedTokenizerBase | None, texts: Sequence[str]) -> float:

@@ -15,6 +15,7 @@ from lume_run.common.logits import CHUNK_NUMBERS, KEPT_NUMBERS, PART_NUMBERS
 from lume_run.config.settings import OptimizationSettings, Settings
 from lume_run.evaluation.inside.uds import DepthScore
 from lume_run.launch.world import World
+from lume_run.methods.baselines import WhosHarryPotter
 from lume_run.methods.needs import Needs
 from lume_run.methods.objective import keeps_frozen
 from lume_run.models.placement import USABLE_MEMORY_SHARE
@@ -182,16 +183,18 @@ def host_estimate(sizes: Sizes, world: World, compute: int) -> float:
 def evaluation_estimate(settings: Settings, sizes: Sizes, compute: int) -> dict[str, float]:
     """Bytes on one device while answering: plain weights, keys and values of the largest batch, logits of labels.
 
-    With patched states the model from before unlearning is there as well. A batch that does not fit is halved, so that
+    With patched states the model from before unlearning is there as well; where two models answer as one both are, with
+    keys, values and logits of their own. A batch that does not fit is halved, so that
     what must be there is the weights and one row.
     """
     evaluator = settings.evaluator
     tokens = evaluator.batch_tokens + CACHE_ROWS * evaluator.max_new_tokens
-    models = 1 + any(isinstance(suite, DepthScore) for suite in evaluator.suites.values())
+    answering = 1 + isinstance(settings.method, WhosHarryPotter)
+    models = answering + any(isinstance(suite, DepthScore) for suite in evaluator.suites.values())
     return {
         "weights": models * sizes.parameters * compute,
-        "keys and values": 2 * sizes.layers * sizes.key_value * compute * tokens,
-        "logits": evaluator.batch_tokens * sizes.vocabulary * compute,
+        "keys and values": answering * 2 * sizes.layers * sizes.key_value * compute * tokens,
+        "logits": answering * evaluator.batch_tokens * sizes.vocabulary * compute,
     }
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from lume_run.common.errors import Problem
 from lume_run.config.resolve import value_at
 from lume_run.config.targets import TARGET, class_name
-from lume_run.methods.baselines import InContext, NoOp
+from lume_run.methods.baselines import AS_IT_ANSWERS, NoOp
 
-WITHOUT_WEIGHTS = (InContext.__name__, NoOp.__name__)  # classes of methods that leave all weights as they are
+# Classes of methods that leave all weights as they are.
+WITHOUT_WEIGHTS = tuple(kind.__name__ for kind in (*AS_IT_ANSWERS, NoOp))
 
 
 def mix_problems(data: Mapping[str, Any]) -> Iterator[Problem]:

@@ -135,7 +135,7 @@ def alternates_artifact(run: Run, part: AltPO, target: EvaluatedModel) -> Artifa
     sampling = Run(replace(run.settings, evaluator=evaluator), run.folder, run.world)
 
     def build(folder: Path) -> None:
-        answer_questions(sampling, questions, "alternates", target.path, folder)
+        answer_questions(sampling, questions, "alternates", target, folder)
 
     return store_artifact(
         run,

@@ -21,10 +21,17 @@ from lume_run.methods.baselines import (
     NoOp,
     Retrain,
     TaskVector,
+    WhosHarryPotter,
     context_of,
 )
 from lume_run.methods.objective import Objective, keeps_frozen
-from lume_run.pipeline.artifacts import EvaluatedModel, data_for_hash, store_artifact, unlearned_artifact
+from lume_run.pipeline.artifacts import (
+    EvaluatedModel,
+    Reinforced,
+    data_for_hash,
+    store_artifact,
+    unlearned_artifact,
+)
 from lume_run.pipeline.memory.cost import unlearning_tokens
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import (
@@ -58,6 +65,10 @@ def unlearning_artifacts(
             return [], target
         case InContext():
             return [], replace(target, context=context_of(method, run.data, run.refusals, run.settings.seed))
+        case WhosHarryPotter():
+            reinforced = reinforced_artifact(run, target)
+            beside = Reinforced(path=str(reinforced.path), key=reinforced.key, alpha=method.alpha)
+            return [reinforced], replace(target, reinforced=beside)
         case Retrain():
             retrained = retrained_artifact(run, base)
             return [retrained], EvaluatedModel.of(retrained)
@@ -154,10 +165,15 @@ def loss_artifacts(
     return [*prepared.artifacts, unlearned]
 
 
+def reinforced_artifact(run: Run, target: EvaluatedModel) -> Artifact:
+    """The target fine-tuned further on the forget set."""
+    phase = run.settings.trainer.unlearn
+    return fine_tuned_artifact(run, "reinforced", run.data.forget, target, phase, stage="unlearn")
+
+
 def task_vector_artifacts(run: Run, method: TaskVector, target: EvaluatedModel) -> list[Artifact]:
     """Fine-tune the target further on the forget set, then subtract what that changed."""
-    phase = run.settings.trainer.unlearn
-    reinforced = fine_tuned_artifact(run, "reinforced", run.data.forget, target, phase, stage="unlearn")
+    reinforced = reinforced_artifact(run, target)
 
     def build(folder: Path) -> None:
         from lume_run.models.merge import subtract_task_vector

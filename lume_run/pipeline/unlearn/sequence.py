@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from lume_run.common.errors import ConfigError
 from lume_run.common.store import Artifact
-from lume_run.methods.baselines import InContext
+from lume_run.methods.baselines import AS_IT_ANSWERS
 from lume_run.pipeline.artifacts import EvaluatedModel
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.unlearn.mix import mixed_artifact, mixed_model
@@ -36,7 +36,7 @@ def request_chain(run: Run, target: EvaluatedModel, base: Artifact | None) -> Ch
     if sequence.apart:
         return _models_apart(run, target, base)
     chain = Chain()
-    growing = sequence.growing or isinstance(run.settings.method, InContext)  # a context holds all that was asked for
+    growing = sequence.growing or isinstance(run.settings.method, AS_IT_ANSWERS)  # of all that was asked for
     for request in forget_requests(run.data, sequence.requests, growing=growing):
         start = target if growing or not chain.models else chain.models[-1]
         reference = target if sequence.reference == "first" else start

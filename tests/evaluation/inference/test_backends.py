@@ -36,6 +36,7 @@ from lume_run.models.placement import placement_of, weight_and_cache_bytes
 from lume_run.models.tiny import olmo_config
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.models.weights import meta_model
+from lume_run.pipeline.artifacts import EvaluatedModel
 from lume_run.pipeline.checks import require_settings
 from lume_run.pipeline.evaluate import answer_questions
 from lume_run.pipeline.run import Run
@@ -345,7 +346,8 @@ def vllm_responses(questions, tmp_path_factory) -> list[Response]:
         *("model=hf", f"model.path={STORIES}", "model.dtype=float32", "evaluator.backend=vllm"),
         "evaluator.max_new_tokens=24",
     )
-    answer_questions(Run(settings, folder), questions, "model", str(STORIES), folder)
+    model = EvaluatedModel.at(str(STORIES), settings.model)
+    answer_questions(Run(settings, folder), questions, "model", model, folder)
     return respond.gather_responses(questions, folder)
 
 

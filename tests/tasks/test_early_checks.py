@@ -10,7 +10,7 @@ import pytest
 
 from lume_run.common.errors import RunError
 from lume_run.tasks.custom.task import CustomTask
-from lume_run.tasks.row_checks import LIBRARY_OF_MODELS, early_row_problems
+from lume_run.tasks.early_checks import LIBRARY_OF_MODELS, early_row_problems
 
 PLAN = """
 import sys
