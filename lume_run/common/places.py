@@ -20,6 +20,11 @@ def as_given(text: str) -> Path:
         return Path(text)
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept for the user's next commands; may not exist, or not be writable."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or as_given("~/.cache")) / "lume-run"
+
+
 def place_fault(folder: Path) -> str:
     """Why nothing could be written into a folder that may not exist yet; empty where it can.
 

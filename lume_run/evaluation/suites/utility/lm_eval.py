@@ -26,6 +26,7 @@ from lume_run.common.records import Question, Score, TaskData
 from lume_run.config.fields import setting
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.suites.base import Answers
+from lume_run.evaluation.suites.utility.lm_eval_names import known_names
 
 SETTINGS_KEY = "evaluator.suites.lm_eval"
 INSTALL_LM_EVAL = "pip install 'lume-run[lm-eval]'"
@@ -57,7 +58,7 @@ class LmEval:
         return {"lm_eval": importlib.metadata.version("lm_eval"), "files": digests}
 
     def check(self) -> list[Problem]:
-        """Whether the harness is installed and knows every task; takes seconds, for it reads all its task files."""
+        """Whether the harness is installed and knows every task; takes seconds once, to read all its task files."""
         if not self.tasks:
             return []
         if importlib.util.find_spec("lm_eval") is None:
@@ -73,7 +74,7 @@ class LmEval:
                     where=f"{SETTINGS_KEY}.include_path", what=what, remedy="give the folder of your task YAML files"
                 )
             ]
-        known = manager_of(self.include_path).all_tasks
+        known = known_names(self.include_path)
         return [unknown_task(number, task, known) for number, task in enumerate(self.tasks) if task not in known]
 
     def asks(self, data: TaskData, evaluator: EvaluatorSettings) -> list[Question]:
