@@ -33,7 +33,7 @@ suite: install
 quick: install  ## the tests of a moment each: no commands, ranks, SLURM, browser, no round through all methods or scores
 	$(PYTEST) -m "not slow"
 
-hostile: install  ## 1,696 bad inputs for the real command, counted by what became of them (half an hour)
+hostile: install  ## 1,700 bad inputs for the real command, counted by what became of them (half an hour)
 	$(VENV)/bin/python tests/hostile/main.py
 
 lint: install  ## ruff and mypy

@@ -38,7 +38,7 @@ SCORES = (
     "mia.auc",
     "task_aggregate",
 )
-BASELINES = ("none", "retrain", "task_vector", "icu", "ties")
+BASELINES = ("none", "retrain", "task_vector", "whp", "icu", "ties")
 LOSSES = (
     *("ga", "gd", "kl", "npo", "npo_gd", "npo_kl", "simnpo"),
     *("me_gd", "idk_gd", "idk_kl", "idk_ap", "idk_ap:method.retain.beta=0.01", "dpo_gd", "dpo_kl", "llmu"),

@@ -21,7 +21,7 @@ from lume_run.cli import check_command, print_error
 from lume_run.common.console import console
 from lume_run.common.errors import ConfigError
 from lume_run.config.command import read_command
-from lume_run.config.help import fold_names, fold_recipes
+from lume_run.config.help import FOLDED_AT, fold_names, fold_recipes
 from lume_run.config.overrides import compose, conf_dir, group_options, sweep_choices
 
 pytestmark = pytest.mark.slow
@@ -106,7 +106,7 @@ def test_help_is_one_screen_with_every_group_option_and_recipe(tmp_path):
     text = " ".join(done.stdout.split())
     for group, names in OPTIONS.items():
         if group != "experiment":
-            assert f"{group}= {', '.join(fold_names(names))}" in text
+            assert f"{group}= {', '.join(fold_names(names, FOLDED_AT.get(group, '-')))}" in text
     families: dict[str, list[str]] = {}
     for recipe in OPTIONS["experiment"]:
         families.setdefault(recipe.partition("/")[0], []).append(recipe.partition("/")[2])

@@ -34,6 +34,7 @@ GROUP_ORDER = (
     "launch",
     "logger",
 )
+FOLDED_AT = {"method": "_"}  # behind what names of a group share, where that is no hyphen
 WIDTH, INDENT = 118, 19  # columns
 
 
@@ -65,7 +66,7 @@ def _overview(groups: dict[str, dict[str, str]]) -> str:
     names = [name for name in GROUP_ORDER if name in groups]
     names += sorted(groups.keys() - {*names, FAMILIES})
     lines = [HELP_OVERVIEW, "Groups and their options; lume-run --help GROUP says what each of them is:"]
-    lines += [_name_list(f"{name}=", fold_names(groups[name])) for name in names]
+    lines += [_name_list(f"{name}=", fold_names(groups[name], FOLDED_AT.get(name, "-"))) for name in names]
     lines += ["", f"Published recipes, {FAMILIES}=FAMILY/NAME; lume-run --help {FAMILIES}:"]
     for family, recipes in _recipes_by_family(groups.get(FAMILIES, {})).items():
         lines.append(_name_list(family or f"{FAMILIES}=", fold_recipes(recipes)))

@@ -162,7 +162,8 @@ def _resolve_source(data: dict[str, Any]) -> None:
         task["source"] = "folder" if task.get("data_dir") else "hub" if released else "builtin"
 
 
-LATER_SETTINGS = ("sharpness", "warmup_steps", "max_tokens")  # of a phase: null is what versions without them did
+# Of phases and methods: null is what versions without them did.
+LATER_SETTINGS = ("sharpness", "warmup_steps", "max_tokens", "knowledge")
 
 
 def run_identity(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,17 +183,15 @@ def run_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     sequence = identity.get("sequence")
     if isinstance(sequence, dict) and not sequence.get("apart"):
         sequence.pop("apart", None)
-    if isinstance(bounds := value_at(identity, "method.stop_when"), dict) and bounds.get("knowledge") is None:
-        bounds.pop("knowledge", None)
-    for name in ("train", "unlearn"):
-        if isinstance(phase := value_at(identity, f"trainer.{name}"), dict):
-            identity["trainer"][name] = without_unset(phase)
+    for group, name in (("method", "stop_when"), ("trainer", "train"), ("trainer", "unlearn")):
+        if isinstance(settings := value_at(identity, f"{group}.{name}"), dict):
+            identity[group][name] = without_unset(settings)
     return identity
 
 
-def without_unset(phase: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a training phase for hashing: those that came later, where they are null, left out."""
-    return {name: value for name, value in phase.items() if value is not None or name not in LATER_SETTINGS}
+def without_unset(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for hashing: those that came later, where they are null, left out."""
+    return {name: value for name, value in settings.items() if value is not None or name not in LATER_SETTINGS}
 
 
 def without_modules(node: Any) -> Any:

@@ -12,12 +12,12 @@ from lume_run.common.files import content_hash
 from lume_run.common.records import Question
 from lume_run.common.store import Artifact
 from lume_run.config.model_settings import ModelSettings
+from lume_run.config.resolve import without_unset
 from lume_run.config.targets import class_name
 from lume_run.methods.baselines import Context, with_context
 from lume_run.models.hub import model_identity
 from lume_run.pipeline.run import Run
 
-LATER = ("knowledge",)  # settings of methods that came later: null is what versions without them did
 ARTIFACT_FORMAT = 2  # raise it when a change makes stored artifacts wrong
 
 
@@ -72,10 +72,8 @@ def data_for_hash(node: Any) -> Any:
     Classes of lume_run go by their own names, so that one may move to another module and artifacts stay valid.
     """
     if is_dataclass(node) and not isinstance(node, type):
-        values = {name: getattr(node, name) for name in node.__dataclass_fields__}
-        fields = {
-            name: data_for_hash(value) for name, value in values.items() if value is not None or name not in LATER
-        }
+        values = without_unset({name: getattr(node, name) for name in node.__dataclass_fields__})
+        fields = {name: data_for_hash(value) for name, value in values.items()}
         return {"class": class_name(f"{type(node).__module__}.{type(node).__qualname__}"), **fields}
     return node
 

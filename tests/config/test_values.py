@@ -158,6 +158,7 @@ def test_out_of_range(override, where, remedy):
         ("method/forget=me_compat", "method.forget.pad_to=-1", "method.forget.pad_to", "at least 0"),
         ("method/retain=kl_compat", "method.retain.pad_to=-1", "method.retain.pad_to", "at least 0"),
         ("method=task_vector", "method.alpha=-1", "method.alpha", "at least 0"),
+        ("method=whp", "method.alpha=-1", "method.alpha", "at least 0"),
         ("method=icu", "method.forget_examples=-1", "method.forget_examples", "at least 0"),
         ("method=ties", "method.density=0", "method.density", "greater than 0 and at most 1"),
     ],

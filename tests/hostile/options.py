@@ -122,6 +122,7 @@ REFUSED: dict[str, str] = {  # words -> what the refusal names
     "method=rmu method.forget.steering=0": "steering",
     "method=rmu method.forget.steering=1e30": "steering",
     "method=task_vector method.alpha=1e12": "method.alpha",
+    "method=whp method.alpha=1e12": "method.alpha",
     "method=undial method.forget.beta=-1": "beta",
     "method=icu method.forget_examples=1e12": "forget_examples",
     "method=altpo method.forget.temperature=1e9": "temperature",

@@ -150,6 +150,9 @@ TOGETHER = {  # words that cannot go together -> what the refusal names
     "evaluator=mia task.num_documents=1": "",
     "method=rmu method.forget.layer=99": "layer",
     "method=icu stages=[train,unlearn] launch=zero3 launch.processes=2": "",
+    "method=whp evaluator=uds": "uds",
+    "method=whp attack=prune": "attack.attacks.prune",
+    "method=whp mix=0.5": "mix",
     "method=idk_ap method.idk_file=i.txt": "method.idk_file",
     "evaluator.retrained_model={model} evaluator.retrained_responses=r.jsonl": "evaluator.retrained",
 }
