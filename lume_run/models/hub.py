@@ -149,6 +149,6 @@ def _adapter_value(path: str, name: str) -> object:
     file = Path(path) / ADAPTER_CONFIG
     try:
         value: object = json.loads(file.read_text(encoding="utf-8")).get(name)
-    except (ValueError, AttributeError, OSError) as error:
+    except (ValueError, RecursionError, AttributeError, OSError) as error:
         raise RunError(f"{file} cannot be read: {error}\n  - copy or download the adapter again") from error
     return value

@@ -104,6 +104,7 @@ SPOILED = {
     "base away": (spoil_config(base_model_name_or_path="/nowhere/base"), "does not exist"),
     "no json": (lambda folder: (folder / "adapter_config.json").write_text("{"), "cannot be read"),
     "no list": (lambda folder: (folder / "adapter_config.json").write_text("[]"), "cannot be read"),
+    "nested deeply": (lambda folder: (folder / "adapter_config.json").write_text("[" * 10**5), "cannot be read"),
     "modules away": (spoil_config(target_modules=["nothing"]), "not a usable"),
 }
 

@@ -158,6 +158,7 @@ DAMAGE = {
     "config cut": (truncated("config.json", 0.5), "config.json"),
     "config empty": (written("config.json", ""), "config.json"),
     "config a list": (written("config.json", "[]"), "config.json cannot be read"),
+    "config nested deeply": (written("config.json", "[" * 10**5), "config.json cannot be read"),
     "config in Latin-1": (written("config.json", b'{"a": "\xe9"}'), "config.json"),
     "no config": (removed("config.json"), "holds no config.json"),
     "generation config cut": (written("generation_config.json", '{"eos'), "generation_config.json"),

@@ -39,7 +39,7 @@ def _json_faults(folder: Path) -> Iterator[tuple[str, str]]:
     for file in files:
         try:
             value = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:  # no JSON, or no UTF-8
+        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested too deeply
             yield f"{file} cannot be read: {error}", COPY_AGAIN
         else:
             if not isinstance(value, dict):

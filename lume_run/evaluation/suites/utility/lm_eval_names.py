@@ -27,7 +27,7 @@ def _shipped_names() -> list[str]:
         names = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
             return names
-    except (OSError, ValueError):  # none yet, or damaged
+    except (OSError, ValueError, RecursionError):  # none yet, or damaged
         pass
     names = _read_names(None)
     try:
