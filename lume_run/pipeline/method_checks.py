@@ -14,7 +14,7 @@ from lume_run.common.text_files import PLAIN_TEXT_BYTES, read_utf8
 from lume_run.config.resolve import value_at
 from lume_run.config.targets import TARGET, class_name
 from lume_run.launch.world import ZERO_STAGES
-from lume_run.methods.baselines import BASELINES, InContext, MergeAdapters, NoOp, Retrain, TaskVector, WhosHarryPotter
+from lume_run.methods.baselines import AS_IT_ANSWERS, BASELINES, MergeAdapters, NoOp, Retrain, TaskVector
 from lume_run.methods.needs import Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
@@ -167,7 +167,7 @@ def pairing_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem
     if model.trainable is not None and model.lora.enabled:
         what, remedy = "with adapters only adapters are trained", "choose modules by model.lora.target_modules"
         yield Problem(where="model.trainable", what=what, remedy=f"{remedy}, or model.lora=false")
-    if model.trainable is not None and isinstance(method, (NoOp, Retrain, InContext, TaskVector, WhosHarryPotter)):
+    if model.trainable is not None and isinstance(method, (NoOp, Retrain, TaskVector, *AS_IT_ANSWERS)):
         what, remedy = f"'{method.name}' cannot choose weights", "drop it, or take a method that is a loss"
         yield Problem(where="model.trainable", what=what, remedy=remedy)
 

@@ -124,6 +124,7 @@ def test_ranks_by_a_score_of_which_nothing_is_known():
         (["method=npo_gd,ga", "hydra.sweeper.spaces=['kl: method.forget_weight=1,2']"], "kl is no method of"),
         (["method=npo_gd,ga", "seed=3"], "hydra.sweeper.seeds"),
         (["method=npo_gd,icu", "hydra.sweeper.utility=retain.knowledge"], "icu changes no weight"),
+        (["method=npo_gd,whp", "hydra.sweeper.utility=retain.knowledge"], "whp changes no weight"),
         (["method=npo_gd,ga", "hydra.sweeper.tuning_documents=apart"], "every seed has documents of its own"),
         (["method=npo_gd,ga", "hydra.sweeper.n_trials=9000"], "hydra.sweeper.max_jobs=18006"),
     ],

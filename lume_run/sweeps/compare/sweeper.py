@@ -22,7 +22,7 @@ from lume_run.common.console import console
 from lume_run.common.errors import ConfigError, Problem, RunError
 from lume_run.common.files import content_hash
 from lume_run.config.settings import Settings
-from lume_run.methods.baselines import InContext, NoOp, Retrain
+from lume_run.methods.baselines import AS_IT_ANSWERS, InContext, NoOp, Retrain
 from lume_run.methods.objective import Objective
 from lume_run.sweeps.compare.contestants import (
     Budget,
@@ -125,7 +125,7 @@ class Compare(Sweeper):
             fixed = [*given.fixed, f"method={method}", *self._bounds(settings)]
             if fixed[-1].startswith(BOUND):
                 settings = self._settings([*fixed, *given.further], method)
-            if isinstance(settings.method, InContext) and self.settings.utility is not None:
+            if isinstance(settings.method, AS_IT_ANSWERS) and self.settings.utility is not None:
                 what = f"{method} changes no weight, so that utility cannot be made equal by mixing weights"
                 raise ConfigError([Problem(where=f"{WHERE}.utility", what=what, remedy=f"drop {method}, or utility")])
             if isinstance(settings.method, UNTUNED):
