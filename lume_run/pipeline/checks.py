@@ -65,7 +65,7 @@ def check_config(cfg: Composed) -> CheckedConfig:
     ]
     known = {problem.where for problem in unresolved}
     problems = unresolved + [problem for problem in problems if problem.where not in known]
-    if settings is not None and not problems and settings.model.path and settings.stages != ["score"]:
+    if settings is not None and not problems and settings.model.path and _runs_model(settings.stages):
         problems += early_row_problems(settings.task, data)
     problems += _network_problems(groups, data, briefly=bool(problems))
     return CheckedConfig(None if problems else settings, problems, data)
@@ -212,13 +212,17 @@ def group_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem]:
         yield from quantization_problems(groups, stages)
 
 
+def _runs_model(stages: Any) -> bool:
+    """Whether this process is about to run a model whose files nobody has looked at: of a rank the driver has."""
+    return stages != ["score"] and STOP_FILE_VARIABLE not in os.environ
+
+
 def _network_problems(groups: Mapping[str, Any], data: Mapping[str, Any], *, briefly: bool) -> Iterator[Problem]:
     """What is wrong with the folders of models and judges, of which a hub id is seen when it loads.
 
     `briefly` where a mistake waits to be told: the library of models, which tells the rest, takes seconds to import.
     """
-    runs_model = data.get("stages") != ["score"] and STOP_FILE_VARIABLE not in os.environ  # of a rank the driver has
-    if groups["model"] is not None and runs_model:
+    if groups["model"] is not None and _runs_model(data.get("stages")):
         from lume_run.models.folder import model_folder_problems
 
         retrained = groups["evaluator"].retrained_model if groups["evaluator"] is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,18 @@ from lume_run.common.errors import Problem, ProblemsError, RunError
 from lume_run.config.settings import Task
 
 LIBRARY_OF_MODELS = "transformers"
+EARLY_BYTES, EARLY_FILES = 2**26, 1000
 CUSTOM_SOURCES = ("forget", "retain", "holdout")  # names in its settings
 
 
 def early_row_problems(task: Task, data: Mapping[str, Any]) -> Iterator[Problem]:
     """What is wrong with the rows of files, where they are not read later as soon.
 
-    Rows of the hub are not asked for here, and none once the library of models is imported: the run reads them anyway.
-    Texts are cut without a tokenizer, so that what has no room in the model is seen later.
+    Rows of the hub are not asked for here, nor large files read, and none once the library of models is imported: the
+    run reads them anyway. Texts are cut without a tokenizer, so that what has no room in the model is seen later.
     """
-    if LIBRARY_OF_MODELS in sys.modules or not _are_files(data):
+    places = _places_of(data["task"])
+    if LIBRARY_OF_MODELS in sys.modules or not places or not _are_small(places):
         return
     try:
         with suppress(RunError):  # which the run meets again
@@ -30,11 +32,21 @@ def early_row_problems(task: Task, data: Mapping[str, Any]) -> Iterator[Problem]
         yield from error.problems
 
 
-def _are_files(data: Mapping[str, Any]) -> bool:
-    """Whether all that the task reads is a folder or files here."""
-    task = data["task"]
+def _places_of(task: Mapping[str, Any]) -> list[Path]:
+    """The folders and files that hold all that a task reads; none where some of it is on the hub."""
     if "data_dir" in task:
-        return task["data_dir"] is not None
+        return [Path(task["data_dir"])] if task["data_dir"] is not None else []
     sides = [task[side] for side in CUSTOM_SOURCES if task.get(side)]
-    places = [place for side in sides for place in (side if isinstance(side, list) else [side])]
-    return bool(places) and all(Path(place).exists() for place in places)
+    places = [Path(place) for side in sides for place in (side if isinstance(side, list) else [side])]
+    return places if all(place.exists() for place in places) else []
+
+
+def _are_small(places: Sequence[Path]) -> bool:
+    """Whether all files there are read within a second or two, and are few."""
+    files = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))
+    size = 0
+    for number, file in enumerate(files, 1):
+        size += file.stat().st_size if file.is_file() else 0
+        if size > EARLY_BYTES or number > EARLY_FILES:
+            return False
+    return True

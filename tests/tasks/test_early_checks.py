@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from lume_run.common.errors import RunError
+from lume_run.tasks import early_checks
 from lume_run.tasks.custom.task import CustomTask
 from lume_run.tasks.early_checks import LIBRARY_OF_MODELS, early_row_problems
 
@@ -47,6 +48,13 @@ def test_a_bad_row_is_told_by_file_and_line(early, tmp_path):
 def test_once_the_library_is_imported_the_run_reads_the_rows(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, LIBRARY_OF_MODELS, sys)
     assert problems_of(bad_rows(tmp_path)) == []
+
+
+def test_large_files_are_left_to_the_run(early, monkeypatch, tmp_path):
+    rows = bad_rows(tmp_path)
+    monkeypatch.setattr(early_checks, "EARLY_BYTES", (tmp_path / "rows.jsonl").stat().st_size - 1)
+    assert problems_of(rows) == []
+    assert problems_of(str(tmp_path)) == []  # a folder counts with all its files
 
 
 def test_the_hub_is_not_asked(early, monkeypatch):
