@@ -45,8 +45,11 @@ def _are_small(places: Sequence[Path]) -> bool:
     """Whether all files there are read within a second or two, and are few."""
     files = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))
     size = 0
-    for number, file in enumerate(files, 1):
-        size += file.stat().st_size if file.is_file() else 0
-        if size > EARLY_BYTES or number > EARLY_FILES:
-            return False
+    try:
+        for number, file in enumerate(files, 1):
+            size += file.stat().st_size if file.is_file() else 0
+            if size > EARLY_BYTES or number > EARLY_FILES:
+                return False
+    except OSError:  # a folder within that may not be read, or a file that is gone
+        return False
     return True
