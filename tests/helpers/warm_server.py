@@ -5,6 +5,7 @@ Arguments: SOCKET PID. It ends when the process with that number has ended.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import gc
 import importlib
@@ -18,6 +19,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -162,7 +164,23 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         traceback.print_exc()
-    sys.exit(code)  # what is registered to run at exit runs
+    end(code)
+
+
+def end(code: int) -> None:
+    """End as Python does, but for taking apart all modules: half a second, in memory that is copied for it.
+
+    Threads are waited for, what is registered to run at exit runs, and what was printed is written.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except OSError:  # nobody reads it any more
+            code = 120
+    os._exit(code & 0xFF)
 
 
 def take_files(descriptors: list[int], numbers: Sequence[int]) -> None:
