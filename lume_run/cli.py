@@ -90,7 +90,7 @@ def check_jobs(command: CommandLine) -> tuple[Settings | None, Any]:
     for job, whole in zip(jobs, composed, strict=True):
         given = [override for override in job if override in sound]
         whole = whole if len(given) == len(job) and whole is not None else compose(given, command.folders, whole=True)
-        settings, seen = check_job(whole, given, command.folders, sweeping=command.sweeping)
+        settings, seen = check_job(whole, given, command.folders, sweeping=command.sweeping, briefly=bool(problems))
         problems += [problem for problem in seen if problem not in problems]
     if problems:
         raise ConfigError(problems)
@@ -107,9 +107,9 @@ def whole_config(overrides: Sequence[str], folders: Sequence[Path]) -> Any:
 
 
 def check_job(
-    whole: Any, overrides: Sequence[str], folders: Sequence[Path], *, sweeping: bool = False
+    whole: Any, overrides: Sequence[str], folders: Sequence[Path], *, sweeping: bool = False, briefly: bool = False
 ) -> tuple[Settings | None, Sequence[Problem]]:
-    """Settings of a job by its config with Hydra's node, None where it has problems.
+    """Settings of a job by its config with Hydra's node, None where it has problems; `briefly` as of `check_config`.
 
     Nothing that it may not import is imported.
     """
@@ -125,7 +125,7 @@ def check_job(
     problems += missing_permissions(config, overrides)
     if problems:
         return None, problems
-    settings, problems, _ = check_config(config)
+    settings, problems, _ = check_config(config, briefly=briefly)
     if settings is not None:
         problems += place_problems(whole, sweeping=sweeping)
     return None if problems else settings, problems

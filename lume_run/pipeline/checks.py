@@ -46,8 +46,8 @@ class CheckedConfig(NamedTuple):
     data: dict[str, Any]
 
 
-def check_config(cfg: Composed) -> CheckedConfig:
-    """Check a composed config without touching a model."""
+def check_config(cfg: Composed, *, briefly: bool = False) -> CheckedConfig:
+    """Check a composed config without touching a model; `briefly` without what takes seconds: a mistake is known."""
     try:
         data, unresolved = resolve(cfg)
     except ConfigError as error:
@@ -67,7 +67,7 @@ def check_config(cfg: Composed) -> CheckedConfig:
     problems = unresolved + [problem for problem in problems if problem.where not in known]
     if settings is not None and not problems and settings.model.path and _runs_model(settings.stages):
         problems += early_row_problems(settings.task, data)
-    problems += _network_problems(groups, data, briefly=bool(problems))
+    problems += _network_problems(groups, data, briefly=briefly or bool(problems))
     return CheckedConfig(None if problems else settings, problems, data)
 
 

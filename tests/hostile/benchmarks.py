@@ -201,6 +201,15 @@ MUSE: dict[str, tuple[list[str], Prepare, str]] = {
 }  # fmt: skip
 
 
+OF_THE_PLAN = (  # told with the rows and the model's config at hand
+    "sequence=apart sequence.requests=3",
+    "task.targets='Ada Berg' sequence=apart",
+    "method=rmu method.forget.layer=99",
+    *(f"method={name}" for name in ("altpo", "dpo_gd", "idk_gd")),
+    "refusals for texts",
+)
+
+
 def rwku(changes: Mapping[str, Sequence[object]]) -> Prepare:
     """The files of RWKU, with other rows in some."""
     return both(*[rows(f"d/{name}.json", *entries) for name, entries in (RWKU | dict(changes)).items()])
@@ -231,7 +240,13 @@ def cases() -> Iterator[Case]:
         yield Case(name=f"RWKU: {name}", arguments=plan("rwku", *train), names=[culprit], prepare=prepare)
     for line, culprit in RWKU_SETTINGS.items():
         arguments = plan("rwku", *words(line))
-        yield Case(name=f"RWKU: {line}", arguments=arguments, names=[culprit], prepare=rwku({}))
+        yield Case(
+            name=f"RWKU: {line}",
+            arguments=arguments,
+            names=[culprit],
+            prepare=rwku({}),
+            needs_model=line in OF_THE_PLAN,
+        )
     of_wmdp = plan("wmdp", "task.subsets=[cyber]")
     for name, (entries, culprit) in IN_CORPUS.items():
         prepare = both(SOUND_WMDP, rows("d/cyber-forget-corpus.jsonl", *entries))
@@ -245,8 +260,16 @@ def cases() -> Iterator[Case]:
     for line, culprit in WMDP_SETTINGS.items():
         subsets = [] if "subsets" in line else ["task.subsets=[cyber]"]
         arguments = plan("wmdp", *subsets, *words(line))
-        yield Case(name=f"WMDP: {line}", arguments=arguments, names=[culprit], prepare=SOUND_WMDP)
+        yield Case(
+            name=f"WMDP: {line}",
+            arguments=arguments,
+            names=[culprit],
+            prepare=SOUND_WMDP,
+            needs_model=line in OF_THE_PLAN,
+        )
     for name, (settings, prepare, culprit) in MUSE.items():
         shots = [] if "shots" in name else ["task.shots=0"]
         arguments = plan("muse_raw", "evaluator=muse", *shots, *settings)
-        yield Case(name=f"MUSE: {name}", arguments=arguments, names=[culprit], prepare=prepare)
+        yield Case(
+            name=f"MUSE: {name}", arguments=arguments, names=[culprit], prepare=prepare, needs_model=name in OF_THE_PLAN
+        )
