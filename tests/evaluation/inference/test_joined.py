@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from helpers.families import build_family
 from helpers.shared import tokenizer_at
 from transformers import AutoModelForCausalLM
 
+from lume_run.evaluation.inference.drafts import Draft
 from lume_run.evaluation.inference.generation import continue_rows
 from lume_run.evaluation.inference.joined import JoinedModel, join_logits
 from lume_run.evaluation.inference.loaded_model import LoadedModel, is_decoded_here
@@ -61,8 +63,9 @@ def joined_by_hand(loaded: LoadedModel, ids: list[int]) -> torch.Tensor:
     return first - ALPHA * (second - first).clamp(min=0)
 
 
-def texts_of(loaded: LoadedModel) -> dict[int, list[int]]:
-    return {number: text for part in continue_rows(loaded, PROMPTS, LIMITS) for number, text in part.tokens.items()}
+def texts_of(loaded: LoadedModel, **how: Any) -> dict[int, list[int]]:
+    parts = continue_rows(loaded, PROMPTS, LIMITS, **how)
+    return {number: text for part in parts for number, text in part.tokens.items()}
 
 
 def test_logits_fall_where_the_other_model_has_higher_ones():
@@ -80,6 +83,17 @@ def test_texts_follow_the_joined_logits(loaded):
             text.append(int(joined_by_hand(loaded, [*row.ids, *text])[-1].argmax()))
         expected[number] = text
     assert texts_of(loaded) == expected
+    halves = [Draft((*expected[number][: limit // 2], 7), "half") for number, limit in enumerate(LIMITS)]
+    assert texts_of(loaded, drafts=halves) == expected
+
+
+def test_samples_are_those_of_each_prompt_alone(loaded):
+    names = [f"row {number}" for number in range(len(PROMPTS))]
+    together = texts_of(loaded, samples=names)
+    for number, (row, limit, name) in enumerate(zip(PROMPTS, LIMITS, names, strict=True)):
+        (alone,) = continue_rows(loaded, [row], [limit], [name])
+        assert together[number] == alone.tokens[0]
+    assert together != texts_of(loaded)
 
 
 def test_answers_are_scored_by_the_joined_logits(loaded):
