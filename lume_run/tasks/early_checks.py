@@ -10,10 +10,10 @@ from typing import Any
 
 from lume_run.common.errors import Problem, ProblemsError, RunError
 from lume_run.config.settings import Task
+from lume_run.tasks.custom.task import SIDES
 
 LIBRARY_OF_MODELS = "transformers"
 EARLY_BYTES, EARLY_FILES = 2**26, 1000
-CUSTOM_SOURCES = ("forget", "retain", "holdout")  # names in its settings
 
 
 def early_row_problems(task: Task, data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -36,7 +36,7 @@ def _places_of(task: Mapping[str, Any]) -> list[Path]:
     """The folders and files that hold all that a task reads; none where some of it is on the hub."""
     if "data_dir" in task:
         return [Path(task["data_dir"])] if task["data_dir"] is not None else []
-    sides = [task[side] for side in CUSTOM_SOURCES if task.get(side)]
+    sides = [task[side] for side in SIDES if task.get(side)]
     places = [Path(place) for side in sides for place in (side if isinstance(side, list) else [side])]
     return places if all(place.exists() for place in places) else []
 

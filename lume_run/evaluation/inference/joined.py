@@ -31,6 +31,8 @@ class JoinedModel(nn.Module):
         self.config = self.target.config
         self.generation_config = getattr(target, "generation_config", None)
         packs(reinforced)  # both read rows as the first does
+        optional = ("attention_mask", "position_ids", "logits_to_keep")
+        self.accepted = [name for name in optional if forward_accepts(target, name)]
 
     def forward(
         self,
@@ -44,7 +46,7 @@ class JoinedModel(nn.Module):
     ) -> CausalLMOutputWithPast:
         """Logits of both models joined; one cache holds the layers of the first and behind them those of the second."""
         given = {"attention_mask": attention_mask, "position_ids": position_ids, "logits_to_keep": logits_to_keep}
-        inputs |= {name: value for name, value in given.items() if forward_accepts(self.target, name)}
+        inputs |= {name: given[name] for name in self.accepted}
         models = (self.target, self.reinforced)
         if past_key_values is None:
             target, reinforced = (model(input_ids=input_ids, use_cache=use_cache, **inputs).logits for model in models)
