@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -193,6 +194,18 @@ def test_records_metrics_and_tasks_load_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_what_settings_are_built_of_loads_without_libraries_that_take_seconds():
+    """A mistake beside `attack=prune` is told as soon as one beside `attack=none`."""
+    configs = [path.read_text(encoding="utf-8") for path in (ROOT / "conf").rglob("*.yaml")]
+    names = {name for text in configs for name in re.findall(r"_target_: *(lume_run[\w.]*)\.\w+", text)}
+    assert len(names) > 30
+    heavy = ["torch", "transformers", "pandas", "datasets", "peft", "sklearn", "matplotlib"]
+    probe = f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
+    probe += f"print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_folders_stay_short():

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import torch
-from torch import nn
-
 from lume_run.attacks.base import Edit, Strength
 from lume_run.attacks.edit import linear_weights
+from lume_run.common.lazy import nn, torch
 from lume_run.config.fields import setting
 
 
@@ -45,14 +43,14 @@ class Prune:
         ]
 
 
-@torch.no_grad()
 def prune_weights(model: nn.Module, share: float, scope: Literal["matrix", "model"]) -> None:
     """Set round(share x weights) of the least magnitude to zero, in place; of equal ones the first."""
     weights = list(linear_weights(model).values())
     groups = [weights] if scope == "model" else [[weight] for weight in weights]
     for group in groups:
-        magnitudes = torch.cat([weight.abs().flatten() for weight in group])
+        magnitudes = torch.cat([weight.detach().abs().flatten() for weight in group])
         smallest = magnitudes.argsort(stable=True)[: round(share * len(magnitudes))]
         dropped = torch.zeros_like(magnitudes, dtype=torch.bool).index_fill_(0, smallest, True)
-        for weight, mask in zip(group, torch.split(dropped, [weight.numel() for weight in group]), strict=True):
-            weight.masked_fill_(mask.view_as(weight), 0.0)
+        with torch.no_grad():
+            for weight, mask in zip(group, torch.split(dropped, [weight.numel() for weight in group]), strict=True):
+                weight.masked_fill_(mask.view_as(weight), 0.0)

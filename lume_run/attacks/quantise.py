@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lume_run.attacks.base import Edit, Strength
 from lume_run.attacks.edit import linear_weights
+from lume_run.common.lazy import nn, torch
 from lume_run.config.fields import setting
 from lume_run.models.precision import BLOCK
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INT8_MAX = 127
 NF4 = (  # quantiles of a normal distribution, zero among them (Dettmers et al., arXiv:2305.14314, appendix E)
@@ -98,8 +99,8 @@ class Quantise:
         ]
 
 
-@torch.no_grad()
 def round_weights(model: nn.Module, rounding: Callable[[Tensor], Tensor]) -> None:
     """Round every linear weight but the head's, in place."""
-    for weight in linear_weights(model).values():
-        weight.copy_(rounding(weight))
+    with torch.no_grad():
+        for weight in linear_weights(model).values():
+            weight.copy_(rounding(weight))

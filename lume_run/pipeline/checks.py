@@ -30,7 +30,7 @@ from lume_run.pipeline.method_checks import (
     target_problems,
 )
 from lume_run.pipeline.unlearn.mix_checks import mix_problems
-from lume_run.tasks.early_checks import early_row_problems
+from lume_run.pipeline.unlearn.row_checks import early_row_problems
 from lume_run.tasks.requests import sequence_problems
 from lume_run.tracking.start import logger_problems
 
@@ -66,7 +66,7 @@ def check_config(cfg: Composed, *, briefly: bool = False) -> CheckedConfig:
     known = {problem.where for problem in unresolved}
     problems = unresolved + [problem for problem in problems if problem.where not in known]
     if settings is not None and not problems and settings.model.path and _runs_model(settings.stages):
-        problems += early_row_problems(settings.task, data)
+        problems += early_row_problems(settings, data)
     problems += _network_problems(groups, data, briefly=briefly or bool(problems))
     return CheckedConfig(None if problems else settings, problems, data)
 

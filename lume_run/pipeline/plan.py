@@ -7,7 +7,7 @@ in `train.py` and `unlearn.py`, what is asked of it in `evaluate.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,7 @@ from lume_run.pipeline.evaluate import harness_artifacts, responses_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import base_artifact, retrained_model, train_artifact
 from lume_run.pipeline.unlearn.apart import answers_apart
+from lume_run.pipeline.unlearn.row_checks import unasked_problems
 from lume_run.pipeline.unlearn.sequence import Chain, request_chain
 
 AFTER_REQUEST = "after-request-"  # and its number: a model between requests
@@ -84,22 +85,13 @@ def _whole_plan(run: Run) -> Plan:
             models["unlearned"] = requests.models[-1]
     if "evaluate" not in stages:
         return Plan(artifacts=tuple(artifacts), responses={}, harness_scores={})
-    if problems := list(_unasked(run)):
+    if problems := list(unasked_problems(run.settings, run.data, run.questions_by_suite)):
         raise ConfigError(problems)
     references, artifacts_of_references = reference_models(run, base, alone="model" in models)
     artifacts += [artifact for artifact in artifacts_of_references if artifact.path not in paths_of(artifacts)]
     if run.settings.sequence.apart:
         return _plan_apart(run, artifacts, models | references, requests.models)
     return evaluation_plan(run, artifacts, models | references, requests.models[:-1])
-
-
-def _unasked(run: Run) -> Iterator[Problem]:
-    """Suites that ask about the rows of one task, and this one has none of them."""
-    for name, questions in run.questions_by_suite.items():
-        task = getattr(run.settings.evaluator.suites[name], "of_task", "")
-        if task and not questions and not run.data.private:
-            what = f"{name} asks about the rows of {task}, and task={run.settings.task.name} has none of them"
-            yield Problem(where="evaluator", what=what, remedy=f"{task}, or another evaluator")
 
 
 def _plan_apart(

@@ -1,14 +1,15 @@
-"""Faults of rows that are at hand, told before what takes seconds to import is asked about a model's folder."""
+"""Rows that are at hand, whose faults are told before what takes seconds to import is asked about a model's folder."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lume_run.common.errors import Problem, ProblemsError, RunError
+from lume_run.common.errors import RunError
+from lume_run.common.records import TaskData
 from lume_run.config.settings import Task
 from lume_run.tasks.custom.task import SIDES
 
@@ -16,20 +17,19 @@ LIBRARY_OF_MODELS = "transformers"
 EARLY_BYTES, EARLY_FILES = 2**26, 1000
 
 
-def early_row_problems(task: Task, data: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with the rows of files, where they are not read later as soon.
+def rows_at_hand(task: Task, data: Mapping[str, Any]) -> TaskData | None:
+    """The rows of files, where they are not read later as soon; ProblemsError for what is wrong with them.
 
     Rows of the hub are not asked for here, nor large files read, and none once the library of models is imported: the
     run reads them anyway. Texts are cut without a tokenizer, so that what has no room in the model is seen later.
     """
     places = _places_of(data["task"])
     if LIBRARY_OF_MODELS in sys.modules or not places or not _are_small(places):
-        return
-    try:
-        with suppress(RunError):  # which the run meets again
-            task.load(int(data["seed"]))
-    except ProblemsError as error:
-        yield from error.problems
+        return None
+    with suppress(RunError):  # which the run meets again
+        rows: TaskData = task.load(int(data["seed"]))
+        return rows
+    return None
 
 
 def _places_of(task: Mapping[str, Any]) -> list[Path]:

@@ -201,13 +201,7 @@ MUSE: dict[str, tuple[list[str], Prepare, str]] = {
 }  # fmt: skip
 
 
-OF_THE_PLAN = (  # told with the rows and the model's config at hand
-    "sequence=apart sequence.requests=3",
-    "task.targets='Ada Berg' sequence=apart",
-    "method=rmu method.forget.layer=99",
-    *(f"method={name}" for name in ("altpo", "dpo_gd", "idk_gd")),
-    "refusals for texts",
-)
+OF_THE_MODEL = ("method=rmu method.forget.layer=99",)  # told with its config at hand
 
 
 def rwku(changes: Mapping[str, Sequence[object]]) -> Prepare:
@@ -245,7 +239,6 @@ def cases() -> Iterator[Case]:
             arguments=arguments,
             names=[culprit],
             prepare=rwku({}),
-            needs_model=line in OF_THE_PLAN,
         )
     of_wmdp = plan("wmdp", "task.subsets=[cyber]")
     for name, (entries, culprit) in IN_CORPUS.items():
@@ -265,11 +258,9 @@ def cases() -> Iterator[Case]:
             arguments=arguments,
             names=[culprit],
             prepare=SOUND_WMDP,
-            needs_model=line in OF_THE_PLAN,
+            needs_model=line in OF_THE_MODEL,
         )
     for name, (settings, prepare, culprit) in MUSE.items():
         shots = [] if "shots" in name else ["task.shots=0"]
         arguments = plan("muse_raw", "evaluator=muse", *shots, *settings)
-        yield Case(
-            name=f"MUSE: {name}", arguments=arguments, names=[culprit], prepare=prepare, needs_model=name in OF_THE_PLAN
-        )
+        yield Case(name=f"MUSE: {name}", arguments=arguments, names=[culprit], prepare=prepare)

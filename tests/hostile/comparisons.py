@@ -262,7 +262,6 @@ def cases() -> Iterator[Case]:
             names=[culprit],
             prepare=PLACES,
             program="compare",
-            needs_model=True,
             shell='"$@"' if "hydra/sweeper" in line else "",  # what the command itself refuses
         )
     for line in COMPARED_FINE:
@@ -281,15 +280,10 @@ def cases() -> Iterator[Case]:
             arguments=[*of_list(settings), "--dry-run"],
             names=[culprit],
             prepare=both(lists, prepare) if prepare is KEPT else both(lists, KEPT, prepare),
-            needs_model=True,
         )
     for name, (prepare, culprit) in CONTINUAL.items():
         arguments = ["task=tofu_continual", "task.data_dir=d", "method=npo", "sequence=in_turn", "--dry-run"]
-        yield Case(
-            name=f"continual TOFU: {name}", arguments=arguments, names=[culprit], prepare=prepare, needs_model=True
-        )
+        yield Case(name=f"continual TOFU: {name}", arguments=arguments, names=[culprit], prepare=prepare)
     for name, (line, prepare_, culprit) in BESIDE.items():
         arguments = [*split_words(line), "--dry-run"]
-        yield Case(
-            name=f"beside the task: {name}", arguments=arguments, names=[culprit], prepare=prepare_, needs_model=True
-        )
+        yield Case(name=f"beside the task: {name}", arguments=arguments, names=[culprit], prepare=prepare_)

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from lume_run.common.errors import RunError
+from lume_run.common.errors import ProblemsError, RunError
 from lume_run.tasks import early_checks
 from lume_run.tasks.custom.task import CustomTask
-from lume_run.tasks.early_checks import LIBRARY_OF_MODELS, early_row_problems
+from lume_run.tasks.early_checks import LIBRARY_OF_MODELS, rows_at_hand
 
 PLAN = """
 import sys
@@ -37,7 +37,11 @@ def bad_rows(folder) -> str:
 def problems_of(forget: object) -> list[str]:
     task = CustomTask(name="custom", forget=forget)
     data = {"seed": 0, "task": {"forget": forget, "retain": None, "holdout": None}}
-    return [problem.where for problem in early_row_problems(task, data)]
+    try:
+        rows_at_hand(task, data)
+    except ProblemsError as error:
+        return [problem.where for problem in error.problems]
+    return []
 
 
 def test_a_bad_row_is_told_by_file_and_line(early, tmp_path):
@@ -61,7 +65,7 @@ def test_the_hub_is_not_asked(early, monkeypatch):
     monkeypatch.setattr(CustomTask, "load", lambda *_: pytest.fail("rows of the hub are read as the run begins"))
     assert problems_of("owner/name") == []
     task = {"data_dir": None, "name": "rwku"}
-    assert not list(early_row_problems(CustomTask(name="custom"), {"seed": 0, "task": task}))
+    assert rows_at_hand(CustomTask(name="custom"), {"seed": 0, "task": task}) is None
 
 
 def test_what_is_unavailable_is_left_to_the_run(early, monkeypatch, tmp_path):

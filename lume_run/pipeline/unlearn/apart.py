@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lume_run.common.errors import ConfigError, Problem
+from lume_run.common.errors import ConfigError
 from lume_run.common.files import write_json
 from lume_run.common.jsonl import read_jsonl, write_jsonl
 from lume_run.common.records import Response
 from lume_run.common.store import Artifact
-from lume_run.evaluation.questions import harnesses
 from lume_run.evaluation.saved_responses import COST, read_cost
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
 from lume_run.pipeline.evaluate import responses_artifact
 from lume_run.pipeline.run import Run
-
-NAMED = 3  # suites in a message
+from lume_run.pipeline.unlearn.row_checks import unanswered_problems
 
 
 def answers_apart(run: Run, models: Sequence[EvaluatedModel], target: EvaluatedModel) -> list[Artifact]:
@@ -24,8 +22,9 @@ def answers_apart(run: Run, models: Sequence[EvaluatedModel], target: EvaluatedM
 
     ConfigError where something is asked that is about none of the documents: no model would answer it.
     """
-    if problem := _unanswered(run, models):
-        raise ConfigError([problem])
+    about = {document for model in models for document in model.about}
+    if problems := list(unanswered_problems(run.settings, run.questions_by_suite, about)):
+        raise ConfigError(problems)
     parts = [
         responses_artifact(run, f"request {number}", model, target, title="unlearned responses, {}")
         for number, model in enumerate(models, 1)
@@ -47,21 +46,3 @@ def answers_apart(run: Run, models: Sequence[EvaluatedModel], target: EvaluatedM
     note = f"{len(parts)} models, each about its own documents"
     whole = store_artifact(run, "evaluate", "responses", inputs, build, name="unlearned responses", note=note)
     return [*parts, whole]
-
-
-def _unanswered(run: Run, models: Sequence[EvaluatedModel]) -> Problem | None:
-    """Suites that ask what is about no document to forget, or that measure one model as a whole."""
-    about = {document for model in models for document in model.about}
-    suites = [
-        *harnesses(run.settings.evaluator),
-        *(
-            name
-            for name, questions in run.questions_by_suite.items()
-            if any(question.example.document not in about for question in questions)
-        ),
-    ]
-    if not suites:
-        return None
-    what = f"{', '.join(suites[:NAMED])} asks what is about no document to forget, which no model would be asked"
-    remedy = "evaluator=rwku with task=rwku; or one run for each document, without a sequence"
-    return Problem(where="evaluator", what=what, remedy=remedy)

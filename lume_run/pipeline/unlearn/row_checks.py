@@ -1,31 +1,145 @@
-"""Methods that read rows which the task has not, or has in another form."""
+"""What a run asks of rows and does not get: of the task's settings, and of the rows where they are at hand.
+
+The plan asks the same of rows in the form in which the model takes them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from lume_run.common.errors import Problem
-from lume_run.methods.baselines import MergeAdapters, Retrain, TaskVector
+from lume_run.attacks.base import PromptAttack, Situation, TrainingAttack
+from lume_run.common.errors import ConfigError, Problem, ProblemsError, RunError
+from lume_run.common.records import Kind, Question, TaskData
+from lume_run.config.settings import Settings
+from lume_run.evaluation.questions import harnesses, questions_of
+from lume_run.methods.baselines import AS_IT_ANSWERS, MergeAdapters, Retrain, TaskVector
 from lume_run.methods.needs import Role
 from lume_run.methods.objective import Objective
-from lume_run.pipeline.run import Run
 from lume_run.tasks.custom.task import CustomTask
+from lume_run.tasks.early_checks import rows_at_hand
+from lume_run.tasks.requests import ForgetRequest, data_of_request, forget_requests
 from lume_run.tasks.rwku.task import RwkuTask
+from lume_run.training.rows import require_prompts, require_retain
 
 FORMS = "task.train=positive or passage (ga, npo), pair (dpo) or reject (idk)"
 REPLACED, LEARNED = Role.FORGET_IDK, Role.FORGET
 MADE_UP = (Role.FORGET_MISMATCH, Role.FORGET_ALTERNATE)
+NAMED = 3  # documents or suites in a message
 
 
 def row_problems(task: Any, method: Any) -> Iterator[Problem]:
-    """What a method would read in vain."""
-    members = [member.method for member in method.members] if isinstance(method, MergeAdapters) else [method]
-    losses = [member for member in members if isinstance(member, Objective)]
+    """What a method would read in vain, as far as the task's settings tell."""
+    losses = losses_of(method)
     if isinstance(task, CustomTask) and not (task.retain or task.documents):
         yield from _retain_problems(method, losses)
     if isinstance(task, RwkuTask):
         yield from _form_problems(task, method, losses)
+
+
+def losses_of(method: Any) -> list[Objective]:
+    """The losses that a method trains with: its own, or its adapters'."""
+    members = [member.method for member in method.members] if isinstance(method, MergeAdapters) else [method]
+    return [member for member in members if isinstance(member, Objective)]
+
+
+def early_row_problems(settings: Settings, data: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with rows at hand, or is asked of them in vain; the plan asks the same of all others."""
+    problems: list[Problem] = []
+    try:
+        rows = rows_at_hand(settings.task, data)
+        for ask in _asks_of_rows(settings, rows) if rows is not None else ():
+            with suppress(RunError):  # which the run meets again
+                problems += ask()
+    except ProblemsError as error:
+        problems += error.problems
+    return problems
+
+
+def _asks_of_rows(settings: Settings, rows: TaskData) -> Iterator[Callable[[], Sequence[Problem]]]:
+    """What the stages ask of rows; of texts, whose pieces are counted when the model's room is known, only the form."""
+    unlearns, evaluates = "unlearn" in settings.stages, "evaluate" in settings.stages
+    if unlearns:
+        yield partial(_refused, partial(_require_rows, settings, rows))
+    if evaluates:
+        yield partial(_unanswerable, settings, rows)
+    texts = any(row.kind is not Kind.QUESTION for row in (*rows.forget, *rows.retain))
+    if texts and getattr(settings.task, "cuts_texts", False):
+        return
+    if unlearns and settings.sequence.requests is not None:
+        yield partial(_refused, partial(_require_requests, settings, rows))
+    situation = Situation(data=rows, model=settings.model, trainer=settings.trainer, seed=settings.seed)
+    for attack in settings.attack.attacks.values() if evaluates else ():
+        yield partial(_refused, partial(_prepare, attack, situation))
+
+
+def _refused(call: Callable[[], object]) -> Sequence[Problem]:
+    """The problems that a call ends with."""
+    try:
+        call()
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+def _prepare(attack: Any, situation: Situation) -> None:
+    if isinstance(attack, TrainingAttack):
+        attack.trainings(situation)
+    elif isinstance(attack, PromptAttack):
+        attack.rewrites(situation)
+
+
+def _require_rows(settings: Settings, rows: TaskData) -> None:
+    """ConfigError for a method that reads rows which are not there, or other answers to texts."""
+    method = settings.method
+    for loss in losses_of(method):
+        require_prompts(method.name, loss.needs.rows, rows.forget)
+        if not settings.sequence.apart:
+            require_retain(method.name, loss.needs.rows, rows.retain)
+
+
+def _require_requests(settings: Settings, rows: TaskData) -> None:
+    """ConfigError for requests that the rows cannot be cut into, and for those apart that retain nothing."""
+    method, sequence = settings.method, settings.sequence
+    growing = sequence.growing or isinstance(method, AS_IT_ANSWERS)
+    requests = forget_requests(rows, sequence.requests or "auto", growing=growing, apart=sequence.apart)
+    if sequence.apart and (problems := list(unretained_problems(method, requests, rows))):
+        raise ConfigError(problems)
+
+
+def _unanswerable(settings: Settings, rows: TaskData) -> list[Problem]:
+    """Suites that ask what the rows, or the models of requests apart, have no answer to."""
+    suites, apart = settings.evaluator.suites, settings.sequence.apart
+    if not apart and not any(getattr(suite, "of_task", "") for suite in suites.values()):
+        return []
+    asked = questions_of(rows, settings.evaluator, trained_here=not settings.model.is_target)
+    about = {example.document for example in rows.forget}
+    return [*unasked_problems(settings, rows, asked), *(unanswered_problems(settings, asked, about) if apart else ())]
+
+
+def unasked_problems(settings: Settings, rows: TaskData, asked: Mapping[str, Sequence[Question]]) -> Iterator[Problem]:
+    """Suites that ask about the rows of one task, and this one has none of them."""
+    for name, questions in asked.items():
+        task = getattr(settings.evaluator.suites[name], "of_task", "")
+        if task and not questions and not rows.private:
+            what = f"{name} asks about the rows of {task}, and task={settings.task.name} has none of them"
+            yield Problem(where="evaluator", what=what, remedy=f"{task}, or another evaluator")
+
+
+def unanswered_problems(
+    settings: Settings, asked: Mapping[str, Sequence[Question]], about: Set[str]
+) -> Iterator[Problem]:
+    """Suites that ask what is about no document to forget, or measure one model as a whole, of requests apart."""
+    suites = [
+        *harnesses(settings.evaluator),
+        *(name for name, questions in asked.items() if any(row.example.document not in about for row in questions)),
+    ]
+    if suites:
+        what = f"{', '.join(suites[:NAMED])} asks what is about no document to forget, which no model would be asked"
+        remedy = "evaluator=rwku with task=rwku; or one run for each document, without a sequence"
+        yield Problem(where="evaluator", what=what, remedy=remedy)
 
 
 def _retain_problems(method: Any, losses: Sequence[Objective]) -> Iterator[Problem]:
@@ -36,17 +150,15 @@ def _retain_problems(method: Any, losses: Sequence[Objective]) -> Iterator[Probl
         yield Problem(where="task.retain", what=what, remedy=remedy)
 
 
-def unretained_problems(method: Any, parts: Sequence[Run]) -> Iterator[Problem]:
+def unretained_problems(method: Any, requests: Sequence[ForgetRequest], rows: TaskData) -> Iterator[Problem]:
     """Requests apart without rows to keep about their documents, of a method that reads some."""
-    members = [member.method for member in method.members] if isinstance(method, MergeAdapters) else [method]
-    reads = isinstance(method, Retrain) or any(
-        not role.is_forget for loss in members if isinstance(loss, Objective) for role in loss.needs.rows
-    )
-    without = [part.request for part in parts if part.request is not None and not part.data.retain]
-    if reads and without:
-        first = f"request {without[0].number} ({', '.join(sorted(without[0].documents)[:3])})"
-        what = f"'{method.name}' reads rows to keep, and of {len(parts)} requests {len(without)} have none about their "
-        what += f"documents, first {first}"
+    roles = {role for loss in losses_of(method) for role in loss.needs.rows}
+    reads = isinstance(method, Retrain) or not all(role.is_forget for role in roles)
+    without = [request for request in requests if reads and not data_of_request(rows, request).retain]
+    if without:
+        first = f"request {without[0].number} ({', '.join(sorted(without[0].documents)[:NAMED])})"
+        what = f"'{method.name}' reads rows to keep, and of {len(requests)} requests {len(without)} have none about "
+        what += f"their documents, first {first}"
         remedy = (
             "method/retain=none, or a method without one, such as method=npo; or sequence=in_turn or growing, which "
         )

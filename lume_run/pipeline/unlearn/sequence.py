@@ -53,12 +53,10 @@ def _models_apart(run: Run, target: EvaluatedModel, base: Artifact | None) -> Ch
     What a loss compares with is computed once for the rows of all. ConfigError for requests without rows to keep, where
     the method reads some.
     """
-    parts = [
-        run.of_request(request)
-        for request in forget_requests(run.data, run.settings.sequence.requests or "auto", apart=True)
-    ]
-    if problems := list(unretained_problems(run.settings.method, parts)):
+    requests = forget_requests(run.data, run.settings.sequence.requests or "auto", apart=True)
+    if problems := list(unretained_problems(run.settings.method, requests, run.data)):
         raise ConfigError(problems)
+    parts = [run.of_request(request) for request in requests]
     shared = shared_reference(run, parts, target)
     chain = Chain([shared] if shared else [])
     for part in parts:
