@@ -22,7 +22,7 @@ from lume_run.common.places import place_fault
 from lume_run.config.permissions import PERMISSIONS, missing_permissions
 from lume_run.config.resolve import read_config, run_identity
 from lume_run.launch.preemption import REQUEUE, Preempted
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.driver import run_pipeline
 
 

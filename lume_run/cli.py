@@ -117,7 +117,7 @@ def check_job(
 
     from lume_run.config.hydra_node import hydra_node_problems
     from lume_run.config.permissions import missing_permissions
-    from lume_run.pipeline.checks import check_config
+    from lume_run.pipeline.checks.config import check_config
     from lume_run.sweeps.names import place_problems
 
     problems = [*hydra_node_problems(whole, overrides, folders)]

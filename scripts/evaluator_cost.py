@@ -27,7 +27,7 @@ from lume_run.evaluation.questions import suites_of
 from lume_run.evaluation.saved_responses import read_cost
 from lume_run.evaluation.scoring import score_answers
 from lume_run.evaluation.suites.base import Answers
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.evaluate import answer_questions
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run

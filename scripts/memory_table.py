@@ -19,7 +19,7 @@ from lume_run.common.devices import GIB
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.world import World
 from lume_run.models.tiny import olmo_config
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.memory.budget import Estimator
 from lume_run.pipeline.memory.estimate import cards_for, host_estimate
 from lume_run.pipeline.memory.sizes import Lengths, sizes_of

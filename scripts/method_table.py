@@ -27,7 +27,7 @@ from typing import Any
 from lume_run.common.devices import GIB
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.evaluation.metrics.aggregate import harmonic_mean
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.sweeps.names import run_folder
 
 SCORES = (

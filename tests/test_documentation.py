@@ -47,7 +47,7 @@ from lume_run.evaluation.suites.base import Answers
 from lume_run.methods.base import Signals
 from lume_run.methods.needs import Count, Role, Totals
 from lume_run.models.tiny import olmo_config
-from lume_run.pipeline.checks import check_config, require_settings
+from lume_run.pipeline.checks.config import check_config, require_settings
 from lume_run.report.comparison.main import argument_parser
 from lume_run.report.comparison.published import published_tables
 from lume_run.sweeps.plugins import register

@@ -11,7 +11,7 @@ from helpers.shared import ROOT
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.methods.needs import Role
 from lume_run.models.rows.tokenise import TokenRow
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.memory.launch_mode import estimator_of
 from lume_run.pipeline.run import Run
 

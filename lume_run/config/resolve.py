@@ -1,6 +1,6 @@
 """From a composed config to checked `Settings`: every problem at once, each with its path and remedy.
 
-`build.py` checks types and bounds, `pipeline/checks.py` files and combinations.
+`build.py` checks types and bounds, `pipeline/checks/` files and combinations.
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ from lume_run.models.layers import stream_fault
 from lume_run.models.weights import meta_model, pattern_problems
 from lume_run.pipeline.artifacts import EvaluatedModel
 from lume_run.pipeline.attack import attempts_of
+from lume_run.pipeline.checks.rows import unasked_problems
 from lume_run.pipeline.evaluate import harness_artifacts, responses_artifact
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.train import base_artifact, retrained_model, train_artifact
 from lume_run.pipeline.unlearn.apart import answers_apart
-from lume_run.pipeline.unlearn.row_checks import unasked_problems
 from lume_run.pipeline.unlearn.sequence import Chain, request_chain
 
 AFTER_REQUEST = "after-request-"  # and its number: a model between requests

@@ -16,7 +16,7 @@ from lume_run.config.resolve import read_config
 from lume_run.launch.agent import join_ranks, write_rank_error
 from lume_run.launch.preemption import STOP_FILE_VARIABLE, Preempted, install_signal_handlers, stop_if_requested
 from lume_run.launch.world import STOP, World
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.memory.remedies import explain_out_of_memory
 from lume_run.pipeline.plan import plan
 from lume_run.pipeline.run import Run

@@ -31,7 +31,7 @@ from lume_run.launch import slurm
 from lume_run.launch.preemption import REQUEUE, STOP_FILE_VARIABLE, Preempted, stop_requested
 
 if TYPE_CHECKING:
-    from lume_run.pipeline.checks import CheckedConfig
+    from lume_run.pipeline.checks.config import CheckedConfig
 
 SWEEPER = "LUME_RUN_SWEEPER"  # environment variable: the process that a local sweep's launcher runs in
 SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"  # environment variable: the signal that submitit listens to, where not USR2
@@ -92,7 +92,7 @@ def print_end(error: Exception) -> None:
 
 def _check(cfg: DictConfig) -> CheckedConfig:
     """Settings and problems; the checks are imported late, as `--cfg` and completion need this module without them."""
-    from lume_run.pipeline.checks import check_config
+    from lume_run.pipeline.checks.config import check_config
 
     return check_config(cfg)
 

@@ -34,7 +34,7 @@ from lume_run.config.hydra_node import job_node_problems
 from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
 from lume_run.launch.preemption import REQUEUE, SIGNALS, STOP_FILE_VARIABLE
-from lume_run.pipeline.checks import check_config
+from lume_run.pipeline.checks.config import check_config
 from lume_run.report.comparison.run_folders import RunRecord, read_run
 from lume_run.sweeps.job import SWEEPER, begin_run_folder, exit_codes, print_user_errors, write_error
 from lume_run.sweeps.names import hydra_folder

@@ -15,7 +15,7 @@ from typing import Any
 
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.driver import run_pipeline
 from lume_run.report.write import Report
 from lume_run.sweeps.job import begin_run_folder

@@ -15,7 +15,7 @@ from lume_run.config.overrides import compose, conf_dir
 from lume_run.methods.needs import Role
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tiny import olmo_config
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.run import Run
 
 MOST_TOKENS = 4096  # of the models' context

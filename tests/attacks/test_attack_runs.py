@@ -20,7 +20,7 @@ from lume_run.evaluation.metrics.bootstrap import Bootstrap
 from lume_run.evaluation.metrics.semeval import lume_scores
 from lume_run.methods.base import Losses, Signals
 from lume_run.methods.likelihood import FineTune
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.driver import run_pipeline
 
 pytestmark = pytest.mark.slow

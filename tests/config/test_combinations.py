@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from lume_run.common.errors import ConfigError
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import as_data
-from lume_run.pipeline.checks import check_config, combination_problems, require_settings
+from lume_run.pipeline.checks.config import check_config, combination_problems, require_settings
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientDescent
 from lume_run.methods.needs import Role
 from lume_run.methods.npo import NPO
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 
 EXPERIMENTS = group_options([CONF])["experiment"]
 FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH, ALTERNATE = Role

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from lume_run.common.errors import Problem
 from lume_run.methods.needs import Role
-from lume_run.pipeline.checks import check_config
+from lume_run.pipeline.checks.config import check_config
 from lume_run.pipeline.plan import model_problems
 from lume_run.pipeline.run import Run
 

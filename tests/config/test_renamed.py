@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from lume_run.config.overrides import group_options, override_problems
 from lume_run.config.resolve import as_data
-from lume_run.pipeline.checks import check_config
+from lume_run.pipeline.checks.config import check_config
 
 EXPERIMENTS = group_options([CONF])["experiment"]
 

@@ -13,7 +13,7 @@ from lume_run.config.resolve import run_identity
 from lume_run.config.targets import class_name
 from lume_run.methods.kl import RetainKL
 from lume_run.methods.likelihood import GradientAscent
-from lume_run.pipeline.checks import check_config, require_settings
+from lume_run.pipeline.checks.config import check_config, require_settings
 from lume_run.sweeps.names import run_name
 
 

@@ -7,7 +7,7 @@ from helpers.configs import cfg_of, problems_of, settings_of
 from omegaconf import OmegaConf
 
 from lume_run.methods.needs import Role
-from lume_run.pipeline.checks import check_config
+from lume_run.pipeline.checks.config import check_config
 
 FORGET, RETAIN, FORGET_IDK, RETAIN_IDK, MISMATCH, ALTERNATE = Role
 

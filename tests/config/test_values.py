@@ -7,7 +7,7 @@ from helpers.configs import CONF, cfg_of, problems_of
 from omegaconf import OmegaConf
 
 from lume_run.config.overrides import override_problems
-from lume_run.pipeline.checks import check_config
+from lume_run.pipeline.checks.config import check_config
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from lume_run.evaluation.questions import deduplicate_questions, missing_judgeme
 from lume_run.evaluation.saved_responses import read_responses
 from lume_run.evaluation.scoring import score_answers
 from lume_run.evaluation.suites.base import Answers
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.tasks.lume import LumeTask
 
 pytestmark = pytest.mark.slow

@@ -28,7 +28,7 @@ from lume_run.config.settings import Settings
 from lume_run.evaluation import scoring
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.definitions import ScoreGroup
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.driver import run_pipeline
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from lume_run.evaluation.judges import judge, judge_trouble, pool
 from lume_run.evaluation.scoring import add_judgements
 from lume_run.evaluation.suites.base import Answers, Judgement
 from lume_run.models.hub import only_local
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 
 CPU = torch.device("cpu")
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "off")

@@ -8,7 +8,7 @@ from lume_run.common.errors import Problem
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import as_data
 from lume_run.config.settings import Settings
-from lume_run.pipeline.checks import check_config, require_settings
+from lume_run.pipeline.checks.config import check_config, require_settings
 
 CONF = conf_dir()
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from helpers import warm
 from helpers.shared import ROOT, shape
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.training.checkpoints import last_checkpoint, step_of
 
 SMALL = (

@@ -27,7 +27,7 @@ from lume_run.methods.base import Method
 from lume_run.methods.likelihood import FineTune
 from lume_run.methods.needs import Role
 from lume_run.models.rows.tokenise import TokenRow
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.training.build import build_trainer
 from lume_run.training.job import TrainingJob
 from lume_run.training.reference import ReferenceCache

@@ -25,7 +25,7 @@ from lume_run.launch import preemption, slurm
 from lume_run.launch.agent import ERRORS
 from lume_run.launch.spawn import free_port, rank_environment, rank_failure
 from lume_run.launch.world import World
-from lume_run.pipeline.checks import check_config, combination_problems
+from lume_run.pipeline.checks.config import check_config, combination_problems
 from lume_run.pipeline.rank import write_failure
 
 pytestmark = pytest.mark.slow

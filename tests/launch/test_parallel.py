@@ -43,7 +43,7 @@ from lume_run.evaluation.inference.respond import gather_responses
 from lume_run.evaluation.saved_responses import read_cost
 from lume_run.launch.spawn import rank_environment
 from lume_run.launch.world import World
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.driver import run_pipeline
 
 pytestmark = pytest.mark.slow

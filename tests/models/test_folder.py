@@ -40,7 +40,7 @@ from lume_run.models.files import values
 from lume_run.models.files.faults import config_faults
 from lume_run.models.folder import model_folder_problems
 from lume_run.models.load import load_model
-from lume_run.pipeline.checks import check_config
+from lume_run.pipeline.checks.config import check_config
 
 CPU = torch.device("cpu")
 WEIGHTS = "model.safetensors"
@@ -367,7 +367,7 @@ def test_layers_that_cannot_be_computed_anew_are_refused_before_anything_loads(t
 BESIDE_A_MISTAKE = """
 import sys
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.pipeline.checks import check_config
+from lume_run.pipeline.checks.config import check_config
 settings = ["task=rwku", f"task.data_dir={sys.argv[1]}", f"model.path={sys.argv[2]}", "method=npo"]
 print(sorted(problem.where for problem in check_config(compose(settings, [conf_dir()])).problems))
 print("transformers" in sys.modules)

@@ -33,7 +33,7 @@ from lume_run.methods.needs import Needs, Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS
 from lume_run.pipeline import train
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.driver import run_pipeline
 from lume_run.pipeline.run import Run
 from lume_run.training import build, optimise

@@ -37,7 +37,7 @@ from lume_run.models.rows.roles import plan_roles
 from lume_run.models.rows.tokenise import TokenRow
 from lume_run.models.tiny import olmo_config
 from lume_run.pipeline import dry_run
-from lume_run.pipeline.checks import check_config, require_settings
+from lume_run.pipeline.checks.config import check_config, require_settings
 from lume_run.pipeline.dry_run import show_plan
 from lume_run.pipeline.memory.budget import ENOUGH_TOKENS, MOST_TOKENS, Estimator, with_phase
 from lume_run.pipeline.memory.estimate import forward_tokens

@@ -17,7 +17,7 @@ from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, mean_of
 from lume_run.evaluation.scoring import gate, score_answers
 from lume_run.evaluation.suites.base import Answers
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.driver import RunResults, score_and_report, training_outcomes
 from lume_run.report.plots import AFTER, BETTER, PICTURE_WIDTH, WITHIN_NOISE, WORSE, color_of, label_inches, panels_of
 from lume_run.report.results import Report, names_by_group, report_json

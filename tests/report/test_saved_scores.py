@@ -17,7 +17,7 @@ from lume_run.common.records import Score
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
 from lume_run.pipeline import driver
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.driver import run_pipeline
 from lume_run.report import saved_scores
 from lume_run.report.results import Report

@@ -20,7 +20,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from lume_run.common.errors import ConfigError, RunError
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.launch.preemption import REQUEUE
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.report.comparison.run_folders import collect_runs
 from lume_run.sweeps.job import begin_run_folder, objective_value, write_error
 from lume_run.sweeps.names import hydra_folder

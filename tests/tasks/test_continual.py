@@ -12,7 +12,7 @@ from helpers.shared import DATA
 
 from lume_run.common.records import TaskData
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.pipeline.checks import check_config
+from lume_run.pipeline.checks.config import check_config
 from lume_run.tasks.question_sets.continual import FIRST_AUTHORS, KEPT_AUTHORS, REQUEST_SIZE, ContinualTofuTask
 from lume_run.tasks.requests import forget_requests
 

@@ -18,7 +18,7 @@ from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.suites.lume import partial_aggregate
 from lume_run.evaluation.suites.pii.suite import Pii
 from lume_run.evaluation.suites.pii.verdicts import fact_rows, greedy_verdicts, hint_verdicts, texts_by_question
-from lume_run.pipeline.checks import check_config
+from lume_run.pipeline.checks.config import check_config
 from lume_run.tasks.custom.columns import Columns
 from lume_run.tasks.custom.files import source_rows
 from lume_run.tasks.custom.task import CustomTask

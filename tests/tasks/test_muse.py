@@ -13,7 +13,7 @@ from helpers.shared import SHARED
 from lume_run.common.errors import ConfigError
 from lume_run.common.records import Kind, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.pipeline.checks import check_config, require_settings
+from lume_run.pipeline.checks.config import check_config, require_settings
 from lume_run.tasks.corpora.muse import MuseTask
 
 DATA = SHARED / "data" / "muse"

@@ -13,7 +13,7 @@ from helpers.shared import DATA
 from lume_run.common.errors import ConfigError
 from lume_run.common.records import Example, Kind, Split
 from lume_run.config.overrides import compose, conf_dir
-from lume_run.pipeline.checks import check_config
+from lume_run.pipeline.checks.config import check_config
 from lume_run.tasks.rwku.files import rwku_folder
 from lume_run.tasks.rwku.task import RwkuTask
 

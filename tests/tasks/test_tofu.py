@@ -16,7 +16,7 @@ from lume_run.common.errors import ConfigError, DataError, Problem, RunError
 from lume_run.common.records import Chat, Kind, Split, TaskData
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.models.rows.text_format import TextFormat
-from lume_run.pipeline.checks import check_config, require_settings
+from lume_run.pipeline.checks.config import check_config, require_settings
 from lume_run.tasks.question_sets.real_world import RealWorldTask
 from lume_run.tasks.question_sets.tofu import TofuTask
 

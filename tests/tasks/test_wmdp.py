@@ -13,7 +13,7 @@ from lume_run.common.records import Ask, Kind, Response, Split
 from lume_run.config.overrides import compose
 from lume_run.evaluation.datasets.wmdp import Wmdp
 from lume_run.evaluation.suites.base import Answers
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.driver import run_pipeline
 from lume_run.pipeline.dry_run import show_plan
 from lume_run.tasks.corpora.wmdp import WmdpTask

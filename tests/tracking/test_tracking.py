@@ -32,7 +32,7 @@ from lume_run.common.store import Artifact
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
 from lume_run.config.settings import Settings
-from lume_run.pipeline.checks import check_config, require_settings
+from lume_run.pipeline.checks.config import check_config, require_settings
 from lume_run.report.results import Report
 from lume_run.tracking.backends import in_netrc
 from lume_run.tracking.closing import generation_table

@@ -12,9 +12,9 @@ from lume_run.common.records import Response
 from lume_run.common.store import Artifact
 from lume_run.evaluation.saved_responses import COST, read_cost
 from lume_run.pipeline.artifacts import EvaluatedModel, store_artifact
+from lume_run.pipeline.checks.rows import unanswered_problems
 from lume_run.pipeline.evaluate import responses_artifact
 from lume_run.pipeline.run import Run
-from lume_run.pipeline.unlearn.row_checks import unanswered_problems
 
 
 def answers_apart(run: Run, models: Sequence[EvaluatedModel], target: EvaluatedModel) -> list[Artifact]:

@@ -8,10 +8,10 @@ from lume_run.common.errors import ConfigError
 from lume_run.common.store import Artifact
 from lume_run.methods.baselines import AS_IT_ANSWERS
 from lume_run.pipeline.artifacts import EvaluatedModel
+from lume_run.pipeline.checks.rows import unretained_problems
 from lume_run.pipeline.run import Run
 from lume_run.pipeline.unlearn.mix import mixed_artifact, mixed_model
 from lume_run.pipeline.unlearn.prepare import shared_reference
-from lume_run.pipeline.unlearn.row_checks import unretained_problems
 from lume_run.pipeline.unlearn.stopping import request_artifacts
 from lume_run.tasks.requests import forget_requests
 

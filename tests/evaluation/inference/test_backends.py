@@ -37,7 +37,7 @@ from lume_run.models.tiny import olmo_config
 from lume_run.models.tokenizer import load_tokenizer
 from lume_run.models.weights import meta_model
 from lume_run.pipeline.artifacts import EvaluatedModel
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.evaluate import answer_questions
 from lume_run.pipeline.run import Run
 

@@ -13,7 +13,7 @@ from helpers.shared import shape
 
 from lume_run.config.overrides import compose, conf_dir
 from lume_run.config.resolve import run_identity
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.pipeline.driver import run_pipeline
 from lume_run.pipeline.memory.estimate import evaluation_estimate
 from lume_run.pipeline.memory.sizes import Sizes

@@ -19,7 +19,7 @@ from lume_run.evaluation.metrics.bootstrap import Column, mean_of
 from lume_run.evaluation.suites.base import Answers, Judged
 from lume_run.evaluation.suites.closer_look import CloserLook, aggregates
 from lume_run.evaluation.suites.tofu import Tofu
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.tasks.question_sets.real_world import RealWorldTask
 from lume_run.tasks.question_sets.tofu import TofuTask
 

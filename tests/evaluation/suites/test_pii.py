@@ -28,7 +28,7 @@ from lume_run.evaluation.metrics.pii.disclosure import (
 )
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.pii.suite import Pii
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 from lume_run.tasks.builtin.generator import generate_task
 from lume_run.tasks.lume import LumeTask
 from lume_run.tasks.private_facts import ATTRIBUTE_OF_FACT

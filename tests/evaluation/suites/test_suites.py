@@ -25,7 +25,7 @@ from lume_run.evaluation.scoring import score_answers
 from lume_run.evaluation.suites.base import Answers
 from lume_run.evaluation.suites.memorisation import Memorisation
 from lume_run.evaluation.suites.mia import Membership
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 
 # ------------------------------------------------------------------------------------------------ by hand
 

@@ -16,7 +16,7 @@ from lume_run.evaluation.metrics.bootstrap import Column
 from lume_run.evaluation.metrics.tofu import forget_quality_of, log_truth_ratio, truth_ratio
 from lume_run.evaluation.suites.base import Answers, Compared
 from lume_run.evaluation.suites.tofu import Tofu
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 
 HALF, FOURTH, EIGHTH = math.log(2), math.log(4), math.log(8)
 

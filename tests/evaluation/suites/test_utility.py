@@ -31,7 +31,7 @@ from lume_run.evaluation.suites.utility.nq_open import NqOpen
 from lume_run.evaluation.suites.utility.perplexity import Perplexity
 from lume_run.models.load import load_model
 from lume_run.models.tokenizer import load_tokenizer
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
 
 DATA = SHARED / "data"
 STORIES = DATA / "text" / "tinystories" / "tinystories_sample.txt"

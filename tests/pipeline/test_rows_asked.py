@@ -9,9 +9,9 @@ import pytest
 from helpers.configs import cfg_of
 
 from lume_run.common.errors import ConfigError
-from lume_run.pipeline.checks import require_settings
+from lume_run.pipeline.checks.config import require_settings
+from lume_run.pipeline.checks.rows import early_row_problems
 from lume_run.pipeline.dry_run import show_plan
-from lume_run.pipeline.unlearn.row_checks import early_row_problems
 from lume_run.tasks.early_checks import LIBRARY_OF_MODELS
 
 ASKED = {  # settings -> where the problems are; of rows about four documents to forget and one to keep

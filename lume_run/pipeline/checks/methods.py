@@ -18,8 +18,8 @@ from lume_run.methods.baselines import AS_IT_ANSWERS, BASELINES, MergeAdapters, 
 from lume_run.methods.needs import Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
-from lume_run.pipeline.unlearn.joined_checks import joined_problems
-from lume_run.pipeline.unlearn.row_checks import row_problems
+from lume_run.pipeline.checks.joined import joined_problems
+from lume_run.pipeline.checks.rows import row_problems
 from lume_run.tasks.rwku.task import RwkuTask
 
 MEMORISED: dict[str, tuple[tuple[str, ...], str]] = {  # how ids of released targets begin -> the tasks of the rows

@@ -21,16 +21,16 @@ from lume_run.config.suggest import suggest_nearest
 from lume_run.evaluation.catalogue import definition_of
 from lume_run.evaluation.entries.scores import CATALOGUE
 from lume_run.launch.preemption import STOP_FILE_VARIABLE
-from lume_run.pipeline.device_checks import backend_problems, device_problems, launch_problems, quantization_problems
-from lume_run.pipeline.method_checks import (
+from lume_run.pipeline.checks.devices import backend_problems, device_problems, launch_problems, quantization_problems
+from lume_run.pipeline.checks.methods import (
     fine_tuning_problems,
     interface_problems,
     method_problems,
     pairing_problems,
     target_problems,
 )
-from lume_run.pipeline.unlearn.mix_checks import mix_problems
-from lume_run.pipeline.unlearn.row_checks import early_row_problems
+from lume_run.pipeline.checks.mix import mix_problems
+from lume_run.pipeline.checks.rows import early_row_problems
 from lume_run.tasks.requests import sequence_problems
 from lume_run.tracking.start import logger_problems
 
