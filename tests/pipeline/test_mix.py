@@ -34,11 +34,12 @@ def test_a_run_without_it_has_the_folder_that_it_had():
 
 
 @pytest.mark.slow
-def test_half_of_the_way(tmp_path):
-    """Each weight is the mean of both; the unlearned model is made once for all shares."""
+@pytest.mark.parametrize("lora", [(), ("model.lora.enabled=true", "model.lora.target_modules=[q_proj,v_proj]")])
+def test_half_of_the_way(lora, tmp_path):
+    """Each weight is the mean of both, adapters counted in; the unlearned model is made once for all shares."""
     from helpers import warm
 
-    words = ["debug=default", "logger=none", "model.shape.hidden_size=48", "model.shape.layers=1"]
+    words = ["debug=default", "logger=none", "model.shape.hidden_size=48", "model.shape.layers=1", *lora]
     for mix in ("null", "0.5"):
         ended = warm.run(*words, f"mix={mix}", cwd=tmp_path)
         assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -50,6 +51,9 @@ def test_half_of_the_way(tmp_path):
     target = load_file(f"{manifest['artifacts']['target']}/model.safetensors")
     after = load_file(whole / "unlearned" / "model" / "model.safetensors")
     mixed = load_file(half / "unlearned" / "model" / "model.safetensors")
+    changed = {name for name, weight in after.items() if not torch.equal(weight, target[name])}
+    assert {name.split(".")[-2] for name in changed} >= {"q_proj", "v_proj"}
+    assert len(changed) == 2 or not lora
     for name, weight in mixed.items():
         torch.testing.assert_close(weight, (target[name] + after[name]) / 2)
     shared = (half / "unmixed" / "model" / "model.safetensors").stat().st_ino
