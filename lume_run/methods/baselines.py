@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Kind, Question, Split, TaskData, Turn, continuation
 from lume_run.common.seeds import pick, stable_digest
 from lume_run.config.fields import setting
@@ -147,8 +148,12 @@ def shot_turns(shot: Example) -> list[Turn]:
 
 
 def context_of(method: InContext, data: TaskData, refusals: Sequence[str], seed: int) -> Context:
-    """The instruction, refused forget prompts, answered retain prompts."""
+    """The instruction, refused forget prompts, answered retain prompts; ConfigError where no forget prompt is asked."""
     forget = sample_examples(asked_rows(data, Split.FORGET), method.forget_examples, seed)
+    if method.forget_examples and not forget:
+        what = f"'{method.name}' shows forget prompts with refusals, and this task asks about none of what it forgets"
+        remedy = "method.forget_examples=0 and a method.instruction that says what is forgotten, or another method"
+        raise ConfigError([Problem(where="method", what=what, remedy=remedy)])
     retain = sample_examples(asked_rows(data, Split.RETAIN), method.retain_examples, seed)
     refused = [replace(example, answer=pick(example.id, seed, refusals)) for example in forget]
     return Context(instruction=method.instruction, shots=(*refused, *retain))

@@ -150,6 +150,7 @@ WMDP_SETTINGS: dict[str, str] = {
     "method=idk_gd": "idk_gd",
     "method=dpo_gd": "dpo_gd",
     "method=altpo": "altpo",
+    "method=icu": "icu",
     "method=rmu method.forget.layer=99": "layer",
     "task.data_dir=d/wikitext.jsonl": "task.data_dir",
 }

@@ -178,6 +178,15 @@ def test_a_layer_that_the_model_lacks_is_named_while_the_texts_are_out_of_reach(
         show_plan(settings, tmp_path)
 
 
+def test_no_prompt_is_shown_with_a_refusal_where_none_is_asked(tmp_path):
+    words = ["task=wmdp", "evaluator=wmdp", "method=icu", "model=tiny", f"task.data_dir={folder_of(tmp_path)}"]
+    with pytest.raises(ConfigError, match="'icu' shows forget prompts with refusals, and this task asks about none"):
+        show_plan(require_settings(compose(words, [CONF]))[0], tmp_path / "run")
+    instruction = "method.instruction='You know nothing of kitchens.'"
+    words += ["method.forget_examples=0", "method.retain_examples=0", instruction]
+    show_plan(require_settings(compose(words, [CONF]))[0], tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_a_run_shows_no_text_of_the_corpora(tmp_path):
     """In no file of its folder: report, scores, responses, settings, offline tracking."""

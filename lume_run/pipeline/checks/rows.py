@@ -15,9 +15,10 @@ from lume_run.common.errors import ConfigError, Problem, ProblemsError, RunError
 from lume_run.common.records import Kind, Question, TaskData
 from lume_run.config.settings import Settings
 from lume_run.evaluation.questions import harnesses, questions_of
-from lume_run.methods.baselines import AS_IT_ANSWERS, MergeAdapters, Retrain, TaskVector
+from lume_run.methods.baselines import AS_IT_ANSWERS, InContext, MergeAdapters, Retrain, TaskVector, context_of
 from lume_run.methods.needs import Role
 from lume_run.methods.objective import Objective
+from lume_run.methods.refusals import REFUSALS
 from lume_run.tasks.custom.task import CustomTask
 from lume_run.tasks.early_checks import rows_at_hand
 from lume_run.tasks.requests import ForgetRequest, data_of_request, forget_requests
@@ -98,6 +99,8 @@ def _require_rows(settings: Settings, rows: TaskData) -> None:
         require_prompts(method.name, loss.needs.rows, rows.forget)
         if not settings.sequence.apart:
             require_retain(method.name, loss.needs.rows, rows.retain)
+    if isinstance(method, InContext):
+        context_of(method, rows, REFUSALS, settings.seed)
 
 
 def _require_requests(settings: Settings, rows: TaskData) -> None:
