@@ -113,16 +113,14 @@ def write_table(page: Path, lines: list[str]) -> None:
 
 def plot(rows: dict[str, list[dict[str, float | None]]], path: Path) -> None:
     """Kept against forgotten, all of it and the good corner; the retrained model is the target point."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     places = {
         method: tuple(statistics.mean(row[name] or 0.0 for row in seeds) for name in ("utility", "forgotten"))
         for method, seeds in rows.items()
     }
-    figure, (whole, corner) = pyplot.subplots(1, 2, figsize=(12, 5.5))
+    figure = Figure(figsize=(12, 5.5))
+    whole, corner = figure.subplots(1, 2)
     for axes in (whole, corner):
         for method, (x, y) in places.items():
             color = "tab:green" if method == "retrain" else "tab:gray" if method in BASELINES else "tab:blue"

@@ -129,12 +129,10 @@ def _state(rows: Sequence[Outcome]) -> tuple[list[float], list[float]]:
 
 def plot(outcomes: Sequence[Outcome], path: Path) -> None:
     """Share of the knowledge that came back against steps of relearning, a line a method; the control's a band."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, len(RELEARNING), figsize=(12, 5.5), sharey=True)
+    figure = Figure(figsize=(12, 5.5))  # of no window, so that none is kept open from row to row
+    panels = figure.subplots(1, len(RELEARNING), sharey=True)
     for axes, (attack, trained_on) in zip(panels, RELEARNING.items(), strict=True):
         steps = list(outcomes[0].curves[attack])
         _draw_control(axes, [row.curves[attack] for row in outcomes], steps)
@@ -156,9 +154,9 @@ def _draw_control(axes: Any, curves: Sequence[Mapping[str, Any]], steps: Sequenc
 
 
 def _draw_methods(axes: Any, outcomes: Sequence[Outcome], attack: str, steps: Sequence[str]) -> None:
-    from matplotlib import pyplot
+    from matplotlib import colormaps
 
-    colors = pyplot.get_cmap("tab20")
+    colors = colormaps["tab20"]
     methods = [name for name in dict.fromkeys(row.method for row in outcomes) if name not in ("none", "retrain")]
     for number, method in enumerate(methods):
         curves = [row.curves[attack] for row in outcomes if row.method == method]
