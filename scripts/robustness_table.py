@@ -96,13 +96,15 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def share_cell(rows: Sequence[Outcome], attack: str, kind: str) -> str:
-    """Mean over seeds with its 95 % interval (Student's t); of one seed the interval over documents."""
+    """Mean over seeds with its 95 % interval (Student's t); of two the lower and the higher, of one over documents."""
     known = [value for row in rows if (value := getattr(row, kind)[attack]) is not None]
     if not known:
         return "n/a"
     if len(known) == 1:
         ends = next((row.ends[f"{attack}.{kind}"] for row in rows if f"{attack}.{kind}" in row.ends), None)
         return f"{known[0]:.3f}" + (f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else "")
+    if len(known) == 2:
+        return f"{statistics.mean(known):.3f} ({min(known):.2f}, {max(known):.2f})"
     from scipy.stats import t
 
     reach = t.ppf(0.975, len(known) - 1) * statistics.stdev(known) / len(known) ** 0.5
