@@ -236,14 +236,19 @@ def test_nq_open_never_shows_the_answer_to_what_it_asks(tmp_path):
         load_nq_open(path, shots=4, shots_path=path)
 
 
+@needs_data
 def test_nq_open_as_released():
+    rows = [json.loads(line) for line in NQ.read_text(encoding="utf-8").splitlines()]
+    answers = {f"Q: {row['question']}?\nA:": row["answer"] for row in rows}
     suite = NqOpen(path=str(NQ), limit=20)
     questions = suite.asks(NOTHING, EvaluatorSettings())
     assert len(questions) == 20
     assert {(question.ask, question.limit) for question in questions} == {(Ask.GENERATE, 32)}
     assert questions[0].example.prompt.count("\nA:") == 6
-    assert questions[0].example.prompt.endswith("Q: when did the isle of wight become an island?\nA:")
-    assert len(load_nq_open(NQ, shots=5)) == 3605
+    for question in questions:
+        asked = question.example.prompt[question.example.prompt.rindex("Q: ") :]
+        assert list(question.example.choices) == answers[asked]
+    assert len(load_nq_open(NQ, shots=5)) == len(rows) - 5
     right = [
         response(question.example, Ask.GENERATE, output=f" {question.example.choices[-1]}\n") for question in questions
     ]
