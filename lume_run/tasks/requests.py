@@ -77,7 +77,8 @@ def _parts_of_size(data: TaskData, count: Literal["auto"] | int) -> list[list[st
     documents = _documents_of(data)
     wanted = min(USUAL_COUNT, max(len(documents), 2)) if count == "auto" else count
     if len(documents) < wanted:
-        what = f"{wanted} requests are asked for, and the forget set has {len(documents)} documents"
+        plural = "" if len(documents) == 1 else "s"
+        what = f"{wanted} requests are asked for, and the forget set has {len(documents)} document{plural}"
         remedy = f"at most {len(documents)}, or a task with more" if len(documents) > 1 else "sequence=none"
         raise ConfigError([Problem(where="sequence.requests", what=what, remedy=remedy)])
     ends = [round(number * len(documents) / wanted) for number in range(wanted + 1)]
