@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -184,16 +185,21 @@ def test_records_metrics_and_tasks_import_no_torch():
     assert [file for file in without_torch() if roots_of(module_level(tree_of(file)), file) & heavy] == []
 
 
+def imported_with(modules: Collection[str], libraries: Collection[str]) -> list[str]:
+    """Which of some libraries a fresh process has imported with these modules."""
+    probe = f"import importlib, json, sys\nfor name in {list(modules)}: importlib.import_module(name)\n"
+    probe += f"print(json.dumps([name for name in {list(libraries)} if name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def test_records_metrics_and_tasks_load_without_torch():
     """Also through whatever they import."""
     modules = [
         "lume_run." + file.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for file in without_torch()
     ]
-    probe = (
-        f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\nprint('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "False", done.stderr
+    assert imported_with(modules, {"torch"}) == []
 
 
 def test_what_settings_are_built_of_loads_without_libraries_that_take_seconds():
@@ -201,11 +207,7 @@ def test_what_settings_are_built_of_loads_without_libraries_that_take_seconds():
     configs = [path.read_text(encoding="utf-8") for path in (ROOT / "conf").rglob("*.yaml")]
     names = {name for text in configs for name in re.findall(r"_target_: *(lume_run[\w.]*)\.\w+", text)}
     assert len(names) > 30
-    heavy = ["torch", "transformers", "pandas", "datasets", "peft", "sklearn", "matplotlib"]
-    probe = f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
-    probe += f"print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "[]", done.stderr
+    assert imported_with(names, {"torch", "transformers", "pandas", "datasets", "peft", "sklearn", "matplotlib"}) == []
 
 
 def test_folders_stay_short():

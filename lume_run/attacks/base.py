@@ -15,7 +15,7 @@ from lume_run.common.errors import ConfigError, Problem
 from lume_run.common.records import Example, Question, Response, Split, TaskData
 from lume_run.common.seeds import stable_digest
 from lume_run.config.model_settings import ModelSettings
-from lume_run.config.settings import OptimizationSettings, TrainerSettings
+from lume_run.config.settings import OptimizationSettings, Settings, TrainerSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,6 +91,11 @@ class Situation:
     model: ModelSettings
     trainer: TrainerSettings
     seed: int
+
+    @classmethod
+    def of(cls, settings: Settings, data: TaskData) -> Situation:
+        """That of a run with these settings, on these rows."""
+        return cls(data=data, model=settings.model, trainer=settings.trainer, seed=settings.seed)
 
     def phase(self, *, rows: int, steps: int, learning_rate: float, **changed: Any) -> OptimizationSettings:
         """So many optimizer steps over so many rows, as the target was trained but at one constant learning rate.

@@ -63,7 +63,7 @@ def attempts_of(run: Run, models: Mapping[str, EvaluatedModel]) -> Attempts:
 def _attempts(run: Run, name: str, attack: Any, subject: str, model: EvaluatedModel) -> Attempts:
     """One attack on one model."""
     if isinstance(attack, TrainingAttack):
-        trainings = attack.trainings(situation_of(run))
+        trainings = attack.trainings(Situation.of(run.settings, run.data))
         trained = [(training, trained_artifact(run, name, subject, training, model)) for training in trainings]
         artifacts = [artifact for _, artifact in trained]
         variants = [
@@ -79,7 +79,7 @@ def _attempts(run: Run, name: str, attack: Any, subject: str, model: EvaluatedMo
             for edit, artifact in edited
         ]
     else:
-        rewrites = attack.rewrites(situation_of(run))
+        rewrites = attack.rewrites(Situation.of(run.settings, run.data))
         artifacts = []
         variants = [(rewrite.strength, replace(model, rewrite=rewrite.rewrite)) for rewrite in rewrites]
     attacked = [
@@ -96,12 +96,6 @@ def _attempts(run: Run, name: str, attack: Any, subject: str, model: EvaluatedMo
     ]
     models = tuple((of, variant) for of, (_, variant) in zip(attacked, variants, strict=True))
     return Attempts(artifacts=tuple(artifacts), models=models)
-
-
-def situation_of(run: Run) -> Situation:
-    """What attacks may know of a run."""
-    settings = run.settings
-    return Situation(data=run.data, model=settings.model, trainer=settings.trainer, seed=settings.seed)
 
 
 def trained_artifact(run: Run, attack: str, subject: str, training: Training, model: EvaluatedModel) -> Artifact:

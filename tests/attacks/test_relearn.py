@@ -25,8 +25,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="module")
 def situation(settings) -> Situation:
-    data = settings.task.load(settings.seed)
-    return Situation(data=data, model=settings.model, trainer=settings.trainer, seed=settings.seed)
+    return Situation.of(settings, settings.task.load(settings.seed))
 
 
 def test_one_training_serves_all_steps(situation):

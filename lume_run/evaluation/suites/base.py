@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
-from lume_run.common.errors import DataError, Problem
+from lume_run.common.errors import Problem, ProblemsError
 from lume_run.common.records import JUDGED, Ask, Kind, Question, Response, Score, Split, TaskData
 from lume_run.config.settings import EvaluatorSettings
 from lume_run.evaluation.metrics.bootstrap import Bootstrap, Column, Measure, mean_of
@@ -60,10 +60,10 @@ class Answers:
 
 
 def problems_in(load: Callable[[], object]) -> list[Problem]:
-    """What keeps a suite's own files from being loaded; nothing where they can be."""
+    """What keeps files from being loaded, or rows from being used; nothing where they can be."""
     try:
         load()
-    except DataError as error:
+    except ProblemsError as error:
         return list(error.problems)
     return []
 

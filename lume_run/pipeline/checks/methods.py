@@ -19,7 +19,7 @@ from lume_run.methods.needs import Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import read_refusals
 from lume_run.pipeline.checks.joined import joined_problems
-from lume_run.pipeline.checks.rows import row_problems
+from lume_run.pipeline.checks.rows import losses_of, row_problems
 from lume_run.tasks.rwku.task import RwkuTask
 
 MEMORISED: dict[str, tuple[tuple[str, ...], str]] = {  # how ids of released targets begin -> the tasks of the rows
@@ -174,8 +174,7 @@ def pairing_problems(groups: Mapping[str, Any], stages: Any) -> Iterator[Problem
 
 def _schedule_problems(method: Any, unlearn: Any) -> Iterator[Problem]:
     """Losses (sound in themselves) that the schedule cannot serve, or that it has settings for in vain."""
-    members = [member.method for member in method.members] if isinstance(method, MergeAdapters) else [method]
-    losses = [loss for loss in members if isinstance(loss, Objective)]
+    losses = losses_of(method)
     one_sided = [loss.name for loss in losses if all(role.is_forget for role in loss.needs.rows)]
     without_retain = f"'{one_sided[0]}' reads no retain rows" if one_sided else ""
     if unlearn.alternate and any(loss.dual.bound is not None for loss in losses):

@@ -15,7 +15,8 @@ from lume_run.common.errors import ConfigError, Problem, ProblemsError, RunError
 from lume_run.common.records import Kind, Question, TaskData
 from lume_run.config.settings import Settings
 from lume_run.evaluation.questions import harnesses, questions_of
-from lume_run.methods.baselines import AS_IT_ANSWERS, InContext, MergeAdapters, Retrain, TaskVector, context_of
+from lume_run.evaluation.suites.base import problems_in
+from lume_run.methods.baselines import InContext, MergeAdapters, Retrain, TaskVector, context_of
 from lume_run.methods.needs import Role
 from lume_run.methods.objective import Objective
 from lume_run.methods.refusals import REFUSALS
@@ -33,11 +34,12 @@ NAMED = 3  # documents or suites in a message
 
 def row_problems(task: Any, method: Any) -> Iterator[Problem]:
     """What a method would read in vain, as far as the task's settings tell."""
-    losses = losses_of(method)
-    if isinstance(task, CustomTask) and not (task.retain or task.documents):
-        yield from _retain_problems(method, losses)
+    if isinstance(task, CustomTask) and not (task.retain or task.documents) and reads_retain(method):
+        what = f"'{method.name}' reads rows to keep, and there are none"
+        remedy = "task.retain=FILE_OR_FOLDER; or method/retain=none; or a method without one, such as method=npo"
+        yield Problem(where="task.retain", what=what, remedy=remedy)
     if isinstance(task, RwkuTask):
-        yield from _form_problems(task, method, losses)
+        yield from _form_problems(task, method)
 
 
 def losses_of(method: Any) -> list[Objective]:
@@ -46,50 +48,43 @@ def losses_of(method: Any) -> list[Objective]:
     return [member for member in members if isinstance(member, Objective)]
 
 
+def reads_retain(method: Any) -> bool:
+    """Whether a method trains on rows to keep."""
+    return isinstance(method, Retrain) or any(
+        not role.is_forget for loss in losses_of(method) for role in loss.needs.rows
+    )
+
+
 def early_row_problems(settings: Settings, data: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with rows at hand, or is asked of them in vain; the plan asks the same of all others."""
-    problems: list[Problem] = []
     try:
         rows = rows_at_hand(settings.task, data)
-        for ask in _asks_of_rows(settings, rows) if rows is not None else ():
-            with suppress(RunError):  # which the run meets again
-                problems += ask()
     except ProblemsError as error:
-        problems += error.problems
+        return list(error.problems)
+    problems: list[Problem] = []
+    for ask in _asks_of_rows(settings, rows) if rows is not None else ():
+        with suppress(RunError):  # which the run meets again
+            problems += problems_in(ask)
     return problems
 
 
-def _asks_of_rows(settings: Settings, rows: TaskData) -> Iterator[Callable[[], Sequence[Problem]]]:
+def _asks_of_rows(settings: Settings, rows: TaskData) -> Iterator[Callable[[], object]]:
     """What the stages ask of rows; of texts, whose pieces are counted when the model's room is known, only the form."""
     unlearns, evaluates = "unlearn" in settings.stages, "evaluate" in settings.stages
     if unlearns:
-        yield partial(_refused, partial(_require_rows, settings, rows))
+        yield partial(_require_rows, settings, rows)
     if evaluates:
-        yield partial(_unanswerable, settings, rows)
+        yield partial(_require_answers, settings, rows)
     texts = any(row.kind is not Kind.QUESTION for row in (*rows.forget, *rows.retain))
     if texts and getattr(settings.task, "cuts_texts", False):
         return
     if unlearns and settings.sequence.requests is not None:
-        yield partial(_refused, partial(_require_requests, settings, rows))
-    situation = Situation(data=rows, model=settings.model, trainer=settings.trainer, seed=settings.seed)
+        yield partial(_require_requests, settings, rows)
     for attack in settings.attack.attacks.values() if evaluates else ():
-        yield partial(_refused, partial(_prepare, attack, situation))
-
-
-def _refused(call: Callable[[], object]) -> Sequence[Problem]:
-    """The problems that a call ends with."""
-    try:
-        call()
-    except ConfigError as error:
-        return error.problems
-    return ()
-
-
-def _prepare(attack: Any, situation: Situation) -> None:
-    if isinstance(attack, TrainingAttack):
-        attack.trainings(situation)
-    elif isinstance(attack, PromptAttack):
-        attack.rewrites(situation)
+        if isinstance(attack, TrainingAttack):
+            yield partial(attack.trainings, Situation.of(settings, rows))
+        elif isinstance(attack, PromptAttack):
+            yield partial(attack.rewrites, Situation.of(settings, rows))
 
 
 def _require_rows(settings: Settings, rows: TaskData) -> None:
@@ -105,21 +100,22 @@ def _require_rows(settings: Settings, rows: TaskData) -> None:
 
 def _require_requests(settings: Settings, rows: TaskData) -> None:
     """ConfigError for requests that the rows cannot be cut into, and for those apart that retain nothing."""
-    method, sequence = settings.method, settings.sequence
-    growing = sequence.growing or isinstance(method, AS_IT_ANSWERS)
-    requests = forget_requests(rows, sequence.requests or "auto", growing=growing, apart=sequence.apart)
-    if sequence.apart and (problems := list(unretained_problems(method, requests, rows))):
+    requests = forget_requests(rows, settings.sequence.requests or "auto", apart=settings.sequence.apart)
+    if settings.sequence.apart and (problems := list(unretained_problems(settings.method, requests, rows))):
         raise ConfigError(problems)
 
 
-def _unanswerable(settings: Settings, rows: TaskData) -> list[Problem]:
-    """Suites that ask what the rows, or the models of requests apart, have no answer to."""
+def _require_answers(settings: Settings, rows: TaskData) -> None:
+    """ConfigError for suites that ask what the rows, or the models of requests apart, have no answer to."""
     suites, apart = settings.evaluator.suites, settings.sequence.apart
     if not apart and not any(getattr(suite, "of_task", "") for suite in suites.values()):
-        return []
+        return
     asked = questions_of(rows, settings.evaluator, trained_here=not settings.model.is_target)
-    about = {example.document for example in rows.forget}
-    return [*unasked_problems(settings, rows, asked), *(unanswered_problems(settings, asked, about) if apart else ())]
+    problems = list(unasked_problems(settings, rows, asked))
+    if apart:
+        problems += unanswered_problems(settings, asked, {example.document for example in rows.forget})
+    if problems:
+        raise ConfigError(problems)
 
 
 def unasked_problems(settings: Settings, rows: TaskData, asked: Mapping[str, Sequence[Question]]) -> Iterator[Problem]:
@@ -145,20 +141,10 @@ def unanswered_problems(
         yield Problem(where="evaluator", what=what, remedy=remedy)
 
 
-def _retain_problems(method: Any, losses: Sequence[Objective]) -> Iterator[Problem]:
-    """A method that reads retain rows, of a task without any."""
-    if isinstance(method, Retrain) or any(not role.is_forget for loss in losses for role in loss.needs.rows):
-        what = f"'{method.name}' reads rows to keep, and there are none"
-        remedy = "task.retain=FILE_OR_FOLDER; or method/retain=none; or a method without one, such as method=npo"
-        yield Problem(where="task.retain", what=what, remedy=remedy)
-
-
 def unretained_problems(method: Any, requests: Sequence[ForgetRequest], rows: TaskData) -> Iterator[Problem]:
     """Requests apart without rows to keep about their documents, of a method that reads some."""
-    roles = {role for loss in losses_of(method) for role in loss.needs.rows}
-    reads = isinstance(method, Retrain) or not all(role.is_forget for role in roles)
-    without = [request for request in requests if reads and not data_of_request(rows, request).retain]
-    if without:
+    without = [request for request in requests if not data_of_request(rows, request).retain]
+    if without and reads_retain(method):
         first = f"request {without[0].number} ({', '.join(sorted(without[0].documents)[:NAMED])})"
         what = f"'{method.name}' reads rows to keep, and of {len(requests)} requests {len(without)} have none about "
         what += f"their documents, first {first}"
@@ -168,9 +154,9 @@ def unretained_problems(method: Any, requests: Sequence[ForgetRequest], rows: Ta
         yield Problem(where="sequence.apart", what=what, remedy=remedy + "keep the whole retain set")
 
 
-def _form_problems(task: RwkuTask, method: Any, losses: Sequence[Objective]) -> Iterator[Problem]:
+def _form_problems(task: RwkuTask, method: Any) -> Iterator[Problem]:
     """Forget rows of a form that the method cannot use: texts without a prompt, refusals without an answer, none."""
-    roles = {role for loss in losses for role in loss.needs.rows if role.is_forget}
+    roles = {role for loss in losses_of(method) for role in loss.needs.rows if role.is_forget}
     if isinstance(method, TaskVector):
         roles = {LEARNED}
     what = ""
